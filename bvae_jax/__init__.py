@@ -1,0 +1,24 @@
+"""The laboratory for beta-VAEs in JAX.
+
+    from bvae_jax import Config, run
+    result = run(Config(beta=4))
+"""
+
+from typing import TYPE_CHECKING
+
+from bvae_jax.config import Config
+from bvae_jax.errors import UserError
+
+if TYPE_CHECKING:
+    from bvae_jax.runner import RunResult, load, run
+
+__all__ = ["Config", "RunResult", "UserError", "load", "run"]
+
+
+def __getattr__(name: str):
+    # Importing JAX and Orbax takes seconds: only those wait who train.
+    if name in __all__:
+        from bvae_jax import runner
+
+        return getattr(runner, name)
+    raise AttributeError(f"module 'bvae_jax' has no attribute {name!r}")

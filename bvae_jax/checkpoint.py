@@ -1,0 +1,153 @@
+"""Save and restore a TrainState with Orbax, so that no silent failure stays silent."""
+
+import contextlib
+import hashlib
+import logging
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+from jaxtyping import PyTree
+
+from bvae_jax.errors import UserError
+from bvae_jax.types import TrainState
+
+
+class Restored(NamedTuple):
+    """A state and the JSON that was saved with it."""
+
+    state: TrainState
+    meta: dict[str, Any]
+
+
+def fingerprint(tree: PyTree) -> str:
+    """SHA-256 over the bytes of the leaves in path order, in hexadecimal."""
+    digest = hashlib.sha256()
+    for leaf in jax.tree.leaves(tree):
+        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            leaf = jax.random.key_data(leaf)
+        digest.update(np.ascontiguousarray(leaf).tobytes())
+    return digest.hexdigest()
+
+
+class Checkpoints(contextlib.AbstractContextManager):
+    """The checkpoints of one run: written in the background, checked when read.
+
+    Leaving the context waits until the last write is on disk.
+
+    Args:
+        directory: where they are; made when needed.
+        keep: how many of the newest to keep.
+    """
+
+    def __init__(self, directory: Path, keep: int):
+        logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax narrates every save
+        self.directory = directory.absolute()
+        options = ocp.CheckpointManagerOptions(max_to_keep=keep)
+        self._manager = ocp.CheckpointManager(self.directory, options=options)
+
+    def __exit__(self, kind, error, traceback) -> None:
+        try:
+            self._manager.close()
+        except Exception as close_error:
+            if kind is None:
+                raise self._cannot_write("the last checkpoint", close_error) from close_error
+
+    def steps(self) -> list[int]:
+        """Steps on disk, oldest first."""
+        return sorted(self._manager.all_steps())
+
+    def save(self, state: TrainState, meta: dict[str, Any]) -> None:
+        """Start writing `state` and `meta` (JSON) under the state's step.
+
+        Raises:
+            UserError: this write or the one before it failed.
+        """
+        step = int(state.step)
+        meta = meta | {"state_sha256": fingerprint(state)}
+        items = ocp.args.Composite(
+            state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta)
+        )
+        try:
+            saved = self._manager.save(step, args=items)
+        except Exception as error:
+            raise self._cannot_write(f"checkpoint {step}", error) from error
+        if not saved:
+            raise RuntimeError(f"Orbax refused to save step {step}; on disk: {self.steps()}.")
+
+    def wait(self) -> None:
+        """Return when the last save is on disk.
+
+        Raises:
+            UserError: it could not be written.
+        """
+        try:
+            self._manager.wait_until_finished()
+        except Exception as error:
+            raise self._cannot_write("the last checkpoint", error) from error
+
+    def restore(self, like: TrainState, *, step: int | None = None) -> Restored | None:
+        """The newest checkpoint that is whole; None where there is none at all.
+
+        Damaged ones are named on stderr and passed over.
+
+        Args:
+            like: a state, possibly abstract, of the structure, shapes and dtypes that are wanted.
+            step: take this one and no other.
+
+        Raises:
+            UserError: there are checkpoints and none can be used, or none has that step.
+        """
+        steps = self.steps()
+        if step is not None and step not in steps:
+            raise UserError(f"No checkpoint of step {step} in {self.directory}; there are {steps}.")
+        for candidate in [step] if step is not None else reversed(steps):
+            try:
+                return self._read(candidate, like)
+            except Exception as error:
+                reason = str(error).split("\n")[0][:200]
+                path = self.directory / str(candidate)
+                print(f"bvae: checkpoint {path} is damaged ({reason}).", file=sys.stderr)
+        if steps:
+            raise UserError(
+                f"No checkpoint in {self.directory} can be read (tried {steps}). Start anew with "
+                "--overwrite, or put back a copy."
+            )
+        return None
+
+    def set_aside_after(self, step: int) -> None:
+        """Move checkpoints newer than `step` (damaged ones) out of the way of new ones."""
+        aside = self.directory.parent / "damaged"
+        for newer in [s for s in self.steps() if s > step]:
+            aside.mkdir(exist_ok=True)
+            number = len(list(aside.iterdir()))
+            (self.directory / str(newer)).rename(aside / f"{newer}-{number}")
+        self._manager.reload()
+
+    def _read(self, step: int, like: TrainState) -> Restored:
+        device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        target = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), like
+        )
+        args = ocp.args.Composite(
+            state=ocp.args.StandardRestore(target), meta=ocp.args.JsonRestore()
+        )
+        items = self._manager.restore(step, args=args)
+        state, meta = items["state"], items["meta"]
+        # Orbax casts dtypes and turns raw keys into typed ones without a word.
+        wanted = [(x.shape, x.dtype) for x in jax.tree.leaves(like)]
+        got = [(x.shape, x.dtype) for x in jax.tree.leaves(state)]
+        if got != wanted or meta["state_sha256"] != fingerprint(state):
+            raise ValueError("its contents are not what was saved")
+        return Restored(state, meta)
+
+    def _cannot_write(self, what: str, error: Exception) -> UserError:
+        reason = str(error).split("\n")[0][:300]
+        return UserError(
+            f"Cannot write {what} to {self.directory}: {reason}. Earlier checkpoints are kept: "
+            "make room or mend permissions, then go on with --resume."
+        )

@@ -1,0 +1,184 @@
+"""`bvae ...`: parse, call, print. A user's mistake is one line on stderr and exit code 2."""
+
+import contextlib
+import errno
+import io
+import re
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import tyro
+
+from bvae_jax.config import Config
+from bvae_jax.errors import UserError, unknown
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class TrainArgs:
+    """Train a beta-VAE; leaves checkpoints, metrics, a summary and figures in --run-dir."""
+
+    run_dir: Path
+    """Directory of the run. It must not exist, unless --resume or --overwrite is given."""
+    config: tyro.conf.OmitArgPrefixes[Config]
+    resume: bool = False
+    """Go on with the run in --run-dir. Flags that are not given keep the run's own values."""
+    overwrite: bool = False
+    """Replace the run in --run-dir."""
+    tensorboard: bool = False
+    """Also write TensorBoard's files to RUN_DIR/tensorboard."""
+    wandb: str | None = None
+    """Also log to this project of Weights & Biases."""
+    progress: bool = True
+    """Show a progress bar."""
+
+
+@dataclass(frozen=True)
+class TraverseArgs:
+    """Draw latent traversals of a run again, with other ranges and images."""
+
+    run_dir: Annotated[Path, tyro.conf.Positional]
+    """Directory of a run."""
+    range: float = 3.0
+    """Latents run from -RANGE to RANGE, in standard deviations of the prior."""
+    columns: int = 11
+    """Number of values for each latent."""
+    images: tuple[int, ...] = ()
+    """Data set indices of the images to start from; without them, one held-out image."""
+    step: int | None = None
+    """Step of the checkpoint to take; the newest, if not given."""
+    out: Path | None = None
+    """Directory for the pictures; RUN_DIR/figures if not given."""
+
+
+def train(argv: Sequence[str]) -> int:
+    """`bvae train`."""
+    from bvae_jax import rundir, runner
+
+    args = _parse(TrainArgs, argv, "bvae train")
+    if args.resume:
+        stored = rundir.read_config(args.run_dir)
+        start = TrainArgs(args.run_dir, stored)
+        args = _parse(TrainArgs, argv, "bvae train", default=start)
+    resume_command = f"bvae train --run-dir {shlex.quote(str(args.run_dir))} --resume"
+    try:
+        result = runner.run(
+            args.config,
+            args.run_dir,
+            resume=args.resume,
+            overwrite=args.overwrite,
+            tensorboard=args.tensorboard,
+            wandb=args.wandb,
+            progress=args.progress,
+        )
+    except KeyboardInterrupt:
+        print(f"Interrupted. What was saved is kept; go on with: {resume_command}")
+        return 0
+    if result.summary is None:
+        print(f"Interrupted and saved at step {result.state.step}. Go on with: {resume_command}")
+        return 0
+    print(
+        "step {step}  nll {nll:.2f}  kl {kl:.2f}  elbo {elbo:.2f} ({split}, {eval_images} images)"
+        "  active latents {active_latents}".format(**result.summary)
+    )
+    print(f"{result.run_dir}: summary.json, metrics.jsonl, checkpoints/, figures/")
+    return 0
+
+
+def traverse(argv: Sequence[str]) -> int:
+    """`bvae traverse`."""
+    args = _parse(TraverseArgs, argv, "bvae traverse")
+    if not 0 < args.range < float("inf"):
+        raise UserError(f"--range: got {args.range}, wanted a finite number above 0.")
+    if args.columns < 2:
+        raise UserError(f"--columns: got {args.columns}, wanted at least 2.")
+    from bvae_jax import figures, runner
+
+    result = runner.load(args.run_dir, step=args.step)
+    settings = figures.TraversalSettings(args.range, args.columns, args.images or None)
+    out = args.out or args.run_dir / "figures"
+    for path in figures.draw_traversals(out, result.program, result.params, settings):
+        print(path)
+    return 0
+
+
+COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {"train": train, "traverse": traverse}
+USAGE = """usage: bvae COMMAND ...
+
+The laboratory for beta-VAEs in JAX.
+
+  bvae train --run-dir DIR [--beta 4 ...]   train a beta-VAE
+  bvae traverse DIR [--range 3 ...]         draw latent traversals of a run again
+
+bvae COMMAND --help lists a command's flags."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Returns:
+        The exit code: 0, or 2 after a user's mistake.
+    """
+    command, *rest = (sys.argv[1:] if argv is None else list(argv)) or ["--help"]
+    try:
+        if command in ("-h", "--help"):
+            print(USAGE)
+            return 0
+        if command not in COMMANDS:
+            raise unknown("command", command, COMMANDS)
+        return COMMANDS[command](rest)
+    except UserError as error:
+        return _fail(str(error))
+    except OSError as error:
+        return _fail(_describe(error))
+    except KeyboardInterrupt:
+        print("Interrupted.", file=sys.stderr)
+        return 130
+
+
+def _fail(message: str) -> int:
+    print(f"bvae: {message}", file=sys.stderr)
+    return 2
+
+
+def _describe(error: OSError) -> str:
+    what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+    advice = {
+        errno.EACCES: "Choose a place that you may read and write.",
+        errno.EPERM: "Choose a place that you may read and write.",
+        errno.EROFS: "Choose a place that you may read and write.",
+        errno.ENOSPC: "The disk is full: make room, then go on with --resume.",
+        errno.EDQUOT: "The disk quota is used up: make room, then go on with --resume.",
+        errno.ENOTDIR: "A part of the path is a file: choose another path.",
+    }
+    return f"{what}. {advice.get(error.errno or 0, 'Check the path.')}"
+
+
+def _parse(kind: type[T], argv: Sequence[str], prog: str, **options: Any) -> T:
+    """Parse by tyro, whose framed errors become one line.
+
+    Raises:
+        UserError: the arguments do not fit.
+    """
+    stderr = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(stderr):
+            return tyro.cli(
+                kind, prog=prog, args=argv, config=(tyro.conf.FlagCreatePairsOff,), **options
+            )
+    except SystemExit as exit_:
+        if not exit_.code:
+            raise
+    lines = [re.sub(r"^[│|]?\s*|\s*[│|]?$", "", line) for line in stderr.getvalue().splitlines()]
+    message = " ".join(line for line in lines if line and not re.match(r"[─╭╰]", line))
+    message = re.split(r"For full helptext|Perhaps you meant", message)[0]
+    raise UserError(f"{message.strip().rstrip('.')}. See {prog} --help.")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,119 @@
+"""The pictures that a run gets: latents made into arrays, arrays made into files."""
+
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bvae_jax import plots
+from bvae_jax.elbo import gaussian_kl
+from bvae_jax.errors import UserError
+from bvae_jax.loggers import Record
+from bvae_jax.program import ACTIVE_NATS, Program
+from bvae_jax.traversal import by_kl, interpolate, traverse
+from bvae_jax.types import Images, Params
+from bvae_jax.vae import decode, encode
+
+COLUMNS = 8
+PAIRS = 5
+
+
+class TraversalSettings(NamedTuple):
+    """What a traversal shows.
+
+    Attributes:
+        span: latents run from -span to span, in standard deviations of the prior.
+        columns: number of values.
+        images: data set indices of the images that it starts from; None takes the first
+            evaluation image.
+    """
+
+    span: float = 3.0
+    columns: int = 11
+    images: tuple[int, ...] | None = None
+
+
+def draw_figures(
+    directory: Path, program: Program, params: Params, records: Sequence[Record]
+) -> None:
+    """Loss curves, KL per latent, reconstructions, samples, interpolations and traversals."""
+    plots.save_loss_curves(directory / "loss_curves.png", records)
+    plots.save_kl_per_latent(directory / "kl_per_latent.png", records, ACTIVE_NATS)
+
+    decoder = jax.jit(functools.partial(decode, program.model, params))
+    encoder = jax.jit(functools.partial(encode, program.model, params))
+    indices = np.resize(program.eval_indices.ravel(), 2 * COLUMNS)
+    images = take(program, indices)
+    means = encoder(images).mean
+
+    rows = jnp.stack([images, decoder(means)]).reshape(2, 2, COLUMNS, *images.shape[1:])
+    plots.save_image_grid(
+        directory / "reconstructions.png",
+        np.asarray(rows.swapaxes(0, 1).reshape(4, COLUMNS, *images.shape[1:])),
+        row_labels=("original", "decoded") * 2,
+    )
+    z = jax.random.normal(jax.random.key(0), (COLUMNS * COLUMNS, program.config.latents))
+    plots.save_image_grid(
+        directory / "samples.png",
+        np.asarray(decoder(z)).reshape(COLUMNS, COLUMNS, *images.shape[1:]),
+        xlabel="decoded samples of the prior N(0, I)",
+    )
+    between = interpolate(decoder, means[:PAIRS], means[PAIRS : 2 * PAIRS], COLUMNS)
+    ends = [images[:PAIRS, None], between, images[PAIRS : 2 * PAIRS, None]]
+    plots.save_image_grid(
+        directory / "interpolation.png",
+        np.asarray(jnp.concatenate(ends, axis=1)),
+        column_labels=("image", *[f"{w:.2g}" for w in np.linspace(0, 1, COLUMNS)], "image"),
+        xlabel="weight of the right image's code",
+    )
+    draw_traversals(directory, program, params, TraversalSettings())
+
+
+def draw_traversals(
+    directory: Path, program: Program, params: Params, settings: TraversalSettings
+) -> list[Path]:
+    """A grid (PNG) and an animation (GIF) for each starting image, latents ordered by KL.
+
+    Returns:
+        The files: traversal.png and .gif, or traversal-INDEX.png and .gif where the images were
+        chosen.
+
+    Raises:
+        UserError: there is no image of such an index.
+    """
+    decoder = jax.jit(functools.partial(decode, program.model, params))
+    encoder = jax.jit(functools.partial(encode, program.model, params))
+    kl = jnp.mean(gaussian_kl(encoder(take(program, program.eval_indices[0]))), axis=0)
+    order = by_kl(kl)
+    labels = [f"z{latent} ({kl[latent]:.2f})" for latent in order]
+    values = jnp.linspace(-settings.span, settings.span, settings.columns)
+    directory.mkdir(parents=True, exist_ok=True)
+    files = []
+    for index in settings.images or [int(program.eval_indices[0, 0])]:
+        if not 0 <= index < program.dataset.size:
+            raise UserError(
+                f"--images: got {index}, wanted an index from 0 to {program.dataset.size - 1}."
+            )
+        code = encoder(take(program, np.array([index]))).mean[0]
+        grid = np.asarray(traverse(decoder, code, order, values))
+        name = f"traversal-{index}" if settings.images else "traversal"
+        files += [directory / f"{name}.png", directory / f"{name}.gif"]
+        plots.save_image_grid(
+            files[-2],
+            grid,
+            row_labels=labels,
+            column_labels=[f"{value:.1f}" for value in values],
+            xlabel="value of the latent (standard deviations of the prior)",
+            ylabel="latent (KL in nats)",
+        )
+        plots.save_traversal_gif(files[-1], grid, labels, values.tolist())
+    return files
+
+
+def take(program: Program, indices: np.ndarray) -> Images:
+    """Images of the data set by index."""
+    return jax.jit(program.source.take)(program.source.arrays, jnp.asarray(indices))

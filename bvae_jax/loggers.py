@@ -1,0 +1,112 @@
+"""Where records of metrics go: JSON lines always, TensorBoard and Weights & Biases on request.
+
+A record is a dict of `step`, `split` and named numbers. It holds no time: a resumed run writes
+the same bytes as an uninterrupted one.
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import Any, Protocol
+
+from bvae_jax.errors import UserError
+
+Record = dict[str, Any]
+
+
+class Logger(Protocol):
+    """Takes records in the order of their steps."""
+
+    def log(self, record: Record) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class JsonLines:
+    """metrics.jsonl: each record is on disk when `log` returns.
+
+    Args:
+        path: the file; made if it is not there.
+        last_step: records of later steps are dropped, as is a half-written last line.
+    """
+
+    def __init__(self, path: Path, last_step: int):
+        kept = [r for r in read_records(path) if r["step"] <= last_step] if path.exists() else []
+        part = path.with_name(f".{path.name}.part")
+        part.write_text("".join(json.dumps(record) + "\n" for record in kept))
+        part.replace(path)
+        self._file = path.open("a")
+
+    def log(self, record: Record) -> None:
+        self._file.write(json.dumps(record) + "\n")
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class TensorBoard:
+    """Scalars under run_dir/tensorboard, by tensorboardX."""
+
+    def __init__(self, directory: Path, last_step: int):
+        try:
+            from tensorboardX import SummaryWriter
+        except ImportError:
+            raise UserError(
+                "--tensorboard needs tensorboardX: pip install 'bvae_jax[tensorboard]'."
+            ) from None
+        self._writer = SummaryWriter(str(directory), purge_step=last_step + 1)
+
+    def log(self, record: Record) -> None:
+        for name, value in flat(record).items():
+            self._writer.add_scalar(f"{record['split']}/{name}", value, record["step"])
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+class WeightsAndBiases:
+    """A run of the W&B project, named and identified by the run directory's name."""
+
+    def __init__(self, project: str, run_dir: Path, config: dict[str, Any]):
+        try:
+            import wandb
+        except ImportError:
+            raise UserError("--wandb needs wandb: pip install 'bvae_jax[wandb]'.") from None
+        self._run = wandb.init(
+            project=project, name=run_dir.name, config=config, dir=str(run_dir), resume="allow",
+            id=run_dir.name,
+        )  # fmt: skip
+
+    def log(self, record: Record) -> None:
+        values = {f"{record['split']}/{name}": value for name, value in flat(record).items()}
+        self._run.log(values, step=record["step"])
+
+    def close(self) -> None:
+        self._run.finish()
+
+
+def flat(record: Record) -> dict[str, float]:
+    """The numbers of a record by name; `kl_per_latent` becomes `kl_per_latent/0`, ..."""
+    numbers = {}
+    for name, value in record.items():
+        if isinstance(value, list):
+            numbers |= {f"{name}/{i}": x for i, x in enumerate(value)}
+        elif name not in ("step", "split"):
+            numbers[name] = value
+    return numbers
+
+
+def read_records(path: Path) -> list[Record]:
+    """The whole records of a metrics.jsonl, in order; stops at a line that is cut short."""
+    records = []
+    for line in path.read_text().splitlines(keepends=True):
+        try:
+            record = json.loads(line)
+        except ValueError:
+            break
+        if not (line.endswith("\n") and isinstance(record, dict) and "step" in record):
+            break
+        records.append(record)
+    return records

@@ -1,0 +1,172 @@
+"""The files of a run's directory, and the promise that none is ever half written.
+
+runs/NAME/  config.json  provenance.json  metrics.jsonl  summary.json  checkpoints/  figures/
+"""
+
+import contextlib
+import fcntl
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from bvae_jax.config import Config
+from bvae_jax.errors import UserError
+
+CONFIG, PROVENANCE, METRICS, SUMMARY = (
+    "config.json",
+    "provenance.json",
+    "metrics.jsonl",
+    "summary.json",
+)
+PACKAGES = ("bvae_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+
+
+def create(run_dir: Path, config: Config, *, overwrite: bool) -> None:
+    """Make a run directory that holds `config`.
+
+    It appears whole or not at all.
+
+    Raises:
+        UserError: it exists and `overwrite` is false, or it is no run directory.
+    """
+    if run_dir.is_dir() and not any(run_dir.iterdir()):
+        run_dir.rmdir()
+    elif run_dir.exists():
+        if not (run_dir / CONFIG).is_file():
+            raise UserError(
+                f"{run_dir} exists and is no run directory (it has no {CONFIG}): it is left "
+                "alone. Choose another --run-dir."
+            )
+        if not overwrite:
+            raise UserError(
+                f"{run_dir} holds a run already. Go on with it (--resume), replace it "
+                "(--overwrite), or choose another --run-dir."
+            )
+        with lock(run_dir):
+            shutil.rmtree(run_dir)
+    run_dir.parent.mkdir(parents=True, exist_ok=True)
+    part = Path(tempfile.mkdtemp(prefix=f".{run_dir.name}-", dir=run_dir.parent))
+    try:
+        part.chmod(0o777 & ~_umask())
+        write_json(part / CONFIG, config.to_dict())
+        part.rename(run_dir)
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
+
+
+def read_config(run_dir: Path) -> Config:
+    """The config of an existing run.
+
+    Raises:
+        UserError: there is no run there, or its config is damaged.
+    """
+    path = run_dir / CONFIG
+    if not path.is_file():
+        raise UserError(f"No run in {run_dir}: it has no {CONFIG}. Give the directory of a run.")
+    values = read_json(path)
+    if not isinstance(values, dict):
+        raise UserError(f"{path} holds {type(values).__name__}, wanted an object of fields.")
+    try:
+        return Config.from_dict(values)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+
+
+@contextlib.contextmanager
+def lock(run_dir: Path) -> Iterator[None]:
+    """Keep other processes from writing to this run at the same time.
+
+    Raises:
+        UserError: another process is doing so.
+    """
+    with (run_dir / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(
+                f"Another process is writing to {run_dir}. Wait for it, or choose another --run-dir."
+            ) from None
+        yield
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` so that a reader, or a crash, sees the old file or the new one."""
+    part = path.with_name(f".{path.name}.part")
+    with part.open("w") as file:
+        json.dump(value, file, indent=2)
+        file.write("\n")
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
+
+
+def read_json(path: Path) -> Any:
+    """The value in a JSON file.
+
+    Raises:
+        UserError: it is not JSON.
+    """
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise UserError(f"{path} is damaged: {error}. Put back a copy, or start anew.") from None
+
+
+def add_session(run_dir: Path, start_step: int) -> None:
+    """Append to provenance.json who computes from `start_step` on: code, versions, device."""
+    path = run_dir / PROVENANCE
+    sessions = read_json(path)["sessions"] if path.exists() else []
+    device = jax.devices()[0]
+    session = {
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "start_step": start_step,
+        "command": sys.argv,
+        "git_commit": _git_commit(),
+        "python": platform.python_version(),
+        "versions": {name: _version(name) for name in PACKAGES},
+        "device": f"{jax.device_count()} x {device.device_kind} ({device.platform})",
+        "machine": platform.platform(),
+        "cpu_count": os.cpu_count(),
+    }
+    write_json(path, {"sessions": [*sessions, session]})
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _git_commit() -> str | None:
+    """The commit of the package's own checkout, with `+changes` when it was edited since."""
+    git = ["git", "-C", str(Path(__file__).parent)]
+    try:
+        described = subprocess.run(
+            [*git, "describe", "--always", "--abbrev=40", "--dirty=+changes", "--exclude=*"],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return described.stdout.strip()
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

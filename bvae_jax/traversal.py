@@ -1,0 +1,58 @@
+"""From latents to pictures: arrays in, arrays out. `decode` maps [n, latent] to images."""
+
+from collections.abc import Callable
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from bvae_jax.types import Images, Latents
+
+Decode = Callable[[Latents], Images]
+Code = Float[Array, " latent"]
+Values = Float[Array, " column"]
+Grid = Float[Array, "row column height width channels"]
+
+
+def traverse(decode: Decode, code: Code, latents: Int[Array, " row"], values: Values) -> Grid:
+    """Images of `code` with one latent at a time set to each of `values`.
+
+    Higgins et al. 2017, fig. 1.
+
+    Args:
+        code: [latent], where the other latents stay: a posterior mean, or zeros.
+        latents: [row], which latent each row varies.
+        values: [column], in standard deviations of the prior.
+
+    Returns:
+        [row, column, height, width, channels].
+    """
+    rows, columns = len(latents), len(values)
+    codes = jnp.broadcast_to(code[None, None], (rows, columns, len(code)))
+    row, column = jnp.meshgrid(jnp.arange(rows), jnp.arange(columns), indexing="ij")
+    codes = codes.at[row, column, latents[:, None]].set(values[None, :])
+    return _decode_grid(decode, codes)
+
+
+def interpolate(decode: Decode, start: Latents, end: Latents, columns: int) -> Grid:
+    """Images along the straight line between two codes, ends included.
+
+    Args:
+        start, end: [row, latent].
+        columns: number of images, at least 2.
+
+    Returns:
+        [row, column, height, width, channels].
+    """
+    weight = jnp.linspace(0.0, 1.0, columns)[None, :, None]
+    return _decode_grid(decode, (1 - weight) * start[:, None] + weight * end[:, None])
+
+
+def by_kl(kl_per_latent: Code) -> Int[Array, " latent"]:
+    """Latents from the most to the least informative."""
+    return jnp.argsort(-kl_per_latent, stable=True)
+
+
+def _decode_grid(decode: Decode, codes: Float[Array, "row column latent"]) -> Grid:
+    rows, columns, latents = codes.shape
+    images = decode(codes.reshape(rows * columns, latents))
+    return images.reshape(rows, columns, *images.shape[1:])

@@ -1,0 +1,68 @@
+"""Array aliases and the containers of arrays that the package passes around. No logic."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import optax
+from jaxtyping import Array, Float, Int, Key, PyTree
+
+Images = Float[Array, "batch height width channels"]
+"""Pixels in [0, 1]. Logits have the same shape."""
+Latents = Float[Array, "batch latent"]
+Codes = Float[Array, "n latent"]
+Factors = Int[Array, "n factor"]
+Indices = Int[Array, " batch"]
+"""Positions of images in a data set."""
+PerImage = Float[Array, " batch"]
+"""One number for each image, in nats unless said otherwise."""
+Scalar = Float[Array, ""]
+PRNGKey = Key[Array, ""]
+Params = PyTree
+Hyper = dict[str, Scalar]
+"""Traced scalars: everything that a sweep may vary without another compile."""
+Metrics = dict[str, Array]
+"""Named scalars, and `kl_per_latent` [latent]."""
+ImageShape = tuple[int, int, int]
+"""Height, width, channels."""
+
+
+class Posterior(NamedTuple):
+    """q(z|x) = N(mean, diag(exp(logvar)))."""
+
+    mean: Latents
+    logvar: Latents
+
+
+class VAEOutput(NamedTuple):
+    """One pass through the model."""
+
+    logits: Images
+    posterior: Posterior
+    z: Latents
+
+
+class ElboTerms(NamedTuple):
+    """The two terms of the ELBO, in nats."""
+
+    log_likelihood: PerImage
+    kl: Latents
+
+
+class TrainState(NamedTuple):
+    """Everything that changes while training, arrays only.
+
+    `params` is {"vae": ..., "aux": ...}. `key` is constant for the run: step t uses
+    `fold_in(key, t)`, so a resumed run draws what the uninterrupted one would have.
+    """
+
+    step: Int[Array, ""]
+    params: Params
+    opt_state: optax.OptState
+    key: PRNGKey
+    hyper: Hyper
+
+
+LogLikelihood = Callable[[Images, Images], PerImage]
+"""(logits, images) -> log p(x|z)."""
+StepFn = Callable[[TrainState, Images], tuple[TrainState, Metrics]]
+"""The body type of `jax.lax.scan`."""

@@ -1,7 +1,7 @@
 """The laboratory for beta-VAEs in JAX.
 
-    from bvae_jax import Config, run
-    result = run(Config(beta=4))
+from bvae_jax import Config, run
+result = run(Config(beta=4))
 """
 
 from typing import TYPE_CHECKING

@@ -41,13 +41,16 @@ class Checkpoints(contextlib.AbstractContextManager):
 
     Args:
         directory: where they are; made when needed.
-        keep: how many of the newest to keep.
+        keep: how many of the newest to keep; all if None.
+        read_only: change nothing on disk, so that another process may be writing.
     """
 
-    def __init__(self, directory: Path, keep: int):
+    def __init__(self, directory: Path, keep: int | None = None, *, read_only: bool = False):
         logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax narrates every save
         self.directory = directory.absolute()
-        options = ocp.CheckpointManagerOptions(max_to_keep=keep)
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=keep, read_only=read_only, cleanup_tmp_directories=not read_only
+        )
         self._manager = ocp.CheckpointManager(self.directory, options=options)
 
     def __exit__(self, kind, error, traceback) -> None:
@@ -69,9 +72,7 @@ class Checkpoints(contextlib.AbstractContextManager):
         """
         step = int(state.step)
         meta = meta | {"state_sha256": fingerprint(state)}
-        items = ocp.args.Composite(
-            state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta)
-        )
+        items = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta))
         try:
             saved = self._manager.save(step, args=items)
         except Exception as error:

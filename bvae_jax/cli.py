@@ -34,8 +34,8 @@ class TrainArgs:
     """Also write TensorBoard's files to RUN_DIR/tensorboard."""
     wandb: str | None = None
     """Also log to this project of Weights & Biases."""
-    progress: bool = True
-    """Show a progress bar."""
+    quiet: bool = False
+    """No progress bar."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def train(argv: Sequence[str]) -> int:
             overwrite=args.overwrite,
             tensorboard=args.tensorboard,
             wandb=args.wandb,
-            progress=args.progress,
+            progress=not args.quiet,
         )
     except KeyboardInterrupt:
         print(f"Interrupted. What was saved is kept; go on with: {resume_command}")
@@ -141,6 +141,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
 
 
+def run_main() -> None:
+    """The entry point of the `bvae` command."""
+    sys.exit(main())
+
+
 def _fail(message: str) -> int:
     print(f"bvae: {message}", file=sys.stderr)
     return 2
@@ -176,9 +181,9 @@ def _parse(kind: type[T], argv: Sequence[str], prog: str, **options: Any) -> T:
             raise
     lines = [re.sub(r"^[│|]?\s*|\s*[│|]?$", "", line) for line in stderr.getvalue().splitlines()]
     message = " ".join(line for line in lines if line and not re.match(r"[─╭╰]", line))
-    message = re.split(r"For full helptext|Perhaps you meant", message)[0]
+    message = re.split(r"Argument helptext:|For full helptext|Perhaps you meant", message)[0]
     raise UserError(f"{message.strip().rstrip('.')}. See {prog} --help.")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_main()

@@ -7,13 +7,14 @@ the same bytes as an uninterrupted one.
 import json
 import os
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from bvae_jax.errors import UserError
 
 Record = dict[str, Any]
 
 
+@runtime_checkable
 class Logger(Protocol):
     """Takes records in the order of their steps."""
 
@@ -71,7 +72,7 @@ class WeightsAndBiases:
 
     def __init__(self, project: str, run_dir: Path, config: dict[str, Any]):
         try:
-            import wandb
+            import wandb  # pyright: ignore[reportMissingImports]
         except ImportError:
             raise UserError("--wandb needs wandb: pip install 'bvae_jax[wandb]'.") from None
         self._run = wandb.init(

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 
@@ -17,7 +18,7 @@ from PIL import Image
 from bvae_jax.loggers import Record
 
 COLUMN_INCHES = 3.4
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.size": 7,
     "axes.titlesize": 7,
     "axes.labelsize": 7,

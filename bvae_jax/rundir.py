@@ -96,7 +96,8 @@ def lock(run_dir: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UserError(
-                f"Another process is writing to {run_dir}. Wait for it, or choose another --run-dir."
+                f"Another process is writing to {run_dir}. Wait for it, or choose another "
+                "--run-dir."
             ) from None
         yield
 

@@ -85,9 +85,7 @@ def make_loss(model: VAE, objective: Objective, log_likelihood: LogLikelihood) -
     ) -> tuple[jax.Array, Metrics]:
         out = forward(model, params["vae"], images, noise_key)
         terms = elbo_terms(out, images, log_likelihood)
-        loss, extra = objective.loss(
-            params["aux"], out, terms, state.hyper, state.step, loss_key
-        )
+        loss, extra = objective.loss(params["aux"], out, terms, state.hyper, state.step, loss_key)
         nll = -jnp.mean(terms.log_likelihood)
         kl_per_latent = jnp.mean(terms.kl, axis=0)
         kl = jnp.sum(kl_per_latent)

@@ -1,5 +1,6 @@
 """A rendered data set as one bit-packed array, kept compressed in the user's cache directory."""
 
+import contextlib
 import os
 import sys
 import zipfile
@@ -11,9 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 import platformdirs
 from jaxtyping import UInt8
-from tqdm.auto import tqdm
 
 from bvae_jax.data.base import Dataset
+from bvae_jax.progress import bar
 from bvae_jax.types import Indices
 
 CHUNK = 4096
@@ -49,20 +50,17 @@ def render_packed(dataset: Dataset, *, progress: bool = True) -> Packed:
         return jnp.packbits(images.reshape(len(indices), -1) > 0.5, axis=1)
 
     packed = np.empty((dataset.size, _row_bytes(dataset)), np.uint8)
-    bar = tqdm(
-        total=dataset.size,
-        desc=f"rendering {dataset.name} (once)",
-        unit=" images",
-        unit_scale=True,
-        disable=not progress,
+    name = f"rendering {dataset.name} (once)"
+    shown = bar(
+        total=dataset.size, desc=name, unit=" images", unit_scale=True, disable=not progress
     )
-    with bar:
+    with shown:
         for start in range(0, dataset.size, CHUNK):
             # The last chunk is filled up with copies of the last image: one shape, one compile.
             indices = np.minimum(np.arange(start, start + CHUNK), dataset.size - 1)
             rows = packed[start : start + CHUNK]
             rows[:] = np.asarray(render(jnp.asarray(indices)))[: len(rows)]
-            bar.update(len(rows))
+            shown.update(len(rows))
     return packed
 
 
@@ -74,7 +72,7 @@ def _row_bytes(dataset: Dataset) -> int:
 def _read(path: Path, dataset: Dataset) -> Packed | None:
     wanted = (dataset.size, _row_bytes(dataset))
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             packed = archive["packed"]
         if packed.shape == wanted and packed.dtype == np.uint8:
             return packed
@@ -93,5 +91,6 @@ def _write(path: Path, packed: Packed) -> None:
             np.savez_compressed(file, packed=packed)
         part.replace(path)
     except OSError as error:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            part.unlink()
         print(f"bvae: cannot write the cache {path} ({error}): going on without.", file=sys.stderr)

@@ -49,8 +49,8 @@ def render(factors: Factors) -> Images:
         [batch, 64, 64, 1], float32 in {0, 1}.
     """
     shape, scale, orientation, x, y = (factors[:, i, None, None] for i in range(5))
-    right = PIXELS[None, None, :] - jnp.asarray(CENTRES)[x]
-    down = PIXELS[None, :, None] - jnp.asarray(CENTRES)[y]
+    right = jnp.asarray(PIXELS)[None, None, :] - jnp.asarray(CENTRES)[x]
+    down = jnp.asarray(PIXELS)[None, :, None] - jnp.asarray(CENTRES)[y]
     cos, sin = jnp.asarray(COSINES)[orientation], jnp.asarray(SINES)[orientation]
     size = jnp.asarray(SCALES)[scale]
     u = (right * cos - down * sin) / size

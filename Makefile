@@ -1,0 +1,52 @@
+# `make train` and `make test` need a Python >= 3.11 and nothing else.
+
+PYTHON ?= python3
+VENV ?= .venv
+CONSTRAINTS ?= constraints.txt
+RUN_DIR ?= runs/dsprites
+PIP = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check
+# The newest Python that runs here, for test-newest.
+NEWEST = $(firstword $(foreach v,3.14 3.13 3.12,$(shell \
+	for p in python$(v) $$HOME/.pyenv/versions/$(v).*/bin/python; do \
+	$$p -c 'import venv, ssl' 2>/dev/null && echo $$p && break; done)) $(PYTHON))
+
+.PHONY: train test test-oldest test-newest lint format clean
+
+# Trains a beta-VAE on dSprites; goes on with the run if it is there already.
+train: $(VENV)/.run
+	$(VENV)/bin/bvae train --run-dir $(RUN_DIR) $(if $(wildcard $(RUN_DIR)/config.json),--resume)
+
+test: $(VENV)/.dev
+	$(VENV)/bin/python -m pytest
+
+# The same tests on the oldest and on the newest versions that are supported.
+test-oldest:
+	$(MAKE) test VENV=.venv-oldest CONSTRAINTS=constraints-oldest.txt
+
+test-newest:
+	$(MAKE) test VENV=.venv-newest CONSTRAINTS=/dev/null PYTHON=$(NEWEST)
+
+lint: $(VENV)/.dev
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/pyright --pythonpath $(VENV)/bin/python
+
+format: $(VENV)/.dev
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+clean:
+	rm -rf .venv .venv-oldest .venv-newest .cache
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "$(PYTHON) is older than 3.11: call make with PYTHON=/path/to/python3.11"; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.run: $(VENV)/bin/python pyproject.toml $(filter-out /dev/null,$(CONSTRAINTS))
+	$(PIP) -c $(CONSTRAINTS) -e .
+	touch $@
+
+$(VENV)/.dev: $(VENV)/bin/python pyproject.toml $(filter-out /dev/null,$(CONSTRAINTS))
+	$(PIP) -c $(CONSTRAINTS) -e '.[dev]'
+	touch $@ $(VENV)/.run

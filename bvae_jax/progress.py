@@ -1,0 +1,69 @@
+"""What the user sees while a run goes on: throughput, time left, the numbers that matter."""
+
+import contextlib
+import sys
+import time
+from typing import Any
+
+from tqdm.auto import tqdm
+
+QUIET_SECONDS = 30
+"""Between lines of progress where the output is a file and not a terminal."""
+
+
+def bar(**options: Any) -> tqdm:
+    """A progress bar, which speaks seldom where nobody watches."""
+    watched = sys.stderr.isatty() or "ipykernel" in sys.modules
+    return tqdm(mininterval=0.2 if watched else QUIET_SECONDS, dynamic_ncols=True, **options)
+
+
+class TrainingProgress(contextlib.AbstractContextManager):
+    """A bar over the steps of a run, and its clock.
+
+    Args:
+        steps: of the whole run.
+        start: steps done before.
+        batch_size: images in a step.
+        earlier_seconds: that the run has taken before.
+        visible: show the bar.
+    """
+
+    def __init__(
+        self, steps: int, start: int, batch_size: int, earlier_seconds: float, visible: bool
+    ):
+        self._bar = bar(total=steps, initial=start, unit="step", desc="train", disable=not visible)
+        self._batch_size = batch_size
+        self._earlier = earlier_seconds
+        self._begin = self._chunk_begin = time.monotonic()
+        self._chunks: list[tuple[int, float]] = []
+
+    def __exit__(self, *exception) -> None:
+        self._bar.close()
+
+    @property
+    def wall_seconds(self) -> float:
+        """Over all sessions of the run."""
+        return self._earlier + time.monotonic() - self._begin
+
+    @property
+    def images_per_second(self) -> float | None:
+        """Of training alone, without the first chunk, which compiles, if there are others."""
+        counted = self._chunks[1:] or self._chunks
+        seconds = sum(seconds for _, seconds in counted)
+        return self._batch_size * sum(n for n, _ in counted) / seconds if counted else None
+
+    def begin_chunk(self) -> None:
+        """Training starts, or goes on after an evaluation."""
+        self._chunk_begin = time.monotonic()
+
+    def end_chunk(self, steps: int, means: dict[str, Any]) -> None:
+        """`steps` more are done; `means` are their metrics."""
+        self._chunks.append((steps, time.monotonic() - self._chunk_begin))
+        numbers = {
+            "images/s": f"{self.images_per_second:.0f}",
+            "nll": f"{means['nll']:.1f}",
+            "kl": f"{means['kl']:.2f}",
+            "active": str(means["active_latents"]),
+        }
+        self._bar.set_postfix(numbers, refresh=False)
+        self._bar.update(steps)

@@ -1,0 +1,68 @@
+"""Strict JAX, two fake devices, caches that outlive a run, and one tiny model for many tests."""
+
+import contextlib
+import os
+from pathlib import Path
+
+REPOSITORY = Path(__file__).parents[1]
+CACHE = REPOSITORY / ".cache"
+# Set before JAX is imported, so that processes which tests start have them too.
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE / "jax"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+os.environ.setdefault("BVAE_CACHE_DIR", str(CACHE / "data"))
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+import jax  # noqa: E402
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+from jaxtyping import install_import_hook  # noqa: E402
+
+# Shapes and types of every call are checked, but in config.py, which checks its own values.
+PACKAGE = REPOSITORY / "bvae_jax"
+CHECKED = sorted(
+    {path.relative_to(PACKAGE).parts[0].removesuffix(".py") for path in PACKAGE.rglob("*.py")}
+)
+install_import_hook(
+    [f"bvae_jax.{name}" for name in CHECKED if name != "config"], "beartype.beartype"
+)
+
+jax.config.update("jax_num_cpu_devices", 2)
+jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_debug_key_reuse", True)
+
+REAL_DATA = Path(os.environ.get("BVAE_TEST_DATA", REPOSITORY.parent / "shared" / "data"))
+
+
+def real_data(name: str) -> Path:
+    """A file of real data that is not part of the repository; skips where it is absent."""
+    path = REAL_DATA / name
+    if not path.exists():
+        pytest.skip(f"no {name}: set BVAE_TEST_DATA to the directory that holds it")
+    return path
+
+
+@contextlib.contextmanager
+def float64():
+    """Double precision inside the block."""
+    enable = getattr(jax, "enable_x64", None)
+    if enable is None:
+        enable = jax.experimental.enable_x64  # pyright: ignore
+    with enable(True):
+        yield
+
+
+def raw(leaf):
+    """A leaf as a NumPy array; keys as their data."""
+    is_key = jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    return np.asarray(jax.random.key_data(leaf) if is_key else leaf)
+
+
+def assert_equal(a, b):
+    """The same structure and the same bits."""
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    jax.tree.map(lambda x, y: np.testing.assert_array_equal(raw(x), raw(y)), a, b)
+
+
+def assert_close(a, b, rtol=2e-5, atol=2e-6):
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(raw(x), raw(y), rtol, atol), a, b)

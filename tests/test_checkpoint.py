@@ -1,0 +1,177 @@
+"""Checkpoints come back bit for bit, and what does not is noticed."""
+
+import functools
+import os
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import assert_equal
+from test_train import POOL, STEPS, draw, fresh, tiny
+
+from bvae_jax.checkpoint import Checkpoints, fingerprint
+from bvae_jax.errors import UserError
+from bvae_jax.train import _host_loop, make_train_body
+
+
+@functools.cache
+def loop():
+    return _host_loop(make_train_body(tiny()[1], draw))
+
+
+def like():
+    return jax.eval_shape(fresh)
+
+
+def saved(path, steps=(0, 1, 2), keep=None):
+    """States of the given steps, written to `path`."""
+    state, states = fresh(), {}
+    with Checkpoints(path, keep) as checkpoints:
+        for step in steps:
+            if step > int(state.step):
+                state, _ = loop()(state, POOL, step - int(state.step))
+            checkpoints.save(state, {"wall_seconds": float(step)})
+            # A copy, because the next steps are given the state to write over.
+            states[step] = jax.tree.map(lambda x: x.copy(), state)
+    return states
+
+
+def damage(directory):
+    """Flip a byte in the middle of the largest file."""
+    files = [p for p in directory.rglob("*") if p.is_file()]
+    path = max(files, key=lambda p: p.stat().st_size)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 255
+    path.write_bytes(content)
+
+
+def test_restored_training_is_bitwise_the_same(tmp_path):
+    straight, _ = loop()(fresh(), POOL, STEPS)
+    saved(tmp_path, [2])
+    with Checkpoints(tmp_path) as checkpoints:
+        state, meta = checkpoints.restore(like())
+    assert int(state.step) == 2
+    assert meta["wall_seconds"] == 2.0
+    resumed, _ = loop()(state, POOL, STEPS - 2)
+    assert_equal(resumed, straight)
+    assert fingerprint(resumed) == fingerprint(straight)
+
+
+def test_training_on_while_a_checkpoint_is_written(tmp_path):
+    """The state is donated to the next step: what is written must be what it was."""
+    states = saved(tmp_path, range(0, 40, 2))
+    with Checkpoints(tmp_path) as checkpoints:
+        for step, state in states.items():
+            assert_equal(checkpoints.restore(like(), step=step).state, state)
+
+
+def test_keeps_the_newest(tmp_path):
+    saved(tmp_path, [0, 1, 2, 3], keep=2)
+    with Checkpoints(tmp_path) as checkpoints:
+        assert checkpoints.steps() == [2, 3]
+
+
+def test_nothing_to_restore(tmp_path):
+    with Checkpoints(tmp_path / "none") as checkpoints:
+        assert checkpoints.restore(like()) is None
+
+
+def test_damaged_newest_is_named_and_the_one_before_used(tmp_path, capsys):
+    states = saved(tmp_path / "checkpoints")
+    damage(tmp_path / "checkpoints" / "2")
+    with Checkpoints(tmp_path / "checkpoints") as checkpoints:
+        restored = checkpoints.restore(like())
+        assert_equal(restored.state, states[1])
+        assert f"checkpoint {tmp_path / 'checkpoints' / '2'} is damaged" in capsys.readouterr().err
+        checkpoints.set_aside_after(1)
+        assert checkpoints.steps() == [0, 1]
+        state, _ = loop()(restored.state, POOL, 1)
+        checkpoints.save(state, {})  # step 2 is free again
+    assert (tmp_path / "damaged" / "2-0").is_dir()
+    with Checkpoints(tmp_path / "checkpoints") as checkpoints:
+        assert_equal(checkpoints.restore(like()).state, states[2])
+
+
+@pytest.mark.parametrize("loss", ["state", "meta", "all"])
+def test_a_missing_part_is_damage(tmp_path, capsys, loss):
+    states = saved(tmp_path)
+    lost = tmp_path / "2" if loss == "all" else tmp_path / "2" / loss
+    for path in sorted(lost.rglob("*"), reverse=True):
+        path.unlink() if path.is_file() else path.rmdir()
+    with Checkpoints(tmp_path) as checkpoints:
+        assert_equal(checkpoints.restore(like()).state, states[1])
+    assert "is damaged" in capsys.readouterr().err
+
+
+def test_all_damaged_is_an_error(tmp_path, capsys):
+    saved(tmp_path, [0, 1])
+    for step in "01":
+        damage(tmp_path / step)
+    with (
+        Checkpoints(tmp_path) as checkpoints,
+        pytest.raises(UserError, match=r"No checkpoint in .* can be read \(tried \[0, 1\]\)"),
+    ):
+        checkpoints.restore(like())
+    assert capsys.readouterr().err.count("is damaged") == 2
+
+
+def test_a_step_that_is_not_there(tmp_path):
+    saved(tmp_path, [0, 1])
+    with (
+        Checkpoints(tmp_path) as checkpoints,
+        pytest.raises(UserError, match=r"No checkpoint of step 7 in .*; there are \[0, 1\]"),
+    ):
+        checkpoints.restore(like(), step=7)
+
+
+@pytest.mark.parametrize("change", ["dtype", "raw key"])
+def test_silent_conversions_are_refused(tmp_path, change, capsys):
+    """Orbax would cast another dtype, and make a raw key a typed one, without a word."""
+    state = fresh()
+    if change == "dtype":
+        half = jax.tree.map(lambda x: x.astype(jnp.bfloat16), state.params)
+        state = state._replace(params=half)
+    else:
+        state = state._replace(key=jnp.zeros(2, jnp.uint32))
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(state, {})
+    with Checkpoints(tmp_path) as checkpoints, pytest.raises(UserError, match="can be read"):
+        checkpoints.restore(like())
+    assert "is damaged" in capsys.readouterr().err
+
+
+def test_saving_a_step_twice_is_noticed(tmp_path):
+    state = fresh()
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(state, {})
+        checkpoints.wait()
+        with pytest.raises(RuntimeError, match="refused to save step 0"):
+            checkpoints.save(state, {})
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_directory_that_may_not_be_written(tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises((UserError, OSError)), Checkpoints(tmp_path / "c") as checkpoints:
+        checkpoints.save(fresh(), {})
+
+
+def test_reading_leaves_a_write_in_progress_alone(tmp_path):
+    saved(tmp_path, [0])
+    unfinished = tmp_path / "5.orbax-checkpoint-tmp"
+    unfinished.mkdir()
+    with Checkpoints(tmp_path, read_only=True) as checkpoints:
+        assert checkpoints.restore(like()) is not None
+    assert unfinished.exists()
+
+
+def test_fingerprint_sees_every_bit_and_the_order():
+    tree = {"a": jnp.array([1.0, 2.0]), "b": jnp.array([3.0])}
+    assert fingerprint(tree) == fingerprint(dict(reversed(tree.items())))
+    changed = tree | {"b": jnp.nextafter(tree["b"], jnp.float32(4))}
+    assert fingerprint(changed) != fingerprint(tree)
+    import hashlib
+
+    wanted = hashlib.sha256(np.array([1, 2, 3], np.float32).tobytes()).hexdigest()
+    assert fingerprint(tree) == wanted

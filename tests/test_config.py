@@ -1,0 +1,78 @@
+import dataclasses
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from bvae_jax.config import Config, differing_fields
+from bvae_jax.errors import UserError
+
+
+def test_round_trip():
+    config = Config(beta=7.5, steps=10, dataset="x", holdout=0)
+    assert Config.from_dict(config.to_dict()) == config
+
+
+def test_numbers_become_plain():
+    config = Config(beta=np.float32(2), steps=np.int64(5))
+    assert type(config.beta) is float
+    assert type(config.steps) is int
+    assert Config(beta=2).beta == 2.0
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "wanted"),
+    [
+        ("beta", -1.0, "wanted a number of at least 0"),
+        ("beta", float("nan"), "wanted a finite number"),
+        ("beta", float("inf"), "wanted a finite number"),
+        ("beta", "4", "wanted a number"),
+        ("beta", True, "wanted a number"),
+        ("latents", 0, "wanted a whole number of at least 1"),
+        ("latents", 2.5, "wanted a whole number"),
+        ("holdout", 1.0, "wanted a fraction"),
+        ("holdout", -0.1, "wanted a fraction"),
+        ("images", "lazy", "wanted one of auto, rendered, resident"),
+        ("seed", -1, "wanted a whole number from 0"),
+        ("steps", 2**31, "wanted a whole number from 1 to 2147483647"),
+        ("dataset", 3, "wanted a name"),
+        ("learning_rate", 0.0, "wanted a number above 0"),
+    ],
+)
+def test_bad_values_say_what_was_got_and_wanted(field, value, wanted):
+    with pytest.raises(UserError) as error:
+        Config(**{field: value})
+    message = str(error.value)
+    assert message.startswith("--" + field.replace("_", "-") + ": got ")
+    assert wanted in message
+    assert "\n" not in message
+
+
+def test_unknown_fields_are_named():
+    with pytest.raises(UserError, match=r"Unknown config fields \['gamma'\]\. Known: dataset, "):
+        Config.from_dict({"gamma": 1})
+
+
+def test_only_what_changes_the_computation_differs():
+    stored = Config()
+    assert differing_fields(stored, Config(steps=9, keep_checkpoints=1)) == []
+    differing = differing_fields(stored, Config(beta=8, seed=1))
+    assert differing == ["beta: 4.0 -> 8.0", "seed: 0 -> 1"]
+
+
+def test_every_field_has_a_help_text():
+    """The command line shows the string below each field."""
+    import inspect
+
+    source = inspect.getsource(Config)
+    for field in dataclasses.fields(Config):
+        _, after = source.split(f"    {field.name}: ", 1)
+        assert after.split("\n", 2)[1].strip().startswith('"""'), field.name
+
+
+def test_importing_the_package_is_quick():
+    """Neither JAX nor Orbax is loaded before something is run."""
+    code = "import sys, bvae_jax; print([m for m in ('jax', 'orbax', 'flax') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

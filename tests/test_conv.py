@@ -1,0 +1,103 @@
+"""The strided convolution against JAX's own, in float64."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import float64
+from jax import lax
+
+from bvae_jax import conv
+
+STRIDE = 2
+CASES = [(4, 1, 3), (4, 5, 2), (2, 3, 4)]  # side of the kernel, fine and coarse channels
+
+
+def reference_down(x, kernel):
+    return lax.conv_general_dilated(
+        x, kernel, (STRIDE, STRIDE), "SAME", dimension_numbers=conv.LAYOUT
+    )
+
+
+def reference_up(y, kernel):
+    return lax.conv_transpose(
+        y, kernel, (STRIDE, STRIDE), "SAME", dimension_numbers=conv.LAYOUT, transpose_kernel=True
+    )
+
+
+def arrays(side, fine, coarse):
+    keys = jax.random.split(jax.random.key(0), 3)
+    x = jax.random.normal(keys[0], (2, 8, 12, fine), jnp.float64)
+    y = jax.random.normal(keys[1], (2, 4, 6, coarse), jnp.float64)
+    return x, y, jax.random.normal(keys[2], (side, side, fine, coarse), jnp.float64)
+
+
+def cases(down):
+    ours = conv.conv_down if down else conv.conv_up
+    return functools.partial(lambda f, a, k: f(a, k, STRIDE), ours), (
+        reference_down if down else reference_up
+    )
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("down", [True, False])
+def test_values_and_gradients(case, down):
+    with float64():
+        x, y, kernel = arrays(*case)
+        source, target = (x, y) if down else (y, x)
+        ours, reference = cases(down)
+        got, pull = jax.vjp(ours, source, kernel)
+        wanted, reference_pull = jax.vjp(reference, source, kernel)
+        assert got.shape == target.shape
+        np.testing.assert_allclose(got, wanted, atol=1e-12)
+        for a, b in zip(pull(target), reference_pull(target), strict=True):
+            np.testing.assert_allclose(a, b, atol=1e-12)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_both_lowerings_agree(case):
+    with float64():
+        _, y, kernel = arrays(*case)
+        a = conv._up_by_shuffle(y, kernel, stride=STRIDE)
+        b = conv._up_by_dilation(y, kernel, stride=STRIDE)
+        np.testing.assert_allclose(a, b, atol=1e-12)
+
+
+@pytest.mark.parametrize("down", [True, False])
+def test_second_order(down):
+    """A Hessian-vector product: reverse over reverse."""
+    with float64():
+        x, y, kernel = arrays(4, 2, 3)
+        source = x if down else y
+
+        def hessian_vector(f):
+            def loss(source, kernel):
+                return jnp.sum(jnp.sin(f(source, kernel)))
+
+            def inner(source, kernel):
+                gradients = jax.grad(loss, argnums=(0, 1))(source, kernel)
+                return sum(jnp.vdot(g, jnp.cos(g)) for g in gradients)
+
+            return jax.grad(inner, argnums=(0, 1))(source, kernel)
+
+        ours, reference = cases(down)
+        for a, b in zip(hessian_vector(ours), hessian_vector(reference), strict=True):
+            np.testing.assert_allclose(a, b, atol=1e-9)
+
+
+@pytest.mark.parametrize("down", [True, False])
+def test_vmap_over_models(down):
+    with float64():
+        x, y, kernel = arrays(4, 2, 3)
+        source = x if down else y
+        kernels = jnp.stack([kernel, 2 * kernel, -kernel])
+        ours, _ = cases(down)
+
+        def gradient(kernel):
+            return jax.grad(lambda k: jnp.sum(ours(source, k) ** 2))(kernel)
+
+        together = jax.vmap(gradient)(kernels)
+        for got, kernel in zip(together, kernels, strict=True):
+            np.testing.assert_allclose(got, gradient(kernel), atol=1e-10)

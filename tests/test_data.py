@@ -1,0 +1,209 @@
+"""Laws that every registered data set obeys, and what is known of dSprites."""
+
+import functools
+import os
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import real_data
+
+from bvae_jax.data import DATASETS, base, cache, dsprites, get_dataset, make_source
+from bvae_jax.errors import UserError
+
+NAMES = sorted(DATASETS)
+
+
+@functools.cache
+def packed(name):
+    return cache.load_packed(DATASETS[name], progress=False)
+
+
+@functools.cache
+def rows(name):
+    """Each image as one opaque value, for counting."""
+    array = packed(name)
+    return array.view(f"V{array.shape[1]}").ravel()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_index_and_factors_are_a_bijection(name):
+    dataset = DATASETS[name]
+    indices = jnp.arange(dataset.size)
+    factors = jax.jit(dataset.factors)(indices)
+    assert factors.shape == (dataset.size, len(dataset.factor_names))
+    np.testing.assert_array_equal(factors.max(axis=0) + 1, dataset.factor_sizes)
+    np.testing.assert_array_equal(jax.jit(dataset.indices)(factors), indices)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_resident_and_rendered_images_agree(name):
+    """But for ties on an edge, which two compilations may break differently."""
+    dataset = DATASETS[name]
+    indices = jax.random.randint(jax.random.key(0), (2048,), 0, dataset.size)
+    kept = base.resident(dataset, packed(name))
+    drawn = base.rendered(dataset)
+    a = jax.jit(kept.take)(kept.arrays, indices)
+    b = jax.jit(drawn.take)(drawn.arrays, indices)
+    assert a.shape == b.shape == (2048, *dataset.image_shape)
+    assert a.dtype == b.dtype == jnp.float32
+    assert set(np.unique(a)) == {0.0, 1.0}
+    assert np.sum(np.asarray(a != b)) <= 2
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("holdout", [0.0, 0.1, 0.5])
+def test_split_is_disjoint_and_parts_no_equal_images(name, holdout):
+    dataset = DATASETS[name]
+    parts = base.split(dataset, holdout)
+    assert len(np.intersect1d(parts.train, parts.holdout)) == 0
+    assert len(parts.train) + len(parts.holdout) == dataset.size
+    assert len(parts.holdout) == pytest.approx(holdout * dataset.size, rel=0.01)
+    canonical = dataset.canonical
+    assert not set(canonical(parts.train)) & set(canonical(parts.holdout))
+    again = base.split(dataset, holdout)
+    np.testing.assert_array_equal(parts.train, again.train)
+
+
+@pytest.mark.parametrize("holdout", [1e-9, 1 - 1e-9])
+def test_split_that_leaves_a_side_empty(holdout):
+    with pytest.raises(UserError, match="--holdout"):
+        base.split(DATASETS["dsprites"], holdout)
+
+
+def test_training_draws_every_training_image_equally_and_no_other():
+    train = jnp.array([3, 5, 8, 13])
+    numbered = jnp.arange(20.0).reshape(20, 1, 1, 1)
+    source = base.Source(numbered, lambda arrays, indices: arrays[indices])
+    draw = jax.jit(base.make_draw(source, 4000))
+    drawn = np.asarray(draw((train, source.arrays), jax.random.key(0)))
+    values, counts = np.unique(drawn, return_counts=True)
+    np.testing.assert_array_equal(values, train)
+    assert np.sum((counts - 1000) ** 2 / 1000) < 16.3  # chi-squared, 3 degrees, p = 0.001
+
+
+def test_a_batch_is_a_pure_function_of_the_key():
+    source = make_source(DATASETS["dsprites"], "rendered", "cpu")
+    draw = jax.jit(base.make_draw(source, 8))
+    data = (jnp.arange(1000), source.arrays)
+    a, b, c = (draw(data, jax.random.key(seed)) for seed in (0, 0, 1))
+    np.testing.assert_array_equal(a, b)
+    assert (a != c).any()
+
+
+def test_evaluation_uses_held_out_images_in_whole_batches():
+    parts = base.Split(np.arange(10, 100), np.arange(10))
+    chosen = base.evaluation_batches(parts, images=8, batch=3)
+    assert chosen.shape == (2, 3)
+    assert len(set(chosen.ravel())) == 6
+    assert set(chosen.ravel()) <= set(range(10))
+    assert base.evaluation_batches(parts, images=8192, batch=256).shape == (1, 10)
+    without = base.Split(np.arange(100), np.arange(0))
+    assert base.evaluation_batches(without, images=50, batch=25).shape == (2, 25)
+
+
+def test_auto_is_resident_on_a_cpu_and_rendered_elsewhere():
+    dataset = DATASETS["dsprites"]
+    packed("dsprites")
+    assert make_source(dataset, "auto", "cpu", progress=False).arrays.nbytes == 377_487_360
+    assert make_source(dataset, "auto", "gpu").arrays == ()
+    assert make_source(dataset, "auto", "tpu").arrays == ()
+
+
+def test_unknown_dataset_is_named():
+    with pytest.raises(UserError, match=r"Unknown dataset 'celeba'\. Known: dsprites"):
+        get_dataset("celeba")
+
+
+def test_dsprites_against_real_frames():
+    with np.load(real_data("dsprites_frames.npz")) as archive:
+        frames, factors = archive["images"] > 0, archive["factors"]
+    drawn = np.asarray(jax.jit(dsprites.render)(factors))[..., 0] > 0
+    exact = (drawn == frames).all((1, 2))
+    iou = (drawn & frames).sum((1, 2)) / (drawn | frames).sum((1, 2))
+    print(f"\nexact frames: {exact.sum()} of {len(exact)}; mean IoU {iou.mean():.6f}")
+    assert exact.mean() >= 0.99
+    assert iou.mean() >= 0.9999
+
+
+def test_dsprites_geometry():
+    """A square, level and in the upper left corner, then to the right, then lower."""
+    factors = jnp.array([[0, 5, 0, 0, 0], [0, 5, 0, 31, 0], [0, 5, 0, 0, 31]])
+    images = np.asarray(dsprites.render(factors))[..., 0]
+    inside = np.zeros((64, 64))
+    inside[6:26, 6:26] = 1  # 16 +- 9.597
+    np.testing.assert_array_equal(images[0, 6:26, 6:26].min(), 1)
+    np.testing.assert_array_equal(images[0], inside)
+    np.testing.assert_array_equal(images[1], np.roll(inside, 32, axis=1))
+    np.testing.assert_array_equal(images[2], np.roll(inside, 32, axis=0))
+
+
+def test_dsprites_images_differ_except_where_angles_do():
+    """The first and the last orientation are one angle; squares and ellipses look alike at some
+    others, after a quarter or a half turn. Nothing else coincides."""
+    dataset, values = DATASETS["dsprites"], rows("dsprites")
+    factors = np.stack(np.unravel_index(np.arange(dataset.size), dataset.factor_sizes), axis=1)
+    first, last = (values[factors[:, 2] == orientation] for orientation in (0, 39))
+    np.testing.assert_array_equal(first, last)
+
+    others = factors[:, 2] != 39
+    values, factors = values[others], factors[others]
+    order = np.argsort(values, kind="stable")
+    same = values[order][1:] == values[order][:-1]
+    pairs = factors[order][1:][same], factors[order][:-1][same]
+    print(f"\ndistinct images: {len(values) - same.sum()} of {dataset.size}")
+    assert len(values) - same.sum() == pytest.approx(715_716, abs=50)
+    assert (pairs[0][:, [0, 1, 3, 4]] == pairs[1][:, [0, 1, 3, 4]]).all()
+    assert set(pairs[0][:, 0]) == {0, 1}
+
+
+def small():
+    """A data set of a few images under a name of its own."""
+    return base.Dataset(
+        name="small",
+        version=1,
+        image_shape=(64, 64, 1),
+        factor_names=("x", "y"),
+        factor_sizes=(3, 32),
+        render=lambda f: dsprites.render(jnp.concatenate([f, f[:, :1], f[:, 1:], f[:, 1:]], 1)),
+        canonical=lambda indices: indices,
+        licence="",
+        citation="",
+    )
+
+
+def test_cache_is_made_read_and_mended(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("BVAE_CACHE_DIR", str(tmp_path / "cache"))
+    first = cache.load_packed(small(), progress=False)
+    path = cache.cache_path(small())
+    assert [p.name for p in path.parent.iterdir()] == ["small-v1.npz"]
+    monkeypatch.setattr(cache, "render_packed", None)  # must not be called
+    np.testing.assert_array_equal(cache.load_packed(small(), progress=False), first)
+    assert capsys.readouterr().err == ""
+    monkeypatch.undo()
+
+    monkeypatch.setenv("BVAE_CACHE_DIR", str(tmp_path / "cache"))
+    content = path.read_bytes()
+    damages = {
+        "cut": content[: len(content) // 2],
+        "flipped": content[:300] + bytes([content[300] ^ 255]) + content[301:],
+        "empty": b"",
+        "text": b"hello",
+    }
+    for name, damaged in damages.items():
+        path.write_bytes(damaged)
+        np.testing.assert_array_equal(cache.load_packed(small(), progress=False), first, name)
+        assert "is damaged" in capsys.readouterr().err
+        assert path.stat().st_size == len(content)
+    with path.open("wb") as file:
+        np.savez(file, packed=np.zeros((5, 512), np.uint8))
+    np.testing.assert_array_equal(cache.load_packed(small(), progress=False), first)
+    assert "wanted uint8(96, 512)" in capsys.readouterr().err
+
+
+def test_cache_that_cannot_be_written_is_done_without(tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("BVAE_CACHE_DIR", os.fspath(tmp_path / "file" / "cache"))
+    assert cache.load_packed(small(), progress=False).shape == (96, 512)
+    assert "cannot write the cache" in capsys.readouterr().err

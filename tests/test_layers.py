@@ -1,0 +1,78 @@
+"""Data flows one way: who may import whom."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "bvae_jax"
+MODULES = {
+    ".".join(path.relative_to(PACKAGE).with_suffix("").parts): path
+    for path in PACKAGE.rglob("*.py")
+}
+ORDER = (
+    {"errors", "types"},
+    {"config", "elbo", "conv", "allocator", "interrupt", "progress", "data.base"},
+    {"networks", "data.cache", "data.dsprites", "objectives.base"},
+    {"vae", "data.__init__", "objectives.beta_vae", "loggers"},
+    {"objectives.__init__", "traversal", "checkpoint", "rundir"},
+    {"train", "plots"},
+    {"program"},
+    {"figures"},
+    {"runner"},
+    {"cli", "__init__"},
+)
+LEVEL = {module: number for number, layer in enumerate(ORDER) for module in layer}
+ONLY_IN = {
+    "orbax": {"checkpoint"},
+    "matplotlib": {"plots"},
+    "tyro": {"cli"},
+    "tensorboardX": {"loggers"},
+    "wandb": {"loggers"},
+    "tqdm": {"progress"},
+}
+
+
+def imports(module):
+    """Names that a module imports, wherever in its text."""
+    for node in ast.walk(ast.parse(MODULES[module].read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module}: relative import"
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def internal(module):
+    for name in imports(module):
+        inner = name.removeprefix("bvae_jax.")
+        if inner != name:
+            yield from {inner, f"{inner}.__init__"} & set(MODULES)
+
+
+def test_every_module_has_a_place():
+    assert set(LEVEL) == set(MODULES)
+
+
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_imports_only_from_below(module):
+    for name in internal(module):
+        assert name == module or LEVEL[name] < LEVEL[module], f"{module} imports {name}"
+
+
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_heavy_packages_have_one_importer(module):
+    for name in imports(module):
+        owners = ONLY_IN.get(name.split(".")[0])
+        assert owners is None or module in owners, f"{module} imports {name}"
+
+
+def test_config_and_errors_import_no_jax():
+    for module in ("config", "errors"):
+        assert not [name for name in imports(module) if name.split(".")[0] in ("jax", "jaxtyping")]
+
+
+def test_train_sees_no_config_no_data_and_no_path():
+    forbidden = ("bvae_jax.config", "bvae_jax.data", "bvae_jax.rundir", "pathlib", "os")
+    assert not [name for name in imports("train") if name.startswith(forbidden)]

@@ -1,0 +1,92 @@
+import json
+import sys
+import types
+
+import pytest
+
+from bvae_jax.errors import UserError
+from bvae_jax.loggers import JsonLines, TensorBoard, WeightsAndBiases, flat, read_records
+
+
+def record(step, split="train"):
+    return {"step": step, "split": split, "nll": 1.5 * step, "kl_per_latent": [0.1, 0.2]}
+
+
+def test_json_lines_drop_what_comes_after_the_checkpoint(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    log = JsonLines(path, 0)
+    for step in (10, 20, 30):
+        log.log(record(step))
+    log.close()
+    with path.open("a") as file:
+        file.write('{"step": 40, "spl')  # killed while writing
+    log = JsonLines(path, 20)
+    log.log(record(30))
+    log.close()
+    assert read_records(path) == [record(step) for step in (10, 20, 30)]
+    assert len(path.read_text().splitlines()) == 3
+
+
+@pytest.mark.parametrize("tail", ['{"step": 20', "garbage\n", '{"step": 20}', "[1]\n", "\n"])
+def test_reading_stops_at_a_broken_line(tmp_path, tail):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(json.dumps(record(10)) + "\n" + tail)
+    assert read_records(path) == [record(10)]
+
+
+def test_flat_names_every_number():
+    assert flat(record(2)) == {"nll": 3.0, "kl_per_latent/0": 0.1, "kl_per_latent/1": 0.2}
+
+
+def test_tensorboard_files_hold_the_numbers(tmp_path):
+    pytest.importorskip("tensorboardX")
+    from tensorboardX.proto import event_pb2
+
+    log = TensorBoard(tmp_path, 0)
+    log.log(record(10))
+    log.log(record(20, "holdout"))
+    log.close()
+    (path,) = tmp_path.iterdir()
+    content, values, position = path.read_bytes(), {}, 0
+    while position < len(content):
+        size = int.from_bytes(content[position : position + 8], "little")
+        event = event_pb2.Event.FromString(content[position + 12 : position + 12 + size])
+        position += 12 + size + 4
+        for value in event.summary.value:
+            values[value.tag, event.step] = value.simple_value
+    assert values["train/nll", 10] == 15.0
+    assert values["holdout/nll", 20] == 30.0
+    assert values["train/kl_per_latent/1", 10] == pytest.approx(0.2)
+
+
+def test_weights_and_biases_gets_the_numbers(tmp_path, monkeypatch):
+    calls = []
+    run = types.SimpleNamespace(
+        log=lambda values, step: calls.append((step, values)),
+        finish=lambda: calls.append("finish"),
+    )
+    fake = types.SimpleNamespace(init=lambda **options: calls.append(options) or run)
+    monkeypatch.setitem(sys.modules, "wandb", fake)
+    log = WeightsAndBiases("project", tmp_path / "name", {"beta": 4.0})
+    log.log(record(10))
+    log.close()
+    options, (step, values), end = calls
+    assert (options["project"], options["id"], options["config"]) == (
+        "project",
+        "name",
+        {"beta": 4.0},
+    )
+    assert (step, values["train/nll"], end) == (10, 15.0, "finish")
+
+
+@pytest.mark.parametrize(
+    ("package", "make", "extra"),
+    [
+        ("tensorboardX", lambda path: TensorBoard(path, 0), "tensorboard"),
+        ("wandb", lambda path: WeightsAndBiases("p", path, {}), "wandb"),
+    ],
+)
+def test_a_missing_package_says_what_to_install(tmp_path, monkeypatch, package, make, extra):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(UserError, match=rf"pip install 'bvae_jax\[{extra}\]'"):
+        make(tmp_path)

@@ -1,0 +1,292 @@
+"""Whole runs, small: what they leave, how they end, and that they resume bit for bit."""
+
+import json
+import os
+import signal
+import threading
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import assert_equal
+from PIL import Image
+
+import bvae_jax
+from bvae_jax import rundir, runner
+from bvae_jax.checkpoint import fingerprint
+from bvae_jax.config import Config
+from bvae_jax.errors import UserError
+from bvae_jax.interrupt import Interrupt
+from bvae_jax.loggers import read_records
+from bvae_jax.vae import decode, encode
+
+SMALL = {
+    "images": "rendered",
+    "batch_size": 4,
+    "latents": 3,
+    "steps": 12,
+    "log_every": 3,
+    "eval_every": 6,
+    "eval_images": 16,
+    "checkpoint_every": 4,
+}
+FIGURES = {
+    "loss_curves.png",
+    "kl_per_latent.png",
+    "reconstructions.png",
+    "samples.png",
+    "interpolation.png",
+    "traversal.png",
+    "traversal.gif",
+}
+
+
+def small(**changes):
+    return Config(**(SMALL | changes))
+
+
+def train(path, **changes):
+    options = {k: changes.pop(k) for k in ("resume", "overwrite") if k in changes}
+    return runner.run(small(**changes), path, progress=False, **options)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """One finished run, for tests that only look at it."""
+    return train(tmp_path_factory.mktemp("runs") / "run")
+
+
+def test_the_directory_holds_everything(finished):
+    directory = finished.run_dir
+    names = {path.name for path in directory.iterdir()} - {".lock"}
+    wanted = {"config.json", "provenance.json", "metrics.jsonl", "summary.json"}
+    assert names == wanted | {"checkpoints", "figures"}
+    assert {path.name for path in (directory / "figures").iterdir()} == FIGURES
+    for path in (directory / "figures").iterdir():
+        with Image.open(path) as picture:
+            assert np.asarray(picture.convert("L"), float).std() > 5
+    assert rundir.read_config(directory) == small()
+    steps = sorted(int(p.name) for p in (directory / "checkpoints").iterdir() if p.name.isdigit())
+    assert steps == [4, 8, 12]
+
+
+def test_the_summary_is_complete_and_consistent(finished):
+    summary = json.loads((finished.run_dir / "summary.json").read_text())
+    assert summary == finished.summary
+    assert summary["step"] == 12
+    assert summary["split"] == "holdout"
+    assert summary["elbo"] == pytest.approx(-summary["nll"] - summary["kl"])
+    assert summary["loss"] == pytest.approx(summary["nll"] + 4 * summary["kl"], rel=1e-5)
+    assert summary["kl"] == pytest.approx(sum(summary["kl_per_latent"]), rel=1e-5)
+    assert summary["beta"] == 4.0
+    assert summary["beta_norm"] == pytest.approx(4 * 3 / 4096)
+    assert summary["active_latents"] == sum(kl > 0.01 for kl in summary["kl_per_latent"])
+    assert summary["images_per_second"] > 0
+    assert summary["wall_seconds"] > 0
+    assert summary["params_sha256"] == fingerprint(finished.params)
+
+
+def test_records_are_where_something_is_due(finished):
+    records = read_records(finished.run_dir / "metrics.jsonl")
+    for split, steps in {"train": [3, 4, 6, 8, 9, 12], "holdout": [6, 12]}.items():
+        assert [r["step"] for r in records if r["split"] == split] == steps
+    for record in records:
+        assert {"loss", "nll", "kl", "elbo", "kl_per_latent", "active_latents"} <= set(record)
+    assert records[-1]["nll"] == finished.summary["nll"]
+
+
+def test_provenance_names_what_ran(finished):
+    (session,) = json.loads((finished.run_dir / "provenance.json").read_text())["sessions"]
+    assert session["start_step"] == 0
+    assert session["versions"]["jax"] == jax.__version__
+    assert "cpu" in session["device"]
+
+
+def test_load_gives_the_run_back(finished):
+    loaded = bvae_jax.load(finished.run_dir, progress=False)
+    assert_equal(loaded.state, finished.state)
+    assert loaded.summary == finished.summary
+    images = loaded.program.source.take((), jnp.arange(2))
+    posterior = encode(loaded.model, loaded.params, images)
+    assert decode(loaded.model, loaded.params, posterior.mean).shape == images.shape
+    assert int(bvae_jax.load(finished.run_dir, step=8, progress=False).state.step) == 8
+
+
+@pytest.fixture(autouse=True)
+def no_figures(monkeypatch, finished):
+    """Only `finished` gets its pictures drawn."""
+    monkeypatch.setattr(runner, "draw_figures", lambda *args: None)
+
+
+def contents(directory):
+    """What must not depend on interruptions."""
+    summary = json.loads((directory / "summary.json").read_text())
+    timeless = {k: v for k, v in summary.items() if k not in ("wall_seconds", "images_per_second")}
+    return timeless, (directory / "metrics.jsonl").read_bytes()
+
+
+def test_a_signal_saves_and_the_resumed_run_is_bitwise_the_same(finished, tmp_path, monkeypatch):
+    log = runner._log
+
+    def signal_at_six(loggers, step, split, means):
+        log(loggers, step, split, means)
+        if (step, split) == (6, "train"):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(runner, "_log", signal_at_six)
+    result = train(tmp_path / "run")
+    assert result.summary is None
+    assert int(result.state.step) == 6
+    assert not (tmp_path / "run" / "summary.json").exists()
+    monkeypatch.undo()
+    result = train(tmp_path / "run", resume=True)
+    assert_equal(result.state, finished.state)
+    assert contents(tmp_path / "run") == contents(finished.run_dir)
+    sessions = json.loads((tmp_path / "run" / "provenance.json").read_text())["sessions"]
+    assert [session["start_step"] for session in sessions] == [0, 6]
+
+
+def test_a_damaged_checkpoint_costs_steps_but_no_bits(finished, tmp_path, capsys):
+    directory = tmp_path / "run"
+    train(directory, steps=8)
+    for path in (directory / "checkpoints" / "8").rglob("*"):
+        if path.is_file():
+            path.write_bytes(b"")
+    result = train(directory, resume=True)
+    assert f"checkpoint {directory / 'checkpoints' / '8'} is damaged" in capsys.readouterr().err
+    assert_equal(result.state, finished.state)
+    assert contents(directory) == contents(finished.run_dir)
+    assert [p.name for p in (directory / "damaged").iterdir()] == ["8-0"]
+
+
+def test_more_steps_later_equal_all_steps_at_once(finished, tmp_path):
+    train(tmp_path / "run", steps=8)
+    result = train(tmp_path / "run", steps=12, resume=True)
+    assert_equal(result.state, finished.state)
+    assert rundir.read_config(tmp_path / "run").steps == 12
+
+
+def test_resuming_a_finished_run_changes_nothing(finished, tmp_path):
+    before = {p: p.stat().st_mtime_ns for p in finished.run_dir.rglob("*") if p.is_file()}
+    result = train(finished.run_dir, resume=True)
+    assert result.summary == finished.summary
+    after = {p: p.stat().st_mtime_ns for p in finished.run_dir.rglob("*") if p.is_file()}
+    assert {p.name for p in before if before[p] != after[p]} <= {".lock"}
+
+
+def test_other_seeds_and_betas_give_other_runs(finished, tmp_path):
+    others = [train(tmp_path / str(i), **c) for i, c in enumerate(({"seed": 1}, {"beta": 1.0}))]
+    prints = {r.summary["params_sha256"] for r in (finished, *others)}
+    assert len(prints) == 3
+
+
+def test_a_run_is_not_overwritten_unasked(finished, tmp_path):
+    before = (finished.run_dir / "metrics.jsonl").read_bytes()
+    with pytest.raises(UserError, match=r"holds a run already.*--resume.*--overwrite"):
+        train(finished.run_dir)
+    assert (finished.run_dir / "metrics.jsonl").read_bytes() == before
+
+    train(tmp_path / "run", steps=1)
+    result = train(tmp_path / "run", steps=2, overwrite=True)
+    assert result.summary["step"] == 2
+
+
+def test_a_directory_that_is_no_run_is_left_alone(tmp_path):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(UserError, match="is no run directory"):
+        train(tmp_path, overwrite=True)
+    assert (tmp_path / "thesis.tex").read_text() == "years of work"
+
+
+def test_an_unknown_name_is_found_before_anything_is_overwritten(finished):
+    with pytest.raises(UserError, match="Unknown network"):
+        train(finished.run_dir, network="vgg", overwrite=True)
+    assert (finished.run_dir / "summary.json").exists()
+
+
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good(tmp_path, monkeypatch):
+    averaged = runner.averaged
+
+    def poisoned(metrics):
+        means = averaged(metrics)
+        poisoned.calls += 1
+        return means | ({"loss": float("nan")} if poisoned.calls == 4 else {})
+
+    poisoned.calls = 0
+    monkeypatch.setattr(runner, "averaged", poisoned)
+    with pytest.raises(UserError, match=r"between steps 6 and 8: loss .* step 4 is kept"):
+        train(tmp_path / "run")
+    assert max(r["step"] for r in read_records(tmp_path / "run" / "metrics.jsonl")) == 6
+
+
+def test_a_diverging_run_is_caught_for_real(tmp_path):
+    with pytest.raises(UserError, match="Not finite between steps"):
+        train(tmp_path / "run", learning_rate=1e30)
+
+
+def test_two_processes_cannot_write_one_run(finished):
+    with rundir.lock(finished.run_dir), pytest.raises(UserError, match="Another process"):
+        train(finished.run_dir, resume=True)
+
+
+def test_nothing_is_compiled_after_the_first_steps(tmp_path):
+    """Compilations are counted while a run goes from its first chunk to its last."""
+    compiled = []
+
+    def listen(event, duration, **_):
+        if event.endswith("backend_compile_duration"):
+            compiled.append(event)
+
+    class Watched(runner.TrainingProgress):
+        def end_chunk(self, steps, means):
+            super().end_chunk(steps, means)
+            counts.append(len(compiled))
+
+    counts = []
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    original, runner.TrainingProgress = runner.TrainingProgress, Watched
+    try:
+        train(tmp_path / "run", steps=40, log_every=10, eval_every=40, checkpoint_every=40)
+    finally:
+        runner.TrainingProgress = original
+    assert len(counts) == 4
+    assert counts[0] > 0
+    assert counts[-1] == counts[0]
+
+
+def test_next_stop_is_where_the_first_thing_is_due():
+    config = small(log_every=50, eval_every=70, checkpoint_every=120, steps=200)
+    stops, step = [], 0
+    while step < 200:
+        stops.append(step := runner.next_stop(config, step))
+    assert stops == [50, 70, 100, 120, 140, 150, 200]
+
+
+def test_signals_are_wishes_only_while_deferred(capsys):
+    with Interrupt() as interrupt:
+        with interrupt.deferred():
+            os.kill(os.getpid(), signal.SIGINT)
+            assert interrupt.requested
+            with pytest.raises(KeyboardInterrupt):
+                os.kill(os.getpid(), signal.SIGTERM)
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert "finishing these steps and saving" in capsys.readouterr().err
+
+
+def test_interrupt_is_harmless_in_other_threads():
+    errors = []
+
+    def enter():
+        try:
+            with Interrupt():
+                pass
+        except ValueError as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=enter)
+    thread.start()
+    thread.join()
+    assert not errors

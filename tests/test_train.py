@@ -1,0 +1,186 @@
+"""One step serves the host loop, the scan, the sweep and several devices."""
+
+import functools
+import itertools
+import re
+
+import jax
+import jax.export
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import assert_close, assert_equal
+
+from bvae_jax.data import DATASETS
+from bvae_jax.data.base import make_draw, rendered, resident
+from bvae_jax.elbo import bernoulli_log_likelihood
+from bvae_jax.networks import NETWORKS, make_network
+from bvae_jax.objectives import OBJECTIVES
+from bvae_jax.train import (
+    _host_loop,
+    _scan_loop,
+    init_state,
+    make_optimizer,
+    make_train_body,
+    make_train_step,
+    step_keys,
+)
+from bvae_jax.vae import VAE
+
+SHAPE, LATENTS, BATCH, STEPS = (16, 16, 1), 3, 8, 4
+OBJECTIVE, OPTIMIZER = OBJECTIVES["beta_vae"], make_optimizer()
+POOL = (jax.random.uniform(jax.random.key(9), (32, *SHAPE)) > 0.7).astype(jnp.float32)
+
+
+@functools.cache
+def tiny():
+    """(init(seed, beta), step) of a small model."""
+    model = VAE(*make_network("conv", LATENTS, SHAPE))
+    init = functools.partial(
+        init_state,
+        model=model,
+        objective=OBJECTIVE,
+        optimizer=OPTIMIZER,
+        image_shape=SHAPE,
+        latents=LATENTS,
+    )
+    step = make_train_step(model, OBJECTIVE, bernoulli_log_likelihood, OPTIMIZER)
+    return init, step
+
+
+def hyper(beta=4.0, learning_rate=1e-3):
+    return {"beta": jnp.float32(beta), "learning_rate": jnp.float32(learning_rate)}
+
+
+def fresh(beta=4.0, seed=0):
+    return tiny()[0](jax.random.key(seed), hyper(beta))
+
+
+def draw(data, key):
+    return data[jax.random.randint(key, (BATCH,), 0, len(data))]
+
+
+def batches(state):
+    """The batches that the loop would draw."""
+    states = (state._replace(step=jnp.int32(t)) for t in range(STEPS))
+    return [draw(POOL, step_keys(s).batch) for s in states]
+
+
+def test_host_loop_and_scan_give_the_same_numbers():
+    body = make_train_body(tiny()[1], draw)
+    host, host_metrics = _host_loop(body)(fresh(), POOL, STEPS)
+    scan, scan_metrics = _scan_loop(body)(fresh(), POOL, STEPS)
+    assert int(host.step) == STEPS
+    assert_close(host, scan)
+    assert set(host_metrics) == set(scan_metrics)
+    for name, values in host_metrics.items():
+        assert len(values) == STEPS
+        np.testing.assert_allclose(values, scan_metrics[name], rtol=1e-3, atol=1e-5)
+
+
+def test_chunks_do_not_change_the_numbers():
+    loop = _host_loop(make_train_body(tiny()[1], draw))
+    whole, _ = loop(fresh(), POOL, 4)
+    parts, _ = loop(loop(fresh(), POOL, 1)[0], POOL, 3)
+    assert_equal(whole, parts)
+
+
+def test_vmapped_sweep_equals_single_runs():
+    init, step = tiny()
+    betas = jnp.array([1.0, 8.0])
+    seeds = jnp.arange(2)
+    keys = jax.vmap(jax.random.key)(seeds)
+    states = jax.vmap(init)(keys, {"beta": betas, "learning_rate": jnp.full(2, 1e-3)})
+    singles = [fresh(float(beta), int(seed)) for beta, seed in zip(betas, seeds, strict=True)]
+    images = batches(singles[0])
+    sweep, single = jax.jit(jax.vmap(step, in_axes=(0, None))), jax.jit(step)
+    for batch in images:
+        states, _ = sweep(states, batch)
+        singles = [single(state, batch)[0] for state in singles]
+    for i, state in enumerate(singles):
+        assert_close(jax.tree.map(lambda x, i=i: x[i], states), state, rtol=1e-4, atol=1e-5)
+
+
+def test_two_devices_equal_one():
+    step = jax.jit(tiny()[1])
+    one = fresh()
+    mesh = jax.make_mesh((2,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    replicated = jax.NamedSharding(mesh, jax.P())
+    split = jax.NamedSharding(mesh, jax.P("data"))
+    two = jax.device_put(one, replicated)
+    metrics = sharded_metrics = {}
+    for batch in batches(one):
+        one, metrics = step(one, batch)
+        two, sharded_metrics = step(two, jax.device_put(batch, split))
+    assert len(two.params["vae"]["encoder"]["head"]["mean"]["kernel"].devices()) == 2
+    assert_close(two, one, rtol=1e-4, atol=1e-5)
+    assert_close(sharded_metrics, metrics, rtol=1e-4, atol=1e-4)
+
+
+def test_one_compile_for_all_betas_and_learning_rates():
+    traces = itertools.count()
+
+    def counted(state, batch):
+        next(traces)
+        return tiny()[1](state, batch)
+
+    step = jax.jit(counted)
+    losses = set()
+    for beta, learning_rate in ((1.0, 1e-3), (4.0, 1e-3), (4.0, 1e-4)):
+        state = tiny()[0](jax.random.key(0), hyper(beta, learning_rate))
+        state, _ = step(state, POOL[:BATCH])
+        losses.add(float(step(state, POOL[:BATCH])[1]["loss"]))
+    assert next(traces) == 1
+    assert len(losses) == 3
+
+
+def test_the_loss_falls_and_the_step_counts():
+    loop = _host_loop(make_train_body(tiny()[1], draw))
+    state, metrics = loop(fresh(beta=1.0), POOL, 60)
+    assert metrics["loss"][-10:].mean() < 0.9 * metrics["loss"][:3].mean()
+    assert int(state.step) == 60
+
+
+def test_keys_of_a_step_are_a_pure_function_of_key_and_step():
+    state = fresh()
+    later = state._replace(step=jnp.int32(7))
+    assert_equal(step_keys(later), step_keys(later))
+    data = [jax.random.key_data(k).tolist() for s in (state, later) for k in step_keys(s)]
+    assert len({tuple(d) for d in data}) == 6
+
+
+@pytest.mark.parametrize("platform", ["cpu", "cuda", "tpu"])
+@pytest.mark.parametrize("network", sorted(NETWORKS))
+@pytest.mark.parametrize("images", ["rendered", "resident"])
+def test_step_and_chunk_lower_for_every_platform(platform, network, images):
+    """From a machine with a CPU only; no float64 and no call back to the host in the program."""
+    dataset = DATASETS["dsprites"]
+    if images == "rendered":
+        source = rendered(dataset)
+    else:
+        source = resident(dataset, np.zeros((16, 512), np.uint8))
+    model = VAE(*make_network(network, 10, dataset.image_shape))
+    step = make_train_step(model, OBJECTIVE, bernoulli_log_likelihood, OPTIMIZER)
+    body = make_train_body(step, make_draw(source, 64))
+    init = functools.partial(
+        init_state,
+        model=model,
+        objective=OBJECTIVE,
+        optimizer=OPTIMIZER,
+        image_shape=dataset.image_shape,
+        latents=10,
+    )
+    state = jax.eval_shape(init, jax.random.key(0), hyper())
+    data = (jax.ShapeDtypeStruct((1000,), jnp.int32), source.arrays)
+    batch = jax.ShapeDtypeStruct((64, *dataset.image_shape), jnp.float32)
+
+    def chunk(state, data):
+        return jax.lax.scan(lambda carry, _: body(carry, data), state, length=50)
+
+    for function, arguments in ((step, (state, batch)), (chunk, (state, data))):
+        module = jax.export.export(jax.jit(function), platforms=[platform])(*arguments)
+        text = module.mlir_module()
+        assert module.platforms == (platform,)
+        assert "f64" not in text
+        calls = set(re.findall(r"custom_call @(\w+)", text))
+        assert not {call for call in calls if "callback" in call}, calls

@@ -1,8 +1,11 @@
 """Save and restore a TrainState with Orbax, so that no silent failure stays silent."""
 
 import contextlib
+import errno
 import hashlib
 import logging
+import re
+import shutil
 import sys
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -46,7 +49,8 @@ class Checkpoints(contextlib.AbstractContextManager):
     """
 
     def __init__(self, directory: Path, keep: int | None = None, *, read_only: bool = False):
-        logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax narrates every save
+        # Orbax narrates every save; what goes wrong comes as an exception too.
+        logging.getLogger("absl").setLevel(logging.CRITICAL)
         self.directory = directory.absolute()
         options = ocp.CheckpointManagerOptions(
             max_to_keep=keep, read_only=read_only, cleanup_tmp_directories=not read_only
@@ -74,6 +78,7 @@ class Checkpoints(contextlib.AbstractContextManager):
         meta = meta | {"state_sha256": fingerprint(state)}
         items = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta))
         try:
+            self._check_room(state)
             saved = self._manager.save(step, args=items)
         except Exception as error:
             raise self._cannot_write(f"checkpoint {step}", error) from error
@@ -146,8 +151,17 @@ class Checkpoints(contextlib.AbstractContextManager):
             raise ValueError("its contents are not what was saved")
         return Restored(state, meta)
 
+    def _check_room(self, state: TrainState) -> None:
+        """Ask first: a write that fails half way leaves a mess behind, and a mess on stderr."""
+        needed = 1.1 * sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+        free = shutil.disk_usage(self.directory).free
+        if free < needed:
+            raise OSError(errno.ENOSPC, f"{needed / 1e6:.0f} MB needed, {free / 1e6:.0f} MB free")
+
     def _cannot_write(self, what: str, error: Exception) -> UserError:
-        reason = str(error).split("\n")[0][:300]
+        causes = "No space left on device|File too large|Disk quota exceeded|Permission denied"
+        found = re.search(causes, str(error))
+        reason = found[0] if found else str(error).split("\n")[0][:200]
         return UserError(
             f"Cannot write {what} to {self.directory}: {reason}. Earlier checkpoints are kept: "
             "make room or mend permissions, then go on with --resume."

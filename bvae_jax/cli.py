@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import io
+import logging
 import re
 import shlex
 import sys
@@ -142,7 +143,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run_main() -> None:
-    """The entry point of the `bvae` command."""
+    """The entry point of the `bvae` command: `main` in a process of its own."""
+    # A failed write is reported once, by us; not again by every background task of Orbax.
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+    sys.unraisablehook = lambda unraisable: None
     sys.exit(main())
 
 
@@ -160,6 +164,7 @@ def _describe(error: OSError) -> str:
         errno.ENOSPC: "The disk is full: make room, then go on with --resume.",
         errno.EDQUOT: "The disk quota is used up: make room, then go on with --resume.",
         errno.ENOTDIR: "A part of the path is a file: choose another path.",
+        errno.EEXIST: "There is a file in the way: choose another path.",
     }
     return f"{what}. {advice.get(error.errno or 0, 'Check the path.')}"
 

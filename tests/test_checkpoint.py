@@ -2,6 +2,8 @@
 
 import functools
 import os
+import shutil
+import types
 
 import jax
 import jax.numpy as jnp
@@ -155,6 +157,15 @@ def test_a_directory_that_may_not_be_written(tmp_path):
     tmp_path.chmod(0o500)
     with pytest.raises((UserError, OSError)), Checkpoints(tmp_path / "c") as checkpoints:
         checkpoints.save(fresh(), {})
+
+
+def test_no_room_is_known_before_anything_is_written(tmp_path, monkeypatch):
+    full = types.SimpleNamespace(free=1000)
+    with Checkpoints(tmp_path) as checkpoints:
+        monkeypatch.setattr(shutil, "disk_usage", lambda path: full)
+        with pytest.raises(UserError, match=r"[1-9] MB needed, 0 MB free"):
+            checkpoints.save(fresh(), {})
+    assert not list(tmp_path.iterdir())
 
 
 def test_reading_leaves_a_write_in_progress_alone(tmp_path):

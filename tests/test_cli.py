@@ -1,0 +1,250 @@
+"""The command line: the main job from end to end, and forty mistakes."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from bvae_jax import cli
+from bvae_jax.config import Config
+
+QUICK = ["--images", "rendered", "--batch-size", "4", "--latents", "2", "--steps", "4"]
+QUICK += ["--log-every", "2", "--eval-images", "8", "--checkpoint-every", "2", "--quiet"]
+
+
+def bvae(*arguments, **options):
+    """The command in a process of its own."""
+    command = [sys.executable, "-m", "bvae_jax.cli", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, **options)
+
+
+@pytest.fixture(scope="module")
+def run_dir(tmp_path_factory):
+    """A finished run."""
+    directory = tmp_path_factory.mktemp("cli") / "run"
+    assert cli.main(["train", "--run-dir", str(directory), *QUICK]) == 0
+    return directory
+
+
+def test_train_resume_and_traverse_in_processes(tmp_path):
+    directory = tmp_path / "runs" / "new"
+    flags = "--dataset dsprites --network conv --objective beta_vae --beta 6 --learning-rate 1e-4"
+    done = bvae("train", "--run-dir", directory, *flags.split(), "--seed", 3, *QUICK)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert re.search(
+        r"step 4  nll [\d.]+  kl [\d.]+  elbo -[\d.]+ \(holdout, 8 images\)", done.stdout
+    )
+    summary = json.loads((directory / "summary.json").read_text())
+    assert (summary["step"], summary["beta"]) == (4, 6.0)
+
+    # Flags that are not given keep the run's values.
+    done = bvae("train", "--run-dir", directory, "--resume", "--steps", 6)
+    assert done.returncode == 0, done.stderr
+    assert "from step 4" in done.stderr
+    config = json.loads((directory / "config.json").read_text())
+    assert (config["beta"], config["steps"], config["seed"]) == (6.0, 6, 3)
+
+    out = tmp_path / "pictures"
+    options = ["--range", 2, "--columns", 3, "--images", 5, 737279, "--step", 6, "--out", out]
+    done = bvae("traverse", directory, *options)
+    assert done.returncode == 0, done.stderr
+    names = {f"traversal-{i}.{kind}" for i in (5, 737279) for kind in ("png", "gif")}
+    assert {path.name for path in out.iterdir()} == names
+    assert {os.path.basename(line) for line in done.stdout.split()} == names
+
+
+def test_from_python_in_three_lines(tmp_path):
+    code = """
+from bvae_jax import Config, run
+result = run(Config(steps=2, batch_size=4, images="rendered", eval_images=4))
+print(result.run_dir, result.summary["step"])
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True,
+        env=os.environ | {"PYTHONPATH": os.getcwd()},
+    )  # fmt: skip
+    assert done.stdout.split() == ["runs/dsprites-beta_vae-beta4-seed0", "2"]
+    assert (tmp_path / "runs/dsprites-beta_vae-beta4-seed0/summary.json").exists()
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"]])
+def test_help(arguments, capsys):
+    assert cli.main(arguments) == 0
+    out = capsys.readouterr().out
+    for command in cli.COMMANDS:
+        assert f"bvae {command}" in out
+
+
+def test_train_help_names_every_field(capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["train", "--help"])
+    assert stop.value.code == 0
+    out = capsys.readouterr().out
+    for name in Config().to_dict():
+        assert "--" + name.replace("_", "-") in out
+    for name in ("--run-dir", "--resume", "--overwrite"):
+        assert name in out
+
+
+def damaged_config(text):
+    def prepare(tmp_path, run_dir):
+        (tmp_path / "bad").mkdir()
+        (tmp_path / "bad" / "config.json").write_text(text)
+
+    return prepare
+
+
+def damaged_checkpoints(tmp_path, run_dir):
+    (tmp_path / "bad" / "checkpoints" / "2").mkdir(parents=True)
+    (tmp_path / "bad" / "config.json").write_text((run_dir / "config.json").read_text())
+
+
+def no_checkpoints(tmp_path, run_dir):
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "config.json").write_text((run_dir / "config.json").read_text())
+
+
+def damaged_provenance(tmp_path, run_dir):
+    no_checkpoints(tmp_path, run_dir)
+    (tmp_path / "bad" / "provenance.json").write_text("{")
+
+
+def a_file(tmp_path, run_dir):
+    (tmp_path / "file").write_text("text")
+
+
+def foreign(tmp_path, run_dir):
+    (tmp_path / "foreign").mkdir()
+    (tmp_path / "foreign" / "thesis.tex").write_text("text")
+
+
+TRAIN = "train --run-dir {tmp}/new --images rendered --quiet "
+RESUME_BAD = "train --run-dir {tmp}/bad --resume --quiet"
+# (arguments, what the line must say, what to prepare)
+MISTAKES = [
+    ("fly", "Unknown command 'fly'. Known: train, traverse.", None),
+    ("train", "--run-dir", None),
+    ("train --run-dir", "--run-dir", None),
+    ("train {tmp}/new", "Unrecognized options", None),
+    (TRAIN + "--beat 4", "--beat", None),
+    (TRAIN + "4", "Unrecognized options: 4", None),
+    (TRAIN + "--beta", "--beta", None),
+    (TRAIN + "--beta four", "'four'", None),
+    (TRAIN + "--beta -4", "--beta: got -4.0, wanted a number of at least 0", None),
+    (TRAIN + "--beta nan", "--beta: got nan, wanted a finite number", None),
+    (TRAIN + "--beta inf", "--beta: got inf, wanted a finite number", None),
+    (TRAIN + "--latents 0", "--latents: got 0, wanted a whole number of at least 1", None),
+    (TRAIN + "--latents 2.5", "'2.5'", None),
+    (TRAIN + "--batch-size 0", "--batch-size: got 0", None),
+    (TRAIN + "--learning-rate 0", "--learning-rate: got 0.0", None),
+    (TRAIN + "--learning-rate -1", "--learning-rate: got -1.0", None),
+    (TRAIN + "--steps 0", "--steps: got 0", None),
+    (TRAIN + "--steps 3000000000", "--steps: got 3000000000", None),
+    (TRAIN + "--seed -1", "--seed: got -1", None),
+    (TRAIN + "--holdout 1", "--holdout: got 1.0, wanted a fraction", None),
+    (TRAIN + "--holdout 1e-9", "--holdout 1e-09 puts 0 of 718848 images aside", None),
+    (TRAIN + "--sigma 0", "--sigma: got 0.0", None),
+    (TRAIN + "--log-every 0", "--log-every: got 0", None),
+    (TRAIN + "--checkpoint-every 0", "--checkpoint-every: got 0", None),
+    (TRAIN + "--eval-every -5", "--eval-every: got -5", None),
+    (TRAIN + "--eval-images 0", "--eval-images: got 0", None),
+    (TRAIN + "--keep-checkpoints 0", "--keep-checkpoints: got 0", None),
+    (TRAIN + "--images lazy", "'lazy'", None),
+    (TRAIN + "--dataset celeba", "Unknown dataset 'celeba'. Known: dsprites", None),
+    (TRAIN + "--network vgg", "Unknown network 'vgg'. Known: conv, mlp.", None),
+    (TRAIN + "--objective btcvae", "Unknown objective 'btcvae'. Known: beta_vae", None),
+    (TRAIN + "--likelihood poisson", "Unknown likelihood 'poisson'. Known: bernoulli", None),
+    (TRAIN + "--resume", "No run in", None),
+    ("train --run-dir {run} --quiet", "holds a run already", None),
+    ("train --run-dir {run} --resume --overwrite", "both --resume and --overwrite", None),
+    ("train --run-dir {run} --resume --beta 8 --seed 1", "beta: 4.0 -> 8.0; seed: 0 -> 1", None),
+    ("train --run-dir {run} --resume --steps 3 --quiet", "the run is at step 4 already", None),
+    ("train --run-dir {tmp}/file/run --images rendered --quiet", "hoose another path", a_file),
+    ("train --run-dir {tmp}/file --images rendered --quiet", "is no run directory", a_file),
+    ("train --run-dir {tmp}/foreign --overwrite --quiet", "is no run directory", foreign),
+    ("train --run-dir /proc/bvae --images rendered --quiet", "/proc", None),
+    ("train --run-dir /sys/bvae --images rendered --quiet", "Choose a place that you may", None),
+    (RESUME_BAD, "config.json is damaged", damaged_config("{")),
+    (RESUME_BAD, "wanted an object", damaged_config("[1]")),
+    (RESUME_BAD, "Unknown config fields ['gamma']", damaged_config('{"gamma": 1}')),
+    (RESUME_BAD, "--beta: got 'x', wanted a number", damaged_config('{"beta": "x"}')),
+    (RESUME_BAD, "No checkpoint in", damaged_checkpoints),
+    (RESUME_BAD, "provenance.json is damaged", damaged_provenance),
+    ("traverse", "PATH", None),
+    ("traverse {tmp}/none", "No run in", None),
+    ("traverse {tmp}/file", "No run in", a_file),
+    ("traverse {tmp}/bad", "has no checkpoint yet", no_checkpoints),
+    ("traverse {run} --range 0", "--range: got 0.0", None),
+    ("traverse {run} --range wide", "'wide'", None),
+    ("traverse {run} --columns 1", "--columns: got 1, wanted at least 2", None),
+    ("traverse {run} --images 737280", "--images: got 737280, wanted an index from 0", None),
+    ("traverse {run} --images -1", "--images: got -1, wanted an index from 0", None),
+    ("traverse {run} --step 3", "No checkpoint of step 3", None),
+    ("traverse {run} --out {tmp}/file/x", "hoose another path", a_file),
+]
+
+
+@pytest.mark.parametrize(("arguments", "wanted", "prepare"), MISTAKES)
+def test_a_mistake_is_one_clear_line_and_exit_code_2(
+    arguments, wanted, prepare, run_dir, tmp_path, capsys
+):
+    if prepare:
+        prepare(tmp_path, run_dir)
+    before = fingerprints(run_dir)
+    code = cli.main(arguments.format(tmp=tmp_path, run=run_dir).split())
+    captured = capsys.readouterr()
+    assert code == 2
+    assert captured.out == ""
+    lines = [line for line in captured.err.splitlines() if "is damaged (" not in line]
+    assert len(lines) == 1, captured.err
+    assert lines[0].startswith("bvae: ")
+    assert wanted in lines[0]
+    assert fingerprints(run_dir) == before
+    assert not (tmp_path / "new").exists()
+
+
+def fingerprints(directory):
+    return {
+        path: path.stat().st_mtime_ns
+        for path in directory.rglob("*")
+        if path.is_file() and path.name != ".lock"
+    }
+
+
+def test_there_are_forty_mistakes():
+    assert len(MISTAKES) >= 40
+
+
+def test_a_full_disk_is_one_line_and_loses_nothing(tmp_path):
+    """Files may not grow beyond a size that the metrics stay below and a checkpoint does not."""
+    directory = tmp_path / "run"
+    assert bvae("train", "--run-dir", directory, *QUICK).returncode == 0
+    kept = {path.name for path in (directory / "checkpoints").iterdir()}
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)); "
+    run = "from bvae_jax.cli import run_main; run_main()"
+    environment = {k: v for k, v in os.environ.items() if k != "JAX_COMPILATION_CACHE_DIR"}
+    arguments = ["train", "--run-dir", str(directory), "--resume", "--steps", "8", "--quiet"]
+    done = subprocess.run(
+        [sys.executable, "-c", limit + run, *arguments],
+        capture_output=True, text=True, env=environment, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 2, done.stderr
+    assert re.fullmatch(
+        r"bvae: Cannot write .* to .*: File too large\. .* go on with --resume\.\n", done.stderr
+    )
+    names = {path.name for path in (directory / "checkpoints").iterdir() if path.name.isdigit()}
+    assert names == kept
+    done = bvae("train", "--run-dir", directory, "--resume", "--steps", "8", "--quiet")
+    assert done.returncode == 0, done.stderr
+
+
+def test_numbers_of_the_split_are_stated(run_dir):
+    config = json.loads((run_dir / "config.json").read_text())
+    summary = json.loads((run_dir / "summary.json").read_text())
+    assert summary["eval_images"] == 8
+    assert np.isclose(summary["beta_norm"], config["beta"] * 2 / 4096)

@@ -14,7 +14,7 @@ NEWEST = $(firstword $(foreach v,3.14 3.13 3.12,$(shell \
 
 # Trains a beta-VAE on dSprites; goes on with the run if it is there already.
 train: $(VENV)/.run
-	$(VENV)/bin/bvae train --run-dir $(RUN_DIR) $(if $(wildcard $(RUN_DIR)/config.json),--resume)
+	$(VENV)/bin/bvae train --run-dir $(RUN_DIR) --beta 8 $(if $(wildcard $(RUN_DIR)/config.json),--resume)
 
 test: $(VENV)/.dev
 	$(VENV)/bin/python -m pytest

@@ -127,17 +127,12 @@ def test_a_step_that_is_not_there(tmp_path):
         checkpoints.restore(like(), step=7)
 
 
-@pytest.mark.parametrize("change", ["dtype", "raw key"])
-def test_silent_conversions_are_refused(tmp_path, change, capsys):
-    """Orbax would cast another dtype, and make a raw key a typed one, without a word."""
+def test_silent_casts_are_refused(tmp_path, capsys):
+    """Orbax would read another dtype and cast it without a word."""
     state = fresh()
-    if change == "dtype":
-        half = jax.tree.map(lambda x: x.astype(jnp.bfloat16), state.params)
-        state = state._replace(params=half)
-    else:
-        state = state._replace(key=jnp.zeros(2, jnp.uint32))
+    half = jax.tree.map(lambda x: x.astype(jnp.bfloat16), state.params)
     with Checkpoints(tmp_path) as checkpoints:
-        checkpoints.save(state, {})
+        checkpoints.save(state._replace(params=half), {})
     with Checkpoints(tmp_path) as checkpoints, pytest.raises(UserError, match="can be read"):
         checkpoints.restore(like())
     assert "is damaged" in capsys.readouterr().err

@@ -1,0 +1,94 @@
+"""What a training step costs here, and what part of it is making the batch.
+
+python experiments/step_cost.py [--network conv] [--batch-size 64] [--rounds 30]
+
+Things are timed in turn, round after round, and medians are printed: on a shared machine only
+ratios of things timed together mean something.
+"""
+
+import argparse
+import time
+from unittest import mock
+
+import jax
+import numpy as np
+from jax import lax
+
+from bvae_jax import conv, networks
+from bvae_jax.allocator import keep_freed_memory
+from bvae_jax.config import Config
+from bvae_jax.data.base import make_draw
+from bvae_jax.program import build
+from bvae_jax.train import step_keys
+
+
+def plain_down(x, kernel, stride):
+    """XLA's own convolution, with the gradients that JAX derives."""
+    pads = [conv._padding(kernel, stride)] * 2
+    return lax.conv_general_dilated(x, kernel, (stride,) * 2, pads, dimension_numbers=conv.LAYOUT)
+
+
+def plain_up(y, kernel, stride):
+    return conv._up_by_dilation(y, kernel, stride=stride)
+
+
+def training(config):
+    """A function that does one step and waits for it."""
+    program = build(config)
+    state = program.init()
+
+    def step():
+        nonlocal state
+        state, _ = program.train(state, program.train_data, 1)
+
+    return step
+
+
+def drawing(config):
+    """A function that makes one batch and waits for it."""
+    program = build(config)
+    draw = jax.jit(make_draw(program.source, config.batch_size))
+    key = step_keys(program.init()).batch
+    return lambda: jax.block_until_ready(draw(program.train_data, key))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--network", default="conv")
+    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--rounds", type=int, default=30)
+    args = parser.parse_args()
+    if jax.default_backend() == "cpu":
+        keep_freed_memory()
+    config = Config(network=args.network, batch_size=args.batch_size)
+    with mock.patch.multiple(networks, conv_down=plain_down, conv_up=plain_up):
+        plain = training(config)
+        plain()  # traced while the plain convolutions are in place
+    tasks = {
+        "training step": training(config),
+        "  the same with XLA's own convolution gradients": plain,
+        "making the batch, gathered": drawing(Config(images="resident", **vars_of(config))),
+        "making the batch, rendered": drawing(Config(images="rendered", **vars_of(config))),
+    }
+    seconds = {name: [] for name in tasks}
+    for round_ in range(args.rounds + 2):
+        for name, task in tasks.items():
+            begin = time.perf_counter()
+            task()
+            if round_ >= 2:  # the first two compile
+                seconds[name].append(time.perf_counter() - begin)
+    whole = np.median(seconds["training step"])
+    device = jax.devices()[0].device_kind
+    print(f"{args.network}, batch {args.batch_size}, on {device}, median of {args.rounds} rounds:")
+    for name, values in seconds.items():
+        median = np.median(values)
+        print(f"{name:50s} {1e3 * median:8.2f} ms  {median / whole:7.1%} of a step")
+    print(f"{args.batch_size / whole:.0f} images/s")
+
+
+def vars_of(config):
+    return {"network": config.network, "batch_size": config.batch_size}
+
+
+if __name__ == "__main__":
+    main()

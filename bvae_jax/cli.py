@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import importlib.metadata
 import io
 import logging
 import re
@@ -78,7 +79,8 @@ def train(argv: Sequence[str]) -> int:
             progress=not args.quiet,
         )
     except KeyboardInterrupt:
-        print(f"Interrupted. What was saved is kept; go on with: {resume_command}")
+        begun = (args.run_dir / rundir.CONFIG).exists()
+        print("Interrupted.", f"Go on with: {resume_command}" if begun else "Nothing was begun.")
         return 0
     if result.summary is None:
         print(f"Interrupted and saved at step {result.state.step}. Go on with: {resume_command}")
@@ -129,6 +131,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if command in ("-h", "--help"):
             print(USAGE)
+            return 0
+        if command == "--version":
+            print(f"bvae_jax {importlib.metadata.version('bvae_jax')}")
             return 0
         if command not in COMMANDS:
             raise unknown("command", command, COMMANDS)

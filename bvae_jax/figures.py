@@ -1,7 +1,7 @@
 """The pictures that a run gets: latents made into arrays, arrays made into files."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,12 +14,15 @@ from bvae_jax.elbo import gaussian_kl
 from bvae_jax.errors import UserError
 from bvae_jax.loggers import Record
 from bvae_jax.program import ACTIVE_NATS, Program
-from bvae_jax.traversal import by_kl, interpolate, traverse
-from bvae_jax.types import Images, Params
+from bvae_jax.traversal import Decode, by_kl, interpolate, traverse
+from bvae_jax.types import Images, Params, Posterior
 from bvae_jax.vae import decode, encode
 
+Encode = Callable[[Images], Posterior]
 COLUMNS = 8
 PAIRS = 5
+MOST_ROWS = 20
+"""Latents that a traversal shows: those of the largest KL."""
 
 
 class TraversalSettings(NamedTuple):
@@ -44,8 +47,7 @@ def draw_figures(
     plots.save_loss_curves(directory / "loss_curves.png", records)
     plots.save_kl_per_latent(directory / "kl_per_latent.png", records, ACTIVE_NATS)
 
-    decoder = jax.jit(functools.partial(decode, program.model, params))
-    encoder = jax.jit(functools.partial(encode, program.model, params))
+    encoder, decoder = _functions(program, params)
     indices = np.resize(program.eval_indices.ravel(), 2 * COLUMNS)
     images = take(program, indices)
     means = encoder(images).mean
@@ -78,6 +80,8 @@ def draw_traversals(
 ) -> list[Path]:
     """A grid (PNG) and an animation (GIF) for each starting image, latents ordered by KL.
 
+    The other latents stay at the image's posterior mean.
+
     Returns:
         The files: traversal.png and .gif, or traversal-INDEX.png and .gif where the images were
         chosen.
@@ -85,19 +89,19 @@ def draw_traversals(
     Raises:
         UserError: there is no image of such an index.
     """
-    decoder = jax.jit(functools.partial(decode, program.model, params))
-    encoder = jax.jit(functools.partial(encode, program.model, params))
+    for index in settings.images or ():
+        if not 0 <= index < program.dataset.size:
+            raise UserError(
+                f"--images: got {index}, wanted an index from 0 to {program.dataset.size - 1}."
+            )
+    encoder, decoder = _functions(program, params)
     kl = jnp.mean(gaussian_kl(encoder(take(program, program.eval_indices[0]))), axis=0)
-    order = by_kl(kl)
+    order = by_kl(kl)[:MOST_ROWS]
     labels = [f"z{latent} ({kl[latent]:.2f})" for latent in order]
     values = jnp.linspace(-settings.span, settings.span, settings.columns)
     directory.mkdir(parents=True, exist_ok=True)
     files = []
     for index in settings.images or [int(program.eval_indices[0, 0])]:
-        if not 0 <= index < program.dataset.size:
-            raise UserError(
-                f"--images: got {index}, wanted an index from 0 to {program.dataset.size - 1}."
-            )
         code = encoder(take(program, np.array([index]))).mean[0]
         grid = np.asarray(traverse(decoder, code, order, values))
         name = f"traversal-{index}" if settings.images else "traversal"
@@ -112,6 +116,15 @@ def draw_traversals(
         )
         plots.save_traversal_gif(files[-1], grid, labels, values.tolist())
     return files
+
+
+def _functions(program: Program, params: Params) -> tuple[Encode, Decode]:
+    """images -> Posterior and z -> images, compiled; the parameters are an argument."""
+    encoder, decoder = (jax.jit(f, static_argnums=0) for f in (encode, decode))
+    return (
+        functools.partial(encoder, program.model, params),
+        functools.partial(decoder, program.model, params),
+    )
 
 
 def take(program: Program, indices: np.ndarray) -> Images:

@@ -34,6 +34,7 @@ STYLE: dict[Any, Any] = {
 }
 ImageGrid = Float[np.ndarray, "row column height width channels"]
 GAP = 2  # pixels between images
+MOST_LABELS = 11  # below a grid; of more columns every second, third, ... is labelled
 
 
 def save_image_grid(
@@ -51,6 +52,7 @@ def save_image_grid(
         axes.imshow(mosaic(images), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
         axes.set_xlabel(xlabel)
         axes.set_ylabel(ylabel)
+        _fit_height(figure)
         _save(figure, path)
 
 
@@ -90,6 +92,7 @@ def save_loss_curves(path: Path, records: Sequence[Record]) -> None:
         figure, all_axes = plt.subplots(
             len(panels), 1, figsize=(COLUMN_INCHES, 4.2), sharex=True, layout="constrained"
         )
+        figure.align_ylabels()
         for axes, (name, title) in zip(all_axes, panels.items(), strict=True):
             for split, style in (("train", "-"), ("holdout", "o--"), ("train_eval", "s--")):
                 chosen = [record for record in records if record["split"] == split]
@@ -156,10 +159,19 @@ def _grid_axes(
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0)
     centres = np.arange(columns) * (width + GAP) + width / 2
-    axes.set_xticks(centres[: len(column_labels)], column_labels)
+    every = -(-len(column_labels) // MOST_LABELS) or 1
+    axes.set_xticks(centres[: len(column_labels) : every], column_labels[::every])
     centres = np.arange(rows) * (height + GAP) + height / 2
     axes.set_yticks(centres[: len(row_labels)], row_labels)
     return figure, axes
+
+
+def _fit_height(figure: Figure) -> None:
+    """Cut the height to what is drawn; the width stays one column."""
+    for _ in range(2):  # the second time for labels that moved
+        figure.canvas.draw()
+        drawn = figure.get_tightbbox()
+        figure.set_figheight(drawn.height + 0.06)
 
 
 def _zoom_out_of_the_start(axes: Axes, values: Sequence[float]) -> None:
@@ -171,6 +183,7 @@ def _zoom_out_of_the_start(axes: Axes, values: Sequence[float]) -> None:
 
 
 def _rasterise(figure: Figure) -> Image.Image:
+    figure.set_dpi(160)
     figure.canvas.draw()
     pixels = np.asarray(figure.canvas.buffer_rgba())  # pyright: ignore[reportAttributeAccessIssue]
     return Image.fromarray(pixels[..., :3].copy()).convert("P", palette=Image.Palette.ADAPTIVE)

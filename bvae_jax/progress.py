@@ -24,33 +24,35 @@ class TrainingProgress(contextlib.AbstractContextManager):
         steps: of the whole run.
         start: steps done before.
         batch_size: images in a step.
-        earlier_seconds: that the run has taken before.
+        earlier: what `times` gave when the run was last saved; empty for a new run.
         visible: show the bar.
     """
 
     def __init__(
-        self, steps: int, start: int, batch_size: int, earlier_seconds: float, visible: bool
+        self, steps: int, start: int, batch_size: int, earlier: dict[str, Any], visible: bool
     ):
         self._bar = bar(total=steps, initial=start, unit="step", desc="train", disable=not visible)
         self._batch_size = batch_size
-        self._earlier = earlier_seconds
+        self._earlier = earlier
         self._begin = self._chunk_begin = time.monotonic()
         self._chunks: list[tuple[int, float]] = []
 
     def __exit__(self, *exception) -> None:
         self._bar.close()
 
-    @property
-    def wall_seconds(self) -> float:
-        """Over all sessions of the run."""
-        return self._earlier + time.monotonic() - self._begin
+    def times(self) -> dict[str, Any]:
+        """`wall_seconds` over all sessions of the run, and `images_per_second` of the last.
 
-    @property
-    def images_per_second(self) -> float | None:
-        """Of training alone, without the first chunk, which compiles, if there are others."""
+        The latter is of training alone, without the first chunk, which compiles, if there are
+        others.
+        """
         counted = self._chunks[1:] or self._chunks
         seconds = sum(seconds for _, seconds in counted)
-        return self._batch_size * sum(n for n, _ in counted) / seconds if counted else None
+        rate = self._batch_size * sum(n for n, _ in counted) / seconds if counted else None
+        return {
+            "images_per_second": rate or self._earlier.get("images_per_second"),
+            "wall_seconds": self._earlier.get("wall_seconds", 0.0) + time.monotonic() - self._begin,
+        }
 
     def begin_chunk(self) -> None:
         """Training starts, or goes on after an evaluation."""
@@ -60,7 +62,7 @@ class TrainingProgress(contextlib.AbstractContextManager):
         """`steps` more are done; `means` are their metrics."""
         self._chunks.append((steps, time.monotonic() - self._chunk_begin))
         numbers = {
-            "images/s": f"{self.images_per_second:.0f}",
+            "images/s": f"{self.times()['images_per_second']:.0f}",
             "nll": f"{means['nll']:.1f}",
             "kl": f"{means['kl']:.2f}",
             "active": str(means["active_latents"]),

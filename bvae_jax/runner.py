@@ -95,7 +95,7 @@ def run(
             rundir.write_json(directory / rundir.CONFIG, config.to_dict())
             rundir.add_session(directory, start)
             _say(_opening(program, state, start), progress)
-            earlier = restored.meta["wall_seconds"] if restored else 0.0
+            earlier = restored.meta if restored else {}
             with (
                 _loggers(directory, start, config, tensorboard, wandb) as loggers,
                 TrainingProgress(
@@ -166,7 +166,7 @@ def _train(
         if last or step % config.eval_every == 0:
             _log(loggers, step, eval_split(config), program.evaluate(state))
         if last or step % config.checkpoint_every == 0 or interrupt.requested:
-            checkpoints.save(state, {"wall_seconds": shown.wall_seconds})
+            checkpoints.save(state, shown.times())
     return state
 
 
@@ -232,8 +232,7 @@ def _summarise(program: Program, state: TrainState, shown: TrainingProgress) -> 
         "active_latents": evaluation["active_latents"],
         "split": eval_split(config),
         "eval_images": int(program.eval_indices.size),
-        "images_per_second": shown.images_per_second,
-        "wall_seconds": shown.wall_seconds,
+        **shown.times(),
         "params_sha256": fingerprint(state.params["vae"]),
     }
 

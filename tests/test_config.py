@@ -15,7 +15,7 @@ def test_round_trip():
 
 
 def test_numbers_become_plain():
-    config = Config(beta=np.float32(2), steps=np.int64(5))
+    config = Config(beta=np.float32(2), steps=np.int64(5))  # pyright: ignore
     assert type(config.beta) is float
     assert type(config.steps) is int
     assert Config(beta=2).beta == 2.0

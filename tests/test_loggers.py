@@ -50,7 +50,8 @@ def test_tensorboard_files_hold_the_numbers(tmp_path):
     content, values, position = path.read_bytes(), {}, 0
     while position < len(content):
         size = int.from_bytes(content[position : position + 8], "little")
-        event = event_pb2.Event.FromString(content[position + 12 : position + 12 + size])
+        data = content[position + 12 : position + 12 + size]
+        event = event_pb2.Event.FromString(data)  # pyright: ignore
         position += 12 + size + 4
         for value in event.summary.value:
             values[value.tag, event.step] = value.simple_value

@@ -1,5 +1,6 @@
 """Whole runs, small: what they leave, how they end, and that they resume bit for bit."""
 
+import itertools
 import json
 import os
 import signal
@@ -177,7 +178,7 @@ def test_resuming_a_finished_run_changes_nothing(finished, tmp_path):
 
 def test_other_seeds_and_betas_give_other_runs(finished, tmp_path):
     others = [train(tmp_path / str(i), **c) for i, c in enumerate(({"seed": 1}, {"beta": 1.0}))]
-    prints = {r.summary["params_sha256"] for r in (finished, *others)}
+    prints = {fingerprint(r.params) for r in (finished, *others)}
     assert len(prints) == 3
 
 
@@ -189,7 +190,7 @@ def test_a_run_is_not_overwritten_unasked(finished, tmp_path):
 
     train(tmp_path / "run", steps=1)
     result = train(tmp_path / "run", steps=2, overwrite=True)
-    assert result.summary["step"] == 2
+    assert int(result.state.step) == 2
 
 
 def test_a_directory_that_is_no_run_is_left_alone(tmp_path):
@@ -206,14 +207,12 @@ def test_an_unknown_name_is_found_before_anything_is_overwritten(finished):
 
 
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good(tmp_path, monkeypatch):
-    averaged = runner.averaged
+    averaged, calls = runner.averaged, itertools.count(1)
 
     def poisoned(metrics):
-        means = averaged(metrics)
-        poisoned.calls += 1
-        return means | ({"loss": float("nan")} if poisoned.calls == 4 else {})
+        bad = {"loss": float("nan")} if next(calls) == 4 else {}
+        return averaged(metrics) | bad
 
-    poisoned.calls = 0
     monkeypatch.setattr(runner, "averaged", poisoned)
     with pytest.raises(UserError, match=r"between steps 6 and 8: loss .* step 4 is kept"):
         train(tmp_path / "run")
@@ -234,7 +233,7 @@ def test_nothing_is_compiled_after_the_first_steps(tmp_path):
     """Compilations are counted while a run goes from its first chunk to its last."""
     compiled = []
 
-    def listen(event, duration, **_):
+    def listen(event: str, duration_secs: float, **_):
         if event.endswith("backend_compile_duration"):
             compiled.append(event)
 

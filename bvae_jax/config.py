@@ -19,7 +19,7 @@ class Config:
 
     dataset: str = "dsprites"
     """Data set to train on."""
-    images: Literal["auto", "rendered", "resident"] = "auto"
+    image_source: Literal["auto", "rendered", "resident"] = "auto"
     """How images come to the device: rendered in the step, or gathered from a packed array that
     stays there. auto: resident on a CPU, rendered on an accelerator."""
     holdout: float = 0.1
@@ -83,11 +83,11 @@ class Config:
 RESUMABLE = ("steps", "keep_checkpoints")
 """Fields that may change when a run is resumed: they do not change what it computes."""
 
-_MODES = ("auto", "rendered", "resident")
+_SOURCES = ("auto", "rendered", "resident")
 _POSITIVE = "a number above 0"
 _COUNT = "a whole number of at least 1"
 _RANGES: dict[str, tuple[Any, str]] = {
-    "images": (lambda v: v in _MODES, f"one of {', '.join(_MODES)}"),
+    "image_source": (lambda v: v in _SOURCES, f"one of {', '.join(_SOURCES)}"),
     "holdout": (lambda v: 0 <= v < 1, "a fraction from 0 up to, but not including, 1"),
     "latents": (lambda v: v >= 1, _COUNT),
     "sigma": (lambda v: v > 0, _POSITIVE),

@@ -4,14 +4,18 @@ A record is a dict of `step`, `split` and named numbers. It holds no time: a res
 the same bytes as an uninterrupted one.
 """
 
+import contextlib
 import json
 import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from bvae_jax.errors import UserError
 
 Record = dict[str, Any]
+METRICS = "metrics.jsonl"
 
 
 @runtime_checkable
@@ -29,10 +33,14 @@ class JsonLines:
     Args:
         path: the file; made if it is not there.
         last_step: records of later steps are dropped, as is a half-written last line.
+
+    Attributes:
+        last_step: of the last record that was kept; 0 if there is none.
     """
 
     def __init__(self, path: Path, last_step: int):
         kept = [r for r in read_records(path) if r["step"] <= last_step] if path.exists() else []
+        self.last_step = kept[-1]["step"] if kept else 0
         part = path.with_name(f".{path.name}.part")
         part.write_text("".join(json.dumps(record) + "\n" for record in kept))
         part.replace(path)
@@ -86,6 +94,40 @@ class WeightsAndBiases:
 
     def close(self) -> None:
         self._run.finish()
+
+
+@contextlib.contextmanager
+def open_loggers(
+    run_dir: Path, step: int, config: dict[str, Any], *, tensorboard: bool, wandb: str | None
+) -> Iterator[list[Logger]]:
+    """The loggers of a run that goes on from `step`; closed at the end of the context.
+
+    Args:
+        config: told to W&B.
+        tensorboard: log to run_dir/tensorboard too.
+        wandb: log to this project of W&B too.
+
+    Raises:
+        UserError: a package that this needs is not installed.
+    """
+    with contextlib.ExitStack() as stack:
+        path = run_dir / METRICS
+        metrics = JsonLines(path, step)
+        stack.callback(metrics.close)
+        if metrics.last_step != step:
+            print(
+                f"bvae: {path} ends at step {metrics.last_step} and the run goes on from step "
+                f"{step}: the records between are lost.",
+                file=sys.stderr,
+            )
+        loggers: list[Logger] = [metrics]
+        if tensorboard:
+            loggers.append(TensorBoard(run_dir / "tensorboard", step))
+            stack.callback(loggers[-1].close)
+        if wandb:
+            loggers.append(WeightsAndBiases(wandb, run_dir, config))
+            stack.callback(loggers[-1].close)
+        yield loggers
 
 
 def flat(record: Record) -> dict[str, float]:

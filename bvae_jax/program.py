@@ -69,7 +69,7 @@ def build(config: Config, *, progress: bool = True) -> Program:
     log_likelihood = make_log_likelihood(config.likelihood, config.sigma)
     optimizer = make_optimizer()
     parts = split(dataset, config.holdout)
-    source = make_source(dataset, config.images, platform, progress=progress)
+    source = make_source(dataset, config.image_source, platform, progress=progress)
 
     hyper = {name: getattr(config, name) for name in ("learning_rate", *objective.hyper)}
     hyper = {name: jnp.float32(value) for name, value in hyper.items()}

@@ -23,12 +23,7 @@ import jax
 from bvae_jax.config import Config
 from bvae_jax.errors import UserError
 
-CONFIG, PROVENANCE, METRICS, SUMMARY = (
-    "config.json",
-    "provenance.json",
-    "metrics.jsonl",
-    "summary.json",
-)
+CONFIG, PROVENANCE, SUMMARY = "config.json", "provenance.json", "summary.json"
 PACKAGES = ("bvae_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 

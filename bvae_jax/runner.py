@@ -1,9 +1,8 @@
 """The impure shell of a run: disk, signals, and the order in which things are done."""
 
-import contextlib
 import math
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +15,7 @@ from bvae_jax.config import Config, differing_fields
 from bvae_jax.errors import UserError
 from bvae_jax.figures import draw_figures
 from bvae_jax.interrupt import Interrupt
-from bvae_jax.loggers import JsonLines, Logger, TensorBoard, WeightsAndBiases, read_records
+from bvae_jax.loggers import METRICS, Logger, open_loggers, read_records
 from bvae_jax.program import Program, averaged, build
 from bvae_jax.progress import TrainingProgress
 from bvae_jax.types import Params, TrainState
@@ -97,7 +96,9 @@ def run(
             _say(_opening(program, state, start), progress)
             earlier = restored.meta if restored else {}
             with (
-                _loggers(directory, start, config, tensorboard, wandb) as loggers,
+                open_loggers(
+                    directory, start, config.to_dict(), tensorboard=tensorboard, wandb=wandb
+                ) as loggers,
                 TrainingProgress(
                     config.steps, start, config.batch_size, earlier, progress
                 ) as shown,
@@ -108,7 +109,7 @@ def run(
         if int(state.step) < config.steps:
             return RunResult(directory, config, None, state, program)
         summary = _summarise(program, state, shown)
-        records = read_records(directory / rundir.METRICS)
+        records = read_records(directory / METRICS)
         draw_figures(directory / "figures", program, state.params["vae"], records)
         rundir.write_json(directory / rundir.SUMMARY, summary)
     return RunResult(directory, config, summary, state, program)
@@ -166,7 +167,7 @@ def _train(
         if last or step % config.eval_every == 0:
             _log(loggers, step, eval_split(config), program.evaluate(state))
         if last or step % config.checkpoint_every == 0 or interrupt.requested:
-            checkpoints.save(state, shown.times())
+            checkpoints.save(state, shown.times() | {"config": config.to_dict()})
     return state
 
 
@@ -261,21 +262,6 @@ def _log(loggers: Sequence[Logger], step: int, split: str, means: dict[str, Any]
     record = {"step": step, "split": split} | dict(sorted(means.items()))
     for logger in loggers:
         logger.log(record)
-
-
-@contextlib.contextmanager
-def _loggers(
-    directory: Path, step: int, config: Config, tensorboard: bool, wandb: str | None
-) -> Iterator[list[Logger]]:
-    with contextlib.ExitStack() as stack:
-        loggers: list[Logger] = [JsonLines(directory / rundir.METRICS, step)]
-        if tensorboard:
-            loggers.append(TensorBoard(directory / "tensorboard", step))
-        if wandb:
-            loggers.append(WeightsAndBiases(wandb, directory, config.to_dict()))
-        for logger in loggers:
-            stack.callback(logger.close)
-        yield loggers
 
 
 def _default_dir(config: Config) -> str:

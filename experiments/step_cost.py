@@ -67,8 +67,8 @@ def main():
     tasks = {
         "training step": training(config),
         "  the same with XLA's own convolution gradients": plain,
-        "making the batch, gathered": drawing(Config(images="resident", **vars_of(config))),
-        "making the batch, rendered": drawing(Config(images="rendered", **vars_of(config))),
+        "making the batch, gathered": drawing(Config(image_source="resident", **vars_of(config))),
+        "making the batch, rendered": drawing(Config(image_source="rendered", **vars_of(config))),
     }
     seconds = {name: [] for name in tasks}
     for round_ in range(args.rounds + 2):

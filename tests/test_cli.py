@@ -12,7 +12,7 @@ import pytest
 from bvae_jax import cli
 from bvae_jax.config import Config
 
-QUICK = ["--images", "rendered", "--batch-size", "4", "--latents", "2", "--steps", "4"]
+QUICK = ["--image-source", "rendered", "--batch-size", "4", "--latents", "2", "--steps", "4"]
 QUICK += ["--log-every", "2", "--eval-images", "8", "--checkpoint-every", "2", "--quiet"]
 
 
@@ -61,7 +61,7 @@ def test_train_resume_and_traverse_in_processes(tmp_path):
 def test_from_python_in_three_lines(tmp_path):
     code = """
 from bvae_jax import Config, run
-result = run(Config(steps=2, batch_size=4, images="rendered", eval_images=4))
+result = run(Config(steps=2, batch_size=4, image_source="rendered", eval_images=4))
 print(result.run_dir, result.summary["step"])
 """
     done = subprocess.run(
@@ -123,7 +123,7 @@ def foreign(tmp_path, run_dir):
     (tmp_path / "foreign" / "thesis.tex").write_text("text")
 
 
-TRAIN = "train --run-dir {tmp}/new --images rendered --quiet "
+TRAIN = "train --run-dir {tmp}/new --image-source rendered --quiet "
 RESUME_BAD = "train --run-dir {tmp}/bad --resume --quiet"
 # (arguments, what the line must say, what to prepare)
 MISTAKES = [
@@ -154,7 +154,7 @@ MISTAKES = [
     (TRAIN + "--eval-every -5", "--eval-every: got -5", None),
     (TRAIN + "--eval-images 0", "--eval-images: got 0", None),
     (TRAIN + "--keep-checkpoints 0", "--keep-checkpoints: got 0", None),
-    (TRAIN + "--images lazy", "'lazy'", None),
+    (TRAIN + "--image-source lazy", "'lazy'", None),
     (TRAIN + "--dataset celeba", "Unknown dataset 'celeba'. Known: dsprites", None),
     (TRAIN + "--network vgg", "Unknown network 'vgg'. Known: conv, mlp.", None),
     (TRAIN + "--objective btcvae", "Unknown objective 'btcvae'. Known: beta_vae", None),
@@ -164,11 +164,19 @@ MISTAKES = [
     ("train --run-dir {run} --resume --overwrite", "both --resume and --overwrite", None),
     ("train --run-dir {run} --resume --beta 8 --seed 1", "beta: 4.0 -> 8.0; seed: 0 -> 1", None),
     ("train --run-dir {run} --resume --steps 3 --quiet", "the run is at step 4 already", None),
-    ("train --run-dir {tmp}/file/run --images rendered --quiet", "hoose another path", a_file),
-    ("train --run-dir {tmp}/file --images rendered --quiet", "is no run directory", a_file),
+    (
+        "train --run-dir {tmp}/file/run --image-source rendered --quiet",
+        "hoose another path",
+        a_file,
+    ),
+    ("train --run-dir {tmp}/file --image-source rendered --quiet", "is no run directory", a_file),
     ("train --run-dir {tmp}/foreign --overwrite --quiet", "is no run directory", foreign),
-    ("train --run-dir /proc/bvae --images rendered --quiet", "/proc", None),
-    ("train --run-dir /sys/bvae --images rendered --quiet", "Choose a place that you may", None),
+    ("train --run-dir /proc/bvae --image-source rendered --quiet", "/proc", None),
+    (
+        "train --run-dir /sys/bvae --image-source rendered --quiet",
+        "Choose a place that you may",
+        None,
+    ),
     (RESUME_BAD, "config.json is damaged", damaged_config("{")),
     (RESUME_BAD, "wanted an object", damaged_config("[1]")),
     (RESUME_BAD, "Unknown config fields ['gamma']", damaged_config('{"gamma": 1}')),

@@ -33,7 +33,7 @@ def test_numbers_become_plain():
         ("latents", 2.5, "wanted a whole number"),
         ("holdout", 1.0, "wanted a fraction"),
         ("holdout", -0.1, "wanted a fraction"),
-        ("images", "lazy", "wanted one of auto, rendered, resident"),
+        ("image_source", "lazy", "wanted one of auto, rendered, resident"),
         ("seed", -1, "wanted a whole number from 0"),
         ("steps", 2**31, "wanted a whole number from 1 to 2147483647"),
         ("dataset", 3, "wanted a name"),

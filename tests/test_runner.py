@@ -15,7 +15,7 @@ from PIL import Image
 
 import bvae_jax
 from bvae_jax import rundir, runner
-from bvae_jax.checkpoint import fingerprint
+from bvae_jax.checkpoint import Checkpoints, fingerprint
 from bvae_jax.config import Config
 from bvae_jax.errors import UserError
 from bvae_jax.interrupt import Interrupt
@@ -23,7 +23,7 @@ from bvae_jax.loggers import read_records
 from bvae_jax.vae import decode, encode
 
 SMALL = {
-    "images": "rendered",
+    "image_source": "rendered",
     "batch_size": 4,
     "latents": 3,
     "steps": 12,
@@ -159,6 +159,21 @@ def test_a_damaged_checkpoint_costs_steps_but_no_bits(finished, tmp_path, capsys
     assert_equal(result.state, finished.state)
     assert contents(directory) == contents(finished.run_dir)
     assert [p.name for p in (directory / "damaged").iterdir()] == ["8-0"]
+
+
+def test_lost_records_are_spoken_of(finished, tmp_path, capsys):
+    train(tmp_path / "run", steps=8)
+    (tmp_path / "run" / "metrics.jsonl").unlink()
+    result = train(tmp_path / "run", resume=True)
+    assert "ends at step 0 and the run goes on from step 8" in capsys.readouterr().err
+    assert_equal(result.state, finished.state)
+
+
+def test_the_config_stands_in_the_checkpoint_too(finished):
+    with Checkpoints(finished.run_dir / "checkpoints", read_only=True) as checkpoints:
+        restored = checkpoints.restore(jax.eval_shape(finished.program.init))
+    assert restored is not None
+    assert Config.from_dict(restored.meta["config"]) == small()
 
 
 def test_more_steps_later_equal_all_steps_at_once(finished, tmp_path):

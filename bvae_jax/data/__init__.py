@@ -21,16 +21,16 @@ def get_dataset(name: str) -> Dataset:
     return DATASETS[name]
 
 
-def make_source(dataset: Dataset, images: str, platform: str, *, progress: bool = True) -> Source:
+def make_source(dataset: Dataset, kind: str, platform: str, *, progress: bool = True) -> Source:
     """How the images of `dataset` come to the device.
 
     Args:
-        images: "rendered" (drawn in the step), "resident" (gathered from an array on the device)
+        kind: "rendered" (drawn in the step), "resident" (gathered from an array on the device)
             or "auto": rendered on an accelerator, resident on a CPU, where gathering costs nothing
             and drawing would cost a tenth of a step.
         platform: `jax.default_backend()`.
         progress: show a bar while the resident array is made for the first time.
     """
-    if images == "rendered" or (images == "auto" and platform != "cpu"):
+    if kind == "rendered" or (kind == "auto" and platform != "cpu"):
         return rendered(dataset)
     return resident(dataset, load_packed(dataset, progress=progress))

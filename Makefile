@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 CONSTRAINTS ?= constraints.txt
 RUN_DIR ?= runs/dsprites
+WORKERS ?= 2
 PIP = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check
 # The newest Python that runs here, for test-newest.
 NEWEST = $(firstword $(foreach v,3.14 3.13 3.12,$(shell \
@@ -17,7 +18,7 @@ train: $(VENV)/.run
 	$(VENV)/bin/bvae train --run-dir $(RUN_DIR) --beta 8 $(if $(wildcard $(RUN_DIR)/config.json),--resume)
 
 test: $(VENV)/.dev
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m pytest -n $(WORKERS) --dist loadfile
 
 # The same tests on the oldest and on the newest versions that are supported.
 test-oldest:

@@ -139,6 +139,14 @@ def add_session(run_dir: Path, start_step: int) -> None:
     write_json(path, {"sessions": [*sessions, session]})
 
 
+def end_session(run_dir: Path, end_step: int, wall_seconds: float) -> None:
+    """Add to the last session of provenance.json how far it came, and the run's time so far."""
+    path = run_dir / PROVENANCE
+    provenance = read_json(path)
+    provenance["sessions"][-1] |= {"end_step": end_step, "wall_seconds": wall_seconds}
+    write_json(path, provenance)
+
+
 def _version(package: str) -> str | None:
     try:
         return importlib.metadata.version(package)
@@ -148,10 +156,13 @@ def _version(package: str) -> str | None:
 
 def _git_commit() -> str | None:
     """The commit of the package's own checkout, with `+changes` when it was edited since."""
-    git = ["git", "-C", str(Path(__file__).parent)]
+    checkout = Path(__file__).parents[1]
+    if not (checkout / ".git").exists():  # installed, perhaps inside somebody else's repository
+        return None
+    describe = ["describe", "--always", "--abbrev=40", "--dirty=+changes", "--exclude=*"]
     try:
         described = subprocess.run(
-            [*git, "describe", "--always", "--abbrev=40", "--dirty=+changes", "--exclude=*"],
+            ["git", "-C", str(checkout), *describe],
             capture_output=True,
             text=True,
             timeout=10,

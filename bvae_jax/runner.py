@@ -106,7 +106,9 @@ def run(
             ):
                 state = _train(program, state, checkpoints, loggers, shown, interrupt)
             checkpoints.wait()
-        if int(state.step) < config.steps:
+        step = int(state.step)
+        rundir.end_session(directory, step, shown.times()["wall_seconds"])
+        if step < config.steps:
             return RunResult(directory, config, None, state, program)
         summary = _summarise(program, state, shown)
         records = read_records(directory / METRICS)

@@ -99,7 +99,8 @@ def test_records_are_where_something_is_due(finished):
 
 def test_provenance_names_what_ran(finished):
     (session,) = json.loads((finished.run_dir / "provenance.json").read_text())["sessions"]
-    assert session["start_step"] == 0
+    assert (session["start_step"], session["end_step"]) == (0, 12)
+    assert session["wall_seconds"] > 0
     assert session["versions"]["jax"] == jax.__version__
     assert "cpu" in session["device"]
 
@@ -145,7 +146,7 @@ def test_a_signal_saves_and_the_resumed_run_is_bitwise_the_same(finished, tmp_pa
     assert_equal(result.state, finished.state)
     assert contents(tmp_path / "run") == contents(finished.run_dir)
     sessions = json.loads((tmp_path / "run" / "provenance.json").read_text())["sessions"]
-    assert [session["start_step"] for session in sessions] == [0, 6]
+    assert [(s["start_step"], s["end_step"]) for s in sessions] == [(0, 6), (6, 12)]
 
 
 def test_a_damaged_checkpoint_costs_steps_but_no_bits(finished, tmp_path, capsys):

@@ -85,7 +85,7 @@ def resident(dataset: Dataset, packed: Array | np.ndarray) -> Source:
     """Images gathered from a bit-packed array [images, pixels / 8] that stays on the device."""
 
     def take(packed: Array, indices: Indices) -> Images:
-        pixels = jnp.unpackbits(packed[indices], axis=1)
+        pixels = jnp.unpackbits(packed[indices], axis=1, count=math.prod(dataset.image_shape))
         return pixels.reshape(-1, *dataset.image_shape).astype(jnp.float32)
 
     return Source(jnp.asarray(packed), take)

@@ -1,6 +1,6 @@
 """What a training step costs here, and what part of it is making the batch.
 
-python experiments/step_cost.py [--network conv] [--batch-size 64] [--rounds 30]
+python experiments/step_cost.py [--network conv] [--batch-size 64] [--rounds 30] [--default-malloc]
 
 Things are timed in turn, round after round, and medians are printed: on a shared machine only
 ratios of things timed together mean something.
@@ -57,8 +57,9 @@ def main():
     parser.add_argument("--network", default="conv")
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--default-malloc", action="store_true", help="leave malloc as it is")
     args = parser.parse_args()
-    if jax.default_backend() == "cpu":
+    if jax.default_backend() == "cpu" and not args.default_malloc:
         keep_freed_memory()
     config = Config(network=args.network, batch_size=args.batch_size)
     with mock.patch.multiple(networks, conv_down=plain_down, conv_up=plain_up):

@@ -145,14 +145,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("Interrupted.", file=sys.stderr)
         return 130
+    except Exception as error:
+        if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
+            return _fail("Out of memory. Lower --batch-size, --latents or the network's size.")
+        raise
 
 
 def run_main() -> None:
     """The entry point of the `bvae` command: `main` in a process of its own."""
     # A failed write is reported once, by us; not again by every background task of Orbax.
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
-    sys.unraisablehook = lambda unraisable: None
+    sys.unraisablehook = _unraisable
     sys.exit(main())
+
+
+def _unraisable(unraisable: Any) -> None:
+    if str(unraisable.exc_value) != "Event loop is closed":
+        sys.__unraisablehook__(unraisable)
 
 
 def _fail(message: str) -> int:

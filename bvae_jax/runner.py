@@ -1,6 +1,7 @@
 """The impure shell of a run: disk, signals, and the order in which things are done."""
 
 import math
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -80,6 +81,7 @@ def run(
     if jax.default_backend() == "cpu":
         keep_freed_memory()
     program = build(config, progress=progress)
+    _check_memory(program)
     if not resume:
         rundir.create(directory, config, overwrite=overwrite)
     with rundir.lock(directory), Interrupt() as interrupt:
@@ -202,6 +204,23 @@ def _check_same(stored: Config, wanted: Config, directory: Path) -> None:
         raise UserError(
             f"{directory} was begun with another config ({'; '.join(differing)}). Resume with the "
             "old values, or start another --run-dir."
+        )
+
+
+def _check_memory(program: Program) -> None:
+    """Refuse what cannot fit, by a lower bound: parameters, gradient, Adam's moments, one batch."""
+    config, device = program.config, jax.devices()[0]
+    if device.platform == "cpu":
+        have = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    else:
+        have = (device.memory_stats() or {}).get("bytes_limit", math.inf)
+    parameters = sum(x.size for x in jax.tree.leaves(jax.eval_shape(program.init).params))
+    need = 4 * (4 * parameters + config.batch_size * math.prod(program.dataset.image_shape))
+    if need > have:
+        raise UserError(
+            f"Not enough memory: {parameters:,} parameters and batches of {config.batch_size:,} "
+            f"need more than {need / 1e9:,.0f} GB, {device.device_kind} has {have / 1e9:,.0f} GB. "
+            "Lower --latents or --batch-size."
         )
 
 

@@ -140,6 +140,8 @@ MISTAKES = [
     (TRAIN + "--beta inf", "--beta: got inf, wanted a finite number", None),
     (TRAIN + "--latents 0", "--latents: got 0, wanted a whole number of at least 1", None),
     (TRAIN + "--latents 2.5", "'2.5'", None),
+    (TRAIN + "--latents 1000000000", "Not enough memory", None),
+    (TRAIN + "--batch-size 1000000000", "Not enough memory", None),
     (TRAIN + "--batch-size 0", "--batch-size: got 0", None),
     (TRAIN + "--learning-rate 0", "--learning-rate: got 0.0", None),
     (TRAIN + "--learning-rate -1", "--learning-rate: got -1.0", None),

@@ -36,6 +36,8 @@ class TrainArgs:
     """Also write TensorBoard's files to RUN_DIR/tensorboard."""
     wandb: str | None = None
     """Also log to this project of Weights & Biases."""
+    figures: bool = True
+    """Draw figures at the end (--no-figures: do not)."""
     quiet: bool = False
     """No progress bar."""
 
@@ -76,6 +78,7 @@ def train(argv: Sequence[str]) -> int:
             overwrite=args.overwrite,
             tensorboard=args.tensorboard,
             wandb=args.wandb,
+            figures=args.figures,
             progress=not args.quiet,
         )
     except KeyboardInterrupt:

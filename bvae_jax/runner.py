@@ -55,6 +55,7 @@ def run(
     overwrite: bool = False,
     tensorboard: bool = False,
     wandb: str | None = None,
+    figures: bool = True,
     progress: bool = True,
 ) -> RunResult:
     """Train what `config` says, and leave checkpoints, metrics, a summary and figures.
@@ -67,6 +68,7 @@ def run(
         overwrite: replace the run that is there.
         tensorboard: also log to run_dir/tensorboard.
         wandb: also log to this project of Weights & Biases.
+        figures: draw figures at the end.
         progress: show progress bars.
 
     Raises:
@@ -113,8 +115,9 @@ def run(
         if step < config.steps:
             return RunResult(directory, config, None, state, program)
         summary = _summarise(program, state, shown)
-        records = read_records(directory / METRICS)
-        draw_figures(directory / "figures", program, state.params["vae"], records)
+        if figures:
+            records = read_records(directory / METRICS)
+            draw_figures(directory / "figures", program, state.params["vae"], records)
         rundir.write_json(directory / rundir.SUMMARY, summary)
     return RunResult(directory, config, summary, state, program)
 

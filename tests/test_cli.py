@@ -13,7 +13,16 @@ from bvae_jax import cli
 from bvae_jax.config import Config
 
 QUICK = ["--image-source", "rendered", "--batch-size", "4", "--latents", "2", "--steps", "4"]
-QUICK += ["--log-every", "2", "--eval-images", "8", "--checkpoint-every", "2", "--quiet"]
+QUICK += [
+    "--log-every",
+    "2",
+    "--eval-images",
+    "8",
+    "--checkpoint-every",
+    "2",
+    "--quiet",
+    "--no-figures",
+]
 
 
 def bvae(*arguments, **options):
@@ -43,7 +52,7 @@ def test_train_resume_and_traverse_in_processes(tmp_path):
     assert (summary["step"], summary["beta"]) == (4, 6.0)
 
     # Flags that are not given keep the run's values.
-    done = bvae("train", "--run-dir", directory, "--resume", "--steps", 6)
+    done = bvae("train", "--run-dir", directory, "--resume", "--steps", 6)  # with figures
     assert done.returncode == 0, done.stderr
     assert "from step 4" in done.stderr
     config = json.loads((directory / "config.json").read_text())

@@ -18,7 +18,7 @@ import conftest  # noqa: F401  sets the caches that the processes below share
 FLAGS = (
     "--image-source rendered --batch-size 4 --latents 3 --steps 600 --log-every 10 --eval-every 100"
 )
-FLAGS += " --eval-images 16 --checkpoint-every 30 --keep-checkpoints 2 --quiet"
+FLAGS += " --eval-images 16 --checkpoint-every 30 --keep-checkpoints 2 --quiet --no-figures"
 
 
 def command(directory):

@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import threading
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -47,15 +48,17 @@ def small(**changes):
     return Config(**(SMALL | changes))
 
 
-def train(path, **changes):
-    options = {k: changes.pop(k) for k in ("resume", "overwrite") if k in changes}
-    return runner.run(small(**changes), path, progress=False, **options)
+def train(path, *, resume=False, overwrite=False, figures=False, **changes: Any):
+    config = small(**changes)
+    return runner.run(
+        config, path, resume=resume, overwrite=overwrite, figures=figures, progress=False
+    )
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     """One finished run, for tests that only look at it."""
-    return train(tmp_path_factory.mktemp("runs") / "run")
+    return train(tmp_path_factory.mktemp("runs") / "run", figures=True)
 
 
 def test_the_directory_holds_everything(finished):
@@ -113,12 +116,6 @@ def test_load_gives_the_run_back(finished):
     posterior = encode(loaded.model, loaded.params, images)
     assert decode(loaded.model, loaded.params, posterior.mean).shape == images.shape
     assert int(bvae_jax.load(finished.run_dir, step=8, progress=False).state.step) == 8
-
-
-@pytest.fixture(autouse=True)
-def no_figures(monkeypatch, finished):
-    """Only `finished` gets its pictures drawn."""
-    monkeypatch.setattr(runner, "draw_figures", lambda *args: None)
 
 
 def contents(directory):

@@ -190,7 +190,7 @@ def test_resuming_a_finished_run_changes_nothing(finished, tmp_path):
 
 
 def test_other_seeds_and_betas_give_other_runs(finished, tmp_path):
-    others = [train(tmp_path / str(i), **c) for i, c in enumerate(({"seed": 1}, {"beta": 1.0}))]
+    others = [train(tmp_path / "seed", seed=1), train(tmp_path / "beta", beta=1.0)]
     prints = {fingerprint(r.params) for r in (finished, *others)}
     assert len(prints) == 3
 

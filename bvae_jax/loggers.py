@@ -5,10 +5,12 @@ the same bytes as an uninterrupted one.
 """
 
 import contextlib
+import hashlib
 import json
 import os
 import sys
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -59,12 +61,8 @@ class TensorBoard:
     """Scalars under run_dir/tensorboard, by tensorboardX."""
 
     def __init__(self, directory: Path, last_step: int):
-        try:
-            from tensorboardX import SummaryWriter
-        except ImportError:
-            raise UserError(
-                "--tensorboard needs tensorboardX: pip install 'bvae_jax[tensorboard]'."
-            ) from None
+        from tensorboardX import SummaryWriter
+
         self._writer = SummaryWriter(str(directory), purge_step=last_step + 1)
 
     def log(self, record: Record) -> None:
@@ -76,17 +74,20 @@ class TensorBoard:
 
 
 class WeightsAndBiases:
-    """A run of the W&B project, named and identified by the run directory's name."""
+    """A run of the W&B project: the same one whenever the run directory is the same."""
 
     def __init__(self, project: str, run_dir: Path, config: dict[str, Any]):
-        try:
-            import wandb  # pyright: ignore[reportMissingImports]
-        except ImportError:
-            raise UserError("--wandb needs wandb: pip install 'bvae_jax[wandb]'.") from None
+        import wandb  # pyright: ignore[reportMissingImports]
+
+        identity = hashlib.sha256(str(run_dir.resolve()).encode()).hexdigest()[:16]
         self._run = wandb.init(
-            project=project, name=run_dir.name, config=config, dir=str(run_dir), resume="allow",
-            id=run_dir.name,
-        )  # fmt: skip
+            project=project,
+            name=run_dir.name,
+            id=identity,
+            resume="allow",
+            config=config,
+            dir=str(run_dir),
+        )
 
     def log(self, record: Record) -> None:
         values = {f"{record['split']}/{name}": value for name, value in flat(record).items()}
@@ -94,6 +95,18 @@ class WeightsAndBiases:
 
     def close(self) -> None:
         self._run.finish()
+
+
+def check_installed(*, tensorboard: bool, wandb: str | None) -> None:
+    """Raise what `open_loggers` would otherwise run into when the run has begun.
+
+    Raises:
+        UserError: a package is not installed.
+    """
+    if tensorboard and find_spec("tensorboardX") is None:
+        raise UserError("--tensorboard needs tensorboardX: pip install 'bvae_jax[tensorboard]'.")
+    if wandb and find_spec("wandb") is None:
+        raise UserError("--wandb needs wandb: pip install 'bvae_jax[wandb]'.")
 
 
 @contextlib.contextmanager
@@ -106,9 +119,6 @@ def open_loggers(
         config: told to W&B.
         tensorboard: log to run_dir/tensorboard too.
         wandb: log to this project of W&B too.
-
-    Raises:
-        UserError: a package that this needs is not installed.
     """
     with contextlib.ExitStack() as stack:
         path = run_dir / METRICS

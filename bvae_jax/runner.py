@@ -16,7 +16,7 @@ from bvae_jax.config import Config, differing_fields
 from bvae_jax.errors import UserError
 from bvae_jax.figures import draw_figures
 from bvae_jax.interrupt import Interrupt
-from bvae_jax.loggers import METRICS, Logger, open_loggers, read_records
+from bvae_jax.loggers import METRICS, Logger, check_installed, open_loggers, read_records
 from bvae_jax.program import Program, averaged, build
 from bvae_jax.progress import TrainingProgress
 from bvae_jax.types import Params, TrainState
@@ -72,7 +72,7 @@ def run(
         progress: show progress bars.
 
     Raises:
-        UserError: a name is unknown, the directory is taken or missing, the stored config
+        UserError: a name is unknown, a package is missing, the directory is taken or missing, the stored config
             differs, no checkpoint can be read, or a metric is not finite any more.
     """
     directory = Path(run_dir or _default_dir(config)).expanduser()
@@ -80,6 +80,7 @@ def run(
         raise UserError("Got both --resume and --overwrite: give one of them.")
     if resume:
         _check_same(rundir.read_config(directory), config, directory)
+    check_installed(tensorboard=tensorboard, wandb=wandb)
     if jax.default_backend() == "cpu":
         keep_freed_memory()
     program = build(config, progress=progress)

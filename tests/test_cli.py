@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -132,6 +133,11 @@ def foreign(tmp_path, run_dir):
     (tmp_path / "foreign" / "thesis.tex").write_text("text")
 
 
+def no_wandb(tmp_path, run_dir):
+    if find_spec("wandb"):
+        pytest.skip("wandb is installed")
+
+
 TRAIN = "train --run-dir {tmp}/new --image-source rendered --quiet "
 RESUME_BAD = "train --run-dir {tmp}/bad --resume --quiet"
 # (arguments, what the line must say, what to prepare)
@@ -171,6 +177,7 @@ MISTAKES = [
     (TRAIN + "--objective btcvae", "Unknown objective 'btcvae'. Known: beta_vae", None),
     (TRAIN + "--likelihood poisson", "Unknown likelihood 'poisson'. Known: bernoulli", None),
     (TRAIN + "--resume", "No run in", None),
+    (TRAIN + "--wandb p", "pip install 'bvae_jax[wandb]'", no_wandb),
     ("train --run-dir {run} --quiet", "holds a run already", None),
     ("train --run-dir {run} --resume --overwrite", "both --resume and --overwrite", None),
     ("train --run-dir {run} --resume --beta 8 --seed 1", "beta: 4.0 -> 8.0; seed: 0 -> 1", None),

@@ -5,7 +5,14 @@ import types
 import pytest
 
 from bvae_jax.errors import UserError
-from bvae_jax.loggers import JsonLines, TensorBoard, WeightsAndBiases, flat, read_records
+from bvae_jax.loggers import (
+    JsonLines,
+    TensorBoard,
+    WeightsAndBiases,
+    check_installed,
+    flat,
+    read_records,
+)
 
 
 def record(step, split="train"):
@@ -72,22 +79,16 @@ def test_weights_and_biases_gets_the_numbers(tmp_path, monkeypatch):
     log.log(record(10))
     log.close()
     options, (step, values), end = calls
-    assert (options["project"], options["id"], options["config"]) == (
-        "project",
-        "name",
-        {"beta": 4.0},
-    )
+    assert (options["project"], options["name"], options["resume"]) == ("project", "name", "allow")
+    assert options["config"] == {"beta": 4.0}
     assert (step, values["train/nll"], end) == (10, 15.0, "finish")
 
 
 @pytest.mark.parametrize(
-    ("package", "make", "extra"),
-    [
-        ("tensorboardX", lambda path: TensorBoard(path, 0), "tensorboard"),
-        ("wandb", lambda path: WeightsAndBiases("p", path, {}), "wandb"),
-    ],
+    ("package", "extra"), [("tensorboardX", "tensorboard"), ("wandb", "wandb")]
 )
-def test_a_missing_package_says_what_to_install(tmp_path, monkeypatch, package, make, extra):
+def test_a_missing_package_says_what_to_install(monkeypatch, package, extra):
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(UserError, match=rf"pip install 'bvae_jax\[{extra}\]'"):
-        make(tmp_path)
+        check_installed(tensorboard=extra == "tensorboard", wandb="p" if extra == "wandb" else None)
+    check_installed(tensorboard=False, wandb=None)

@@ -72,8 +72,8 @@ def run(
         progress: show progress bars.
 
     Raises:
-        UserError: a name is unknown, a package is missing, the directory is taken or missing, the stored config
-            differs, no checkpoint can be read, or a metric is not finite any more.
+        UserError: a name is unknown, a package is missing, the directory is taken or missing, the
+            stored config differs, no checkpoint can be read, or a metric is not finite any more.
     """
     directory = Path(run_dir or _default_dir(config)).expanduser()
     if resume and overwrite:

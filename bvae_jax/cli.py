@@ -92,7 +92,7 @@ def train(argv: Sequence[str]) -> int:
         "step {step}  nll {nll:.2f}  kl {kl:.2f}  elbo {elbo:.2f} ({split}, {eval_images} images)"
         "  active latents {active_latents}".format(**result.summary)
     )
-    print(f"{result.run_dir}: summary.json, metrics.jsonl, checkpoints/, figures/")
+    print(f"{result.run_dir}: {', '.join(sorted(p.name for p in result.run_dir.glob('[a-z]*')))}")
     return 0
 
 

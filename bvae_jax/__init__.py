@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 __all__ = ["Config", "RunResult", "UserError", "load", "run"]
 
 
+def __dir__():
+    return __all__
+
+
 def __getattr__(name: str):
     # Importing JAX and Orbax takes seconds: only those wait who train.
     if name in __all__:

@@ -7,6 +7,7 @@ import logging
 import re
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -110,7 +111,13 @@ class Checkpoints(contextlib.AbstractContextManager):
         except Exception as error:
             raise self._cannot_write("the last checkpoint", error) from error
 
-    def restore(self, like: TrainState, *, step: int | None = None) -> Restored | None:
+    def restore(
+        self,
+        like: TrainState,
+        *,
+        step: int | None = None,
+        check: Callable[[dict[str, Any]], None] = lambda meta: None,
+    ) -> Restored | None:
         """The newest checkpoint that is whole; None where there is none at all.
 
         Damaged ones are named on stderr and passed over.
@@ -118,16 +125,20 @@ class Checkpoints(contextlib.AbstractContextManager):
         Args:
             like: a state, possibly abstract, of the structure, shapes and dtypes that are wanted.
             step: take this one and no other.
+            check: called with the JSON before the state is read; may raise UserError.
 
         Raises:
-            UserError: there are checkpoints and none can be used, or none has that step.
+            UserError: `check` says so, there are checkpoints and none can be used, or none has
+                that step.
         """
         steps = self.steps()
         if step is not None and step not in steps:
             raise UserError(f"No checkpoint of step {step} in {self.directory}; there are {steps}.")
         for candidate in [step] if step is not None else reversed(steps):
             try:
-                return self._read(candidate, like)
+                return self._read(candidate, like, check)
+            except UserError:
+                raise
             except Exception as error:
                 reason = str(error).split("\n")[0][:200]
                 path = self.directory / str(candidate)
@@ -148,17 +159,19 @@ class Checkpoints(contextlib.AbstractContextManager):
             (self.directory / str(newer)).rename(aside / f"{newer}-{number}")
         self._manager.reload()
 
-    def _read(self, step: int, like: TrainState) -> Restored:
+    def _read(
+        self, step: int, like: TrainState, check: Callable[[dict[str, Any]], None]
+    ) -> Restored:
+        only_meta = ocp.args.Composite(meta=ocp.args.JsonRestore())
+        meta = self._manager.restore(step, args=only_meta)["meta"]
+        check(meta)
         device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         plain = jax.eval_shape(_keys_as_data, like)
         target = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), plain
         )
-        args = ocp.args.Composite(
-            state=ocp.args.StandardRestore(target), meta=ocp.args.JsonRestore()
-        )
-        items = self._manager.restore(step, args=args)
-        state, meta = items["state"], items["meta"]
+        only_state = ocp.args.Composite(state=ocp.args.StandardRestore(target))
+        state = self._manager.restore(step, args=only_state)["state"]
         # Orbax casts other dtypes without a word; the fingerprint sees it.
         if meta["state_sha256"] != fingerprint(state):
             raise ValueError("its contents are not what was saved")

@@ -65,15 +65,15 @@ def train(argv: Sequence[str]) -> int:
     from bvae_jax import rundir, runner
 
     args = _parse(TrainArgs, argv, "bvae train")
+    run_dir = args.run_dir.expanduser()
     if args.resume:
-        stored = rundir.read_config(args.run_dir)
-        start = TrainArgs(args.run_dir, stored)
+        start = TrainArgs(run_dir, rundir.read_config(run_dir))
         args = _parse(TrainArgs, argv, "bvae train", default=start)
-    resume_command = f"bvae train --run-dir {shlex.quote(str(args.run_dir))} --resume"
+    resume_command = f"bvae train --run-dir {shlex.quote(str(run_dir))} --resume"
     try:
         result = runner.run(
             args.config,
-            args.run_dir,
+            run_dir,
             resume=args.resume,
             overwrite=args.overwrite,
             tensorboard=args.tensorboard,
@@ -82,7 +82,7 @@ def train(argv: Sequence[str]) -> int:
             progress=not args.quiet,
         )
     except KeyboardInterrupt:
-        begun = (args.run_dir / rundir.CONFIG).exists()
+        begun = (run_dir / rundir.CONFIG).exists()
         print("Interrupted.", f"Go on with: {resume_command}" if begun else "Nothing was begun.")
         return 0
     if result.summary is None:
@@ -99,15 +99,15 @@ def train(argv: Sequence[str]) -> int:
 def traverse(argv: Sequence[str]) -> int:
     """`bvae traverse`."""
     args = _parse(TraverseArgs, argv, "bvae traverse")
-    if not 0 < args.range < float("inf"):
-        raise UserError(f"--range: got {args.range}, wanted a finite number above 0.")
-    if args.columns < 2:
-        raise UserError(f"--columns: got {args.columns}, wanted at least 2.")
+    if not 0 < args.range <= 1000:
+        raise UserError(f"--range: got {args.range}, wanted a number above 0 and up to 1000.")
+    if not 2 <= args.columns <= 101:
+        raise UserError(f"--columns: got {args.columns}, wanted a whole number from 2 to 101.")
     from bvae_jax import figures, runner
 
     result = runner.load(args.run_dir, step=args.step)
     settings = figures.TraversalSettings(args.range, args.columns, args.images or None)
-    out = args.out or args.run_dir / "figures"
+    out = (args.out or args.run_dir / "figures").expanduser()
     for path in figures.draw_traversals(out, result.program, result.params, settings):
         print(path)
     return 0

@@ -84,15 +84,17 @@ RESUMABLE = ("steps", "keep_checkpoints")
 """Fields that may change when a run is resumed: they do not change what it computes."""
 
 _SOURCES = ("auto", "rendered", "resident")
+LARGEST = 1e30
+"""Numbers up to here survive as float32, with room for arithmetic."""
 _POSITIVE = "a number above 0"
 _COUNT = "a whole number of at least 1"
 _RANGES: dict[str, tuple[Any, str]] = {
     "image_source": (lambda v: v in _SOURCES, f"one of {', '.join(_SOURCES)}"),
     "holdout": (lambda v: 0 <= v < 1, "a fraction from 0 up to, but not including, 1"),
-    "latents": (lambda v: v >= 1, _COUNT),
-    "sigma": (lambda v: v > 0, _POSITIVE),
+    "latents": (lambda v: 1 <= v <= 10**6, "a whole number from 1 to 1000000"),
+    "sigma": (lambda v: v >= 1e-6, "a number of at least 1e-06"),
     "beta": (lambda v: v >= 0, "a number of at least 0"),
-    "batch_size": (lambda v: v >= 1, _COUNT),
+    "batch_size": (lambda v: 1 <= v <= 10**8, "a whole number from 1 to 100000000"),
     "learning_rate": (lambda v: v > 0, _POSITIVE),
     "steps": (lambda v: 1 <= v < 2**31, "a whole number from 1 to 2147483647"),
     "seed": (lambda v: 0 <= v < 2**32, "a whole number from 0 to 4294967295"),
@@ -138,6 +140,8 @@ def _checked_type(field: dataclasses.Field, value: Any) -> Any:
 def _check_range(name: str, value: Any) -> None:
     if isinstance(value, float) and not math.isfinite(value):
         raise UserError(f"{flag(name)}: got {value}, wanted a finite number.")
+    if isinstance(value, float) and abs(value) > LARGEST:
+        raise UserError(f"{flag(name)}: got {value}, wanted a number up to {LARGEST:g}.")
     if name in _RANGES:
         fits, wanted = _RANGES[name]
         if not fits(value):

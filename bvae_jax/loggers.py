@@ -41,7 +41,8 @@ class JsonLines:
     """
 
     def __init__(self, path: Path, last_step: int):
-        kept = [r for r in read_records(path) if r["step"] <= last_step] if path.exists() else []
+        records = read_records(path) if path.exists() else []
+        kept = [record for record in records if record["step"] <= last_step]
         self.last_step = kept[-1]["step"] if kept else 0
         part = path.with_name(f".{path.name}.part")
         part.write_text("".join(json.dumps(record) + "\n" for record in kept))
@@ -145,21 +146,31 @@ def flat(record: Record) -> dict[str, float]:
     numbers = {}
     for name, value in record.items():
         if isinstance(value, list):
-            numbers |= {f"{name}/{i}": x for i, x in enumerate(value)}
+            numbers |= {f"{name}/{i}": float(x) for i, x in enumerate(value)}
         elif name not in ("step", "split"):
-            numbers[name] = value
+            numbers[name] = float(value)
     return numbers
 
 
 def read_records(path: Path) -> list[Record]:
-    """The whole records of a metrics.jsonl, in order; stops at a line that is cut short."""
-    records = []
-    for line in path.read_text().splitlines(keepends=True):
-        try:
-            record = json.loads(line)
-        except ValueError:
-            break
-        if not (line.endswith("\n") and isinstance(record, dict) and "step" in record):
-            break
-        records.append(record)
-    return records
+    """The records of a metrics.jsonl, in order.
+
+    A last line that is cut short is passed over in silence, for that is what a kill leaves. Other
+    lines that hold no record are passed over too, and spoken of on stderr.
+    """
+    lines = path.read_text(errors="replace").splitlines(keepends=True)
+    records = [_record(line) for line in lines]
+    bad = [number for number, record in enumerate(records, 1) if record is None]
+    if bad and (bad != [len(lines)] or lines[-1].endswith("\n")):
+        print(f"bvae: {path}: lines {bad} hold no record and are left out.", file=sys.stderr)
+    return [record for record in records if record is not None]
+
+
+def _record(line: str) -> Record | None:
+    try:
+        record = json.loads(line)
+        flat(record)
+    except (ValueError, TypeError, AttributeError):
+        return None
+    whole = line.endswith("\n") and isinstance(record.get("step"), int) and "split" in record
+    return record if whole else None

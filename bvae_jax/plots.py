@@ -99,6 +99,7 @@ def save_loss_curves(path: Path, records: Sequence[Record]) -> None:
                 if chosen:
                     steps = [record["step"] for record in chosen]
                     values = [record[name] for record in chosen]
+                    style = style if len(steps) > 1 else "o"  # one point is no line
                     axes.plot(steps, values, style, ms=2.5, label=SPLIT_LABELS[split])
             axes.set_ylabel(f"{title}\n(nats per image)")
             _zoom_out_of_the_start(axes, [r[name] for r in records if r["split"] == "train"])

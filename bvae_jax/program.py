@@ -71,7 +71,8 @@ def build(config: Config, *, progress: bool = True) -> Program:
     parts = split(dataset, config.holdout)
     source = make_source(dataset, config.image_source, platform, progress=progress)
 
-    hyper = {name: getattr(config, name) for name in ("learning_rate", *objective.hyper)}
+    defaults = {"learning_rate": config.learning_rate, **objective.hyper}
+    hyper = {name: getattr(config, name, default) for name, default in defaults.items()}
     hyper = {name: jnp.float32(value) for name, value in hyper.items()}
 
     @jax.jit

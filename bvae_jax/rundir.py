@@ -123,7 +123,7 @@ def read_json(path: Path) -> Any:
 def add_session(run_dir: Path, start_step: int) -> None:
     """Append to provenance.json who computes from `start_step` on: code, versions, device."""
     path = run_dir / PROVENANCE
-    sessions = read_json(path)["sessions"] if path.exists() else []
+    sessions = _sessions(path)
     device = jax.devices()[0]
     session = {
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
@@ -137,6 +137,18 @@ def add_session(run_dir: Path, start_step: int) -> None:
         "cpu_count": os.cpu_count(),
     }
     write_json(path, {"sessions": [*sessions, session]})
+
+
+def _sessions(path: Path) -> list[dict[str, Any]]:
+    """Those on record; a file that cannot be read is kept under another name."""
+    if not path.exists():
+        return []
+    try:
+        return list(read_json(path)["sessions"])
+    except (UserError, TypeError, KeyError):
+        path.replace(path.with_suffix(".damaged"))
+        print(f"bvae: {path} is damaged; kept as {path.stem}.damaged.", file=sys.stderr)
+        return []
 
 
 def end_session(run_dir: Path, end_step: int, wall_seconds: float) -> None:

@@ -1,9 +1,11 @@
 """The impure shell of a run: disk, signals, and the order in which things are done."""
 
+import contextlib
+import functools
 import math
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,7 +13,7 @@ import jax
 
 from bvae_jax import rundir
 from bvae_jax.allocator import keep_freed_memory
-from bvae_jax.checkpoint import Checkpoints, Restored, fingerprint
+from bvae_jax.checkpoint import Checkpoints, fingerprint
 from bvae_jax.config import Config, differing_fields
 from bvae_jax.errors import UserError
 from bvae_jax.figures import draw_figures
@@ -83,43 +85,58 @@ def run(
     check_installed(tensorboard=tensorboard, wandb=wandb)
     if jax.default_backend() == "cpu":
         keep_freed_memory()
-    program = build(config, progress=progress)
-    _check_memory(program)
-    if not resume:
-        rundir.create(directory, config, overwrite=overwrite)
-    with rundir.lock(directory), Interrupt() as interrupt:
-        with Checkpoints(directory / "checkpoints", config.keep_checkpoints) as checkpoints:
-            restored = _restore(program, checkpoints) if resume else None
-            state = restored.state if restored else program.init()
-            start = int(state.step)
-            summary = _finished_summary(directory, start, config)
-            if summary is not None:
-                _say(f"{directory} is at step {start} already; --steps N goes on to N.", progress)
-                return RunResult(directory, config, summary, state, program)
-            rundir.write_json(directory / rundir.CONFIG, config.to_dict())
-            rundir.add_session(directory, start)
-            _say(_opening(program, state, start), progress)
-            earlier = restored.meta if restored else {}
-            with (
-                open_loggers(
-                    directory, start, config.to_dict(), tensorboard=tensorboard, wandb=wandb
-                ) as loggers,
-                TrainingProgress(
-                    config.steps, start, config.batch_size, earlier, progress
-                ) as shown,
-                interrupt.deferred(),
-            ):
-                state = _train(program, state, checkpoints, loggers, shown, interrupt)
-            checkpoints.wait()
-        step = int(state.step)
-        rundir.end_session(directory, step, shown.times()["wall_seconds"])
-        if step < config.steps:
-            return RunResult(directory, config, None, state, program)
-        summary = _summarise(program, state, shown)
-        if figures:
-            records = read_records(directory / METRICS)
-            draw_figures(directory / "figures", program, state.params["vae"], records)
-        rundir.write_json(directory / rundir.SUMMARY, summary)
+    with Interrupt() as interrupt:
+        program = build(config, progress=progress)
+        _check_memory(program)
+        # From here on a signal waits: a process that ends while JAX compiles may crash.
+        with interrupt.deferred():
+            state = None if resume else program.init()  # before anything is replaced
+            if interrupt.requested:
+                raise KeyboardInterrupt
+            if not resume:
+                rundir.create(directory, config, overwrite=overwrite)
+            with rundir.lock(directory):
+                loggers = functools.partial(open_loggers, tensorboard=tensorboard, wandb=wandb)
+                return _run_in(directory, program, state, loggers, interrupt, figures, progress)
+
+
+def _run_in(
+    directory: Path,
+    program: Program,
+    state: TrainState | None,
+    loggers: Callable[..., contextlib.AbstractContextManager[list[Logger]]],
+    interrupt: Interrupt,
+    figures: bool,
+    progress: bool,
+) -> RunResult:
+    """Train and finish in a run directory that is there and locked; without a state, resume."""
+    config, earlier = program.config, {}
+    with Checkpoints(directory / "checkpoints", config.keep_checkpoints) as checkpoints:
+        if state is None:
+            state, earlier = _restore(directory, program, checkpoints)
+        start = int(state.step)
+        summary = _finished_summary(directory, start, config)
+        if summary is not None:
+            _say(f"{directory} is at step {start} already; --steps N goes on to N.", progress)
+            return RunResult(directory, config, summary, state, program)
+        rundir.write_json(directory / rundir.CONFIG, config.to_dict())
+        rundir.add_session(directory, start)
+        _say(_opening(program, state, start), progress)
+        with (
+            loggers(directory, start, config.to_dict()) as opened,
+            TrainingProgress(config.steps, start, config.batch_size, earlier, progress) as shown,
+        ):
+            state = _train(program, state, checkpoints, opened, shown, interrupt)
+        checkpoints.wait()
+    step = int(state.step)
+    rundir.end_session(directory, step, shown.times()["wall_seconds"])
+    if step < config.steps:
+        return RunResult(directory, config, None, state, program)
+    summary = _summarise(program, state, shown)
+    if figures:
+        records = read_records(directory / METRICS)
+        draw_figures(directory / "figures", program, state.params["vae"], records)
+    rundir.write_json(directory / rundir.SUMMARY, summary)
     return RunResult(directory, config, summary, state, program)
 
 
@@ -139,7 +156,9 @@ def load(run_dir: str | Path, *, step: int | None = None, progress: bool = True)
     restored = None
     if (directory / "checkpoints").is_dir():
         with Checkpoints(directory / "checkpoints", read_only=True) as checkpoints:
-            restored = checkpoints.restore(jax.eval_shape(program.init), step=step)
+            restored = checkpoints.restore(
+                jax.eval_shape(program.init), step=step, check=_config_check(directory, config)
+            )
     if restored is None:
         raise UserError(f"{directory} has no checkpoint yet: train it further with --resume.")
     summary = _finished_summary(directory, int(restored.state.step), config)
@@ -179,18 +198,40 @@ def _train(
     return state
 
 
-def _restore(program: Program, checkpoints: Checkpoints) -> Restored | None:
-    """The newest whole checkpoint, with damaged newer ones moved out of the way."""
-    restored = checkpoints.restore(jax.eval_shape(program.init))
-    if restored is not None:
-        step = int(restored.state.step)
-        if step > program.config.steps:
-            raise UserError(
-                f"--steps: got {program.config.steps}, but the run is at step {step} already: "
-                "wanted at least that."
-            )
-        checkpoints.set_aside_after(step)
+def _restore(
+    directory: Path, program: Program, checkpoints: Checkpoints
+) -> tuple[TrainState, dict[str, Any]]:
+    """The newest whole checkpoint and its JSON, with damaged newer ones moved out of the way.
+
+    Where there is none yet, the state before the first step.
+    """
+    check = _config_check(directory, program.config)
+    restored = checkpoints.restore(jax.eval_shape(program.init), check=check)
+    if restored is None:
+        print(f"bvae: no checkpoint in {directory} yet: from step 0 again.", file=sys.stderr)
+        return program.init(), {}
+    step = int(restored.state.step)
+    if step > program.config.steps:
+        raise UserError(
+            f"--steps: got {program.config.steps}, but the run is at step {step} already: "
+            "wanted at least that."
+        )
+    checkpoints.set_aside_after(step)
     return restored
+
+
+def _config_check(directory: Path, config: Config) -> Callable[[dict[str, Any]], None]:
+    """Refuses a checkpoint of another config than config.json: somebody has edited that file."""
+
+    def check(meta: dict[str, Any]) -> None:
+        differing = differing_fields(Config.from_dict(meta["config"]), config)
+        if differing:
+            raise UserError(
+                f"{directory / rundir.CONFIG} was edited: the checkpoint was made with other "
+                f"values ({'; '.join(differing)}). Put the old values back."
+            )
+
+    return check
 
 
 def _finished_summary(directory: Path, step: int, config: Config) -> dict[str, Any] | None:
@@ -199,7 +240,7 @@ def _finished_summary(directory: Path, step: int, config: Config) -> dict[str, A
     if step < config.steps or not path.exists():
         return None
     summary = rundir.read_json(path)
-    return summary if summary.get("step") == step else None
+    return summary if isinstance(summary, dict) and summary.get("step") == step else None
 
 
 def _check_same(stored: Config, wanted: Config, directory: Path) -> None:

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -119,9 +120,10 @@ def no_checkpoints(tmp_path, run_dir):
     (tmp_path / "bad" / "config.json").write_text((run_dir / "config.json").read_text())
 
 
-def damaged_provenance(tmp_path, run_dir):
-    no_checkpoints(tmp_path, run_dir)
-    (tmp_path / "bad" / "provenance.json").write_text("{")
+def edited_config(tmp_path, run_dir):
+    shutil.copytree(run_dir, tmp_path / "bad")
+    path = tmp_path / "bad" / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"latents": 5}))
 
 
 def a_file(tmp_path, run_dir):
@@ -153,10 +155,12 @@ MISTAKES = [
     (TRAIN + "--beta -4", "--beta: got -4.0, wanted a number of at least 0", None),
     (TRAIN + "--beta nan", "--beta: got nan, wanted a finite number", None),
     (TRAIN + "--beta inf", "--beta: got inf, wanted a finite number", None),
-    (TRAIN + "--latents 0", "--latents: got 0, wanted a whole number of at least 1", None),
+    (TRAIN + "--latents 0", "--latents: got 0, wanted a whole number from 1", None),
+    (TRAIN + "--latents 10000000000000000000", "--latents: got 10000000000000000000", None),
+    (TRAIN + "--beta 1e300", "--beta: got 1e+300, wanted a number up to 1e+30", None),
     (TRAIN + "--latents 2.5", "'2.5'", None),
-    (TRAIN + "--latents 1000000000", "Not enough memory", None),
-    (TRAIN + "--batch-size 1000000000", "Not enough memory", None),
+    (TRAIN + "--latents 1000000 --network mlp --batch-size 99999999", "Not enough memory", None),
+    (TRAIN + "--batch-size 10000000", "Not enough memory", None),
     (TRAIN + "--batch-size 0", "--batch-size: got 0", None),
     (TRAIN + "--learning-rate 0", "--learning-rate: got 0.0", None),
     (TRAIN + "--learning-rate -1", "--learning-rate: got -1.0", None),
@@ -200,14 +204,16 @@ MISTAKES = [
     (RESUME_BAD, "Unknown config fields ['gamma']", damaged_config('{"gamma": 1}')),
     (RESUME_BAD, "--beta: got 'x', wanted a number", damaged_config('{"beta": "x"}')),
     (RESUME_BAD, "No checkpoint in", damaged_checkpoints),
-    (RESUME_BAD, "provenance.json is damaged", damaged_provenance),
+    (RESUME_BAD, "config.json was edited", edited_config),
+    ("traverse {tmp}/bad", "latents: 2 -> 5", edited_config),
     ("traverse", "PATH", None),
     ("traverse {tmp}/none", "No run in", None),
     ("traverse {tmp}/file", "No run in", a_file),
     ("traverse {tmp}/bad", "has no checkpoint yet", no_checkpoints),
     ("traverse {run} --range 0", "--range: got 0.0", None),
     ("traverse {run} --range wide", "'wide'", None),
-    ("traverse {run} --columns 1", "--columns: got 1, wanted at least 2", None),
+    ("traverse {run} --columns 1", "--columns: got 1, wanted a whole number from 2", None),
+    ("traverse {run} --columns 30000", "--columns: got 30000", None),
     ("traverse {run} --images 737280", "--images: got 737280, wanted an index from 0", None),
     ("traverse {run} --images -1", "--images: got -1, wanted an index from 0", None),
     ("traverse {run} --step 3", "No checkpoint of step 3", None),

@@ -29,7 +29,7 @@ def test_numbers_become_plain():
         ("beta", float("inf"), "wanted a finite number"),
         ("beta", "4", "wanted a number"),
         ("beta", True, "wanted a number"),
-        ("latents", 0, "wanted a whole number of at least 1"),
+        ("latents", 0, "wanted a whole number from 1 to 1000000"),
         ("latents", 2.5, "wanted a whole number"),
         ("holdout", 1.0, "wanted a fraction"),
         ("holdout", -0.1, "wanted a fraction"),

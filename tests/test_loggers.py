@@ -34,11 +34,20 @@ def test_json_lines_drop_what_comes_after_the_checkpoint(tmp_path):
     assert len(path.read_text().splitlines()) == 3
 
 
-@pytest.mark.parametrize("tail", ['{"step": 20', "garbage\n", '{"step": 20}', "[1]\n", "\n"])
-def test_reading_stops_at_a_broken_line(tmp_path, tail):
+def test_a_line_cut_short_is_passed_over_in_silence(tmp_path, capsys):
     path = tmp_path / "metrics.jsonl"
-    path.write_text(json.dumps(record(10)) + "\n" + tail)
+    path.write_text(json.dumps(record(10)) + '\n{"step": 20')
     assert read_records(path) == [record(10)]
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("bad", ["garbage", '{"nll": 2}', "[1]", "", '{"step": 1, "nll": "x"}'])
+def test_a_bad_line_costs_no_other(tmp_path, capsys, bad):
+    path = tmp_path / "metrics.jsonl"
+    lines = [json.dumps(record(10)), bad, json.dumps(record(20)), ""]
+    path.write_text("\n".join(lines))
+    assert read_records(path) == [record(10), record(20)]
+    assert "lines [2] hold no record" in capsys.readouterr().err
 
 
 def test_flat_names_every_number():

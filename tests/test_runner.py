@@ -159,6 +159,22 @@ def test_a_damaged_checkpoint_costs_steps_but_no_bits(finished, tmp_path, capsys
     assert [p.name for p in (directory / "damaged").iterdir()] == ["8-0"]
 
 
+def test_a_damaged_provenance_stops_nothing(tmp_path, capsys):
+    train(tmp_path / "run", steps=4)
+    (tmp_path / "run" / "provenance.json").write_text("[]")
+    train(tmp_path / "run", steps=5, resume=True)
+    assert "kept as provenance.damaged" in capsys.readouterr().err
+    (session,) = json.loads((tmp_path / "run" / "provenance.json").read_text())["sessions"]
+    assert session["start_step"] == 4
+
+
+def test_a_run_that_cannot_start_replaces_nothing(finished):
+    before = sorted(finished.run_dir.rglob("*"))
+    with pytest.raises(UserError, match="Not enough memory"):
+        train(finished.run_dir, overwrite=True, batch_size=10**8)
+    assert sorted(finished.run_dir.rglob("*")) == before
+
+
 def test_lost_records_are_spoken_of(finished, tmp_path, capsys):
     train(tmp_path / "run", steps=8)
     (tmp_path / "run" / "metrics.jsonl").unlink()

@@ -27,7 +27,8 @@ class Objective(NamedTuple):
 
     Attributes:
         loss: see `LossFn`. It sees hyperparameters as traced scalars.
-        hyper: names and defaults of the hyperparameters that it reads.
+        hyper: the hyperparameters that it reads. A field of `Config` of that name gives the value;
+            where there is none, the default here holds.
         init_aux: (key, latents) -> parameters of its own, such as a discriminator's.
     """
 

@@ -86,7 +86,7 @@ def train(argv: Sequence[str]) -> int:
         print("Interrupted.", f"Go on with: {resume_command}" if begun else "Nothing was begun.")
         return 0
     if result.summary is None:
-        print(f"Interrupted and saved at step {result.state.step}. Go on with: {resume_command}")
+        print(f"Interrupted at step {result.state.step}; all is kept. Go on with: {resume_command}")
         return 0
     print(
         "step {step}  nll {nll:.2f}  kl {kl:.2f}  elbo {elbo:.2f} ({split}, {eval_images} images)"

@@ -2,8 +2,6 @@
 
 import contextlib
 import functools
-import math
-import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,7 +12,8 @@ import jax
 from bvae_jax import rundir
 from bvae_jax.allocator import keep_freed_memory
 from bvae_jax.checkpoint import Checkpoints, fingerprint
-from bvae_jax.config import Config, differing_fields
+from bvae_jax.checks import check_finite, check_memory, check_same, make_config_check
+from bvae_jax.config import Config
 from bvae_jax.errors import UserError
 from bvae_jax.figures import draw_figures
 from bvae_jax.interrupt import Interrupt
@@ -81,13 +80,13 @@ def run(
     if resume and overwrite:
         raise UserError("Got both --resume and --overwrite: give one of them.")
     if resume:
-        _check_same(rundir.read_config(directory), config, directory)
+        check_same(rundir.read_config(directory), config, directory)
     check_installed(tensorboard=tensorboard, wandb=wandb)
     if jax.default_backend() == "cpu":
         keep_freed_memory()
     with Interrupt() as interrupt:
         program = build(config, progress=progress)
-        _check_memory(program)
+        check_memory(program)
         # From here on a signal waits: a process that ends while JAX compiles may crash.
         with interrupt.deferred():
             state = None if resume else program.init()  # before anything is replaced
@@ -157,7 +156,7 @@ def load(run_dir: str | Path, *, step: int | None = None, progress: bool = True)
     if (directory / "checkpoints").is_dir():
         with Checkpoints(directory / "checkpoints", read_only=True) as checkpoints:
             restored = checkpoints.restore(
-                jax.eval_shape(program.init), step=step, check=_config_check(directory, config)
+                jax.eval_shape(program.init), step=step, check=make_config_check(directory, config)
             )
     if restored is None:
         raise UserError(f"{directory} has no checkpoint yet: train it further with --resume.")
@@ -188,7 +187,7 @@ def _train(
         state, metrics = program.train(state, program.train_data, step - start)
         means = averaged(metrics)
         shown.end_chunk(step - start, means)
-        _check_finite(means, start, step, config, checkpoints)
+        check_finite(means, start, step, config, checkpoints)
         _log(loggers, step, "train", means)
         last = step == config.steps
         if last or step % config.eval_every == 0:
@@ -205,7 +204,7 @@ def _restore(
 
     Where there is none yet, the state before the first step.
     """
-    check = _config_check(directory, program.config)
+    check = make_config_check(directory, program.config)
     restored = checkpoints.restore(jax.eval_shape(program.init), check=check)
     if restored is None:
         print(f"bvae: no checkpoint in {directory} yet: from step 0 again.", file=sys.stderr)
@@ -220,20 +219,6 @@ def _restore(
     return restored
 
 
-def _config_check(directory: Path, config: Config) -> Callable[[dict[str, Any]], None]:
-    """Refuses a checkpoint of another config than config.json: somebody has edited that file."""
-
-    def check(meta: dict[str, Any]) -> None:
-        differing = differing_fields(Config.from_dict(meta["config"]), config)
-        if differing:
-            raise UserError(
-                f"{directory / rundir.CONFIG} was edited: the checkpoint was made with other "
-                f"values ({'; '.join(differing)}). Put the old values back."
-            )
-
-    return check
-
-
 def _finished_summary(directory: Path, step: int, config: Config) -> dict[str, Any] | None:
     """The summary on disk, if the run ended at this step."""
     path = directory / rundir.SUMMARY
@@ -241,48 +226,6 @@ def _finished_summary(directory: Path, step: int, config: Config) -> dict[str, A
         return None
     summary = rundir.read_json(path)
     return summary if isinstance(summary, dict) and summary.get("step") == step else None
-
-
-def _check_same(stored: Config, wanted: Config, directory: Path) -> None:
-    differing = differing_fields(stored, wanted)
-    if differing:
-        raise UserError(
-            f"{directory} was begun with another config ({'; '.join(differing)}). Resume with the "
-            "old values, or start another --run-dir."
-        )
-
-
-def _check_memory(program: Program) -> None:
-    """Refuse what cannot fit, by a lower bound: parameters, gradient, Adam's moments, one batch."""
-    config, device = program.config, jax.devices()[0]
-    if device.platform == "cpu":
-        have = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    else:
-        have = (device.memory_stats() or {}).get("bytes_limit", math.inf)
-    parameters = sum(x.size for x in jax.tree.leaves(jax.eval_shape(program.init).params))
-    need = 4 * (4 * parameters + config.batch_size * math.prod(program.dataset.image_shape))
-    if need > have:
-        raise UserError(
-            f"Not enough memory: {parameters:,} parameters and batches of {config.batch_size:,} "
-            f"need more than {need / 1e9:,.0f} GB, {device.device_kind} has {have / 1e9:,.0f} GB. "
-            "Lower --latents or --batch-size."
-        )
-
-
-def _check_finite(
-    means: dict[str, Any], start: int, stop: int, config: Config, checkpoints: Checkpoints
-) -> None:
-    """Stop before anything that is not finite is saved."""
-    values = {k: v if isinstance(v, list) else [v] for k, v in means.items()}
-    bad = [name for name, numbers in values.items() if not all(map(math.isfinite, numbers))]
-    if bad:
-        checkpoints.wait()
-        steps = checkpoints.steps()
-        kept = f"the checkpoint of step {steps[-1]} is kept" if steps else "none was saved yet"
-        raise UserError(
-            f"Not finite between steps {start} and {stop}: {', '.join(bad)} (learning rate "
-            f"{config.learning_rate}, beta {config.beta}); {kept}. Try a lower --learning-rate."
-        )
 
 
 def _summarise(program: Program, state: TrainState, shown: TrainingProgress) -> dict[str, Any]:

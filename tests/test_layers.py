@@ -18,7 +18,7 @@ ORDER = (
     {"objectives.__init__", "traversal", "checkpoint", "rundir"},
     {"train", "plots"},
     {"program"},
-    {"figures"},
+    {"figures", "checks"},
     {"runner"},
     {"cli", "__init__"},
 )

@@ -1,0 +1,72 @@
+"""What stops a run: each of these raises a UserError, or does nothing."""
+
+import math
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from bvae_jax import rundir
+from bvae_jax.checkpoint import Checkpoints
+from bvae_jax.config import Config, differing_fields
+from bvae_jax.errors import UserError
+from bvae_jax.program import Program
+
+
+def check_same(stored: Config, wanted: Config, directory: Path) -> None:
+    """Refuse to resume with another config than the run's own."""
+    differing = differing_fields(stored, wanted)
+    if differing:
+        raise UserError(
+            f"{directory} was begun with another config ({'; '.join(differing)}). Resume with the "
+            "old values, or start another --run-dir."
+        )
+
+
+def make_config_check(directory: Path, config: Config) -> Callable[[dict[str, Any]], None]:
+    """Refuses a checkpoint of another config than config.json: somebody has edited that file."""
+
+    def check(meta: dict[str, Any]) -> None:
+        differing = differing_fields(Config.from_dict(meta["config"]), config)
+        if differing:
+            raise UserError(
+                f"{directory / rundir.CONFIG} was edited: the checkpoint was made with other "
+                f"values ({'; '.join(differing)}). Put the old values back."
+            )
+
+    return check
+
+
+def check_memory(program: Program) -> None:
+    """Refuse what cannot fit, by a lower bound: parameters, gradient, Adam's moments, one batch."""
+    config, device = program.config, jax.devices()[0]
+    if device.platform == "cpu":
+        have = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    else:
+        have = (device.memory_stats() or {}).get("bytes_limit", math.inf)
+    parameters = sum(x.size for x in jax.tree.leaves(jax.eval_shape(program.init).params))
+    need = 4 * (4 * parameters + config.batch_size * math.prod(program.dataset.image_shape))
+    if need > have:
+        raise UserError(
+            f"Not enough memory: {parameters:,} parameters and batches of {config.batch_size:,} "
+            f"need more than {need / 1e9:,.0f} GB, {device.device_kind} has {have / 1e9:,.0f} GB. "
+            "Lower --latents or --batch-size."
+        )
+
+
+def check_finite(
+    means: dict[str, Any], start: int, stop: int, config: Config, checkpoints: Checkpoints
+) -> None:
+    """Stop before anything that is not finite is saved."""
+    values = {k: v if isinstance(v, list) else [v] for k, v in means.items()}
+    bad = [name for name, numbers in values.items() if not all(map(math.isfinite, numbers))]
+    if bad:
+        checkpoints.wait()
+        steps = checkpoints.steps()
+        kept = f"the checkpoint of step {steps[-1]} is kept" if steps else "none was saved yet"
+        raise UserError(
+            f"Not finite between steps {start} and {stop}: {', '.join(bad)} (learning rate "
+            f"{config.learning_rate}, beta {config.beta}); {kept}. Try a lower --learning-rate."
+        )

@@ -17,6 +17,7 @@ import tyro
 
 from bvae_jax.config import Config
 from bvae_jax.errors import UserError, unknown
+from bvae_jax.interrupt import fatal
 
 T = TypeVar("T")
 
@@ -62,7 +63,8 @@ class TraverseArgs:
 
 def train(argv: Sequence[str]) -> int:
     """`bvae train`."""
-    from bvae_jax import rundir, runner
+    with fatal():
+        from bvae_jax import rundir, runner
 
     args = _parse(TrainArgs, argv, "bvae train")
     run_dir = args.run_dir.expanduser()
@@ -103,7 +105,8 @@ def traverse(argv: Sequence[str]) -> int:
         raise UserError(f"--range: got {args.range}, wanted a number above 0 and up to 1000.")
     if not 2 <= args.columns <= 101:
         raise UserError(f"--columns: got {args.columns}, wanted a whole number from 2 to 101.")
-    from bvae_jax import figures, runner
+    with fatal():
+        from bvae_jax import figures, runner
 
     result = runner.load(args.run_dir, step=args.step)
     settings = figures.TraversalSettings(args.range, args.columns, args.images or None)

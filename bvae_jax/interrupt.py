@@ -7,6 +7,20 @@ import threading
 from collections.abc import Iterator
 
 
+@contextlib.contextmanager
+def fatal() -> Iterator[None]:
+    """Ctrl-C ends the process at once: for imports, some of which swallow KeyboardInterrupt."""
+    ours = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if not (ours and threading.current_thread() is threading.main_thread()):
+        yield
+        return
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 class Interrupt(contextlib.AbstractContextManager):
     """Turns SIGINT and SIGTERM into a wish inside `deferred()`, and an exception elsewhere.
 

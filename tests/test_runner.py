@@ -19,7 +19,7 @@ from bvae_jax import rundir, runner
 from bvae_jax.checkpoint import Checkpoints, fingerprint
 from bvae_jax.config import Config
 from bvae_jax.errors import UserError
-from bvae_jax.interrupt import Interrupt
+from bvae_jax.interrupt import Interrupt, fatal
 from bvae_jax.loggers import read_records
 from bvae_jax.vae import decode, encode
 
@@ -302,6 +302,12 @@ def test_signals_are_wishes_only_while_deferred(capsys):
             os.kill(os.getpid(), signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     assert "finishing these steps and saving" in capsys.readouterr().err
+
+
+def test_ctrl_c_is_fatal_inside_fatal_and_as_before_outside():
+    with fatal():
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_DFL
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_interrupt_is_harmless_in_other_threads():

@@ -2,8 +2,7 @@
 
 Every weight starts from the uniform distribution on +-1/sqrt(fan_in) (PyTorch's default, so that
 of most published beta-VAEs) and every bias from zero. The fan-in of a transposed convolution is
-its kernel's side squared times its output channels. On dSprites, at beta 8 and 2,500 steps, one
-latent then follows x and one y; from Glorot's, twice as wide, each is spread over several.
+its kernel's side squared times its output channels.
 """
 
 from collections.abc import Callable

@@ -8,6 +8,7 @@ ratios of things timed together mean something.
 
 import argparse
 import time
+from dataclasses import replace
 from unittest import mock
 
 import jax
@@ -68,8 +69,8 @@ def main():
     tasks = {
         "training step": training(config),
         "  the same with XLA's own convolution gradients": plain,
-        "making the batch, gathered": drawing(Config(image_source="resident", **vars_of(config))),
-        "making the batch, rendered": drawing(Config(image_source="rendered", **vars_of(config))),
+        "making the batch, gathered": drawing(replace(config, image_source="resident")),
+        "making the batch, rendered": drawing(replace(config, image_source="rendered")),
     }
     seconds = {name: [] for name in tasks}
     for round_ in range(args.rounds + 2):
@@ -85,10 +86,6 @@ def main():
         median = np.median(values)
         print(f"{name:50s} {1e3 * median:8.2f} ms  {median / whole:7.1%} of a step")
     print(f"{args.batch_size / whole:.0f} images/s")
-
-
-def vars_of(config):
-    return {"network": config.network, "batch_size": config.batch_size}
 
 
 if __name__ == "__main__":

@@ -248,6 +248,25 @@ def fingerprints(directory):
     }
 
 
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("RESOURCE_EXHAUSTED: 9 GB")])
+def test_running_out_of_memory_is_one_line(monkeypatch, capsys, error):
+    def fail(argv):
+        raise error
+
+    monkeypatch.setitem(cli.COMMANDS, "train", fail)
+    assert cli.main(["train"]) == 2
+    assert capsys.readouterr().err.startswith("bvae: Out of memory. Lower --batch-size")
+
+
+def test_other_errors_are_not_hidden(monkeypatch):
+    def fail(argv):
+        raise RuntimeError("a bug")
+
+    monkeypatch.setitem(cli.COMMANDS, "train", fail)
+    with pytest.raises(RuntimeError, match="a bug"):
+        cli.main(["train"])
+
+
 def test_there_are_forty_mistakes():
     assert len(MISTAKES) >= 40
 

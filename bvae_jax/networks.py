@@ -1,7 +1,7 @@
 """Encoders and decoders, and the table that names them.
 
-Every weight starts from the uniform distribution on +-1/sqrt(fan_in) (PyTorch's default, so that
-of most published beta-VAEs) and every bias from zero. The fan-in of a transposed convolution is
+Every weight starts from the uniform distribution on +-1/sqrt(fan_in) (PyTorch's
+default) and every bias from zero. The fan-in of a transposed convolution is
 its kernel's side squared times its output channels.
 """
 

@@ -51,6 +51,8 @@ class Config:
     """Steps between evaluations on held-out images. The last step is always evaluated."""
     eval_images: int = 8192
     """Held-out images to evaluate on (as many as there are, if fewer; whole batches of 256)."""
+    eval_metrics: str = ""
+    """Disentanglement metrics to log at each evaluation: fast, or names with commas, as mig,irs."""
     checkpoint_every: int = 500
     """Steps between checkpoints. The last step is always saved."""
     keep_checkpoints: int = 3

@@ -9,10 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bvae_jax import plots
+from bvae_jax import plots, score_plots
 from bvae_jax.elbo import gaussian_kl
 from bvae_jax.errors import UserError
-from bvae_jax.loggers import Record
+from bvae_jax.loggers import SCORES, Record
 from bvae_jax.program import ACTIVE_NATS, Program
 from bvae_jax.traversal import Decode, by_kl, interpolate, traverse
 from bvae_jax.types import Images, Params, Posterior
@@ -46,6 +46,9 @@ def draw_figures(
     """Loss curves, KL per latent, reconstructions, samples, interpolations and traversals."""
     plots.save_loss_curves(directory / "loss_curves.png", records)
     plots.save_kl_per_latent(directory / "kl_per_latent.png", records, ACTIVE_NATS)
+    scores = [record for record in records if record["split"] == SCORES]
+    if scores:
+        score_plots.save_score_curves(directory / "score_curves.png", scores)
 
     encoder, decoder = _functions(program, params)
     indices = np.resize(program.eval_indices.ravel(), 2 * COLUMNS)

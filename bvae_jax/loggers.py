@@ -18,6 +18,8 @@ from bvae_jax.errors import UserError
 
 Record = dict[str, Any]
 METRICS = "metrics.jsonl"
+SCORES = "scores"
+"""The split of records that hold disentanglement scores."""
 
 
 @runtime_checkable

@@ -22,8 +22,8 @@ from bvae_jax.train import (
     make_train_body,
     make_train_step,
 )
-from bvae_jax.types import TrainState
-from bvae_jax.vae import VAE
+from bvae_jax.types import Params, Posterior, TrainState
+from bvae_jax.vae import VAE, encode
 
 EVAL_BATCH = 256
 ACTIVE_NATS = 0.01
@@ -39,6 +39,7 @@ class Program(NamedTuple):
         train_data: what the training loop reads.
         evaluate: state -> mean metrics over the evaluation images.
         eval_indices: [batches, batch], which images those are.
+        encode: (parameters of the VAE, image indices) -> posteriors.
     """
 
     config: Config
@@ -51,6 +52,7 @@ class Program(NamedTuple):
     train_data: Any
     evaluate: Callable[[TrainState], dict[str, Any]]
     eval_indices: np.ndarray
+    encode: Callable[[Params, jax.Array], Posterior]
 
 
 def build(config: Config, *, progress: bool = True) -> Program:
@@ -97,6 +99,10 @@ def build(config: Config, *, progress: bool = True) -> Program:
         _, metrics = eval_loop(jnp.int32(0), data, len(eval_indices))
         return averaged(metrics)
 
+    @jax.jit
+    def encode_images(params, arrays, indices):
+        return encode(model, params, source.take(arrays, indices))
+
     return Program(
         config=config,
         dataset=dataset,
@@ -108,6 +114,7 @@ def build(config: Config, *, progress: bool = True) -> Program:
         train_data=(jnp.asarray(parts.train), source.arrays),
         evaluate=evaluate,
         eval_indices=eval_indices,
+        encode=lambda params, indices: encode_images(params, source.arrays, indices),
     )
 
 

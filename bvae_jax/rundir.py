@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -131,7 +131,7 @@ def add_session(run_dir: Path, start_step: int) -> None:
         "command": sys.argv,
         "git_commit": _git_commit(),
         "python": platform.python_version(),
-        "versions": {name: _version(name) for name in PACKAGES},
+        "versions": versions(PACKAGES),
         "device": f"{jax.device_count()} x {device.device_kind} ({device.platform})",
         "machine": platform.platform(),
         "cpu_count": os.cpu_count(),
@@ -159,11 +159,15 @@ def end_session(run_dir: Path, end_step: int, wall_seconds: float) -> None:
     write_json(path, provenance)
 
 
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
+def versions(packages: Sequence[str]) -> dict[str, str | None]:
+    """Of installed packages; None for one that is not installed."""
+    found = {}
+    for name in packages:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = None
+    return found
 
 
 def _git_commit() -> str | None:

@@ -17,7 +17,7 @@ from bvae_jax.config import Config
 from bvae_jax.errors import UserError
 from bvae_jax.figures import draw_figures
 from bvae_jax.interrupt import Interrupt
-from bvae_jax.loggers import METRICS, Logger, check_installed, open_loggers, read_records
+from bvae_jax.loggers import METRICS, SCORES, Logger, check_installed, open_loggers, read_records
 from bvae_jax.program import Program, averaged, build
 from bvae_jax.progress import TrainingProgress
 from bvae_jax.types import Params, TrainState
@@ -82,6 +82,10 @@ def run(
     if resume:
         check_same(rundir.read_config(directory), config, directory)
     check_installed(tensorboard=tensorboard, wandb=wandb)
+    if config.eval_metrics:
+        from bvae_jax.scoring import metric_names
+
+        metric_names(config.eval_metrics, "--eval-metrics")
     if jax.default_backend() == "cpu":
         keep_freed_memory()
     with Interrupt() as interrupt:
@@ -131,9 +135,12 @@ def _run_in(
     rundir.end_session(directory, step, shown.times()["wall_seconds"])
     if step < config.steps:
         return RunResult(directory, config, None, state, program)
+    records = read_records(directory / METRICS)
     summary = _summarise(program, state, shown)
+    if config.eval_metrics:
+        scores = [r for r in records if r["split"] == SCORES and r["step"] == step]
+        summary["scores"] = {k: v for k, v in scores[-1].items() if k not in ("step", "split")}
     if figures:
-        records = read_records(directory / METRICS)
         draw_figures(directory / "figures", program, state.params["vae"], records)
     rundir.write_json(directory / rundir.SUMMARY, summary)
     return RunResult(directory, config, summary, state, program)
@@ -192,6 +199,8 @@ def _train(
         last = step == config.steps
         if last or step % config.eval_every == 0:
             _log(loggers, step, eval_split(config), program.evaluate(state))
+            if config.eval_metrics:
+                _log(loggers, step, SCORES, training_scores(program, state.params["vae"]))
         if last or step % config.checkpoint_every == 0 or interrupt.requested:
             checkpoints.save(state, shown.times() | {"config": config.to_dict()})
     return state
@@ -245,6 +254,19 @@ def _summarise(program: Program, state: TrainState, shown: TrainingProgress) -> 
         **shown.times(),
         "params_sha256": fingerprint(state.params["vae"]),
     }
+
+
+def training_scores(program: Program, params: Params) -> dict[str, float]:
+    """What `Config.eval_metrics` asks for, by name, on as many images as metrics take."""
+    # Here, for scikit-learn takes a second to import, and few runs want it.
+    from bvae_jax.encode import encode_points
+    from bvae_jax.representations import of_encoder
+    from bvae_jax.scoring import Settings, metric_names, numbers, score_all
+
+    settings = Settings(metric_names(program.config.eval_metrics), permutations=0)
+    count = min(program.dataset.size, settings.train_points + settings.test_points)
+    points = of_encoder(program, encode_points(program, params, count))
+    return numbers(dict(score_all(points, settings)))
 
 
 def eval_split(config: Config) -> str:

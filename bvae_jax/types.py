@@ -1,16 +1,21 @@
 """Array aliases and the containers of arrays that the package passes around. No logic."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, Key, PyTree
 
 Images = Float[Array, "batch height width channels"]
 """Pixels in [0, 1]. Logits have the same shape."""
 Latents = Float[Array, "batch latent"]
-Codes = Float[Array, "n latent"]
-Factors = Int[Array, "n factor"]
+Codes = Float[Array | np.ndarray, "n latent"]
+"""A representation: posterior means, or any numbers from any framework."""
+Score = dict[str, Any]
+"""What a metric found: numbers, and arrays by factor, by latent, or [latent, factor]."""
+Factors = Int[Array | np.ndarray, "n factor"]
+"""Class indices of the ground-truth factors."""
 Indices = Int[Array, " batch"]
 """Positions of images in a data set."""
 PerImage = Float[Array, " batch"]

@@ -144,7 +144,7 @@ TRAIN = "train --run-dir {tmp}/new --image-source rendered --quiet "
 RESUME_BAD = "train --run-dir {tmp}/bad --resume --quiet"
 # (arguments, what the line must say, what to prepare)
 MISTAKES = [
-    ("fly", "Unknown command 'fly'. Known: train, traverse.", None),
+    ("fly", "Unknown command 'fly'. Known: evaluate, score, train, traverse.", None),
     ("train", "--run-dir", None),
     ("train --run-dir", "--run-dir", None),
     ("train {tmp}/new", "Unrecognized options", None),

@@ -10,23 +10,36 @@ MODULES = {
     ".".join(path.relative_to(PACKAGE).with_suffix("").parts): path
     for path in PACKAGE.rglob("*.py")
 }
+METRIC_HELPERS = {"metrics.importance", "metrics.matching", "metrics.trees"}
+METRIC_FILES = {m for m in MODULES if m.startswith("metrics.")} - {
+    *METRIC_HELPERS,
+    "metrics.base",
+    "metrics.__init__",
+}
 ORDER = (
     {"errors", "types"},
-    {"config", "elbo", "conv", "allocator", "interrupt", "progress", "data.base"},
-    {"networks", "data.cache", "data.dsprites", "objectives.base"},
-    {"vae", "data.__init__", "objectives.beta_vae", "loggers"},
-    {"objectives.__init__", "traversal", "checkpoint", "rundir"},
-    {"train", "plots"},
-    {"program"},
-    {"figures", "checks"},
+    {"config", "elbo", "conv", "allocator", "interrupt", "progress", "points_file", "data.base"},
+    {"networks", "data.cache", "data.dsprites", "objectives.base", "metrics.base"},
+    {"vae", "data.__init__", "objectives.beta_vae", "loggers", *METRIC_HELPERS},
+    {"objectives.__init__", "traversal", "checkpoint", "rundir", *METRIC_FILES},
+    {"train", "plots", "metrics.__init__"},
+    {"program", "score_plots", "scoring"},
+    {"figures", "checks", "encode"},
+    {"representations"},
     {"runner"},
-    {"cli", "__init__"},
+    {"evaluation"},
+    {"commands.parsing", "commands.scores"},
+    {"commands.train", "commands.traverse", "commands.evaluate", "commands.score"},
+    {"commands.__init__", "__init__"},
+    {"cli"},
 )
 LEVEL = {module: number for number, layer in enumerate(ORDER) for module in layer}
 ONLY_IN = {
     "orbax": {"checkpoint"},
-    "matplotlib": {"plots"},
-    "tyro": {"cli"},
+    "matplotlib": {"plots", "score_plots"},
+    "tyro": {m for m in MODULES if m.startswith("commands.")},
+    "sklearn": {m for m in MODULES if m.startswith("metrics.")} | {"representations"},
+    "lightgbm": {"metrics.trees"},
     "tensorboardX": {"loggers"},
     "wandb": {"loggers"},
     "tqdm": {"progress"},
@@ -72,6 +85,12 @@ def test_heavy_packages_have_one_importer(module):
 def test_config_and_errors_import_no_jax():
     for module in ("config", "errors"):
         assert not [name for name in imports(module) if name.split(".")[0] in ("jax", "jaxtyping")]
+
+
+@pytest.mark.parametrize("module", sorted(METRIC_FILES))
+def test_metrics_know_nothing_of_the_package(module):
+    inside = [name for name in imports(module) if name.startswith("bvae_jax")]
+    assert not [n for n in inside if not n.startswith(("bvae_jax.metrics.", "bvae_jax.types"))]
 
 
 def test_train_sees_no_config_no_data_and_no_path():

@@ -1,0 +1,34 @@
+"""Parsing of a command's flags by tyro, whose framed errors become one line."""
+
+import contextlib
+import io
+import re
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+import tyro
+
+from bvae_jax.errors import UserError
+
+T = TypeVar("T")
+
+
+def parse(kind: type[T], argv: Sequence[str], prog: str, **options: Any) -> T:
+    """The arguments, as a dataclass.
+
+    Raises:
+        UserError: the arguments do not fit.
+    """
+    stderr = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(stderr):
+            return tyro.cli(
+                kind, prog=prog, args=argv, config=(tyro.conf.FlagCreatePairsOff,), **options
+            )
+    except SystemExit as exit_:
+        if not exit_.code:
+            raise
+    lines = [re.sub(r"^[│|]?\s*|\s*[│|]?$", "", line) for line in stderr.getvalue().splitlines()]
+    message = " ".join(line for line in lines if line and not re.match(r"[─╭╰]", line))
+    message = re.split(r"Argument helptext:|For full helptext|Perhaps you meant", message)[0]
+    raise UserError(f"{message.strip().rstrip('.')}. See {prog} --help.")

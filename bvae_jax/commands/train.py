@@ -1,0 +1,70 @@
+"""`bvae train`."""
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from bvae_jax.commands.parsing import parse
+from bvae_jax.config import Config
+from bvae_jax.interrupt import fatal
+
+
+@dataclass(frozen=True)
+class TrainArgs:
+    """Train a beta-VAE; leaves checkpoints, metrics, a summary and figures in --run-dir."""
+
+    run_dir: Path
+    """Directory of the run. It must not exist, unless --resume or --overwrite is given."""
+    config: tyro.conf.OmitArgPrefixes[Config]
+    resume: bool = False
+    """Go on with the run in --run-dir. Flags that are not given keep the run's own values."""
+    overwrite: bool = False
+    """Replace the run in --run-dir."""
+    tensorboard: bool = False
+    """Also write TensorBoard's files to RUN_DIR/tensorboard."""
+    wandb: str | None = None
+    """Also log to this project of Weights & Biases."""
+    figures: bool = True
+    """Draw figures at the end (--no-figures: do not)."""
+    quiet: bool = False
+    """No progress bar."""
+
+
+def train(argv: Sequence[str]) -> int:
+    """`bvae train`."""
+    with fatal():
+        from bvae_jax import rundir, runner
+
+    args = parse(TrainArgs, argv, "bvae train")
+    run_dir = args.run_dir.expanduser()
+    if args.resume:
+        start = TrainArgs(run_dir, rundir.read_config(run_dir))
+        args = parse(TrainArgs, argv, "bvae train", default=start)
+    resume_command = f"bvae train --run-dir {shlex.quote(str(run_dir))} --resume"
+    try:
+        result = runner.run(
+            args.config,
+            run_dir,
+            resume=args.resume,
+            overwrite=args.overwrite,
+            tensorboard=args.tensorboard,
+            wandb=args.wandb,
+            figures=args.figures,
+            progress=not args.quiet,
+        )
+    except KeyboardInterrupt:
+        begun = (run_dir / rundir.CONFIG).exists()
+        print("Interrupted.", f"Go on with: {resume_command}" if begun else "Nothing was begun.")
+        return 0
+    if result.summary is None:
+        print(f"Interrupted at step {result.state.step}; all is kept. Go on with: {resume_command}")
+        return 0
+    print(
+        "step {step}  nll {nll:.2f}  kl {kl:.2f}  elbo {elbo:.2f} ({split}, {eval_images} images)"
+        "  active latents {active_latents}".format(**result.summary)
+    )
+    print(f"{result.run_dir}: {', '.join(sorted(p.name for p in result.run_dir.glob('[a-z]*')))}")
+    return 0

@@ -1,0 +1,163 @@
+"""The encoder's view of a data set: computed once for each set of parameters, read by every metric.
+
+Images are encoded in one fixed random order, so that the first n of a larger encode are the
+encode of n images: a cache can be cut, and gone on with.
+"""
+
+import contextlib
+import os
+import sys
+import zipfile
+import zlib
+from pathlib import Path
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, Int
+
+from bvae_jax.checkpoint import fingerprint
+from bvae_jax.data.base import Dataset
+from bvae_jax.errors import UserError
+from bvae_jax.interrupt import Interrupt
+from bvae_jax.program import Program
+from bvae_jax.progress import bar
+from bvae_jax.types import Params
+
+BATCH = 1024
+CACHE = "codes.npz"
+ORDER_SEED = 0
+
+
+class Encoded(NamedTuple):
+    """Posteriors of the first n images of `encoding_order`.
+
+    Attributes:
+        means: [n, latent].
+        logvars: [n, latent].
+    """
+
+    means: Float[np.ndarray, "n latent"]
+    logvars: Float[np.ndarray, "n latent"]
+
+
+def encoding_order(dataset: Dataset) -> Int[np.ndarray, " image"]:
+    """Indices of all images, in the order in which they are encoded."""
+    # RandomState, because NumPy promises that its stream never changes.
+    return np.random.RandomState(ORDER_SEED).permutation(dataset.size)
+
+
+def point_count(dataset: Dataset, wanted: int | None) -> int:
+    """How many images to encode: all, if `wanted` is None.
+
+    Raises:
+        UserError: there are not so many, or fewer than three are wanted.
+    """
+    if wanted is None:
+        return dataset.size
+    if not 3 <= wanted <= dataset.size:
+        raise UserError(
+            f"--num-points: got {wanted}, wanted a whole number from 3 to {dataset.size}, the "
+            f"images of {dataset.name}."
+        )
+    return wanted
+
+
+def encode_points(
+    program: Program,
+    params: Params,
+    count: int,
+    *,
+    known: Encoded | None = None,
+    interrupt: Interrupt | None = None,
+    progress: bool = False,
+) -> Encoded:
+    """Encode the first `count` images, batch by batch on the device.
+
+    Args:
+        params: the VAE's.
+        known: what is known already, kept.
+        interrupt: stop early, with fewer images, if it is requested.
+        progress: show a bar.
+    """
+    order = encoding_order(program.dataset)[:count]
+    shape = (count, program.config.latents)
+    means, logvars = np.empty(shape, np.float32), np.empty(shape, np.float32)
+    done = 0 if known is None else min(count, len(known.means))
+    if known is not None:
+        means[:done], logvars[:done] = known.means[:done], known.logvars[:done]
+    shown = bar(
+        total=count, initial=done, desc="encode", unit=" images", unit_scale=True,
+        disable=not progress or done == count,
+    )  # fmt: skip
+    with shown:
+        while done < count and not (interrupt and interrupt.requested):
+            # The last batch is filled up with copies of its last image: one shape, one compile.
+            indices = order[np.minimum(np.arange(done, done + BATCH), count - 1)]
+            posterior = program.encode(params, jnp.asarray(indices))
+            rows = slice(done, min(done + BATCH, count))
+            size = rows.stop - rows.start
+            means[rows] = np.asarray(posterior.mean)[:size]
+            logvars[rows] = np.asarray(posterior.logvar)[:size]
+            done = rows.stop
+            shown.update(size)
+    return Encoded(means[:done], logvars[:done])
+
+
+def encode_run(
+    run_dir: Path, program: Program, params: Params, count: int, *, progress: bool = True
+) -> Encoded:
+    """`encode_points`, kept in the run's directory: what is there for these parameters is read.
+
+    Ctrl-C keeps what is encoded so far.
+
+    Raises:
+        KeyboardInterrupt: after Ctrl-C or SIGTERM.
+    """
+    path = run_dir / CACHE
+    identity = _identity(program.dataset, params)
+    known = _read(path, identity, program.config.latents) if path.exists() else None
+    if known is not None and len(known.means) >= count:
+        return Encoded(known.means[:count], known.logvars[:count])
+    with Interrupt() as interrupt:
+        with interrupt.deferred():
+            encoded = encode_points(
+                program, params, count, known=known, interrupt=interrupt, progress=progress
+            )
+            _write(path, identity, encoded)
+        if interrupt.requested:
+            raise KeyboardInterrupt
+    return encoded
+
+
+def _identity(dataset: Dataset, params: Params) -> str:
+    return f"{dataset.name}-v{dataset.version} {fingerprint(params)}"
+
+
+def _read(path: Path, identity: str, latents: int) -> Encoded | None:
+    """The cached encode; None if it is that of other parameters, or damaged."""
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            if str(archive["identity"]) != identity:
+                return None
+            encoded = Encoded(archive["means"], archive["logvars"])
+        shapes = [array.shape for array in encoded]
+        if shapes[0] == shapes[1] and shapes[0][1:] == (latents,):
+            return encoded
+        reason = f"it holds arrays of {shapes}"
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        reason = str(error) or type(error).__name__
+    print(f"bvae: {path} is damaged ({reason}): encoding anew.", file=sys.stderr)
+    return None
+
+
+def _write(path: Path, identity: str, encoded: Encoded) -> None:
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with part.open("wb") as file:
+            np.savez(file, identity=identity, means=encoded.means, logvars=encoded.logvars)
+        part.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            part.unlink()
+        print(f"bvae: cannot write {path} ({error}): going on without.", file=sys.stderr)

@@ -1,0 +1,230 @@
+"""`bvae evaluate` and `bvae score`: scores on disk, with figures."""
+
+import dataclasses
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bvae_jax import rundir, score_plots
+from bvae_jax.checkpoint import fingerprint
+from bvae_jax.encode import encode_run, point_count
+from bvae_jax.errors import UserError
+from bvae_jax.metrics import METRICS
+from bvae_jax.metrics.base import varying
+from bvae_jax.points_file import read_points
+from bvae_jax.program import ACTIVE_NATS
+from bvae_jax.progress import bar
+from bvae_jax.representations import file_baselines, mean_kl, of_encoder, run_baselines
+from bvae_jax.runner import RunResult, load
+from bvae_jax.scoring import PACKAGES, Entry, Representation, Settings, score_all
+
+EVALUATION = "evaluation.json"
+PAIRS = 6
+"""Latents and factors that are drawn against each other, at most."""
+MOST_DRAWN = 100_000
+"""Points in a figure, at most."""
+
+
+def evaluate(
+    run_dir: str | Path,
+    settings: Settings,
+    *,
+    num_points: int | None = None,
+    baselines: bool = False,
+    step: int | None = None,
+    udr_with: Sequence[str | Path] = (),
+    figures: bool = True,
+    progress: bool = True,
+) -> dict[str, Entry]:
+    """Score a run; leave evaluation.json and figures in its directory.
+
+    Each metric's scores are on disk as soon as they are there, and those that are there already,
+    of the same parameters, settings and versions, are not computed again.
+
+    Args:
+        num_points: images to encode; the whole data set if None.
+        baselines: score other representations of the same data alike.
+        step: of the checkpoint to take; the newest if None.
+        udr_with: other runs on the same data, with other seeds, for `udr`.
+
+    Returns:
+        name of the metric -> scores, or {"skipped": why}.
+
+    Raises:
+        UserError: no run, no checkpoint, or settings that do not fit.
+        KeyboardInterrupt: after Ctrl-C; what was computed is kept.
+    """
+    directory = Path(run_dir).expanduser()
+    run = load(directory, step=step, progress=progress)
+    count = point_count(run.program.dataset, num_points)
+    others = [load(other, progress=progress) for other in udr_with]
+    for other, path in zip(others, udr_with, strict=True):
+        if other.config.dataset != run.config.dataset:
+            raise UserError(
+                f"--udr-with {path}: got a run on {other.config.dataset}, wanted one on "
+                f"{run.config.dataset}, as {directory}."
+            )
+    encoded = encode_run(directory, run.program, run.params, count, progress=progress)
+    points = of_encoder(run.program, encoded)
+    if others:
+        runs = dict(zip([directory, *map(Path, udr_with)], [run, *others], strict=True))
+        points = _with_runs(points, runs, min(count, settings.train_points), progress)
+    request = {
+        "step": int(run.state.step),
+        "params_sha256": fingerprint(run.params),
+        "num_points": count,
+        **{name: value for name, value in settings._asdict().items() if name != "metrics"},
+        "baselines": baselines,
+        "udr_with": [fingerprint(other.params) for other in others],
+    }
+    path = directory / EVALUATION
+    entries = _of_these_parameters(path, request)
+    there = [name for name in settings.metrics if _is_there(entries.get(name), request)]
+    missing = tuple(name for name in settings.metrics if name not in there)
+    if missing:
+        most = min(count, settings.train_points + settings.test_points)
+        made = run_baselines(run.program, most, progress=progress) if baselines else {}
+        for name, entry in _scored(points, settings._replace(metrics=missing), made, progress):
+            entries[name] = entry | {"request": request}
+            rundir.write_json(path, {name: entries[name] for name in METRICS if name in entries})
+    asked = {name: entries[name] for name in settings.metrics}
+    if figures:
+        names = run.program.dataset.factor_names
+        draw_score_figures(directory / "figures", asked, points, names)
+    return asked
+
+
+def score_file(
+    path: str | Path,
+    settings: Settings,
+    *,
+    baselines: bool = False,
+    udr_with: Sequence[str | Path] = (),
+    figures: str | Path | None = None,
+    progress: bool = True,
+) -> dict[str, Entry]:
+    """Score anybody's codes: the arrays of an .npz file.
+
+    Args:
+        path: the file; see `points_file.read_points` for its keys.
+        baselines: score random codes and the true factors alike.
+        udr_with: files of other runs, with the same points in the same order, for `udr`.
+        figures: directory to draw them in; none if None.
+
+    Returns:
+        name of the metric -> scores, or {"skipped": why}.
+
+    Raises:
+        UserError: the file is damaged, or its arrays do not fit.
+    """
+    arrays = read_points(Path(path).expanduser())
+    names = [str(name) for name in arrays.pop("factor_names", _numbered(arrays["factors"]))]
+    points = Representation(**arrays)  # pyright: ignore[reportArgumentType]
+    if udr_with:
+        others = [read_points(Path(other).expanduser()) for other in udr_with]
+        runs = [arrays, *others]
+        kls = [run["kl"] for run in runs if "kl" in run]
+        points = dataclasses.replace(
+            points,
+            codes_of_runs=[run["codes"] for run in runs],
+            kl_of_runs=kls if len(kls) == len(runs) else None,
+        )
+    made = file_baselines(points) if baselines else {}
+    entries = dict(_scored(points, settings, made, progress))
+    if figures is not None:
+        draw_score_figures(Path(figures).expanduser(), entries, points, names)
+    return entries
+
+
+def draw_score_figures(
+    directory: Path, entries: dict[str, Entry], points: Representation, names: Sequence[str]
+) -> None:
+    """Pictures of what `mig` and `dci` found, where they are among the entries."""
+    dead = ~varying(points.codes) if points.kl is None else points.kl <= ACTIVE_NATS
+    found = entries.get("mig", {})
+    if "mutual_information" in found:
+        matrix, entropy = np.array(found["mutual_information"]), np.array(found["entropy"])
+        score_plots.save_matrix(
+            directory / "mutual_information.png", matrix, names, dead=dead, label="I(z; v) (nats)"
+        )
+        score_plots.save_best_latents(directory / "best_latents.png", matrix, entropy, names)
+        share = matrix / np.where(entropy > 0, entropy, np.inf)
+        pairs = [(int(share[:, k].argmax()), k) for k in range(len(names))]
+        pairs = sorted(pairs, key=lambda pair: -share[pair])[:PAIRS]
+        rows = slice(0, MOST_DRAWN)
+        score_plots.save_latent_against_factor(
+            directory / "latent_against_factor.png",
+            points.codes[rows],
+            points.factors[rows],
+            pairs,
+            names,
+        )
+    found = entries.get("dci", {})
+    if "importance" in found:
+        matrix = np.array(found["importance"], np.float64)
+        score_plots.save_matrix(
+            directory / "dci_importance.png", matrix, names, dead=dead, label="importance"
+        )
+
+
+def _with_runs(
+    points: Representation, runs: dict[Path, RunResult], count: int, progress: bool
+) -> Representation:
+    """With the codes of several runs for the same `count` images, for `udr`."""
+    encodes = [
+        encode_run(path, run.program, run.params, count, progress=progress)
+        for path, run in runs.items()
+    ]
+    return dataclasses.replace(
+        points,
+        codes_of_runs=[encoded.means for encoded in encodes],
+        kl_of_runs=[mean_kl(encoded) for encoded in encodes],
+    )
+
+
+def _scored(
+    points: Representation,
+    settings: Settings,
+    baselines: dict[str, Representation],
+    progress: bool,
+) -> Iterator[tuple[str, Entry]]:
+    """`score_all` under a progress bar."""
+    total = len(settings.metrics) * (settings.repeats + len(baselines))
+    with bar(total=total, desc="score", unit=" scores", disable=not progress) as shown:
+        shown.set_postfix_str(settings.metrics[0])
+        scores = score_all(points, settings, baselines=baselines, on_done=lambda: shown.update(1))
+        for position, (name, entry) in enumerate(scores, 1):
+            shown.set_postfix_str(" ".join(settings.metrics[position : position + 1]))
+            yield name, entry
+
+
+def _of_these_parameters(path: Path, request: dict[str, Any]) -> dict[str, Entry]:
+    """What evaluation.json holds of the same parameters; a damaged file is as none."""
+    if not path.exists():
+        return {}
+    try:
+        entries = dict(rundir.read_json(path))
+        return {
+            name: entry
+            for name, entry in entries.items()
+            if entry["request"]["params_sha256"] == request["params_sha256"]
+        }
+    except (UserError, TypeError, ValueError, KeyError):
+        print(f"bvae: {path} is damaged: scoring anew.", file=sys.stderr)
+        return {}
+
+
+def _is_there(entry: Entry | None, request: dict[str, Any]) -> bool:
+    return (
+        entry is not None
+        and entry["request"] == request
+        and "skipped" not in entry
+        and entry["versions"] == rundir.versions(PACKAGES)
+    )
+
+
+def _numbered(factors: np.ndarray) -> list[str]:
+    return [f"factor {k}" for k in range(factors.shape[1])]

@@ -1,0 +1,55 @@
+"""Active units: how many latents the encoder uses."""
+
+import numpy as np
+
+from bvae_jax.metrics.base import InvalidArrays, Metric, checked_codes, varying
+from bvae_jax.types import Codes, Score
+
+
+def active_units(
+    codes: Codes, kl: np.ndarray | None = None, *, variance: float = 0.01, nats: float = 0.01
+) -> Score:
+    """Number of latents whose posterior mean varies, and whose KL is above zero.
+
+    Args:
+        codes: [n, latent] posterior means.
+        kl: [latent] mean KL from the prior, in nats.
+        variance: a latent is active if the variance of its mean exceeds this; 0.01 in the paper,
+            for a prior of variance 1.
+        nats: a latent is active by its KL if that exceeds this.
+
+    Returns:
+        `score`, how many by variance; `by_kl`, how many by KL, if that is given; `constant`, how
+        many do not vary at all; `variance_per_latent` [latent]; `active` [latent] bool.
+
+    Raises:
+        ValueError: codes that are not finite, or a KL for another number of latents.
+
+    Burda, Grosse & Salakhutdinov, 2016, "Importance weighted autoencoders", section 5.2.
+    """
+    codes = checked_codes(codes)
+    spread = codes.var(axis=0)
+    active = spread > variance
+    result = {
+        "score": int(active.sum()),
+        "constant": int((~varying(codes)).sum()),
+        "variance_per_latent": spread,
+        "active": active,
+    }
+    if kl is not None:
+        kl = np.asarray(kl, np.float64)
+        if kl.shape != spread.shape:
+            raise InvalidArrays(f"kl: got shape {kl.shape}, wanted [latent], {spread.shape}.")
+        result["by_kl"] = int((kl > nats).sum())
+    return result
+
+
+METRIC = Metric(
+    active_units,
+    "number of latents whose posterior mean varies",
+    "Burda et al. 2016",
+    others=("constant",),
+    best="none",
+    fast=True,
+    invariant=("permute", "sign", "order"),
+)

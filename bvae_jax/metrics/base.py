@@ -1,0 +1,238 @@
+"""What the metrics share: checked arrays, counting, and the record that the registry holds.
+
+Everywhere codes are [n, latent], factors [n, factor], matrices [latent, factor], information in
+nats. A latent or a factor that does not vary never divides by zero: its entry is nan, and means
+leave nan out.
+"""
+
+import inspect
+import os
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple, TypeVar
+
+import jax
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from bvae_jax.types import PRNGKey, Score
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+BINS = 20
+"""Bins of a latent, as in Locatello et al. (2019)."""
+Matrix = Float[np.ndarray, "latent factor"]
+CodeArray = Float[np.ndarray, "n latent"]
+FactorArray = Int[np.ndarray, "n factor"]
+CodesTest = Float[Array | np.ndarray, "m latent"]
+"""Codes of other points."""
+FactorsTest = Int[Array | np.ndarray, "m factor"]
+
+
+class InvalidArrays(ValueError):
+    """Arrays that a metric cannot score: one line says why."""
+
+
+class Metric(NamedTuple):
+    """An entry of the registry.
+
+    Attributes:
+        function: arrays in, `Score` out. Its positional parameters are what it needs (`codes`,
+            `factors`, `codes_test`, `factors_test`, `logvars`, `factor_sizes`, `kl`, `key`,
+            `codes_of_runs`, `kl_of_runs`), its keyword-only ones are settings.
+        definition: in one line.
+        reference: paper.
+        headline: the entry of the score that stands for all.
+        others: further entries that are one number each.
+        best: of the headline, for a representation that is the true factors.
+        fast: takes part in `--metrics fast`.
+        pool: draws its own points, so that it is given all there are.
+        pixels: can be scored on thousands of latents.
+        null: rests on mutual information by counting, so that a permutation null makes sense.
+        invariant: "permute", "sign", "scale" of latents, "order" of points: the headline stays.
+        compat: settings that give the original implementation's score where ours differs.
+    """
+
+    function: Callable[..., Score]
+    definition: str
+    reference: str
+    headline: str = "score"
+    others: tuple[str, ...] = ()
+    best: str = "high"
+    fast: bool = False
+    pool: bool = False
+    pixels: bool = False
+    null: bool = False
+    invariant: tuple[str, ...] = ("permute", "sign", "scale", "order")
+    compat: Mapping[str, Any] = {}
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Names of the arrays that it must be given."""
+        return tuple(p.name for p in self._parameters() if p.default is p.empty)
+
+    @property
+    def takes(self) -> tuple[str, ...]:
+        """Names of all arrays that it reads."""
+        return tuple(p.name for p in self._parameters())
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Its keyword-only parameters with their defaults."""
+        parameters = inspect.signature(self.function).parameters.values()
+        return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+
+    def _parameters(self) -> list[inspect.Parameter]:
+        parameters = inspect.signature(self.function).parameters.values()
+        return [p for p in parameters if p.kind is not p.KEYWORD_ONLY]
+
+
+def checked_codes(codes: Any, name: str = "codes") -> np.ndarray:
+    """[n, latent] in float64.
+
+    Raises:
+        InvalidArrays: another shape, no row, or a number that is not finite.
+    """
+    array = np.asarray(codes, np.float64)
+    if array.ndim != 2 or 0 in array.shape:
+        raise InvalidArrays(f"{name}: got shape {array.shape}, wanted [n, latent], neither 0.")
+    bad = ~np.isfinite(array)
+    if bad.any():
+        row = int(np.flatnonzero(bad.any(axis=1))[0])
+        raise InvalidArrays(
+            f"{name}: {int(bad.sum())} of {array.size} numbers are not finite (nan or inf), the "
+            f"first in row {row}: wanted finite numbers."
+        )
+    return array
+
+
+def checked(codes: Any, factors: Any, suffix: str = "") -> tuple[np.ndarray, np.ndarray]:
+    """Codes in float64 and factors in int64, with the same number of rows.
+
+    Args:
+        suffix: of the names in error messages, "" or "_test".
+
+    Raises:
+        InvalidArrays: wrong shapes, lengths or types; codes that are not finite; factors of which
+            none has two values.
+    """
+    array, name = checked_codes(codes, f"codes{suffix}"), f"factors{suffix}"
+    classes = np.asarray(factors)
+    if classes.ndim != 2 or classes.shape[1] == 0:
+        raise InvalidArrays(f"{name}: got shape {classes.shape}, wanted [n, factor].")
+    if classes.dtype.kind not in "iu":
+        raise InvalidArrays(f"{name}: got {classes.dtype}, wanted whole numbers (class indices).")
+    if len(classes) != len(array):
+        raise InvalidArrays(f"codes{suffix} has {len(array)} rows and {name} {len(classes)}.")
+    if not suffix and (classes == classes[0]).all():
+        raise InvalidArrays(f"{name}: every factor has one value only: there is nothing to score.")
+    return array, classes.astype(np.int64)
+
+
+def checked_split(
+    codes: Any, factors: Any, codes_test: Any, factors_test: Any
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """`checked` for training and test points, which have the same latents and factors.
+
+    Raises:
+        InvalidArrays: as `checked`, or the two do not fit each other.
+    """
+    codes, factors = checked(codes, factors)
+    codes_test, factors_test = checked(codes_test, factors_test, "_test")
+    for name, a, b in (("codes", codes, codes_test), ("factors", factors, factors_test)):
+        if a.shape[1] != b.shape[1]:
+            raise InvalidArrays(f"{name} has {a.shape[1]} columns and {name}_test {b.shape[1]}.")
+    return codes, factors, codes_test, factors_test
+
+
+def varying(codes: CodeArray) -> np.ndarray:
+    """[latent] bool: which latents are not constant."""
+    return np.ptp(codes, axis=0) > 0
+
+
+def standardised(codes: CodeArray, *others: Float[np.ndarray, "_ latent"]) -> list[np.ndarray]:
+    """Codes with mean 0 and standard deviation 1, and others by the same shift and scale.
+
+    Constant latents are left out.
+    """
+    keep = varying(codes)
+    mean, std = codes[:, keep].mean(axis=0), codes[:, keep].std(axis=0)
+    return [(array[:, keep] - mean) / std for array in (codes, *others)]
+
+
+def discretize(codes: CodeArray, bins: int = BINS) -> Int[np.ndarray, "n latent"]:
+    """Index of each code among `bins` intervals of equal width over its latent's range."""
+    low, high = codes.min(axis=0), codes.max(axis=0)
+    edges = np.linspace(low, high, bins + 1)[1:-1]
+    columns = [np.searchsorted(e, c, side="right") for e, c in zip(edges.T, codes.T, strict=True)]
+    return np.stack(columns, axis=1)
+
+
+def relabel(column: Int[np.ndarray, " n"]) -> tuple[np.ndarray, int]:
+    """The same classes as 0, 1, ..., and their number."""
+    values, labels = np.unique(column, return_inverse=True)
+    return labels, len(values)
+
+
+def entropy(column: Int[np.ndarray, " n"]) -> float:
+    """Of the empirical distribution of a column of classes, in nats."""
+    p = np.bincount(relabel(column)[0]) / len(column)
+    return float(-np.sum(p * np.log(p)))
+
+
+def entropies(columns: Int[np.ndarray, "n column"]) -> np.ndarray:
+    """[column], in nats."""
+    return np.array([entropy(column) for column in columns.T])
+
+
+def information(joint: Float[np.ndarray, "a b"]) -> float:
+    """Mutual information of a joint table of counts or masses, in nats."""
+    p = joint / joint.sum()
+    independent = p.sum(axis=1, keepdims=True) * p.sum(axis=0, keepdims=True)
+    some = p > 0
+    return max(0.0, float(np.sum(p[some] * np.log(p[some] / independent[some]))))
+
+
+def mutual_information(
+    a: Int[np.ndarray, "n latent"], b: Int[np.ndarray, "n factor"]
+) -> Float[np.ndarray, "latent factor"]:
+    """MI of every column of `a` with every column of `b` by counting, in nats."""
+    firsts = [relabel(column) for column in a.T]
+    seconds = [relabel(column) for column in b.T]
+    result = np.zeros((len(firsts), len(seconds)))
+    for i, (x, nx) in enumerate(firsts):
+        for j, (y, ny) in enumerate(seconds):
+            counts = np.bincount(x * ny + y, minlength=nx * ny)
+            result[i, j] = information(counts.reshape(nx, ny).astype(np.float64))
+    return result
+
+
+def top_two(matrix: Float[np.ndarray, "row column"]) -> tuple[np.ndarray, np.ndarray]:
+    """The largest and the second largest of each column; a lone row's second is 0."""
+    ordered = np.sort(matrix, axis=0)
+    return ordered[-1], ordered[-2] if len(ordered) > 1 else np.zeros_like(ordered[-1])
+
+
+def ratio(a: Any, b: Any) -> np.ndarray:
+    """a / b, nan where b is 0."""
+    a, b = np.broadcast_arrays(np.asarray(a, np.float64), np.asarray(b, np.float64))
+    return np.divide(a, b, out=np.full(a.shape, np.nan), where=b != 0)
+
+
+def mean(values: Any) -> float:
+    """Mean of those that are not nan; nan if none is."""
+    values = np.asarray(values, np.float64)
+    values = values[~np.isnan(values)]
+    return float(values.mean()) if values.size else float("nan")
+
+
+def generator(key: PRNGKey) -> np.random.Generator:
+    """NumPy's generator from a JAX key: the same numbers on every platform."""
+    return np.random.default_rng(np.asarray(jax.random.key_data(key)))
+
+
+def in_threads(function: Callable[[T], R], items: Iterable[T]) -> list[R]:
+    """`function` of each item, in order; the result does not depend on the number of threads."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return list(pool.map(function, items))

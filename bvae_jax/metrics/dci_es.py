@@ -1,0 +1,114 @@
+"""DCI-ES: explicitness and size, beside disentanglement, completeness, informativeness."""
+
+import numpy as np
+
+from bvae_jax.metrics.base import (
+    CodesTest,
+    FactorsTest,
+    Metric,
+    checked_split,
+    generator,
+    mean,
+    ratio,
+    standardised,
+)
+from bvae_jax.types import Codes, Factors, PRNGKey, Score
+
+FEATURES = (0, 8, 16, 32, 64, 128, 256, 512)
+"""Random features of each probe, beside the codes themselves: the first probe is linear."""
+RIDGE = 1e-4
+UNPREDICTED = 0.99
+"""Where the best loss is above this, no probe has learned anything."""
+
+
+def dci_es(
+    codes: Codes, factors: Factors, codes_test: CodesTest, factors_test: FactorsTest, key: PRNGKey
+) -> Score:
+    """How little capacity a probe needs, and how few latents there are.
+
+    Explicitness E = 1 - A / Z. A is the area between the probes' loss and the best of them, over
+    capacity up to the best; Z = 1/2 (whole range of capacity) (loss without codes - 0). E is 1 if
+    the linear probe is best already, 0 if the loss falls on a straight line. Size S is the number
+    of factors over the number of latents.
+
+    Probes are ridge regressions of the class index, scaled to variance 1, on the codes and on
+    random Fourier features of them; capacity is the logarithm of the number of features; the loss
+    is the mean squared error on the test points over that of the mean, at most 1. A factor that no
+    probe predicts (no loss below 0.99) counts -1, the worst: it would need more capacity than there
+    is. The paper leaves the family of probes open: compare only scores of the same family.
+
+    Args:
+        codes: [n, latent] to fit on.
+        factors: [n, factor] class indices.
+        codes_test: [m, latent] to score on.
+        factors_test: [m, factor].
+        key: of the random features.
+
+    Returns:
+        `explicitness` in [-1, 1], `size`; `explicitness_per_factor` [factor]; `loss`
+        [probe, factor]; `features` [probe], beside the codes.
+
+    Raises:
+        ValueError: arrays that do not fit or are not finite.
+
+    Eastwood, Nicolicioiu, von Kügelgen, Kekić, Träuble, Dittadi & Schölkopf, 2023, "DCI-ES: an
+    extended disentanglement framework with connections to identifiability", section 4.
+    """
+    codes, factors, codes_test, factors_test = checked_split(
+        codes, factors, codes_test, factors_test
+    )
+    varies = np.ptp(factors, axis=0) > 0
+    x, x_test = standardised(codes, codes_test)
+    scale = factors[:, varies].std(axis=0)
+    center = factors[:, varies].mean(axis=0)
+    y, y_test = (f[:, varies] / scale - center / scale for f in (factors, factors_test))
+    rng = generator(key)
+    width = max(x.shape[1], 1)
+    frequencies = rng.standard_normal((x.shape[1], FEATURES[-1])) / np.sqrt(width)
+    phases = rng.uniform(0, 2 * np.pi, FEATURES[-1])
+
+    def features(z: np.ndarray, count: int) -> np.ndarray:
+        waves = np.sqrt(2 / max(count, 1)) * np.cos(z @ frequencies[:, :count] + phases[:count])
+        return np.concatenate([np.ones((len(z), 1)), z, waves], axis=1)
+
+    losses = []
+    for count in FEATURES:
+        a, b = features(x, count), features(x_test, count)
+        weights = np.linalg.solve(a.T @ a + RIDGE * len(a) * np.eye(a.shape[1]), a.T @ y)
+        error = np.mean((b @ weights - y_test) ** 2, axis=0)
+        losses.append(np.minimum(ratio(error, np.mean(y_test**2, axis=0)), 1.0))
+    loss = np.full((len(FEATURES), factors.shape[1]), np.nan)
+    loss[:, varies] = losses
+    capacity = np.log(width + np.array(FEATURES))
+    per_factor = np.array([_explicitness(capacity, column) for column in loss.T])
+    return {
+        "explicitness": mean(per_factor),
+        "size": factors.shape[1] / codes.shape[1],
+        "explicitness_per_factor": per_factor,
+        "loss": loss,
+        "features": np.array(FEATURES),
+    }
+
+
+def _explicitness(capacity: np.ndarray, loss: np.ndarray) -> float:
+    """1 - area above the best loss, up to the best probe, over that of a straight fall."""
+    if np.isnan(loss).any():
+        return float("nan")
+    best = int(loss.argmin())
+    if loss[best] > UNPREDICTED:
+        return -1.0
+    steps = np.diff(capacity[: best + 1])
+    excess = loss[: best + 1] - loss[best]
+    area = float(np.sum(steps * (excess[1:] + excess[:-1]) / 2))
+    return 1 - area / (0.5 * float(capacity[-1] - capacity[0]))
+
+
+METRIC = Metric(
+    dci_es,
+    "how little capacity a probe of the factors needs; factors over latents",
+    "Eastwood et al. 2023",
+    headline="explicitness",
+    others=("size",),
+    # The random features treat latents alike only on average.
+    invariant=("scale", "order"),
+)

@@ -1,0 +1,63 @@
+"""Modularity: does each latent know of one factor only?"""
+
+import numpy as np
+
+from bvae_jax.metrics.base import (
+    BINS,
+    Metric,
+    checked,
+    discretize,
+    mean,
+    mutual_information,
+    ratio,
+)
+from bvae_jax.types import Codes, Factors, Score
+
+
+def modularity(
+    codes: Codes, factors: Factors, *, bins: int = BINS, constant_as_zero: bool = False
+) -> Score:
+    """Mean over latents of 1 - sum of I(z; v)^2 over the other factors / (max I^2 (K - 1)).
+
+    K is the number of factors; one factor gives 1. Latents that vary without knowing anything
+    still have a best factor by chance: pure noise scores about .7. Constant latents are left out.
+
+    Args:
+        codes: [n, latent].
+        factors: [n, factor] class indices.
+        bins: for each latent.
+        constant_as_zero: count constant latents as 0, as disentanglement_lib does.
+
+    Returns:
+        `score` in [0, 1]; `per_latent` [latent], nan for constant ones; `mutual_information`
+        [latent, factor] in nats.
+
+    Raises:
+        ValueError: arrays that do not fit or are not finite.
+
+    Ridgeway & Mozer, 2018, "Learning deep disentangled embeddings with the F-statistic loss",
+    equation 2.
+    """
+    codes, factors = checked(codes, factors)
+    matrix = mutual_information(discretize(codes, bins), factors)
+    squared = matrix**2
+    largest = squared.max(axis=1)
+    others = max(factors.shape[1] - 1, 1)
+    per_latent = 1 - ratio(squared.sum(axis=1) - largest, largest * others)
+    if constant_as_zero:
+        per_latent = np.nan_to_num(per_latent, nan=0.0)
+    return {
+        "score": mean(per_latent),
+        "per_latent": per_latent,
+        "mutual_information": matrix,
+    }
+
+
+METRIC = Metric(
+    modularity,
+    "how little a latent knows of any factor but its best",
+    "Ridgeway & Mozer 2018",
+    fast=True,
+    null=True,
+    compat={"constant_as_zero": True},
+)

@@ -1,0 +1,156 @@
+"""Gradient-boosted trees as scikit-learn defines them, many times faster.
+
+`GradientBoostingClassifier` fits each tree to the residuals by their variance alone, then gives
+every leaf a Newton step. LightGBM grows the same trees when it is handed the residuals as gradient
+and a hessian of one; the leaves' steps are computed here. Latents that order the points alike (or
+reversed) offer the same splits; scikit-learn chooses among them at random, here one is fitted and
+its gains are shared equally. What remains different is how splits of equal gain of different
+latents are chosen otherwise.
+"""
+
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+from scipy.special import softmax
+
+try:
+    import lightgbm
+except OSError as error:  # the package is there, a system library is not
+    raise ImportError(
+        f"LightGBM cannot be loaded ({error}): install the system package libgomp1."
+    ) from error
+
+EXACT = 65_535
+"""More bins than there are points: a threshold between any two values, as in scikit-learn."""
+DEPTH = 3
+LEAVES = 2**DEPTH
+
+
+class Boosted(NamedTuple):
+    """Fitted trees.
+
+    Attributes:
+        predictions: [m] classes of the test points.
+        train_accuracy: on the points that it was fitted to.
+        gains: [tree, feature] decrease of the residuals' sum of squares.
+    """
+
+    predictions: Int[np.ndarray, " m"]
+    train_accuracy: float
+    gains: Float[np.ndarray, "tree feature"]
+
+
+def boosted_trees(
+    x: Float[np.ndarray, "n feature"],
+    y: Int[np.ndarray, " n"],
+    x_test: Float[np.ndarray, "m feature"],
+    *,
+    stages: int = 100,
+    learning_rate: float = 0.1,
+    max_bins: int = EXACT,
+) -> Boosted:
+    """Fit trees of depth 3 to classes and predict those of other points.
+
+    The defaults are those of scikit-learn's `GradientBoostingClassifier`. One thread, and nothing
+    is random: the result depends on the arrays alone.
+
+    Args:
+        max_bins: thresholds that are tried for a feature; fewer are faster.
+
+    Friedman, 2001, "Greedy function approximation", algorithm 6.
+    """
+    values, labels = np.unique(y, return_inverse=True)
+    if len(values) == 1:
+        return Boosted(np.full(len(x_test), values[0]), 1.0, np.zeros((0, x.shape[1])))
+    n, trees = len(x), 1 if len(values) == 2 else len(values)
+    group = _alike(x)
+    chosen_columns = np.unique(group, return_index=True)[1]
+    both = np.concatenate([x, x_test])[:, chosen_columns]
+    booster = _booster(both[:n], trees, max_bins)
+    # Two classes are one column of logits; more are one column each.
+    targets = (labels[:, None] if trees == 1 else np.eye(trees)[labels]).astype(np.float64)
+    share = targets.mean(axis=0)
+    prior = np.log(share / (1 - share)) if trees == 1 else np.log(share)
+    logits = np.tile(prior, (len(both), 1))
+    step = learning_rate * (1.0 if trees == 1 else (trees - 1) / trees)
+    first_leaf = LEAVES * np.arange(trees)
+    for stage in range(stages):
+        p = _probabilities(logits[:n])
+        residual = targets - p
+        gradient = (-residual if trees > 1 else -residual[:, 0]).astype(np.float32)
+        booster.update(fobj=lambda *_, g=gradient: (g, np.ones_like(g)))
+        leaf = booster.predict(
+            both, pred_leaf=True, start_iteration=stage, num_iteration=1, num_threads=1
+        )
+        leaf = np.asarray(leaf, np.int64).reshape(len(both), trees) + first_leaf
+        inside = leaf[:n].ravel()
+        total = np.bincount(inside, residual.ravel(), LEAVES * trees)
+        curvature = np.bincount(inside, (p * (1 - p)).ravel(), LEAVES * trees)
+        newton = np.divide(total, curvature, out=np.zeros_like(total), where=curvature > 1e-150)
+        logits += step * newton[leaf]
+    chosen = (logits[:, 0] > 0).astype(int) if trees == 1 else logits.argmax(axis=1)
+    gains = np.array(list(_gains(booster.model_to_string(), both.shape[1])))
+    gains = (gains / np.bincount(group))[:, group]
+    return Boosted(values[chosen[n:]], float(np.mean(chosen[:n] == labels)), gains)
+
+
+def _alike(x: np.ndarray) -> np.ndarray:
+    """[feature] number of its group: features that order the points alike or reversed."""
+    groups: dict[bytes, int] = {}
+    numbers = []
+    for column in x.T:
+        rank = np.unique(column, return_inverse=True)[1]
+        rank = max(rank.tobytes(), (rank.max() - rank).tobytes())
+        numbers.append(groups.setdefault(rank, len(groups)))
+    return np.array(numbers)
+
+
+def _probabilities(logits: np.ndarray) -> np.ndarray:
+    return 1 / (1 + np.exp(-logits)) if logits.shape[1] == 1 else softmax(logits, axis=1)
+
+
+def _booster(x: np.ndarray, trees: int, max_bins: int) -> lightgbm.Booster:
+    data = lightgbm.Dataset(
+        x,
+        params={
+            "max_bin": int(min(max_bins, max(2, len(x)))),
+            "min_data_in_bin": 1,
+            "bin_construct_sample_cnt": len(x),
+            "feature_pre_filter": False,
+            "num_threads": 1,
+            "verbose": -1,
+        },
+    )
+    return lightgbm.Booster(
+        {
+            "objective": "none",
+            "num_class": trees,
+            "max_depth": DEPTH,
+            "num_leaves": LEAVES,
+            "learning_rate": 1.0,
+            "min_data_in_leaf": 1,
+            "min_sum_hessian_in_leaf": 0.5,
+            "lambda_l2": 0.0,
+            "force_col_wise": True,
+            "deterministic": True,
+            "seed": 0,
+            "num_threads": 1,
+            "verbose": -1,
+        },
+        data,
+    )
+
+
+def _gains(model: str, features: int) -> Iterator[np.ndarray]:
+    """[feature] gain of each tree, from LightGBM's text format."""
+    for tree in model.split("\nTree=")[1:]:
+        gain = np.zeros(features)
+        split = re.search(r"^split_feature=(.*)$", tree, re.MULTILINE)
+        size = re.search(r"^split_gain=(.*)$", tree, re.MULTILINE)
+        if split and size and split[1]:
+            of, by = np.fromstring(split[1], int, sep=" "), np.fromstring(size[1], sep=" ")
+            np.add.at(gain, of, by)
+        yield gain

@@ -1,0 +1,94 @@
+"""Unsupervised scores: how far the codes are from independent latents."""
+
+import numpy as np
+
+from bvae_jax.metrics.base import (
+    BINS,
+    Metric,
+    checked_codes,
+    discretize,
+    mutual_information,
+    varying,
+)
+from bvae_jax.types import Codes, Score
+
+SINGULAR = 1e-12
+"""A correlation matrix with an eigenvalue up to this has lost a dimension to rounding."""
+
+
+def unsupervised(codes: Codes, *, bins: int = BINS, keep_constant: bool = False) -> Score:
+    """Gaussian total correlation, Wasserstein correlation, mutual information between codes.
+
+    - total correlation of a Gaussian of the codes' covariance C: -1/2 log det of its correlation
+      matrix; inf if a latent is a linear function of others.
+    - Wasserstein correlation: squared 2-Wasserstein distance between that Gaussian and the one of
+      independent latents, tr C + tr D - 2 tr (D^1/2 C D^1/2)^1/2 with D = diag C; normalised by
+      tr C.
+    - mutual information of two latents by counting, mean over all pairs of different latents.
+
+    Constant latents are left out of the total correlation (they add nothing to the others). Low is
+    independent, which is not the same as disentangled.
+
+    Args:
+        codes: [n, latent].
+        bins: for each latent.
+        keep_constant: give nan for the total correlation if a latent is constant, as
+            disentanglement_lib does.
+
+    Returns:
+        `gaussian_total_correlation` and `mutual_information` in nats, `wasserstein_correlation` in
+        squared units of the codes, `wasserstein_correlation_norm`; `mutual_information_matrix`
+        [latent, latent] with 0 on its diagonal.
+
+    Raises:
+        ValueError: codes that are not finite.
+
+    Locatello et al., 2019, appendix; the originals of its Figure 2.
+    """
+    codes = checked_codes(codes)
+    keep = varying(codes)
+    count = codes.shape[1]
+    covariance = np.cov(codes.T, ddof=1).reshape(count, count) if len(codes) > 1 else None
+    if covariance is None:
+        covariance = np.zeros((count, count))
+    matrix = mutual_information(*[discretize(codes, bins)] * 2)
+    np.fill_diagonal(matrix, 0)
+    std = np.sqrt(np.diag(covariance))
+    both = std[:, None] * covariance * std
+    distance = 2 * np.trace(covariance) - 2 * np.sqrt(_eigenvalues(both)).sum()
+    total = np.trace(covariance)
+    return {
+        "gaussian_total_correlation": (
+            float("nan")
+            if keep_constant and not keep.all()
+            else _total_correlation(covariance[np.ix_(keep, keep)])
+        ),
+        "wasserstein_correlation": max(0.0, float(distance)),
+        "wasserstein_correlation_norm": max(0.0, float(distance / total)) if total > 0 else 0.0,
+        "mutual_information": float(matrix.sum() / max(1, count * (count - 1))),
+        "mutual_information_matrix": matrix,
+    }
+
+
+def _total_correlation(covariance: np.ndarray) -> float:
+    if len(covariance) < 2:
+        return 0.0
+    std = np.sqrt(np.diag(covariance))
+    values = np.linalg.eigvalsh(covariance / np.outer(std, std))
+    return float("inf") if values[0] <= SINGULAR else float(-0.5 * np.log(values).sum())
+
+
+def _eigenvalues(symmetric: np.ndarray) -> np.ndarray:
+    return np.maximum(np.linalg.eigvalsh(symmetric), 0)
+
+
+METRIC = Metric(
+    unsupervised,
+    "Gaussian total correlation, Wasserstein correlation, mutual information between latents",
+    "Locatello et al. 2019",
+    headline="gaussian_total_correlation",
+    others=("wasserstein_correlation", "wasserstein_correlation_norm", "mutual_information"),
+    best="low",
+    fast=True,
+    compat={"keep_constant": True},
+)

@@ -1,0 +1,326 @@
+"""From a representation to its scores: which metrics, on which points, how often, against what."""
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from scipy.stats import t as student
+from threadpoolctl import threadpool_limits
+
+from bvae_jax.errors import UserError, unknown
+from bvae_jax.metrics import METRICS
+from bvae_jax.metrics.base import InvalidArrays, Metric, checked, checked_codes, checked_split
+from bvae_jax.rundir import versions
+from bvae_jax.types import PRNGKey, Score
+
+PACKAGES = ("bvae_jax", "numpy", "scipy", "scikit-learn", "lightgbm", "jax")
+"""Those that scores depend on."""
+FAST = tuple(name for name, metric in METRICS.items() if metric.fast)
+Entry = dict[str, Any]
+"""A metric's scores as JSON's types, with settings, n, seconds, versions."""
+
+
+@dataclass(frozen=True)
+class Representation:
+    """Points, what a model makes of them, and what is true of them.
+
+    Attributes:
+        codes: [n, latent].
+        factors: [n, factor] class indices; None where nothing is known.
+        logvars: [n, latent] posterior log-variances.
+        codes_test: [m, latent] to test fitted predictors on; a part of the points is, if None.
+        factors_test: [m, factor].
+        factor_sizes: [factor] number of values.
+        kl: [latent] mean KL from the prior, in nats.
+        codes_of_runs: of this and other runs, for the same points in the same order.
+        kl_of_runs: of the same.
+    """
+
+    codes: np.ndarray
+    factors: np.ndarray
+    logvars: np.ndarray | None = None
+    codes_test: np.ndarray | None = None
+    factors_test: np.ndarray | None = None
+    factor_sizes: np.ndarray | None = None
+    kl: np.ndarray | None = None
+    codes_of_runs: Sequence[np.ndarray] | None = None
+    kl_of_runs: Sequence[np.ndarray] | None = None
+
+    def check(self) -> None:
+        """Raise what is wrong with the arrays.
+
+        Raises:
+            InvalidArrays: in words.
+        """
+        if self.codes_test is None:
+            checked(self.codes, self.factors)
+        else:
+            checked_split(self.codes, self.factors, self.codes_test, self.factors_test)
+        if self.logvars is not None:
+            checked_codes(self.logvars, "logvars")
+
+
+class Settings(NamedTuple):
+    """How to score.
+
+    Attributes:
+        metrics: names.
+        seed: of the evaluation: which points are drawn, and what is random in metrics.
+        repeats: score so many times, with seeds that follow.
+        train_points: to compute a score from, or to fit on.
+        test_points: to test fitted predictors on.
+        permutations: of the factors against the codes, for the null of scores that rest on mutual
+            information; 0 for none.
+        compat: settings that give the original implementations' scores where ours differ.
+    """
+
+    metrics: tuple[str, ...]
+    seed: int = 0
+    repeats: int = 1
+    train_points: int = 10_000
+    test_points: int = 5_000
+    permutations: int = 20
+    compat: bool = False
+
+
+def metric_names(wanted: str, flag: str = "--metrics") -> tuple[str, ...]:
+    """Names of `all`, `fast`, or a list with commas, in the registry's order.
+
+    Args:
+        flag: to speak of in the error.
+
+    Raises:
+        UserError: a name is not known, or there is none.
+    """
+    names = [name.strip() for name in wanted.split(",") if name.strip()]
+    if not names:
+        raise UserError(f"{flag}: got {wanted!r}, wanted all, fast, or names with commas.")
+    groups = {"all": tuple(METRICS), "fast": FAST}
+    chosen = set()
+    for name in names:
+        if name not in groups and name not in METRICS:
+            raise unknown("metric", name, [*groups, *METRICS])
+        chosen |= set(groups.get(name, (name,)))
+    return tuple(name for name in METRICS if name in chosen)
+
+
+@dataclass(frozen=True)
+class Draw:
+    """The arrays that one evaluation gives to the metrics, by the names of their parameters."""
+
+    plain: Mapping[str, Any]
+    """Without test points."""
+    fitted: Mapping[str, Any]
+    """With test points, which no plain array shares where there are points enough."""
+    pool: Mapping[str, Any] = field(repr=False)
+    """All points, for metrics that draw their own."""
+
+    def for_metric(self, metric: Metric) -> Mapping[str, Any]:
+        if metric.pool:
+            return self.pool
+        return self.fitted if "codes_test" in metric.takes else self.plain
+
+
+def draw(points: Representation, settings: Settings, key: PRNGKey) -> Draw:
+    """Choose points: `train_points` and as many others as `test_points`, without replacement.
+
+    With fewer points than that, those without test take up to `train_points` of them, and fitted
+    predictors take a third for their test.
+    """
+    n = len(points.codes)
+    order = np.random.default_rng(np.asarray(jax.random.key_data(key))).permutation(n)
+    count = min(settings.train_points, n)
+    common = {
+        "factor_sizes": points.factor_sizes,
+        "kl": points.kl,
+        "codes_of_runs": points.codes_of_runs,
+        "kl_of_runs": points.kl_of_runs,
+    }
+
+    def rows(chosen: np.ndarray) -> dict[str, Any]:
+        chosen = np.sort(chosen)
+        logvars = None if points.logvars is None else points.logvars[chosen]
+        arrays = {"codes": points.codes[chosen], "factors": points.factors[chosen]}
+        return _given(arrays | {"logvars": logvars} | common)
+
+    plain = rows(order[:count])
+    if points.codes_test is not None:
+        test = {"codes_test": points.codes_test, "factors_test": points.factors_test}
+        return Draw(plain, plain | test, rows(order))
+    tested = max(1, min(settings.test_points, n // 3))
+    fit = order[: min(count, n - tested)]
+    held = np.sort(order[len(fit) : len(fit) + tested])
+    test = {"codes_test": points.codes[held], "factors_test": points.factors[held]}
+    return Draw(plain, rows(fit) | test, rows(order))
+
+
+def _given(arrays: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in arrays.items() if value is not None}
+
+
+def score_all(
+    points: Representation,
+    settings: Settings,
+    *,
+    baselines: Mapping[str, Representation] = {},
+    on_done: Callable[[], object] = lambda: None,
+) -> Iterator[tuple[str, Entry]]:
+    """Score metric after metric, and yield (name, entry) as each is done.
+
+    Metrics that lack an array that they need yield {"skipped": why}. Linear algebra runs on one
+    thread inside, so that scores do not depend on the number of cores.
+
+    Args:
+        baselines: other representations of the same points, by name, scored alike.
+        on_done: called after each scoring.
+
+    Raises:
+        UserError: the arrays do not fit each other.
+    """
+    try:
+        points.check()
+    except InvalidArrays as error:
+        raise UserError(str(error)) from error
+    keys = [jax.random.key(settings.seed + r) for r in range(settings.repeats)]
+    draws = [_keyed(draw, points, settings, key) for key in keys]
+    others = {
+        name: _keyed(draw, other, settings, jax.random.key(settings.seed))
+        for name, other in baselines.items()
+    }
+    for name in settings.metrics:
+        metric = METRICS[name]
+        lacking = [need for need in metric.needs if need not in _available(draws[0][0], metric)]
+        if lacking:
+            yield name, {"skipped": f"it needs {' and '.join(lacking)}"}
+            continue
+        try:
+            with threadpool_limits(limits=1):
+                entry = _entry(name, settings, draws, others, on_done)
+        except InvalidArrays as error:  # too few points for this metric: the others go on
+            entry = {"skipped": str(error)}
+        yield name, entry
+
+
+def _keyed(
+    make: Callable[..., Draw], points: Representation, settings: Settings, key: PRNGKey
+) -> tuple[Draw, PRNGKey]:
+    """A draw, and the key that its metrics get."""
+    draw_key, metric_key = jax.random.split(key)
+    return make(points, settings, draw_key), metric_key
+
+
+def _available(drawn: Draw, metric: Metric) -> set[str]:
+    return {*drawn.for_metric(metric), "key"}
+
+
+def _entry(
+    name: str,
+    settings: Settings,
+    draws: Sequence[tuple[Draw, PRNGKey]],
+    others: Mapping[str, tuple[Draw, PRNGKey]],
+    on_done: Callable[[], object],
+) -> Entry:
+    metric = METRICS[name]
+    chosen = metric.settings | (dict(metric.compat) if settings.compat else {})
+    begin = time.perf_counter()
+    scores = []
+    for drawn, key in draws:
+        scores.append(_score(metric, drawn, key, chosen))
+        on_done()
+    arrays = draws[0][0].for_metric(metric)
+    entry = scores[0] | {
+        "settings": chosen,
+        "n": len(arrays["codes"]) if "codes" in arrays else len(arrays["codes_of_runs"][0]),
+        "n_test": len(arrays["codes_test"]) if "codes_test" in metric.takes else 0,
+        "seconds": (time.perf_counter() - begin) / len(draws),
+        "versions": versions(PACKAGES),
+    }
+    if len(draws) > 1:
+        numbers = (metric.headline, *metric.others)
+        entry["repeats"] = {
+            number: summarised([float(score[number]) for score in scores]) for number in numbers
+        }
+    if metric.null and settings.permutations:
+        entry["null"] = _null(metric, draws[0][0], chosen, settings)
+    if others:
+        entry["baselines"] = {}
+    for other, (drawn, key) in others.items():
+        if set(metric.needs) <= _available(drawn, metric) and (metric.pixels or other != PIXELS):
+            score = _score(metric, drawn, key, chosen)
+            kept = {number: score[number] for number in (metric.headline, *metric.others)}
+            entry["baselines"][other] = kept | {"n": len(drawn.for_metric(metric)["codes"])}
+        on_done()
+    return jsonable(entry)
+
+
+PIXELS = "raw_pixels"
+"""The baseline that has thousands of latents: only metrics with `pixels` are scored on it."""
+
+
+def _score(metric: Metric, drawn: Draw, key: PRNGKey, settings: Mapping[str, Any]) -> Score:
+    arrays = dict(drawn.for_metric(metric)) | {"key": key}
+    given = {name: arrays[name] for name in metric.takes if name in arrays}
+    return metric.function(**given, **settings)
+
+
+def _null(metric: Metric, drawn: Draw, chosen: Mapping[str, Any], settings: Settings) -> Entry:
+    """What the headline is when factors are dealt to the points at random: its floor at this n."""
+    rng = np.random.default_rng(settings.seed)
+    arrays = drawn.for_metric(metric)
+    given = {name: arrays[name] for name in metric.takes if name in arrays}
+    found = []
+    for _ in range(settings.permutations):
+        shuffled = given | {"factors": rng.permutation(given["factors"])}
+        found.append(metric.function(**shuffled, **chosen)[metric.headline])
+    actual = metric.function(**given, **chosen)[metric.headline]
+    above = sum(value >= actual for value in found)
+    return {
+        "mean": float(np.mean(found)),
+        "std": float(np.std(found, ddof=1)) if len(found) > 1 else 0.0,
+        "p": (1 + above) / (1 + len(found)),
+        "permutations": len(found),
+    }
+
+
+def numbers(entries: Mapping[str, Entry]) -> dict[str, float]:
+    """The finite numbers of scores by name: `mig`, `dci/disentanglement`, ..."""
+    found = {}
+    for name, entry in entries.items():
+        for number in (METRICS[name].headline, *METRICS[name].others):
+            label = name if number == "score" else f"{name}/{number}"
+            if math.isfinite(value := float(entry.get(number, math.nan))):
+                found[label] = value
+    return found
+
+
+def summarised(values: Sequence[float]) -> Entry:
+    """Mean, standard deviation and 95 % interval of the mean (Student's t)."""
+    array = np.asarray(values, np.float64)
+    mean, std = float(array.mean()), float(array.std(ddof=1))
+    half = float(student.ppf(0.975, len(array) - 1)) * std / math.sqrt(len(array))
+    return {
+        "mean": mean,
+        "std": std,
+        "low": mean - half,
+        "high": mean + half,
+        "values": array.tolist(),
+    }
+
+
+def jsonable(value: Any) -> Any:
+    """Arrays as lists, NumPy's numbers as Python's; nan and infinities as "nan", "inf", "-inf"."""
+    if isinstance(value, Mapping):
+        return {str(name): jsonable(item) for name, item in value.items()}
+    if isinstance(value, np.ndarray):
+        return jsonable(value.tolist())
+    if isinstance(value, list | tuple):
+        return [jsonable(item) for item in value]
+    if isinstance(value, np.generic):
+        return jsonable(value.item())
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value

@@ -14,12 +14,13 @@ from bvae_jax.encode import encode_run, point_count
 from bvae_jax.errors import UserError
 from bvae_jax.metrics import METRICS
 from bvae_jax.metrics.base import varying
+from bvae_jax.points import Representation
 from bvae_jax.points_file import read_points
 from bvae_jax.program import ACTIVE_NATS
 from bvae_jax.progress import bar
 from bvae_jax.representations import file_baselines, mean_kl, of_encoder, run_baselines
 from bvae_jax.runner import RunResult, load
-from bvae_jax.scoring import PACKAGES, Entry, Representation, Settings, score_all
+from bvae_jax.scoring import PACKAGES, Entry, Settings, score_all
 
 EVALUATION = "evaluation.json"
 PAIRS = 6

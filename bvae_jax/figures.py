@@ -48,7 +48,11 @@ def draw_figures(
     plots.save_kl_per_latent(directory / "kl_per_latent.png", records, ACTIVE_NATS)
     scores = [record for record in records if record["split"] == SCORES]
     if scores:
-        score_plots.save_score_curves(directory / "score_curves.png", scores)
+        from bvae_jax.scoring import headlines
+
+        kept = {"step", "split", *headlines(scores[0])}
+        curves = [{k: v for k, v in record.items() if k in kept} for record in scores]
+        score_plots.save_score_curves(directory / "score_curves.png", curves)
 
     encoder, decoder = _functions(program, params)
     indices = np.resize(program.eval_indices.ravel(), 2 * COLUMNS)

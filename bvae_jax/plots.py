@@ -1,4 +1,4 @@
-"""Figures from arrays, at one column's width. The only importer of matplotlib."""
+"""Figures from arrays, at one column's width."""
 
 from collections.abc import Sequence
 from pathlib import Path

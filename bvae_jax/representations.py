@@ -11,9 +11,10 @@ from sklearn.exceptions import ConvergenceWarning
 
 from bvae_jax.elbo import gaussian_kl
 from bvae_jax.encode import Encoded, encode_points, encoding_order
+from bvae_jax.points import Representation
 from bvae_jax.program import Program
-from bvae_jax.scoring import PIXELS, Representation
-from bvae_jax.types import Posterior
+from bvae_jax.scoring import PIXELS, Settings, metric_names, numbers, score_all
+from bvae_jax.types import Params, Posterior
 
 IMAGES_AT_ONCE = 1000
 MOST_NUMBERS = 30_000_000
@@ -35,6 +36,14 @@ def mean_kl(encoded: Encoded) -> np.ndarray:
     """[latent] KL of the posteriors from the prior, averaged over points, in nats."""
     posterior = Posterior(jnp.asarray(encoded.means), jnp.asarray(encoded.logvars))
     return np.asarray(gaussian_kl(posterior), np.float64).mean(axis=0)
+
+
+def training_scores(program: Program, params: Params) -> dict[str, float]:
+    """What `Config.eval_metrics` asks for, by name, on as many images as metrics take."""
+    settings = Settings(metric_names(program.config.eval_metrics), permutations=0)
+    count = min(program.dataset.size, settings.train_points + settings.test_points)
+    points = of_encoder(program, encode_points(program, params, count))
+    return numbers(dict(score_all(points, settings)))
 
 
 def random_codes(points: Representation) -> Representation:

@@ -200,6 +200,8 @@ def _train(
         if last or step % config.eval_every == 0:
             _log(loggers, step, eval_split(config), program.evaluate(state))
             if config.eval_metrics:
+                from bvae_jax.representations import training_scores  # scikit-learn takes a second
+
                 _log(loggers, step, SCORES, training_scores(program, state.params["vae"]))
         if last or step % config.checkpoint_every == 0 or interrupt.requested:
             checkpoints.save(state, shown.times() | {"config": config.to_dict()})
@@ -254,19 +256,6 @@ def _summarise(program: Program, state: TrainState, shown: TrainingProgress) -> 
         **shown.times(),
         "params_sha256": fingerprint(state.params["vae"]),
     }
-
-
-def training_scores(program: Program, params: Params) -> dict[str, float]:
-    """What `Config.eval_metrics` asks for, by name, on as many images as metrics take."""
-    # Here, for scikit-learn takes a second to import, and few runs want it.
-    from bvae_jax.encode import encode_points
-    from bvae_jax.representations import of_encoder
-    from bvae_jax.scoring import Settings, metric_names, numbers, score_all
-
-    settings = Settings(metric_names(program.config.eval_metrics), permutations=0)
-    count = min(program.dataset.size, settings.train_points + settings.test_points)
-    points = of_encoder(program, encode_points(program, params, count))
-    return numbers(dict(score_all(points, settings)))
 
 
 def eval_split(config: Config) -> str:

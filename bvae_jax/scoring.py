@@ -2,8 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -13,7 +12,8 @@ from threadpoolctl import threadpool_limits
 
 from bvae_jax.errors import UserError, unknown
 from bvae_jax.metrics import METRICS
-from bvae_jax.metrics.base import InvalidArrays, Metric, checked, checked_codes, checked_split
+from bvae_jax.metrics.base import InvalidArrays, Metric
+from bvae_jax.points import Draw, Representation, draw
 from bvae_jax.rundir import versions
 from bvae_jax.types import PRNGKey, Score
 
@@ -22,46 +22,6 @@ PACKAGES = ("bvae_jax", "numpy", "scipy", "scikit-learn", "lightgbm", "jax")
 FAST = tuple(name for name, metric in METRICS.items() if metric.fast)
 Entry = dict[str, Any]
 """A metric's scores as JSON's types, with settings, n, seconds, versions."""
-
-
-@dataclass(frozen=True)
-class Representation:
-    """Points, what a model makes of them, and what is true of them.
-
-    Attributes:
-        codes: [n, latent].
-        factors: [n, factor] class indices; None where nothing is known.
-        logvars: [n, latent] posterior log-variances.
-        codes_test: [m, latent] to test fitted predictors on; a part of the points is, if None.
-        factors_test: [m, factor].
-        factor_sizes: [factor] number of values.
-        kl: [latent] mean KL from the prior, in nats.
-        codes_of_runs: of this and other runs, for the same points in the same order.
-        kl_of_runs: of the same.
-    """
-
-    codes: np.ndarray
-    factors: np.ndarray
-    logvars: np.ndarray | None = None
-    codes_test: np.ndarray | None = None
-    factors_test: np.ndarray | None = None
-    factor_sizes: np.ndarray | None = None
-    kl: np.ndarray | None = None
-    codes_of_runs: Sequence[np.ndarray] | None = None
-    kl_of_runs: Sequence[np.ndarray] | None = None
-
-    def check(self) -> None:
-        """Raise what is wrong with the arrays.
-
-        Raises:
-            InvalidArrays: in words.
-        """
-        if self.codes_test is None:
-            checked(self.codes, self.factors)
-        else:
-            checked_split(self.codes, self.factors, self.codes_test, self.factors_test)
-        if self.logvars is not None:
-            checked_codes(self.logvars, "logvars")
 
 
 class Settings(NamedTuple):
@@ -108,60 +68,6 @@ def metric_names(wanted: str, flag: str = "--metrics") -> tuple[str, ...]:
     return tuple(name for name in METRICS if name in chosen)
 
 
-@dataclass(frozen=True)
-class Draw:
-    """The arrays that one evaluation gives to the metrics, by the names of their parameters."""
-
-    plain: Mapping[str, Any]
-    """Without test points."""
-    fitted: Mapping[str, Any]
-    """With test points, which no plain array shares where there are points enough."""
-    pool: Mapping[str, Any] = field(repr=False)
-    """All points, for metrics that draw their own."""
-
-    def for_metric(self, metric: Metric) -> Mapping[str, Any]:
-        if metric.pool:
-            return self.pool
-        return self.fitted if "codes_test" in metric.takes else self.plain
-
-
-def draw(points: Representation, settings: Settings, key: PRNGKey) -> Draw:
-    """Choose points: `train_points` and as many others as `test_points`, without replacement.
-
-    With fewer points than that, those without test take up to `train_points` of them, and fitted
-    predictors take a third for their test.
-    """
-    n = len(points.codes)
-    order = np.random.default_rng(np.asarray(jax.random.key_data(key))).permutation(n)
-    count = min(settings.train_points, n)
-    common = {
-        "factor_sizes": points.factor_sizes,
-        "kl": points.kl,
-        "codes_of_runs": points.codes_of_runs,
-        "kl_of_runs": points.kl_of_runs,
-    }
-
-    def rows(chosen: np.ndarray) -> dict[str, Any]:
-        chosen = np.sort(chosen)
-        logvars = None if points.logvars is None else points.logvars[chosen]
-        arrays = {"codes": points.codes[chosen], "factors": points.factors[chosen]}
-        return _given(arrays | {"logvars": logvars} | common)
-
-    plain = rows(order[:count])
-    if points.codes_test is not None:
-        test = {"codes_test": points.codes_test, "factors_test": points.factors_test}
-        return Draw(plain, plain | test, rows(order))
-    tested = max(1, min(settings.test_points, n // 3))
-    fit = order[: min(count, n - tested)]
-    held = np.sort(order[len(fit) : len(fit) + tested])
-    test = {"codes_test": points.codes[held], "factors_test": points.factors[held]}
-    return Draw(plain, rows(fit) | test, rows(order))
-
-
-def _given(arrays: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in arrays.items() if value is not None}
-
-
 def score_all(
     points: Representation,
     settings: Settings,
@@ -186,9 +92,9 @@ def score_all(
     except InvalidArrays as error:
         raise UserError(str(error)) from error
     keys = [jax.random.key(settings.seed + r) for r in range(settings.repeats)]
-    draws = [_keyed(draw, points, settings, key) for key in keys]
+    draws = [_keyed_draw(points, settings, key) for key in keys]
     others = {
-        name: _keyed(draw, other, settings, jax.random.key(settings.seed))
+        name: _keyed_draw(other, settings, jax.random.key(settings.seed))
         for name, other in baselines.items()
     }
     for name in settings.metrics:
@@ -205,12 +111,10 @@ def score_all(
         yield name, entry
 
 
-def _keyed(
-    make: Callable[..., Draw], points: Representation, settings: Settings, key: PRNGKey
-) -> tuple[Draw, PRNGKey]:
-    """A draw, and the key that its metrics get."""
+def _keyed_draw(points: Representation, settings: Settings, key: PRNGKey) -> tuple[Draw, PRNGKey]:
+    """Points, and the key that metrics get."""
     draw_key, metric_key = jax.random.split(key)
-    return make(points, settings, draw_key), metric_key
+    return draw(points, settings.train_points, settings.test_points, draw_key), metric_key
 
 
 def _available(drawn: Draw, metric: Metric) -> set[str]:
@@ -286,14 +190,23 @@ def _null(metric: Metric, drawn: Draw, chosen: Mapping[str, Any], settings: Sett
     }
 
 
+def headlines(names: Iterable[str]) -> list[str]:
+    """Those names of `numbers` that stand for a whole metric."""
+    labels = {_label(name, metric.headline) for name, metric in METRICS.items()}
+    return [name for name in names if name in labels]
+
+
+def _label(name: str, number: str) -> str:
+    return name if number == "score" else f"{name}/{number}"
+
+
 def numbers(entries: Mapping[str, Entry]) -> dict[str, float]:
     """The finite numbers of scores by name: `mig`, `dci/disentanglement`, ..."""
     found = {}
     for name, entry in entries.items():
         for number in (METRICS[name].headline, *METRICS[name].others):
-            label = name if number == "score" else f"{name}/{number}"
             if math.isfinite(value := float(entry.get(number, math.nan))):
-                found[label] = value
+                found[_label(name, number)] = value
     return found
 
 

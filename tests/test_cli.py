@@ -8,6 +8,7 @@ import subprocess
 import sys
 from importlib.util import find_spec
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -140,6 +141,10 @@ def no_wandb(tmp_path, run_dir):
         pytest.skip("wandb is installed")
 
 
+def mismatched(tmp_path, run_dir):
+    np.savez(tmp_path / "bad.npz", codes=np.zeros((3, 2)), factors=np.zeros((4, 2), int))
+
+
 TRAIN = "train --run-dir {tmp}/new --image-source rendered --quiet "
 RESUME_BAD = "train --run-dir {tmp}/bad --resume --quiet"
 # (arguments, what the line must say, what to prepare)
@@ -218,6 +223,29 @@ MISTAKES = [
     ("traverse {run} --images -1", "--images: got -1, wanted an index from 0", None),
     ("traverse {run} --step 3", "No checkpoint of step 3", None),
     ("traverse {run} --out {tmp}/file/x", "hoose another path", a_file),
+    (TRAIN + "--eval-metrics migs", "Unknown metric 'migs'. Known: active_units, all", None),
+    ("evaluate", "PATH", None),
+    ("evaluate {tmp}/none", "No run in", None),
+    ("evaluate {tmp}/bad", "has no checkpoint yet", no_checkpoints),
+    ("evaluate {run} --metrics migs", "Unknown metric 'migs'. Known: active_units, all", None),
+    ("evaluate {run} --metrics ,", "--metrics: got ',', wanted all, fast, or names", None),
+    ("evaluate {run} --metrics udr", "give the others by --udr-with", None),
+    ("evaluate {run} --udr-with {tmp}/none", "No run in", None),
+    ("evaluate {run} --num-points 2", "--num-points: got 2, wanted a whole number from 3", None),
+    ("evaluate {run} --num-points many", "'many'", None),
+    ("evaluate {run} --repeats 0", "--repeats: got 0, wanted a whole number from 1", None),
+    ("evaluate {run} --train-points 1", "--train-points: got 1, wanted a whole number", None),
+    ("evaluate {run} --test-points 0", "--test-points: got 0", None),
+    ("evaluate {run} --permutations -1", "--permutations: got -1", None),
+    ("evaluate {run} --seed -1", "--seed: got -1", None),
+    ("evaluate {run} --step 3", "No checkpoint of step 3", None),
+    ("evaluate {run} --json {tmp}", "is a directory, wanted the name of a file", None),
+    ("evaluate {run} --json {tmp}/file/x", "hoose another path", a_file),
+    ("score", "PATH", None),
+    ("score {tmp}/none.npz", "none.npz", None),
+    ("score {tmp}/file", "file", a_file),
+    ("score {tmp}/good.npz --metrics migs", "Unknown metric 'migs'", None),
+    ("score {tmp}/bad.npz", "factors [n, factor] has n = 4, but codes has n = 3", mismatched),
 ]
 
 
@@ -299,3 +327,34 @@ def test_numbers_of_the_split_are_stated(run_dir):
     summary = json.loads((run_dir / "summary.json").read_text())
     assert summary["eval_images"] == 8
     assert np.isclose(summary["beta_norm"], config["beta"] * 2 / 4096)
+
+
+def test_evaluate_and_score(run_dir, tmp_path, capsys):
+    """The same numbers from a run and from a file of its codes."""
+    directory = tmp_path / "run"
+    shutil.copytree(run_dir, directory)
+    out = tmp_path / "out" / "run.json"
+    flags = ["--metrics", "mig,irs", "--train-points", "200", "--test-points", "100"]
+    flags += ["--repeats", "2", "--quiet"]
+    arguments = ["evaluate", str(directory), *flags, "--num-points", "300", "--json", str(out)]
+    assert cli.main([*arguments, "--baselines"]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0].split()[:3] == ["mean", "95", "%"]
+    assert [line.split()[0] for line in printed[1:3]] == ["mig", "irs"]
+    assert "true_factors" in printed[0]
+    scores = json.loads(out.read_text())
+    assert scores == json.loads((directory / "evaluation.json").read_text())
+
+    from bvae_jax.encode import encoding_order
+    from bvae_jax.program import build
+
+    dataset = build(Config(image_source="rendered")).dataset
+    codes = np.load(directory / "codes.npz")["means"]
+    factors = np.asarray(dataset.factors(jnp.asarray(encoding_order(dataset)[:300])))
+    np.savez(tmp_path / "codes.npz", codes=codes, factors=factors)
+    assert cli.main(["score", str(tmp_path / "codes.npz"), *flags, "--json", str(out)]) == 0
+    again = json.loads(out.read_text())
+    assert list(again) == ["mig", "irs"]
+    for name in again:
+        assert again[name]["repeats"] == scores[name]["repeats"]
+        assert again[name]["score"] == scores[name]["score"]

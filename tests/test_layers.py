@@ -22,7 +22,7 @@ ORDER = (
     {"networks", "data.cache", "data.dsprites", "objectives.base", "metrics.base"},
     {"vae", "data.__init__", "objectives.beta_vae", "loggers", *METRIC_HELPERS},
     {"objectives.__init__", "traversal", "checkpoint", "rundir", *METRIC_FILES},
-    {"train", "plots", "metrics.__init__"},
+    {"train", "plots", "points", "metrics.__init__"},
     {"program", "score_plots", "scoring"},
     {"figures", "checks", "encode"},
     {"representations"},

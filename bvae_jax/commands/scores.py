@@ -58,8 +58,11 @@ def settings_of(flags: ScoreFlags) -> Any:
         if not low <= value <= high:
             flag = "--" + name.replace("_", "-")
             raise UserError(f"{flag}: got {value}, wanted a whole number from {low} to {high}.")
-    if flags.json is not None and flags.json.expanduser().is_dir():
-        raise UserError(f"--json: {flags.json} is a directory, wanted the name of a file.")
+    if flags.json is not None:  # found now rather than after minutes of scoring
+        path = flags.json.expanduser()
+        if path.is_dir():
+            raise UserError(f"--json: {path} is a directory, wanted the name of a file.")
+        path.parent.mkdir(parents=True, exist_ok=True)
     names = metric_names(flags.metrics)
     if flags.metrics == "udr" and not flags.udr_with:
         raise UserError("--metrics udr: it compares runs, give the others by --udr-with.")
@@ -75,33 +78,53 @@ def settings_of(flags: ScoreFlags) -> Any:
 
 
 def print_scores(entries: dict[str, Any]) -> None:
-    """A line for each number: score, interval, null, baselines."""
+    """A table of all scores that are one number; what was skipped and noted stands below it."""
     from bvae_jax.metrics import METRICS
 
+    rows, below = [], []
     for name, entry in entries.items():
         if "skipped" in entry:
-            print(f"{name:18s} skipped: {entry['skipped']}")
+            below.append(f"{name}: skipped: {entry['skipped']}")
             continue
-        metric = METRICS[name]
-        for number in (metric.headline, *metric.others):
+        below += [f"{name}: {note}" for note in entry.get("notes", ())]
+        for number in (METRICS[name].headline, *METRICS[name].others):
             label = name if number == "score" else f"{name} {number}"
-            print(f"{label:44s} {_shown(entry, number)}")
-        for note in entry.get("notes", ()):
-            print(f"{name:18s} note: {note}")
+            rows.append({"": label} | _columns(entry, number, METRICS[name].headline))
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    columns.sort(key=lambda column: column in _baselines(entries))
+    table = [columns, *([row.get(column, "") for column in columns] for row in rows)]
+    widths = [max(len(line[i]) for line in table) for i in range(len(columns))]
+    for line in table if rows else ():
+        first, *others = zip(line, widths, strict=True)
+        cells = [first[0].ljust(first[1]), *(text.rjust(width) for text, width in others)]
+        print("  ".join(cells).rstrip())
+    for line in below:
+        print(line)
 
 
-def _shown(entry: dict[str, Any], number: str) -> str:
+def _baselines(entries: dict[str, Any]) -> set[str]:
+    return {name for entry in entries.values() for name in entry.get("baselines", {})}
+
+
+def _columns(entry: dict[str, Any], number: str, headline: str) -> dict[str, str]:
+    """What stands in a number's line of the table."""
+    columns = {"score": _short(entry[number])}
     if "repeats" in entry:
         of = entry["repeats"][number]
-        text = f"{of['mean']:8.4f} [{of['low']:.4f}, {of['high']:.4f}]"
-    else:
-        text = f"{float(entry[number]):8.4f}"
-    text += f"  n {entry['n']:,}"
-    if number == "score" and "null" in entry:
-        text += f"  null {entry['null']['mean']:.4f} (p {entry['null']['p']:.3f})"
+        columns = {
+            "mean": _short(of["mean"]),
+            "95 % interval": f"[{_short(of['low'])}, {_short(of['high'])}]",
+        }
+    columns["n"] = f"{entry['n']:,}"
+    if number == headline and "null" in entry:
+        columns["null"] = _short(entry["null"]["mean"])
     for baseline, scores in entry.get("baselines", {}).items():
-        text += f"  {baseline} {float(scores[number]):.4f}"
-    return text
+        columns[baseline] = _short(scores[number])
+    return columns
+
+
+def _short(value: Any) -> str:
+    return f"{float(value):.4f}" if isinstance(value, float | str) else str(value)
 
 
 def write_scores(path: Path | None, entries: dict[str, Any]) -> None:
@@ -109,6 +132,4 @@ def write_scores(path: Path | None, entries: dict[str, Any]) -> None:
     from bvae_jax.rundir import write_json
 
     if path is not None:
-        path = path.expanduser()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(path, entries)
+        write_json(path.expanduser(), entries)

@@ -1,6 +1,7 @@
 """InfoM, InfoC, InfoE: modularity, compactness and explicitness in nats over nats."""
 
 import warnings
+from typing import Literal
 
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
@@ -26,7 +27,7 @@ def infomec(
     key: PRNGKey,
     *,
     neighbours: int = 10,
-    prune_range: float = 1 / 20,
+    pruning: Literal["range", "interquartile"] = "range",
 ) -> Score:
     """InfoM and InfoC from nearest-neighbour information, InfoE from logistic regression.
 
@@ -37,15 +38,17 @@ def infomec(
     - InfoE: mean over factors of (L0 - L) / L0, where L is the loss of a multinomial logistic
       regression without penalty on all latents, with balanced classes, and L0 that without latents.
 
-    Latents whose range is not above `prune_range` of the largest range are left out of InfoM and
-    InfoC. With one factor InfoM is 1, with one active latent InfoC is 1, with none both are 0.
+    Latents that vary much less than the one that varies most are left out of InfoM and InfoC. With
+    one factor InfoM is 1, with one active latent InfoC is 1, with none both are 0.
 
     Args:
         codes: [n, latent].
         factors: [n, factor] class indices.
         key: of the tiny noise that breaks ties among equal codes.
         neighbours: of the information estimate.
-        prune_range: share of the largest range.
+        pruning: "range" leaves out latents whose range is not above 1/20 of the largest range;
+            "interquartile" those whose interquartile range is not above 1/10 of the largest, as in
+            Hsu et al., 2024 (Tripod).
 
     Returns:
         `infom`, `infoc`, `infoe` in [0, 1]; `active` [latent] bool; `normalised_information`
@@ -58,8 +61,13 @@ def infomec(
     section 4.
     """
     codes, factors = checked(codes, factors)
-    reach = np.ptp(codes, axis=0)
-    active = reach > prune_range * reach.max()
+    if pruning == "range":
+        reach, share = np.ptp(codes, axis=0), 1 / 20
+    elif pruning == "interquartile":
+        reach, share = np.subtract(*np.quantile(codes, (0.75, 0.25), axis=0)), 1 / 10
+    else:
+        raise ValueError(f"pruning: got {pruning!r}, wanted range or interquartile.")
+    active = reach > share * reach.max()
     z = codes[:, active]
     z = (z - z.mean(axis=0)) / z.std(axis=0)
     seed = int(generator(key).integers(2**31))

@@ -49,7 +49,12 @@ def rmig(
         binned = discretize(codes, bins)
         masses = (np.eye(bins)[column] for column in binned.T)
     else:
-        stds = np.exp(0.5 * checked_codes(logvars, "logvars"))
+        logvars = checked_codes(logvars, "logvars")
+        if logvars.shape != codes.shape:
+            raise ValueError(
+                f"logvars: got shape {logvars.shape}, wanted that of codes {codes.shape}."
+            )
+        stds = np.exp(0.5 * logvars)
         masses = (_masses(m, s, bins) for m, s in zip(codes.T, stds.T, strict=True))
     classes = [np.eye(size)[labels] for labels, size in map(relabel, factors.T)]
     matrix = np.array([[information(one_hot.T @ mass) for one_hot in classes] for mass in masses])

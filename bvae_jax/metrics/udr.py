@@ -53,6 +53,8 @@ def udr(
             "two runs or more."
         )
     kls = kl_of_runs if kl_of_runs is not None else [None] * len(runs)
+    if len(kls) != len(runs):
+        raise ValueError(f"kl of runs: got {len(kls)}, wanted one for each of {len(runs)} runs.")
     codes = [_active(run, kl, nats) for run, kl in zip(runs, kls, strict=True)]
     pairs = np.full((len(runs), len(runs)), np.nan)
     with warnings.catch_warnings():
@@ -76,6 +78,8 @@ def _active(codes: np.ndarray, kl: np.ndarray | None, nats: float) -> np.ndarray
     """Standardised codes of the latents that count."""
     keep = np.ptp(codes, axis=0) > 0
     if kl is not None:
+        if np.shape(kl) != keep.shape:
+            raise ValueError(f"kl: got shape {np.shape(kl)}, wanted [latent], {keep.shape}.")
         keep &= np.asarray(kl) > nats
     z = codes[:, keep]
     return (z - z.mean(axis=0)) / z.std(axis=0)

@@ -1,0 +1,104 @@
+"""A representation, and the points of it that an evaluation draws."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from bvae_jax.metrics.base import Metric, checked, checked_codes, checked_split, generator
+from bvae_jax.types import PRNGKey
+
+
+@dataclass(frozen=True)
+class Representation:
+    """Points, what a model makes of them, and what is true of them.
+
+    Attributes:
+        codes: [n, latent].
+        factors: [n, factor] class indices; None where nothing is known.
+        logvars: [n, latent] posterior log-variances.
+        codes_test: [m, latent] to test fitted predictors on; a part of the points is, if None.
+        factors_test: [m, factor].
+        factor_sizes: [factor] number of values.
+        kl: [latent] mean KL from the prior, in nats.
+        codes_of_runs: of this and other runs, for the same points in the same order.
+        kl_of_runs: of the same.
+    """
+
+    codes: np.ndarray
+    factors: np.ndarray
+    logvars: np.ndarray | None = None
+    codes_test: np.ndarray | None = None
+    factors_test: np.ndarray | None = None
+    factor_sizes: np.ndarray | None = None
+    kl: np.ndarray | None = None
+    codes_of_runs: Sequence[np.ndarray] | None = None
+    kl_of_runs: Sequence[np.ndarray] | None = None
+
+    def check(self) -> None:
+        """Raise what is wrong with the arrays.
+
+        Raises:
+            InvalidArrays: in words.
+        """
+        if self.codes_test is None:
+            checked(self.codes, self.factors)
+        else:
+            checked_split(self.codes, self.factors, self.codes_test, self.factors_test)
+        if self.logvars is not None:
+            checked_codes(self.logvars, "logvars")
+
+
+@dataclass(frozen=True)
+class Draw:
+    """The arrays that one evaluation gives to the metrics, by the names of their parameters."""
+
+    plain: Mapping[str, Any]
+    """Without test points."""
+    fitted: Mapping[str, Any]
+    """With test points, which no plain array shares where there are points enough."""
+    pool: Mapping[str, Any] = field(repr=False)
+    """All points, for metrics that draw their own."""
+
+    def for_metric(self, metric: Metric) -> Mapping[str, Any]:
+        if metric.pool:
+            return self.pool
+        return self.fitted if "codes_test" in metric.takes else self.plain
+
+
+def draw(points: Representation, train_points: int, test_points: int, key: PRNGKey) -> Draw:
+    """Choose points: `train_points` and as many others as `test_points`, without replacement.
+
+    With fewer points than that, those without test take up to `train_points` of them, and fitted
+    predictors take a third for their test. Test points that are given stay as they are.
+    """
+    n = len(points.codes)
+    order = generator(key).permutation(n)
+    count = min(train_points, n)
+    common = {
+        "factor_sizes": points.factor_sizes,
+        "kl": points.kl,
+        "codes_of_runs": points.codes_of_runs,
+        "kl_of_runs": points.kl_of_runs,
+    }
+
+    def rows(chosen: np.ndarray) -> dict[str, Any]:
+        chosen = np.sort(chosen)
+        logvars = None if points.logvars is None else points.logvars[chosen]
+        arrays = {"codes": points.codes[chosen], "factors": points.factors[chosen]}
+        return _given(arrays | {"logvars": logvars} | common)
+
+    plain = rows(order[:count])
+    if points.codes_test is not None:
+        test = {"codes_test": points.codes_test, "factors_test": points.factors_test}
+        return Draw(plain, plain | test, rows(order))
+    tested = max(1, min(test_points, n // 3))
+    fit = order[: min(count, n - tested)]
+    held = np.sort(order[len(fit) : len(fit) + tested])
+    test = {"codes_test": points.codes[held], "factors_test": points.factors[held]}
+    return Draw(plain, rows(fit) | test, rows(order))
+
+
+def _given(arrays: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in arrays.items() if value is not None}

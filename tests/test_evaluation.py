@@ -1,0 +1,274 @@
+"""A run's encode on disk, its scores on disk, its baselines."""
+
+import json
+import os
+import signal
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from bvae_jax import encode as encoding
+from bvae_jax import evaluation, representations, runner, scoring
+from bvae_jax.checkpoint import fingerprint
+from bvae_jax.config import Config
+from bvae_jax.encode import encode_points, encode_run, encoding_order
+from bvae_jax.errors import UserError
+from bvae_jax.evaluation import evaluate, score_file
+from bvae_jax.figures import take
+from bvae_jax.loggers import read_records
+from bvae_jax.representations import mean_kl, of_encoder, run_baselines
+from bvae_jax.scoring import Settings
+from bvae_jax.vae import encode
+
+SMALL = {"network": "mlp", "image_source": "rendered", "batch_size": 4, "latents": 3}
+SMALL |= {"eval_images": 16, "log_every": 2, "eval_every": 2}
+QUIET: dict[str, Any] = {"progress": False}
+POINTS = 200
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run of two steps; tests work in copies of its directory's name, or only look."""
+    path = tmp_path_factory.mktemp("evaluation") / "run"
+    return runner.run(Config(**SMALL, steps=2), path, figures=False, progress=False)
+
+
+@pytest.fixture(autouse=True)
+def clean(run):
+    for name in (encoding.CACHE, evaluation.EVALUATION):
+        (run.run_dir / name).unlink(missing_ok=True)
+
+
+def count_batches(monkeypatch, run):
+    """How often the device is asked to encode from now on."""
+    calls = []
+    inner = run.program.encode
+    program = run.program._replace(encode=lambda *args: calls.append(1) or inner(*args))
+    return program, calls
+
+
+def test_every_image_is_encoded_once_in_a_fixed_order(run):
+    order = encoding_order(run.program.dataset)
+    assert len(set(order.tolist())) == run.program.dataset.size
+    encoded = encode_points(run.program, run.params, 30)
+    posterior = encode(run.model, run.params, take(run.program, order[:30]))
+    np.testing.assert_allclose(encoded.means, posterior.mean, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(encoded.logvars, posterior.logvar, rtol=1e-5, atol=1e-6)
+    points = of_encoder(run.program, encoded)
+    factors = run.program.dataset.factors(jnp.asarray(order[:30]))
+    np.testing.assert_array_equal(points.factors, factors)
+    kl = 0.5 * (encoded.means**2 + np.exp(encoded.logvars) - 1 - encoded.logvars)
+    np.testing.assert_allclose(mean_kl(encoded), kl.mean(axis=0), rtol=1e-4)
+
+
+def test_the_cache_is_cut_and_gone_on_with(run, monkeypatch):
+    monkeypatch.setattr(encoding, "BATCH", 32)
+    program, calls = count_batches(monkeypatch, run)
+    first = encode_run(run.run_dir, program, run.params, 64, **QUIET)
+    assert len(calls) == 2
+    fewer = encode_run(run.run_dir, program, run.params, 10, **QUIET)
+    assert len(calls) == 2
+    np.testing.assert_array_equal(fewer.means, first.means[:10])
+    more = encode_run(run.run_dir, program, run.params, 100, **QUIET)
+    assert len(calls) == 4, "two batches for 36 more"
+    np.testing.assert_array_equal(more.means[:64], first.means)
+    whole = encode_points(run.program, run.params, 100)
+    np.testing.assert_allclose(more.means, whole.means, rtol=1e-5, atol=1e-6)
+
+
+def test_other_parameters_are_encoded_anew(run, monkeypatch):
+    program, calls = count_batches(monkeypatch, run)
+    encode_run(run.run_dir, program, run.params, 10, **QUIET)
+    other = run.program.init().params["vae"]
+    found = encode_run(run.run_dir, program, other, 10, **QUIET)
+    assert len(calls) == 2
+    np.testing.assert_array_equal(found.means, encode_points(program, other, 10).means)
+
+
+@pytest.mark.parametrize("damage", [b"", b"PK\x03\x04 nonsense", None])
+def test_a_damaged_cache_is_encoded_anew(run, capsys, damage):
+    whole = encode_run(run.run_dir, run.program, run.params, 10, **QUIET)
+    path = run.run_dir / encoding.CACHE
+    path.write_bytes(path.read_bytes()[:-200] if damage is None else damage)
+    again = encode_run(run.run_dir, run.program, run.params, 10, **QUIET)
+    np.testing.assert_array_equal(again.means, whole.means)
+    assert "is damaged" in capsys.readouterr().err
+
+
+def test_ctrl_c_keeps_what_is_encoded(run, monkeypatch):
+    monkeypatch.setattr(encoding, "BATCH", 8)
+
+    def interrupting(*args):
+        if len(calls) == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+        return counted(*args)
+
+    program, calls = count_batches(monkeypatch, run)
+    counted = program.encode
+    with pytest.raises(KeyboardInterrupt):
+        encode_run(run.run_dir, program._replace(encode=interrupting), run.params, 80, **QUIET)
+    assert len(calls) == 3
+    encode_run(run.run_dir, program, run.params, 80, **QUIET)
+    assert len(calls) == 10, "the first 24 images were kept"
+
+
+def test_a_cache_that_cannot_be_written_is_done_without(run, capsys, monkeypatch):
+    monkeypatch.setattr(np, "savez", lambda *a, **k: (_ for _ in ()).throw(OSError(28, "full")))
+    encoded = encode_run(run.run_dir, run.program, run.params, 10, **QUIET)
+    assert len(encoded.means) == 10
+    assert "going on without" in capsys.readouterr().err
+    assert not [p for p in run.run_dir.iterdir() if "codes" in p.name]
+
+
+def test_scores_are_on_disk_with_what_made_them(run):
+    settings = Settings(("mig", "irs", "mig_chen"), train_points=100, test_points=50)
+    entries = evaluate(run.run_dir, settings, num_points=POINTS, **QUIET)
+    stored = json.loads((run.run_dir / evaluation.EVALUATION).read_text())
+    assert stored == json.loads(json.dumps(entries))
+    assert list(stored) == ["mig", "mig_chen", "irs"]
+    assert stored["mig"]["request"]["params_sha256"] == fingerprint(run.params)
+    assert (stored["mig"]["n"], stored["mig"]["request"]["num_points"]) == (100, POINTS)
+    names = {path.name for path in (run.run_dir / "figures").iterdir()}
+    assert names == {"mutual_information.png", "best_latents.png", "latent_against_factor.png"}
+
+
+def test_scores_that_are_there_are_not_computed_again(run, monkeypatch):
+    asked = []
+    real = scoring.score_all
+
+    def spy(points, settings, **options):
+        asked.append(settings.metrics)
+        return real(points, settings, **options)
+
+    monkeypatch.setattr(evaluation, "score_all", spy)
+    options: dict[str, Any] = {"num_points": POINTS, "figures": False, **QUIET}
+    first = evaluate(run.run_dir, Settings(("mig",)), **options)
+    second = evaluate(run.run_dir, Settings(("mig", "irs")), **options)
+    assert asked == [("mig",), ("irs",)]
+    assert second["mig"] == first["mig"]
+    evaluate(run.run_dir, Settings(("mig",), seed=1), **options)
+    assert asked[-1] == ("mig",)
+    stored = json.loads((run.run_dir / evaluation.EVALUATION).read_text())
+    assert set(stored) == {"mig", "irs"}, "others of the same parameters stay"
+
+
+def test_a_damaged_evaluation_is_made_anew(run, capsys):
+    (run.run_dir / evaluation.EVALUATION).write_text('{"mig": 3}')
+    entries = evaluate(run.run_dir, Settings(("mig",)), num_points=POINTS, figures=False, **QUIET)
+    assert "score" in entries["mig"]
+    assert "is damaged: scoring anew" in capsys.readouterr().err
+
+
+def test_udr_compares_runs(run, tmp_path):
+    other = runner.run(
+        Config(**SMALL, steps=2, seed=1), tmp_path / "other", figures=False, progress=False
+    )
+    options: dict[str, Any] = {"num_points": POINTS, "figures": False, **QUIET}
+    alone = evaluate(run.run_dir, Settings(("udr",)), **options)
+    assert "skipped" in alone["udr"]
+    entry = evaluate(run.run_dir, Settings(("udr",)), udr_with=[other.run_dir], **options)["udr"]
+    assert len(entry["per_run"]) == 2
+    assert 0 <= entry["score"] <= 1
+    assert entry["n"] == POINTS
+
+
+def test_baselines_of_a_run(run):
+    made = run_baselines(run.program, 60)
+    assert set(made) == {
+        "random_codes", "untrained", "pca", "ica", scoring.PIXELS, "true_factors"
+    }  # fmt: skip
+    images = np.asarray(take(run.program, encoding_order(run.program.dataset)[:60]))
+    pixels = images.reshape(60, -1)
+    np.testing.assert_array_equal(made[scoring.PIXELS].codes, pixels)
+    # PCA: the same subspace as the singular vectors of the centred pixels.
+    centred = pixels - pixels.mean(axis=0)
+    projected = centred @ np.linalg.svd(centred, full_matrices=False)[2][:3].T
+    np.testing.assert_allclose(np.abs(made["pca"].codes), np.abs(projected), rtol=1e-2, atol=1e-2)
+    ica = made["ica"].codes
+    np.testing.assert_allclose(np.cov(ica.T, ddof=0), np.eye(3), atol=0.05)
+    untrained = encode_points(run.program, run.program.init().params["vae"], 60)
+    np.testing.assert_array_equal(made["untrained"].codes, untrained.means)
+    for representation in made.values():
+        np.testing.assert_array_equal(representation.factors, made["pca"].factors)
+    truth = made["true_factors"]
+    assert np.corrcoef(truth.codes[:, 3], truth.factors[:, 3])[0, 1] == pytest.approx(1)
+
+
+def test_the_scores_of_baselines_are_in_order(run):
+    settings = Settings(("mig",), train_points=300, test_points=1, permutations=0)
+    entry = evaluate(run.run_dir, settings, num_points=301, baselines=True, figures=False, **QUIET)[
+        "mig"
+    ]
+    scores = {name: found["score"] for name, found in entry["baselines"].items()}
+    assert scores["random_codes"] < 0.05 < 0.6 < scores["true_factors"]
+    assert entry["score"] < scores["true_factors"]
+
+
+@pytest.mark.parametrize("count", [0, 2, 737_281])
+def test_a_number_of_points_that_there_is_not(run, count):
+    with pytest.raises(UserError, match=f"--num-points: got {count}, wanted a whole number from 3"):
+        evaluate(run.run_dir, Settings(("mig",)), num_points=count, **QUIET)
+
+
+def test_a_file_from_anywhere(tmp_path):
+    rng = np.random.default_rng(0)
+    factors = rng.integers(4, size=(200, 2))
+    codes = factors + 0.01 * rng.standard_normal((200, 2))
+    np.savez(tmp_path / "a.npz", codes=codes, factors=factors, factor_names=["tilt", "hue"])
+    np.savez(tmp_path / "b.npz", codes=-codes[:, ::-1], factors=factors)
+    names = ("mig", "dci", "udr")
+    entries = score_file(
+        tmp_path / "a.npz", Settings(names), baselines=True, udr_with=[tmp_path / "b.npz"],
+        figures=tmp_path / "figures", progress=False,
+    )  # fmt: skip
+    assert entries["mig"]["score"] > 0.9
+    assert entries["dci"]["disentanglement"] > 0.9
+    assert entries["udr"]["score"] > 0.8
+    assert set(entries["mig"]["baselines"]) == {"random_codes", "true_factors"}
+    assert (entries["dci"]["n"], entries["dci"]["n_test"]) == (134, 66)
+    assert {p.name for p in (tmp_path / "figures").iterdir()} == {
+        "mutual_information.png",
+        "best_latents.png",
+        "latent_against_factor.png",
+        "dci_importance.png",
+    }
+
+
+def test_scores_while_training(tmp_path, monkeypatch):
+    """They are logged where an evaluation is due, on the parameters of that step."""
+    seen = []
+
+    def instead(program, params):
+        seen.append(fingerprint(params))
+        return {"mig": 0.25, "dci/disentanglement": 0.5}
+
+    monkeypatch.setattr(representations, "training_scores", instead)
+    config = Config(**SMALL, steps=4, eval_metrics="mig,dci")
+    result = runner.run(config, tmp_path / "run", progress=False)
+    records = read_records(tmp_path / "run" / "metrics.jsonl")
+    scores = [record for record in records if record["split"] == "scores"]
+    assert scores == [
+        {"step": step, "split": "scores", "dci/disentanglement": 0.5, "mig": 0.25}
+        for step in (2, 4)
+    ]
+    assert result.summary
+    assert result.summary["scores"] == {"dci/disentanglement": 0.5, "mig": 0.25}
+    assert seen[-1] == result.summary["params_sha256"]
+    assert (tmp_path / "run" / "figures" / "score_curves.png").exists()
+
+
+def test_the_scores_of_training_are_those_of_evaluate(run):
+    config = run.config.__class__(**(run.config.to_dict() | {"eval_metrics": "mig,irs,udr"}))
+    found = representations.training_scores(run.program._replace(config=config), run.params)
+    entries = evaluate(
+        run.run_dir, Settings(("mig", "irs")), num_points=15_000, figures=False, **QUIET
+    )
+    assert found == {"mig": entries["mig"]["score"], "irs": entries["irs"]["score"]}
+
+
+def test_an_unknown_metric_is_found_before_training(tmp_path):
+    with pytest.raises(UserError, match="Unknown metric 'migs'"):
+        runner.run(Config(**SMALL, eval_metrics="migs"), tmp_path / "run", progress=False)
+    assert not (tmp_path / "run").exists()

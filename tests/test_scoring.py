@@ -1,0 +1,186 @@
+"""Which points metrics see, how often, and what becomes of their numbers."""
+
+import json
+import math
+
+import jax
+import numpy as np
+import pytest
+from scipy import stats
+
+from bvae_jax import scoring
+from bvae_jax.errors import UserError
+from bvae_jax.metrics import METRICS
+from bvae_jax.points import Representation, draw
+from bvae_jax.scoring import Settings, metric_names, score_all
+
+FAST_NAMES = "beta_vae_score factor_vae_score mig mig_sup jemmig rmig sap_r2 modularity irs med"
+FAST = {*FAST_NAMES.split(), "unsupervised", "active_units"}
+
+
+def points(n=300, **more):
+    rng = np.random.default_rng(0)
+    factors = np.stack([rng.integers(size, size=n) for size in (3, 4)], axis=1)
+    codes = np.concatenate([factors, rng.standard_normal((n, 1))], axis=1).astype(np.float32)
+    return Representation(codes=codes, factors=factors, **more)
+
+
+def scored(representation, metrics, **options):
+    baselines = options.pop("baselines", {})
+    settings = Settings(metric_names(metrics), **options)
+    return dict(score_all(representation, settings, baselines=baselines))
+
+
+def test_names():
+    assert metric_names("all") == tuple(METRICS)
+    assert set(metric_names("fast")) == FAST
+    assert metric_names("mig, dci") == ("mig", "dci")
+    assert metric_names("dci,mig") == ("mig", "dci"), "the registry's order"
+    assert set(metric_names("fast,dci")) == FAST | {"dci"}
+
+
+@pytest.mark.parametrize("wanted", ["", ",", "migs", "mig,migs", "mig dci"])
+def test_unknown_names(wanted):
+    with pytest.raises(UserError, match=r"nknown metric|wanted all, fast, or names"):
+        metric_names(wanted)
+
+
+def test_the_registry_is_what_was_published():
+    names = (
+        "beta_vae_score factor_vae_score mig mig_chen mig_sup jemmig rmig dcimig sap sap_r2 dci "
+        "dci_es modularity explicitness irs infomec med unsupervised downstream udr active_units"
+    )
+    assert set(METRICS) == set(names.split())
+
+
+def rows_of(arrays, codes, name="codes"):
+    """Which rows of `codes` were drawn; the last column is different in each."""
+    found = {float(row[-1]): i for i, row in enumerate(codes)}
+    return [found[float(row[-1])] for row in arrays[name]]
+
+
+def test_points_are_drawn_without_replacement_and_tests_are_others():
+    representation = points(300, logvars=np.zeros((300, 3), np.float32))
+    drawn = draw(representation, 100, 50, jax.random.key(0))
+    plain = rows_of(drawn.plain, representation.codes)
+    fitted = rows_of(drawn.fitted, representation.codes)
+    test = rows_of(drawn.fitted, representation.codes, "codes_test")
+    assert (len(set(plain)), len(set(test))) == (100, 50)
+    assert plain == fitted == sorted(plain)
+    assert not set(plain) & set(test)
+    assert len(drawn.pool["codes"]) == 300
+    np.testing.assert_array_equal(drawn.plain["factors"], representation.factors[plain])
+    np.testing.assert_array_equal(drawn.fitted["factors_test"], representation.factors[test])
+    assert drawn.plain["logvars"].shape == (100, 3)
+    again = draw(representation, 100, 50, jax.random.key(0))
+    other = draw(representation, 100, 50, jax.random.key(1))
+    assert rows_of(again.plain, representation.codes) == plain
+    assert rows_of(other.plain, representation.codes) != plain
+
+
+def test_few_points_give_a_third_to_the_test():
+    representation = points(30)
+    drawn = draw(representation, 10_000, 5_000, jax.random.key(0))
+    assert len(drawn.plain["codes"]) == 30
+    assert len(drawn.fitted["codes"]) == 20
+    test = rows_of(drawn.fitted, representation.codes, "codes_test")
+    assert len(test) == 10
+    assert not set(test) & set(rows_of(drawn.fitted, representation.codes))
+
+
+def test_given_test_points_stay_and_all_others_are_fitted():
+    whole, test = points(200), points(40)
+    representation = points(200, codes_test=test.codes, factors_test=test.factors)
+    drawn = draw(representation, 10_000, 5_000, jax.random.key(0))
+    np.testing.assert_array_equal(drawn.fitted["codes"], whole.codes)
+    np.testing.assert_array_equal(drawn.fitted["codes_test"], test.codes)
+
+
+def test_an_entry_says_everything():
+    entry = scored(points(), "mig")["mig"]
+    expected = METRICS["mig"].function(points().codes, points().factors)
+    assert entry["score"] == expected["score"]
+    assert entry["mutual_information"] == expected["mutual_information"].tolist()
+    assert entry["settings"] == {"bins": 20}
+    assert (entry["n"], entry["n_test"]) == (300, 0)
+    assert entry["seconds"] > 0
+    assert entry["versions"]["numpy"] == np.__version__
+    assert entry["null"]["mean"] < 0.05 < entry["score"]
+    assert entry["null"]["p"] == pytest.approx(1 / 21)
+    json.dumps(entry, allow_nan=False)
+
+
+def test_the_null_is_what_shuffled_factors_score():
+    noise = points()
+    noise = Representation(np.random.default_rng(1).standard_normal((300, 3)), noise.factors)
+    entry = scored(noise, "mig", permutations=50)["mig"]
+    assert abs(entry["score"] - entry["null"]["mean"]) < 4 * entry["null"]["std"]
+    assert entry["null"]["p"] > 0.02
+    assert "null" not in scored(noise, "mig", permutations=0)["mig"]
+
+
+def test_repeats_have_other_seeds_and_a_t_interval():
+    found = scored(points(), "mig", repeats=4, train_points=100)["mig"]["repeats"]["score"]
+    assert len(set(found["values"])) == 4
+    singles = [
+        scored(points(), "mig", seed=seed, train_points=100)["mig"]["score"] for seed in range(4)
+    ]
+    assert found["values"] == singles
+    low, high = stats.t.interval(0.95, 3, np.mean(singles), stats.sem(singles))
+    assert (found["low"], found["high"]) == pytest.approx((low, high))
+    assert found["std"] == pytest.approx(np.std(singles, ddof=1))
+
+
+def test_baselines_are_scored_alike():
+    other = Representation(np.random.default_rng(1).standard_normal((300, 3)), points().factors)
+    pixels = {scoring.PIXELS: other, "other": other}
+    entries = scored(points(), "mig,mig_sup,rmig", baselines=pixels)
+    direct = METRICS["mig"].function(other.codes, other.factors)["score"]
+    assert entries["mig"]["baselines"]["other"] == {"score": direct, "n": 300}
+    assert set(entries["mig"]["baselines"]) == {scoring.PIXELS, "other"}
+    assert set(entries["mig_sup"]["baselines"]) == {"other"}, "not made for thousands of latents"
+
+
+def test_what_cannot_be_scored_is_skipped_with_a_reason():
+    singles = Representation(np.random.default_rng(0).standard_normal((6, 2)), np.eye(6, dtype=int))
+    assert scored(points(), "mig_chen")["mig_chen"] == {"skipped": "it needs logvars"}
+    assert scored(points(), "udr")["udr"] == {"skipped": "it needs codes_of_runs"}
+    entries = scored(singles, "beta_vae_score,mig")
+    assert "two rows" in entries["beta_vae_score"]["skipped"]
+    assert "score" in entries["mig"]
+
+
+def test_arrays_that_do_not_fit_are_the_users_mistake():
+    whole = points()
+    bad = Representation(np.where(whole.codes > 2, np.nan, whole.codes), whole.factors)
+    with pytest.raises(UserError, match=r"codes: \d+ of 900 numbers are not finite"):
+        scored(bad, "mig")
+
+
+def test_compat_gives_the_originals_settings():
+    constant = points()
+    codes = np.concatenate([constant.codes, np.zeros((300, 1))], axis=1)
+    constant = Representation(codes, constant.factors)
+    right, theirs = (
+        scored(constant, "modularity", compat=compat)["modularity"] for compat in (False, True)
+    )
+    assert theirs["score"] == pytest.approx(right["score"] * 3 / 4)
+    assert theirs["settings"]["constant_as_zero"]
+
+
+def test_numbers_of_all_metrics_by_name():
+    entries = scored(points(), "mig,unsupervised,udr")
+    entries["unsupervised"]["gaussian_total_correlation"] = "inf"
+    found = scoring.numbers(entries)
+    assert found["mig"] == entries["mig"]["score"]
+    assert "unsupervised/gaussian_total_correlation" not in found
+    assert "unsupervised/mutual_information" in found
+    assert scoring.headlines(["mig", "dci/completeness", "dci/disentanglement"]) == [
+        "mig",
+        "dci/disentanglement",
+    ]
+
+
+def test_json_types():
+    value = {"a": np.array([1.0, math.nan]), "b": (np.float32(2), np.int64(3)), "c": math.inf}
+    assert scoring.jsonable(value) == {"a": [1.0, "nan"], "b": [2.0, 3], "c": "inf"}

@@ -64,7 +64,8 @@ def _plain(name, values):
 @pytest.mark.parametrize(("case", "name"), [(i, n) for i in range(len(BROKEN)) for n in NAMES])
 def test_bad_arrays_are_named_in_one_line(case, name):
     key, change, word = BROKEN[case]
-    if key not in METRICS[name].takes:
+    takes = METRICS[name].takes
+    if key not in takes or (word == "rows" and "factors" not in takes):
         return
     values = arrays(MIXED)
     values[key] = change(values[key])
@@ -175,7 +176,7 @@ def test_entries_follow_their_latents_and_factors(name):
         for place, axis in enumerate(axes):
             order = {"l": latents, "f": factors}.get(axis)
             value = value if order is None else np.take(value, order, axis=place)
-        atol = 0.05 * np.abs(value).max() if sampled or name == "dci" else 1e-9
+        atol = 0.1 * np.abs(value).max() if sampled or name == "dci" else 1e-9
         np.testing.assert_allclose(other[key], value, atol=atol, err_msg=key)
 
 
@@ -186,4 +187,4 @@ def test_settings_are_keyword_only_and_arrays_are_known():
         assert set(metric.needs) <= set(metric.takes)
         assert set(metric.compat) <= set(metric.settings)
         assert not set(metric.settings) & known
-    assert TRAIN == len(arrays(MIXED)["codes"])
+    assert len(arrays(MIXED)["codes"]) == TRAIN

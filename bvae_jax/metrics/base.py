@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, TypeVar
 import jax
 import numpy as np
 from jaxtyping import Array, Float, Int
+from threadpoolctl import threadpool_limits
 
 from bvae_jax.types import PRNGKey, Score
 
@@ -147,8 +148,11 @@ def checked_split(
 
 
 def varying(codes: CodeArray) -> np.ndarray:
-    """[latent] bool: which latents are not constant."""
-    return np.ptp(codes, axis=0) > 0
+    """[latent] bool: which latents are not constant.
+
+    Nor so small that their variance underflows.
+    """
+    return (np.ptp(codes, axis=0) > 0) & (codes.std(axis=0) > 0)
 
 
 def standardised(codes: CodeArray, *others: Float[np.ndarray, "_ latent"]) -> list[np.ndarray]:
@@ -233,6 +237,10 @@ def generator(key: PRNGKey) -> np.random.Generator:
 
 
 def in_threads(function: Callable[[T], R], items: Iterable[T]) -> list[R]:
-    """`function` of each item, in order; the result does not depend on the number of threads."""
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    """`function` of each item, in order; the result does not depend on the number of threads.
+
+    Linear algebra stays on one thread inside: more would get into each other's way, and change the
+    last bits.
+    """
+    with threadpool_limits(limits=1), ThreadPoolExecutor(os.cpu_count()) as pool:
         return list(pool.map(function, items))

@@ -8,6 +8,7 @@ from bvae_jax.metrics.base import (
     Metric,
     checked_split,
     generator,
+    in_threads,
     mean,
     ratio,
     standardised,
@@ -71,14 +72,14 @@ def dci_es(
         waves = np.sqrt(2 / max(count, 1)) * np.cos(z @ frequencies[:, :count] + phases[:count])
         return np.concatenate([np.ones((len(z), 1)), z, waves], axis=1)
 
-    losses = []
-    for count in FEATURES:
+    def lost(count: int) -> np.ndarray:
         a, b = features(x, count), features(x_test, count)
         weights = np.linalg.solve(a.T @ a + RIDGE * len(a) * np.eye(a.shape[1]), a.T @ y)
         error = np.mean((b @ weights - y_test) ** 2, axis=0)
-        losses.append(np.minimum(ratio(error, np.mean(y_test**2, axis=0)), 1.0))
+        return np.minimum(ratio(error, np.mean(y_test**2, axis=0)), 1.0)
+
     loss = np.full((len(FEATURES), factors.shape[1]), np.nan)
-    loss[:, varies] = losses
+    loss[:, varies] = in_threads(lost, FEATURES)
     capacity = np.log(width + np.array(FEATURES))
     per_factor = np.array([_explicitness(capacity, column) for column in loss.T])
     return {

@@ -17,6 +17,7 @@ from bvae_jax.metrics.base import (
     in_threads,
     mean,
     ratio,
+    varying,
 )
 from bvae_jax.types import Codes, Factors, PRNGKey, Score
 
@@ -67,7 +68,7 @@ def infomec(
         reach, share = np.subtract(*np.quantile(codes, (0.75, 0.25), axis=0)), 1 / 10
     else:
         raise ValueError(f"pruning: got {pruning!r}, wanted range or interquartile.")
-    active = reach > share * reach.max()
+    active = (reach > share * reach.max()) & varying(codes)
     z = codes[:, active]
     z = (z - z.mean(axis=0)) / z.std(axis=0)
     seed = int(generator(key).integers(2**31))

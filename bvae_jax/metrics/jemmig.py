@@ -20,7 +20,8 @@ def jemmig(codes: Codes, factors: Factors, *, bins: int = BINS) -> Score:
 
     z* is the latent that knows most of v, I1 and I2 are the two largest I(z_j; v). Unlike MIG it
     also asks that z* knows nothing else. The numerator, in nats and better when low, is JEMMIG as
-    the paper defines it; over its largest value and from 1 it becomes better when high.
+    the paper defines it; over its largest value and from 1 it becomes better when high. Constant
+    codes have no entropy, and so no joint entropy to speak of: collapse scores well here.
 
     Args:
         codes: [n, latent].

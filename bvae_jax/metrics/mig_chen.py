@@ -16,6 +16,7 @@ from bvae_jax.metrics.base import (
 )
 from bvae_jax.types import Codes, Factors, PRNGKey, Score
 
+MOST_LOGVAR = 60.0
 AT_ONCE = 500
 """Samples whose density is computed together."""
 
@@ -57,6 +58,8 @@ def mig_chen(
     logvars = checked_codes(logvars, "logvars")
     if logvars.shape != codes.shape:
         raise InvalidArrays(f"logvars: got shape {logvars.shape}, wanted {codes.shape}.")
+    # A posterior this narrow is a point; single precision would not bear a narrower one.
+    logvars = np.clip(logvars, -MOST_LOGVAR, MOST_LOGVAR)
     rng = generator(key)
     drawn = rng.integers(len(codes), size=samples)
     noise = rng.standard_normal((samples, codes.shape[1]))
@@ -64,7 +67,7 @@ def mig_chen(
     labels = [relabel(column) for column in factors.T]
     sizes = np.array([n for _, n in labels] if factor_sizes is None else factor_sizes)
     if sizes.shape != (len(labels),):
-        raise ValueError(f"factor_sizes: got shape {sizes.shape}, wanted ({len(labels)},).")
+        raise InvalidArrays(f"factor_sizes: got shape {sizes.shape}, wanted ({len(labels)},).")
     one_hot = np.concatenate([np.eye(n, dtype=np.float32)[column] for column, n in labels], axis=1)
     first_column = np.cumsum([0] + [n for _, n in labels[:-1]])
     own = np.stack([column for column, _ in labels], axis=1) + first_column
@@ -92,7 +95,7 @@ def mig_chen(
     matrix = np.array(in_threads(of_latent, range(codes.shape[1])))
     sizes = np.array([n for _, n in labels] if factor_sizes is None else factor_sizes)
     if sizes.shape != (len(labels),):
-        raise ValueError(
+        raise InvalidArrays(
             f"factor_sizes: got shape {sizes.shape}, wanted [factor] ({len(labels)},)."
         )
     first, second = top_two(matrix)

@@ -18,7 +18,8 @@ from bvae_jax.types import Codes, Factors, Score
 def mig_sup(codes: Codes, factors: Factors, *, bins: int = BINS) -> Score:
     """Mean over latents of the gap between the two largest I(z; v_k) / H(v_k) of factors.
 
-    It falls when one latent mixes factors, which MIG does not see. Constant latents are left out.
+    It falls when one latent mixes factors, which MIG does not see. Constant latents are left out;
+    without any other the score is 0.
 
     Args:
         codes: [n, latent].
@@ -43,7 +44,7 @@ def mig_sup(codes: Codes, factors: Factors, *, bins: int = BINS) -> Score:
     per_latent = first - second
     per_latent[~varying(codes)] = float("nan")
     return {
-        "score": mean(per_latent),
+        "score": mean(per_latent) if varying(codes).any() else 0.0,
         "per_latent": per_latent,
         "normalised_information": matrix,
     }

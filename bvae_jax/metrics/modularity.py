@@ -10,6 +10,7 @@ from bvae_jax.metrics.base import (
     mean,
     mutual_information,
     ratio,
+    varying,
 )
 from bvae_jax.types import Codes, Factors, Score
 
@@ -20,7 +21,8 @@ def modularity(
     """Mean over latents of 1 - sum of I(z; v)^2 over the other factors / (max I^2 (K - 1)).
 
     K is the number of factors; one factor gives 1. Latents that vary without knowing anything
-    still have a best factor by chance: pure noise scores about .7. Constant latents are left out.
+    still have a best factor by chance: pure noise scores about .7. Constant latents are left out;
+    without any other the score is 0.
 
     Args:
         codes: [n, latent].
@@ -47,7 +49,7 @@ def modularity(
     if constant_as_zero:
         per_latent = np.nan_to_num(per_latent, nan=0.0)
     return {
-        "score": mean(per_latent),
+        "score": mean(per_latent) if varying(codes).any() else 0.0,
         "per_latent": per_latent,
         "mutual_information": matrix,
     }

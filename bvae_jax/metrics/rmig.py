@@ -5,6 +5,7 @@ from scipy.special import ndtr
 
 from bvae_jax.metrics.base import (
     BINS,
+    InvalidArrays,
     Metric,
     checked,
     checked_codes,
@@ -51,7 +52,7 @@ def rmig(
     else:
         logvars = checked_codes(logvars, "logvars")
         if logvars.shape != codes.shape:
-            raise ValueError(
+            raise InvalidArrays(
                 f"logvars: got shape {logvars.shape}, wanted that of codes {codes.shape}."
             )
         stds = np.exp(0.5 * logvars)

@@ -10,7 +10,7 @@ from scipy.stats import rankdata
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import Lasso
 
-from bvae_jax.metrics.base import InvalidArrays, Metric, checked_codes, mean, ratio
+from bvae_jax.metrics.base import InvalidArrays, Metric, checked_codes, mean, ratio, varying
 from bvae_jax.types import Score
 
 
@@ -54,7 +54,7 @@ def udr(
         )
     kls = kl_of_runs if kl_of_runs is not None else [None] * len(runs)
     if len(kls) != len(runs):
-        raise ValueError(f"kl of runs: got {len(kls)}, wanted one for each of {len(runs)} runs.")
+        raise InvalidArrays(f"kl of runs: got {len(kls)}, wanted one for each of {len(runs)} runs.")
     codes = [_active(run, kl, nats) for run, kl in zip(runs, kls, strict=True)]
     pairs = np.full((len(runs), len(runs)), np.nan)
     with warnings.catch_warnings():
@@ -76,10 +76,10 @@ def udr(
 
 def _active(codes: np.ndarray, kl: np.ndarray | None, nats: float) -> np.ndarray:
     """Standardised codes of the latents that count."""
-    keep = np.ptp(codes, axis=0) > 0
+    keep = varying(codes)
     if kl is not None:
         if np.shape(kl) != keep.shape:
-            raise ValueError(f"kl: got shape {np.shape(kl)}, wanted [latent], {keep.shape}.")
+            raise InvalidArrays(f"kl: got shape {np.shape(kl)}, wanted [latent], {keep.shape}.")
         keep &= np.asarray(kl) > nats
     z = codes[:, keep]
     return (z - z.mean(axis=0)) / z.std(axis=0)

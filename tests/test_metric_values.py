@@ -1,0 +1,287 @@
+"""Scores against other libraries, closed forms, plain loops and small cases done by hand."""
+
+import itertools
+
+import jax
+import numpy as np
+import pytest
+from metric_points import FACTORS, MIXED, TRAIN, TRUE, arrays, score
+from scipy.integrate import quad
+from scipy.linalg import sqrtm
+from scipy.stats import entropy, norm, spearmanr
+from sklearn.metrics import mutual_info_score
+
+from bvae_jax.metrics import base, importance
+from bvae_jax.metrics.active_units import active_units
+from bvae_jax.metrics.beta_vae_score import beta_vae_score
+from bvae_jax.metrics.dcimig import dcimig
+from bvae_jax.metrics.factor_vae_score import factor_vae_score
+from bvae_jax.metrics.irs import irs
+from bvae_jax.metrics.jemmig import jemmig
+from bvae_jax.metrics.matching import Matching
+from bvae_jax.metrics.med import med
+from bvae_jax.metrics.mig import mig
+from bvae_jax.metrics.mig_chen import mig_chen
+from bvae_jax.metrics.mig_sup import mig_sup
+from bvae_jax.metrics.modularity import modularity
+from bvae_jax.metrics.rmig import rmig
+from bvae_jax.metrics.sap_r2 import sap_r2
+from bvae_jax.metrics.udr import udr
+from bvae_jax.metrics.unsupervised import unsupervised
+
+CODES, CLASSES = MIXED.codes[:TRAIN], FACTORS[:TRAIN]
+BINNED = np.stack(
+    [np.digitize(c, np.histogram(c, 20)[1][1:-1]) for c in CODES.T], axis=1
+)  # as disentanglement_lib does
+INFORMATION = np.array([[mutual_info_score(z, v) for v in CLASSES.T] for z in BINNED.T])
+ENTROPY = np.array([entropy(np.bincount(v)) for v in CLASSES.T])
+
+# Two factors of two values, each pair 25 times; 2 log 2 nats in all.
+GRID = np.repeat(list(itertools.product(range(2), range(2))), 25, axis=0)
+BIT = np.log(2)
+NOTHING = np.tile(np.arange(25.0), 4)  # independent of both factors
+OWN = GRID.astype(float)  # latent j is factor j
+BOTH = (2.0 * GRID[:, :1] + GRID[:, 1:]).astype(float)  # one latent tells both factors
+COPIED = np.stack([GRID[:, 0], GRID[:, 0], GRID[:, 1]], axis=1).astype(float)
+
+
+def test_bins_information_and_entropy():
+    np.testing.assert_array_equal(base.discretize(CODES), BINNED)
+    np.testing.assert_allclose(base.mutual_information(BINNED, CLASSES), INFORMATION, atol=1e-12)
+    np.testing.assert_allclose(base.entropies(CLASSES), ENTROPY, atol=1e-12)
+    assert base.discretize(np.array([[0.0], [0.49], [0.5], [1.0]]), 2).ravel().tolist() == [
+        *(0, 0, 1, 1)
+    ]
+    assert base.discretize(np.full((3, 1), 7.0)).var() == 0
+
+
+def test_mig_and_its_kin_on_another_library_s_information():
+    ordered = np.sort(INFORMATION, axis=0)
+    gap = (ordered[-1] - ordered[-2]) / ENTROPY
+    np.testing.assert_allclose(mig(CODES, CLASSES)["per_factor"], gap, atol=1e-12)
+    squared = INFORMATION**2
+    modular = 1 - (squared.sum(1) - squared.max(1)) / (squared.max(1) * 2)
+    assert modularity(CODES, CLASSES)["score"] == pytest.approx(modular.mean(), abs=1e-12)
+    shares = INFORMATION / INFORMATION.sum(axis=0)
+    weights = shares.sum(axis=1) / shares.sum()
+    by_latent = 1 - entropy(shares, axis=1) / np.log(3)
+    assert med(CODES, CLASSES)["score"] == pytest.approx(weights @ by_latent, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("metric", "own", "both", "copied"),
+    [
+        # One latent for both factors: no other latent, so the whole bit is a gap.
+        (mig, 1, 1, 0.5),
+        # That latent does not tell its factor from the other one.
+        (mig_sup, 1, 0, 1),
+        (dcimig, 1, 0, 1),
+        (med, 1, 0, 1),
+        (modularity, 1, 0, 1),
+        # 1 - (joint entropy - gap) / (log 2 + log 20): H(z, v) is one bit, two bits, one bit.
+        (jemmig, 1, 1 - BIT / (BIT + np.log(20)), 1 - BIT / 2 / (BIT + np.log(20))),
+    ],
+)
+def test_gaps_by_hand(metric, own, both, copied):
+    found = [metric(codes, GRID)["score"] for codes in (OWN, BOTH, COPIED)]
+    np.testing.assert_allclose(found, [own, both, copied], atol=1e-9)
+    with_noise = metric(np.column_stack([OWN, np.zeros(100)]), GRID)["score"]
+    assert with_noise == pytest.approx(own)
+
+
+def test_entries_by_hand():
+    assert jemmig(BOTH, GRID)["jemmig"] == pytest.approx(BIT)
+    assert jemmig(np.column_stack([OWN, NOTHING]), GRID)["jemmig"] == pytest.approx(0, abs=1e-12)
+    assert dcimig(COPIED, GRID)["latent"].tolist() == [0, 2]
+    assert dcimig(BOTH, GRID)["latent"].tolist() == [-1, -1]
+    half = dcimig(OWN[:, :1], GRID)
+    assert half["score"] == pytest.approx(0.5)
+    assert half["per_factor"] == pytest.approx([1, 0])
+    assert med(COPIED, GRID)["latent_weight"] == pytest.approx([0.25, 0.25, 0.5])
+
+
+def test_concentration_of_importances():
+    matrix = np.random.default_rng(3).random((4, 3))
+    score_d, per_latent, share = importance.disentanglement(matrix)
+    np.testing.assert_allclose(per_latent, 1 - entropy(matrix, axis=1) / np.log(3))
+    np.testing.assert_allclose(share, matrix.sum(axis=1) / matrix.sum())
+    assert score_d == pytest.approx(share @ per_latent)
+    score_c, per_factor, share = importance.completeness(matrix)
+    np.testing.assert_allclose(per_factor, 1 - entropy(matrix, axis=0) / np.log(4))
+    assert score_c == pytest.approx((matrix.sum(axis=0) / matrix.sum()) @ per_factor)
+    assert importance.disentanglement(np.eye(3))[0] == importance.completeness(np.eye(3))[0] == 1
+    unknown = np.column_stack([matrix, np.full(4, np.nan)])
+    assert importance.disentanglement(unknown)[0] == pytest.approx(score_d)
+    assert importance.completeness(unknown)[0] == pytest.approx(score_c)
+    assert importance.disentanglement(np.zeros((2, 2)))[0] == 0
+
+
+def _closed_form_information(shift, stds):
+    """I(z; v) of z = N(-shift, stds[0]^2) or N(shift, stds[1]^2) by v, by quadrature."""
+
+    def density(z):
+        return 0.5 * (norm.pdf(z, -shift, stds[0]) + norm.pdf(z, shift, stds[1]))
+
+    reach = shift + 10 * max(stds)
+    found = quad(lambda z: -density(z) * np.log(density(z)), -reach, reach, points=[-shift, shift])
+    return found[0] - np.mean([norm(0, std).entropy() for std in stds])
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.5, 1.0, 3.0])
+def test_chen_s_mig_of_two_gaussians(shift):
+    codes = np.column_stack([shift * (2 * GRID[:, 0] - 1), np.zeros(100)])
+    stds = np.array([0.4, 1.0])
+    logvars = np.column_stack([2 * np.log(stds[GRID[:, 0]]), np.zeros(100)])
+    found = mig_chen(codes, GRID, logvars, jax.random.key(3), samples=20_000)
+    want = _closed_form_information(shift, stds)
+    np.testing.assert_allclose(found["mutual_information"][0], [want, 0], atol=0.01)
+    np.testing.assert_allclose(found["mutual_information"][1], 0, atol=1e-6)
+    np.testing.assert_allclose(found["per_factor"], [want / BIT, 0], atol=0.015)
+    only = mig_chen(codes, GRID, logvars, jax.random.key(4), leave_out=(1,), samples=500)
+    assert only["score"] == only["per_factor"][0]
+    sized = mig_chen(codes, GRID, logvars, jax.random.key(4), np.array([4, 8]), samples=500)
+    np.testing.assert_allclose(sized["per_factor"] * [2, 3], only["per_factor"])
+
+
+def test_rmig_spreads_points_over_bins():
+    variances = (None, 1e-20, 0.01, 0.1, 1.0, 1e4)
+    logvars = [None if v is None else np.full(CODES.shape, np.log(v)) for v in variances]
+    scores = [rmig(CODES, CLASSES, logvar)["score"] for logvar in logvars]
+    assert scores[0] == pytest.approx(mig(CODES, CLASSES)["score"], abs=1e-12)
+    assert scores[1] == pytest.approx(scores[0], abs=1e-3)
+    assert scores[2] > scores[3] > scores[4] > scores[5]
+    assert scores[5] == pytest.approx(0, abs=1e-3)
+    # Two bins, open outside, of points at 0 and 1: each leaks what lies beyond 1/2.
+    std, classes = 0.4, GRID[:, :1]
+    found = rmig(OWN[:, :1], classes, np.full((100, 1), 2 * np.log(std)), bins=2)
+    leak = norm.cdf(-0.5 / std)
+    assert found["rmig"] == pytest.approx(BIT - entropy([leak, 1 - leak]))
+
+
+def test_sap_r2_is_squared_correlation():
+    r2 = np.corrcoef(CODES.T, CLASSES.T)[:5, 5:] ** 2
+    found = sap_r2(CODES, CLASSES)
+    np.testing.assert_allclose(found["r2"], r2, atol=1e-12)
+    ordered = np.sort(r2, axis=0)
+    assert found["score"] == pytest.approx((ordered[-1] - ordered[-2]).mean())
+
+
+def test_irs_by_hand():
+    # Latent 0 is factor 0: holding it nothing moves; holding factor 1 it moves by 1/2, which is
+    # all. Latent 1 has 0, 0, 0, 3 at the four pairs, mean 3/4, at most 9/4 away from it.
+    codes = np.column_stack([OWN[:, 0], 3 * GRID[:, 0] * GRID[:, 1]])
+    found = irs(codes, GRID, quantile=1.0)
+    # Either value held: 0 away from 0, or 3/2 away from 3/2.
+    second = 1 - 0.5 * (0 + 1.5) / 2.25
+    np.testing.assert_allclose(found["matrix"], [[1, 0], [second, second]], atol=1e-12)
+    assert found["score"] == pytest.approx((0.5 * 1 + 2.25 * second) / 2.75)
+    assert found["factor"][0] == 0
+    # Factors of up to 20 values are not cut; any quantile, by a loop.
+    for j, k in ((0, 0), (3, 1), (4, 2)):
+        z, v = CODES[:, j], CLASSES[:, k]
+        groups = [z[v == value] for value in range(v.max() + 1)]
+        moved = np.mean([np.quantile(np.abs(g - g.mean()), 0.9) for g in groups])
+        matrix = irs(CODES, CLASSES, quantile=0.9)["matrix"]
+        assert matrix[j, k] == pytest.approx(1 - moved / np.abs(z - z.mean()).max())
+
+
+def test_total_and_wasserstein_correlation():
+    covariance = np.cov(CODES.T)
+    found = unsupervised(CODES)
+    std = np.sqrt(np.diag(covariance))
+    correlation = covariance / np.outer(std, std)
+    total = -0.5 * np.log(np.linalg.det(correlation))
+    assert found["gaussian_total_correlation"] == pytest.approx(total)
+    independent = np.diag(np.diag(covariance))
+    root = sqrtm(independent)
+    cross = np.real(sqrtm(root @ covariance @ root))
+    distance = np.trace(covariance + independent - 2 * cross)
+    assert found["wasserstein_correlation"] == pytest.approx(distance)
+    assert found["wasserstein_correlation_norm"] == pytest.approx(distance / np.trace(covariance))
+    pairs = [mutual_info_score(a, b) for a, b in itertools.combinations(BINNED.T, 2)]
+    assert found["mutual_information"] == pytest.approx(np.mean(pairs))
+    constant = np.column_stack([CODES, np.ones(TRAIN)])
+    assert np.isnan(unsupervised(constant, keep_constant=True)["gaussian_total_correlation"])
+    with_constant = unsupervised(constant)["gaussian_total_correlation"]
+    assert with_constant == pytest.approx(total)
+
+
+def _votes(codes, factors, points, votes, prune=0.05):
+    """Shares of (factor, latent of least relative variance) as the paper describes them."""
+    rng = np.random.default_rng(8)
+    table = np.zeros((codes.shape[1], factors.shape[1]))
+    spread = codes.var(axis=0, ddof=1)
+    for _ in range(votes):
+        k = rng.integers(factors.shape[1])
+        value = factors[rng.integers(len(factors)), k]
+        rows = rng.choice(np.flatnonzero(factors[:, k] == value), points)
+        relative = np.where(np.sqrt(spread) >= prune, codes[rows].var(axis=0) / spread, np.inf)
+        table[np.argmin(relative), k] += 1
+    return table / votes
+
+
+def test_factor_vae_s_votes_against_a_loop():
+    codes = CODES * [1, 1, 1, 1, 0.01]
+    found = factor_vae_score(codes, CLASSES, jax.random.key(5), points=3, train_votes=20_000)
+    shares = _votes(codes, CLASSES, 3, 4_000)
+    np.testing.assert_allclose(found["votes"] / 20_000, shares, atol=0.025)
+    assert found["active"].tolist() == [True] * 4 + [False]
+    assert found["votes"].sum() == 20_000
+    assert found["score"] == pytest.approx(shares.max(axis=1).sum(), abs=0.04)
+
+
+def test_beta_vae_s_votes_against_a_loop():
+    """One latent per factor: the smallest mean difference names the factor, if it is zero."""
+    rng = np.random.default_rng(9)
+    accuracy = []
+    for _ in range(2_000):
+        k = rng.integers(2)
+        first = rng.integers(100, size=2)
+        second = [rng.choice(np.flatnonzero(GRID[:, k] == GRID[row, k])) for row in first]
+        difference = np.abs(OWN[first] - OWN[second]).mean(axis=0)
+        # Of two pairs the other latent agrees as well once in four; then there is nothing to see.
+        accuracy.append(0.5 if difference.max() == 0 else float(difference.argmin() == k))
+    found = beta_vae_score(OWN, GRID, jax.random.key(6), pairs=2)
+    assert found["score"] == pytest.approx(np.mean(accuracy), abs=0.02)
+    assert found["score"] == pytest.approx(1 - 0.25 / 2, abs=0.02)
+
+
+def test_partners_share_the_value_and_are_uniform():
+    factors = np.array([[0], [0], [1], [1], [1], [2]])
+    matching = Matching(factors)
+    assert matching.notes == ["factor 0: 1 of 3 values have a single row and are left out"]
+    rng = np.random.default_rng(0)
+    rows = matching.rows(rng, 0, 50_000)
+    np.testing.assert_allclose(np.bincount(rows, minlength=6) / 50_000, [0.2] * 5 + [0], atol=0.01)
+    partners = matching.partners(rng, 0, rows)
+    assert (factors[rows] == factors[partners]).all()
+    after_two = partners[rows == 2]
+    np.testing.assert_allclose(np.bincount(after_two)[2:] / len(after_two), 1 / 3, atol=0.02)
+
+
+def test_udr_of_copies_and_of_strangers():
+    rng = np.random.default_rng(4)
+    grid = np.array(list(itertools.product(range(-2, 3), repeat=3)), float)
+    copies = [grid, -3 * grid[:, [2, 0, 1]] + 1, grid[:, ::-1] * [2, -1, 5]]
+    assert udr(copies)["score"] == pytest.approx(0.9)  # the lasso takes 0.1 of each
+    bent = udr([grid**3, *copies[1:]], similarity="spearman")
+    np.testing.assert_allclose(bent["per_run"], 1)
+    assert udr([grid[:, :2], *copies[1:]])["score"] == pytest.approx((0.9 + 0.9 * 2 / 3) / 2)
+    strangers = [rng.standard_normal((500, 4)) for _ in range(3)]
+    assert udr(strangers)["score"] < 0.02
+    assert udr(strangers, similarity="spearman")["score"] < 0.1
+    # By hand, with rank correlations: mean over both sides of max^2 / sum.
+    r = np.abs(np.asarray(spearmanr(strangers[0], strangers[1])[0])[:4, 4:])
+    sides = [np.mean(m.max(axis=0) ** 2 / m.sum(axis=0)) for m in (r, r.T)]
+    pairs = udr(strangers[:2], similarity="spearman")["pairs"]
+    assert pairs[0, 1] == pytest.approx(np.mean(sides))
+    kls = [np.array([1, 1, 1, 0.001]), np.ones(4), np.ones(4)]
+    assert udr(strangers, kls)["active_latents"].tolist() == [3, 4, 4]
+
+
+def test_active_units_counts():
+    codes = np.column_stack([CODES[:, 0], 0.09 * TRUE.codes[:TRAIN, 0], np.ones(TRAIN)])
+    found = active_units(codes, np.array([2.0, 0.02, 0.001]))
+    assert [found[key] for key in ("score", "constant", "by_kl")] == [1, 1, 2]
+    assert found["active"].tolist() == [True, False, False]
+    assert score("active_units", arrays(MIXED))["score"] == 5

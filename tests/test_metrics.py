@@ -1,0 +1,231 @@
+"""Laws that every registered metric obeys; what one of them does not is in a table, with why."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import metric_points
+import numpy as np
+import pytest
+from metric_points import FACTORS, MIXED, RANDOM, ROTATED, TEST, TRAIN, TRUE, headline
+
+from bvae_jax.metrics import METRICS
+
+NAMES = sorted(METRICS)
+_RNG = np.random.default_rng(1)
+ORDER = np.concatenate([_RNG.permutation(TRAIN), TRAIN + _RNG.permutation(TEST)])
+SCALE = np.array([0.01, 1.0, 20.0, 0.5, 3.0])
+SIGN = np.array([-1.0, 1.0, -1.0, -1.0, 1.0])
+CHANGED = {
+    "permute": MIXED.latents(order=np.array([3, 0, 4, 1, 2])),
+    "sign": MIXED.latents(scale=SIGN),
+    "scale": MIXED.latents(scale=SCALE),
+    "order": MIXED.rows(ORDER),
+}
+"""The same points under what may or may not change a score."""
+
+TOLERANCE = {
+    # Every latent draws its own noise, so that another order draws other samples.
+    ("mig_chen", "permute"): 0.02,
+    ("mig_chen", "sign"): 0.02,
+    ("mig_chen", "scale"): 1e-7,  # single precision
+    # Thresholds halfway between two values go to the other side, and equal gains to another latent.
+    ("dci", "permute"): 0.005,
+    ("dci", "sign"): 0.005,
+    ("downstream", "permute"): 0.02,
+    ("downstream", "sign"): 0.02,
+}
+"""How far an invariant headline may move, where it is not by rounding only."""
+
+DRAWS = 0.05
+"""How far a headline moves where only the draws are others, with this few points and votes."""
+
+MOVES = {
+    # The penalty and the pruning of these know the scale.
+    ("beta_vae_score", "scale"): 0.05,
+    ("factor_vae_score", "scale"): 0.05,
+    ("sap", "scale"): 0.005,
+    ("infomec", "scale"): 0.05,
+    ("active_units", "scale"): 1,
+    # Weighted by the latents' ranges.
+    ("irs", "scale"): 0.05,
+}
+"""How far a headline that is not invariant moves at least; others move by the draws alone."""
+
+
+@pytest.mark.parametrize("change", CHANGED)
+@pytest.mark.parametrize("name", NAMES)
+def test_invariant_to_what_it_says_and_to_nothing_else(name, change):
+    moved = abs(headline(name, CHANGED[change]) - headline(name, MIXED))
+    if change in METRICS[name].invariant:
+        assert moved <= TOLERANCE.get((name, change), 1e-9)
+    elif (name, change) in MOVES:
+        assert moved >= MOVES[name, change]
+    else:
+        assert 0 < moved <= DRAWS
+
+
+def test_the_tables_of_exceptions_name_what_there_is():
+    assert {name for name, _ in (TOLERANCE | MOVES)} <= set(NAMES)
+    assert {word for m in METRICS.values() for word in m.invariant} <= set(CHANGED)
+    assert not [(n, c) for n, c in MOVES if c in METRICS[n].invariant]
+    assert [(n, c) for n, c in TOLERANCE if c in METRICS[n].invariant] == list(TOLERANCE)
+
+
+BEST = {
+    "sap": 0.36,  # the accuracy of the most common class is subtracted, and C = 0.01 is strict
+    "udr": 0.7875,  # the lasso takes 0.1 of every coefficient; one latent in four has no partner
+    "unsupervised": 0.0,
+    "active_units": 3,
+}
+"""The headline where latents are the factors; 1 elsewhere."""
+
+AT_RANDOM = {
+    "beta_vae_score": (0.28, 0.38),  # one of three factors
+    "factor_vae_score": (0.28, 0.38),
+    "downstream": (0.20, 0.30),  # mean of 1/3, 1/4 and 1/6
+    "explicitness": (0.47, 0.53),
+    "dci_es": (-1, -1),
+    "jemmig": (0, 0.15),  # no latent fills all bins alike
+    "irs": (0.1, 0.3),
+    "modularity": (0.5, 0.9),  # of the tiny informations by chance one is largest
+    "infomec": (0.1, 0.7),
+    "active_units": (3, 3),
+}
+"""Between what the headline lies where latents know nothing; about 0 elsewhere."""
+
+BLIND_TO_AXES = {"explicitness", "downstream", "dci_es", "unsupervised", "active_units"}
+"""What reads all latents together, linearly, does not mind a rotation of them."""
+
+RANDOM_BEATS_ROTATED = {"modularity", "infomec"}
+"""Noise has a best factor by chance; a latent that mixes all factors alike has none."""
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_true_factors_beat_a_rotation_and_a_rotation_beats_noise(name):
+    true, rotated, random = (headline(name, points) for points in (TRUE, ROTATED, RANDOM))
+    assert true == pytest.approx(BEST.get(name, 1.0), abs=0.07)
+    low, high = AT_RANDOM.get(name, (-0.01, 0.05))
+    assert low <= random <= high
+    if METRICS[name].best == "low":
+        true, rotated, random = -true, -rotated, -random
+    if name in BLIND_TO_AXES:
+        assert rotated == pytest.approx(true, abs=0.02)
+    else:
+        assert true > rotated + 0.1
+    if name not in RANDOM_BEATS_ROTATED:
+        assert rotated >= random - 0.02
+
+
+def test_low_total_correlation_is_best():
+    assert {name for name in NAMES if METRICS[name].best == "low"} == {"unsupervised"}
+    assert headline("unsupervised", MIXED) > headline("unsupervised", TRUE) + 0.05
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_constant_latent_changes_nothing(name):
+    tolerance = 0.02 if name == "mig_chen" else 1e-9  # one latent more, other draws
+    more = headline(name, MIXED.with_latent(0.1))
+    assert more == pytest.approx(headline(name, MIXED), abs=tolerance)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_copied_latent_and_a_noisy_one_have_a_score(name):
+    noise = np.random.default_rng(5).standard_normal(TRAIN + TEST)
+    assert np.isfinite(headline(name, MIXED.with_latent(noise)))
+    copied = headline(name, MIXED.with_latent(MIXED.codes[:, 0]))
+    # Of Gaussians that determine each other.
+    assert copied == np.inf if name == "unsupervised" else np.isfinite(copied)
+
+
+def _with_factor(k, column):
+    factors = FACTORS.copy()
+    factors[:, k] = column
+    return MIXED._replace(factors=factors)
+
+
+_TWELVE = np.stack([np.repeat(range(6), 2), np.tile(range(3), 4), np.repeat(range(2), 6)], axis=1)
+ODD = {
+    "constant latents": MIXED._replace(codes=np.full_like(MIXED.codes, 0.1)),
+    "latents constant in training": MIXED._replace(
+        codes=np.where(np.arange(TRAIN + TEST)[:, None] < TRAIN, 0.1, MIXED.codes)
+    ),
+    "one latent": MIXED.latents(order=[0]),
+    "one factor": MIXED._replace(factors=FACTORS[:, :1]),
+    "one value": _with_factor(1, 2),
+    "two points of each value": MIXED.rows(np.arange(24))._replace(
+        factors=np.tile(_TWELVE, (2, 1)), train=12
+    ),
+    "a value in one row": _with_factor(0, np.append(99, FACTORS[1:, 0])),
+    "a value in the test only": _with_factor(0, np.append(FACTORS[:-1, 0], 99)),
+    "a value missing in the test": _with_factor(
+        0, np.append(FACTORS[:TRAIN, 0], np.minimum(FACTORS[TRAIN:, 0], 1))
+    ),
+    "far from zero": MIXED.latents(shift=1e6),
+    "large": MIXED.latents(scale=1e12),
+    "small": MIXED.latents(scale=1e-12),
+    "smaller than their squares": MIXED.latents(scale=1e-200),
+    "different by rounding": MIXED._replace(
+        codes=1 + np.finfo(float).eps * np.round(MIXED.codes > 0)
+    ),
+}
+"""Points that a metric must have a score for."""
+
+
+@pytest.mark.parametrize("case", ODD)
+@pytest.mark.parametrize("name", NAMES)
+def test_odd_points_have_a_score(name, case):
+    assert np.isfinite(headline(name, ODD[case]))
+
+
+VOTES = {"beta_vae_score", "factor_vae_score"}
+"""Votes need points that share a value."""
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_points_without_two_of_a_value_score_or_say_so(name):
+    points = MIXED.rows(np.arange(20))._replace(factors=np.stack([range(20)] * 2, axis=1), train=10)
+    if name in VOTES:
+        with pytest.raises(ValueError, match=r"^[^\n]*two rows[^\n]*$"):
+            headline(name, points)
+    elif name == "explicitness":  # no class of the test was fitted
+        assert np.isnan(headline(name, points))
+    else:
+        assert np.isfinite(headline(name, points))
+
+
+TAKES_NUMBERS = {"sap_r2", "irs", "dci_es"}
+"""These read class indices as numbers: 1000 is far from 7."""
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_class_indices_are_names(name):
+    renamed = MIXED._replace(factors=np.array([0, 7, 1000, 1001, 5000, 2**40])[FACTORS])
+    value, moved = headline(name, renamed), headline(name, MIXED) - headline(name, renamed)
+    assert np.isfinite(value)
+    assert abs(moved) > 0.01 if name in TAKES_NUMBERS else moved == 0
+
+
+def _headlines_with(processors):
+    """`all_headlines` of another process that sees this many processors."""
+    script = f"import os; os.cpu_count = lambda: {processors}; import json, metric_points as m; "
+    folders = [str(Path(metric_points.__file__).parent), str(Path(__file__).parents[1])]
+    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+    threads = dict.fromkeys(names, str(processors))
+    done = subprocess.run(
+        [sys.executable, "-c", script + "print(json.dumps(m.all_headlines()))"],
+        env={**os.environ, **threads, "PYTHONPATH": os.pathsep.join(folders)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return json.loads(done.stdout)
+
+
+def test_the_same_bits_again_and_from_any_number_of_processors():
+    here = metric_points.all_headlines()
+    assert here == metric_points.all_headlines()
+    assert here == _headlines_with(1)
+    assert here == _headlines_with(4)

@@ -12,6 +12,7 @@ import zlib
 from pathlib import Path
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
@@ -24,7 +25,10 @@ from bvae_jax.program import Program
 from bvae_jax.progress import bar
 from bvae_jax.types import Params
 
-BATCH = 1024
+BATCHES = {"cpu": 128}
+"""Images in a batch, by platform: on a CPU, small enough for the caches and for malloc."""
+BATCH = 4096
+"""On other platforms."""
 CACHE = "codes.npz"
 ORDER_SEED = 0
 
@@ -86,6 +90,7 @@ def encode_points(
     done = 0 if known is None else min(count, len(known.means))
     if known is not None:
         means[:done], logvars[:done] = known.means[:done], known.logvars[:done]
+    batch = BATCHES.get(jax.default_backend(), BATCH)
     shown = bar(
         total=count, initial=done, desc="encode", unit=" images", unit_scale=True,
         disable=not progress or done == count,
@@ -93,9 +98,9 @@ def encode_points(
     with shown:
         while done < count and not (interrupt and interrupt.requested):
             # The last batch is filled up with copies of its last image: one shape, one compile.
-            indices = order[np.minimum(np.arange(done, done + BATCH), count - 1)]
+            indices = order[np.minimum(np.arange(done, done + batch), count - 1)]
             posterior = program.encode(params, jnp.asarray(indices))
-            rows = slice(done, min(done + BATCH, count))
+            rows = slice(done, min(done + batch, count))
             size = rows.stop - rows.start
             means[rows] = np.asarray(posterior.mean)[:size]
             logvars[rows] = np.asarray(posterior.logvar)[:size]

@@ -193,11 +193,13 @@ def _scored(
     progress: bool,
 ) -> Iterator[tuple[str, Entry]]:
     """`score_all` under a progress bar."""
-    total = len(settings.metrics) * (settings.repeats + len(baselines))
+    each = settings.repeats + len(baselines)
+    total = len(settings.metrics) * each
     with bar(total=total, desc="score", unit=" scores", disable=not progress) as shown:
         shown.set_postfix_str(settings.metrics[0])
         scores = score_all(points, settings, baselines=baselines, on_done=lambda: shown.update(1))
         for position, (name, entry) in enumerate(scores, 1):
+            shown.update(position * each - shown.n)  # what was skipped is done, too
             shown.set_postfix_str(" ".join(settings.metrics[position : position + 1]))
             yield name, entry
 

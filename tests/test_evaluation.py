@@ -64,7 +64,7 @@ def test_every_image_is_encoded_once_in_a_fixed_order(run):
 
 
 def test_the_cache_is_cut_and_gone_on_with(run, monkeypatch):
-    monkeypatch.setattr(encoding, "BATCH", 32)
+    monkeypatch.setitem(encoding.BATCHES, "cpu", 32)
     program, calls = count_batches(monkeypatch, run)
     first = encode_run(run.run_dir, program, run.params, 64, **QUIET)
     assert len(calls) == 2
@@ -98,7 +98,7 @@ def test_a_damaged_cache_is_encoded_anew(run, capsys, damage):
 
 
 def test_ctrl_c_keeps_what_is_encoded(run, monkeypatch):
-    monkeypatch.setattr(encoding, "BATCH", 8)
+    monkeypatch.setitem(encoding.BATCHES, "cpu", 8)
 
     def interrupting(*args):
         if len(calls) == 2:

@@ -76,28 +76,32 @@ def draw(points: Representation, train_points: int, test_points: int, key: PRNGK
     n = len(points.codes)
     order = generator(key).permutation(n)
     count = min(train_points, n)
-    common = {
-        "factor_sizes": points.factor_sizes,
-        "kl": points.kl,
-        "codes_of_runs": points.codes_of_runs,
-        "kl_of_runs": points.kl_of_runs,
-    }
+    pool = _given(
+        {
+            "codes": points.codes,
+            "factors": points.factors,
+            "logvars": points.logvars,
+            "factor_sizes": points.factor_sizes,
+            "kl": points.kl,
+            "codes_of_runs": points.codes_of_runs,
+            "kl_of_runs": points.kl_of_runs,
+        }
+    )
 
     def rows(chosen: np.ndarray) -> dict[str, Any]:
         chosen = np.sort(chosen)
-        logvars = None if points.logvars is None else points.logvars[chosen]
-        arrays = {"codes": points.codes[chosen], "factors": points.factors[chosen]}
-        return _given(arrays | {"logvars": logvars} | common)
+        by_point = [name for name in ("codes", "factors", "logvars") if name in pool]
+        return pool | {name: pool[name][chosen] for name in by_point}
 
     plain = rows(order[:count])
     if points.codes_test is not None:
         test = {"codes_test": points.codes_test, "factors_test": points.factors_test}
-        return Draw(plain, plain | test, rows(order))
+        return Draw(plain, plain | test, pool)
     tested = max(1, min(test_points, n // 3))
     fit = order[: min(count, n - tested)]
     held = np.sort(order[len(fit) : len(fit) + tested])
     test = {"codes_test": points.codes[held], "factors_test": points.factors[held]}
-    return Draw(plain, rows(fit) | test, rows(order))
+    return Draw(plain, (plain if len(fit) == count else rows(fit)) | test, pool)
 
 
 def _given(arrays: dict[str, Any]) -> dict[str, Any]:

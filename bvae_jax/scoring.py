@@ -20,6 +20,8 @@ from bvae_jax.types import PRNGKey, Score
 PACKAGES = ("bvae_jax", "numpy", "scipy", "scikit-learn", "lightgbm", "jax")
 """Those that scores depend on."""
 FAST = tuple(name for name, metric in METRICS.items() if metric.fast)
+PIXELS = "raw_pixels"
+"""The baseline that has thousands of latents: only metrics with `pixels` are scored on it."""
 Entry = dict[str, Any]
 """A metric's scores as JSON's types, with settings, n, seconds, versions."""
 
@@ -99,7 +101,7 @@ def score_all(
     }
     for name in settings.metrics:
         metric = METRICS[name]
-        lacking = [need for need in metric.needs if need not in _available(draws[0][0], metric)]
+        lacking = [need for need in metric.needs if need not in _arrays(metric, draws[0])]
         if lacking:
             yield name, {"skipped": f"it needs {' and '.join(lacking)}"}
             continue
@@ -117,8 +119,10 @@ def _keyed_draw(points: Representation, settings: Settings, key: PRNGKey) -> tup
     return draw(points, settings.train_points, settings.test_points, draw_key), metric_key
 
 
-def _available(drawn: Draw, metric: Metric) -> set[str]:
-    return {*drawn.for_metric(metric), "key"}
+def _arrays(metric: Metric, drawn: tuple[Draw, PRNGKey]) -> dict[str, Any]:
+    """All that there is for a metric, by the names of its parameters."""
+    points, key = drawn
+    return {**points.for_metric(metric), "key": key}
 
 
 def _entry(
@@ -129,58 +133,57 @@ def _entry(
     on_done: Callable[[], object],
 ) -> Entry:
     metric = METRICS[name]
+    numbers = (metric.headline, *metric.others)
     chosen = metric.settings | (dict(metric.compat) if settings.compat else {})
     begin = time.perf_counter()
     scores = []
-    for drawn, key in draws:
-        scores.append(_score(metric, drawn, key, chosen))
+    for drawn in draws:
+        scores.append(_score(metric, _arrays(metric, drawn), chosen))
         on_done()
-    arrays = draws[0][0].for_metric(metric)
+    arrays = _arrays(metric, draws[0])
     entry = scores[0] | {
         "settings": chosen,
-        "n": len(arrays["codes"]) if "codes" in arrays else len(arrays["codes_of_runs"][0]),
+        "n": len(arrays["codes"] if "codes" in metric.takes else arrays["codes_of_runs"][0]),
         "n_test": len(arrays["codes_test"]) if "codes_test" in metric.takes else 0,
         "seconds": (time.perf_counter() - begin) / len(draws),
         "versions": versions(PACKAGES),
     }
     if len(draws) > 1:
-        numbers = (metric.headline, *metric.others)
         entry["repeats"] = {
             number: summarised([float(score[number]) for score in scores]) for number in numbers
         }
     if metric.null and settings.permutations:
-        entry["null"] = _null(metric, draws[0][0], chosen, settings)
+        entry["null"] = _null(metric, arrays, chosen, settings, scores[0][metric.headline])
     if others:
         entry["baselines"] = {}
-    for other, (drawn, key) in others.items():
-        if set(metric.needs) <= _available(drawn, metric) and (metric.pixels or other != PIXELS):
-            score = _score(metric, drawn, key, chosen)
-            kept = {number: score[number] for number in (metric.headline, *metric.others)}
-            entry["baselines"][other] = kept | {"n": len(drawn.for_metric(metric)["codes"])}
+    for other, drawn in others.items():
+        theirs = _arrays(metric, drawn)
+        if set(metric.needs) <= set(theirs) and (metric.pixels or other != PIXELS):
+            score = _score(metric, theirs, chosen)
+            kept = {number: score[number] for number in numbers}
+            entry["baselines"][other] = kept | {"n": len(theirs["codes"])}
         on_done()
     return jsonable(entry)
 
 
-PIXELS = "raw_pixels"
-"""The baseline that has thousands of latents: only metrics with `pixels` are scored on it."""
-
-
-def _score(metric: Metric, drawn: Draw, key: PRNGKey, settings: Mapping[str, Any]) -> Score:
-    arrays = dict(drawn.for_metric(metric)) | {"key": key}
+def _score(metric: Metric, arrays: Mapping[str, Any], settings: Mapping[str, Any]) -> Score:
     given = {name: arrays[name] for name in metric.takes if name in arrays}
     return metric.function(**given, **settings)
 
 
-def _null(metric: Metric, drawn: Draw, chosen: Mapping[str, Any], settings: Settings) -> Entry:
+def _null(
+    metric: Metric,
+    arrays: Mapping[str, Any],
+    chosen: Mapping[str, Any],
+    settings: Settings,
+    actual: float,
+) -> Entry:
     """What the headline is when factors are dealt to the points at random: its floor at this n."""
     rng = np.random.default_rng(settings.seed)
-    arrays = drawn.for_metric(metric)
-    given = {name: arrays[name] for name in metric.takes if name in arrays}
     found = []
     for _ in range(settings.permutations):
-        shuffled = given | {"factors": rng.permutation(given["factors"])}
-        found.append(metric.function(**shuffled, **chosen)[metric.headline])
-    actual = metric.function(**given, **chosen)[metric.headline]
+        shuffled = {**arrays, "factors": rng.permutation(arrays["factors"])}
+        found.append(_score(metric, shuffled, chosen)[metric.headline])
     above = sum(value >= actual for value in found)
     return {
         "mean": float(np.mean(found)),
@@ -213,7 +216,8 @@ def numbers(entries: Mapping[str, Entry]) -> dict[str, float]:
 def summarised(values: Sequence[float]) -> Entry:
     """Mean, standard deviation and 95 % interval of the mean (Student's t)."""
     array = np.asarray(values, np.float64)
-    mean, std = float(array.mean()), float(array.std(ddof=1))
+    with np.errstate(invalid="ignore"):  # of infinities
+        mean, std = float(array.mean()), float(array.std(ddof=1))
     half = float(student.ppf(0.975, len(array) - 1)) * std / math.sqrt(len(array))
     return {
         "mean": mean,

@@ -6,13 +6,23 @@ result = run(Config(beta=4))
 
 from typing import TYPE_CHECKING
 
-from bvae_jax.config import Config
+from bvae_jax.config import Config, ScoreConfig
 from bvae_jax.errors import UserError
 
 if TYPE_CHECKING:
+    from bvae_jax.evaluation import evaluate, score_file
     from bvae_jax.runner import RunResult, load, run
 
-__all__ = ["Config", "RunResult", "UserError", "load", "run"]
+__all__ = [
+    "Config",
+    "RunResult",
+    "ScoreConfig",
+    "UserError",
+    "evaluate",
+    "load",
+    "run",
+    "score_file",
+]
 
 
 def __dir__():
@@ -21,6 +31,10 @@ def __dir__():
 
 def __getattr__(name: str):
     # Importing JAX and Orbax takes seconds: only those wait who train.
+    if name in ("evaluate", "score_file"):
+        from bvae_jax import evaluation
+
+        return getattr(evaluation, name)
     if name in __all__:
         from bvae_jax import runner
 

@@ -1,4 +1,4 @@
-"""What a run is: one frozen dataclass, checked when it is made. Imports no JAX."""
+"""What a run is, and how it is scored: frozen dataclasses, checked when made. Imports no JAX."""
 
 import dataclasses
 import math
@@ -59,10 +59,7 @@ class Config:
     """Number of newest checkpoints to keep."""
 
     def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            value = _checked_type(field, getattr(self, field.name))
-            object.__setattr__(self, field.name, value)
-            _check_range(field.name, value)
+        _check(self)
 
     def to_dict(self) -> dict[str, Any]:
         """A dict of JSON's types."""
@@ -80,6 +77,33 @@ class Config:
         if strange:
             raise UserError(f"Unknown config fields {strange}. Known: {', '.join(known)}.")
         return cls(**values)
+
+
+@dataclass(frozen=True)
+class ScoreConfig:
+    """How a representation is scored by disentanglement metrics.
+
+    Raises:
+        UserError: a value is of the wrong type or outside its range.
+    """
+
+    metrics: str = "all"
+    """all, fast, or names with commas, as mig,dci."""
+    repeats: int = 1
+    """Score so often, with other seeds: mean, standard deviation, 95 % interval."""
+    train_points: int = 10_000
+    """Points to compute a score from, or to fit on."""
+    test_points: int = 5_000
+    """Points to test fitted predictors on."""
+    permutations: int = 20
+    """Of the factors, for the null of scores that rest on mutual information. 0: none."""
+    compat: bool = False
+    """Where original implementations have known faults, give their scores."""
+    seed: int = 0
+    """Seed of the evaluation: which points are drawn, and what is random in metrics."""
+
+    def __post_init__(self) -> None:
+        _check(self)
 
 
 RESUMABLE = ("steps", "keep_checkpoints")
@@ -105,6 +129,10 @@ _RANGES: dict[str, tuple[Any, str]] = {
     "eval_images": (lambda v: v >= 1, _COUNT),
     "checkpoint_every": (lambda v: v >= 1, _COUNT),
     "keep_checkpoints": (lambda v: v >= 1, _COUNT),
+    "repeats": (lambda v: 1 <= v <= 10_000, "a whole number from 1 to 10000"),
+    "train_points": (lambda v: v >= 2, "a whole number of at least 2"),
+    "test_points": (lambda v: v >= 1, _COUNT),
+    "permutations": (lambda v: 0 <= v <= 10**6, "a whole number from 0 to 1000000"),
 }
 
 
@@ -127,14 +155,23 @@ _TYPES = {
     float: (numbers.Real, "a number"),
     int: (numbers.Integral, "a whole number"),
     str: (str, "a name"),
+    bool: (bool, "true or false"),
 }
+
+
+def _check(config: Any) -> None:
+    """Check every field of a dataclass, and make its value of the plain Python type."""
+    for field in dataclasses.fields(config):
+        value = _checked_type(field, getattr(config, field.name))
+        object.__setattr__(config, field.name, value)
+        _check_range(field.name, value)
 
 
 def _checked_type(field: dataclasses.Field, value: Any) -> Any:
     """`value` as the plain Python type of the field's default; NumPy's scalars are welcome."""
     wanted = type(field.default)
     accepted, name = _TYPES[wanted]
-    if not isinstance(value, accepted) or isinstance(value, bool):
+    if not isinstance(value, accepted) or isinstance(value, bool) != (wanted is bool):
         raise UserError(f"{flag(field.name)}: got {value!r}, wanted {name}.")
     return wanted(value)
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from bvae_jax import rundir, score_plots
 from bvae_jax.checkpoint import fingerprint
+from bvae_jax.config import ScoreConfig
 from bvae_jax.encode import encode_run, point_count
 from bvae_jax.errors import UserError
 from bvae_jax.metrics import METRICS
@@ -20,7 +21,7 @@ from bvae_jax.program import ACTIVE_NATS
 from bvae_jax.progress import bar
 from bvae_jax.representations import file_baselines, mean_kl, of_encoder, run_baselines
 from bvae_jax.runner import RunResult, load
-from bvae_jax.scoring import PACKAGES, Entry, Settings, score_all
+from bvae_jax.scoring import PACKAGES, Entry, metric_names, score_all
 
 EVALUATION = "evaluation.json"
 PAIRS = 6
@@ -31,7 +32,7 @@ MOST_DRAWN = 100_000
 
 def evaluate(
     run_dir: str | Path,
-    settings: Settings,
+    config: ScoreConfig = ScoreConfig(),
     *,
     num_points: int | None = None,
     baselines: bool = False,
@@ -46,6 +47,7 @@ def evaluate(
     of the same parameters, settings and versions, are not computed again.
 
     Args:
+        config: which metrics, on how many points, how often.
         num_points: images to encode; the whole data set if None.
         baselines: score other representations of the same data alike.
         step: of the checkpoint to take; the newest if None.
@@ -72,26 +74,27 @@ def evaluate(
     points = of_encoder(run.program, encoded)
     if others:
         runs = dict(zip([directory, *map(Path, udr_with)], [run, *others], strict=True))
-        points = _with_runs(points, runs, min(count, settings.train_points), progress)
+        points = _with_runs(points, runs, min(count, config.train_points), progress)
     request = {
         "step": int(run.state.step),
         "params_sha256": fingerprint(run.params),
         "num_points": count,
-        **{name: value for name, value in settings._asdict().items() if name != "metrics"},
+        **dataclasses.asdict(dataclasses.replace(config, metrics="")),
         "baselines": baselines,
         "udr_with": [fingerprint(other.params) for other in others],
     }
     path = directory / EVALUATION
     entries = _of_these_parameters(path, request)
-    there = [name for name in settings.metrics if _is_there(entries.get(name), request)]
-    missing = tuple(name for name in settings.metrics if name not in there)
+    wanted = metric_names(config.metrics)
+    missing = [name for name in wanted if not _is_there(entries.get(name), request)]
     if missing:
-        most = min(count, settings.train_points + settings.test_points)
+        most = min(count, config.train_points + config.test_points)
+        rest = dataclasses.replace(config, metrics=",".join(missing))
         made = run_baselines(run.program, most, progress=progress) if baselines else {}
-        for name, entry in _scored(points, settings._replace(metrics=missing), made, progress):
+        for name, entry in _scored(points, rest, made, progress):
             entries[name] = entry | {"request": request}
             rundir.write_json(path, {name: entries[name] for name in METRICS if name in entries})
-    asked = {name: entries[name] for name in settings.metrics}
+    asked = {name: entries[name] for name in wanted}
     if figures:
         names = run.program.dataset.factor_names
         draw_score_figures(directory / "figures", asked, points, names)
@@ -100,7 +103,7 @@ def evaluate(
 
 def score_file(
     path: str | Path,
-    settings: Settings,
+    config: ScoreConfig = ScoreConfig(),
     *,
     baselines: bool = False,
     udr_with: Sequence[str | Path] = (),
@@ -111,6 +114,7 @@ def score_file(
 
     Args:
         path: the file; see `points_file.read_points` for its keys.
+        config: which metrics, on how many points, how often.
         baselines: score random codes and the true factors alike.
         udr_with: files of other runs, with the same points in the same order, for `udr`.
         figures: directory to draw them in; none if None.
@@ -134,7 +138,7 @@ def score_file(
             kl_of_runs=kls if len(kls) == len(runs) else None,
         )
     made = file_baselines(points) if baselines else {}
-    entries = dict(_scored(points, settings, made, progress))
+    entries = dict(_scored(points, config, made, progress))
     if figures is not None:
         draw_score_figures(Path(figures).expanduser(), entries, points, names)
     return entries
@@ -188,19 +192,20 @@ def _with_runs(
 
 def _scored(
     points: Representation,
-    settings: Settings,
+    config: ScoreConfig,
     baselines: dict[str, Representation],
     progress: bool,
 ) -> Iterator[tuple[str, Entry]]:
     """`score_all` under a progress bar."""
-    each = settings.repeats + len(baselines)
-    total = len(settings.metrics) * each
+    names = metric_names(config.metrics)
+    each = config.repeats + len(baselines)
+    total = len(names) * each
     with bar(total=total, desc="score", unit=" scores", disable=not progress) as shown:
-        shown.set_postfix_str(settings.metrics[0])
-        scores = score_all(points, settings, baselines=baselines, on_done=lambda: shown.update(1))
+        shown.set_postfix_str(names[0])
+        scores = score_all(points, config, baselines=baselines, on_done=lambda: shown.update(1))
         for position, (name, entry) in enumerate(scores, 1):
             shown.update(position * each - shown.n)  # what was skipped is done, too
-            shown.set_postfix_str(" ".join(settings.metrics[position : position + 1]))
+            shown.set_postfix_str(" ".join(names[position : position + 1]))
             yield name, entry
 
 

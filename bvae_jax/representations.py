@@ -9,11 +9,12 @@ import numpy as np
 from sklearn.decomposition import FastICA, IncrementalPCA
 from sklearn.exceptions import ConvergenceWarning
 
+from bvae_jax.config import ScoreConfig
 from bvae_jax.elbo import gaussian_kl
 from bvae_jax.encode import Encoded, encode_points, encoding_order
 from bvae_jax.points import Representation
 from bvae_jax.program import Program
-from bvae_jax.scoring import PIXELS, Settings, metric_names, numbers, score_all
+from bvae_jax.scoring import PIXELS, numbers, score_all
 from bvae_jax.types import Params, Posterior
 
 IMAGES_AT_ONCE = 1000
@@ -40,10 +41,10 @@ def mean_kl(encoded: Encoded) -> np.ndarray:
 
 def training_scores(program: Program, params: Params) -> dict[str, float]:
     """What `Config.eval_metrics` asks for, by name, on as many images as metrics take."""
-    settings = Settings(metric_names(program.config.eval_metrics), permutations=0)
-    count = min(program.dataset.size, settings.train_points + settings.test_points)
+    config = ScoreConfig(metrics=program.config.eval_metrics, permutations=0)
+    count = min(program.dataset.size, config.train_points + config.test_points)
     points = of_encoder(program, encode_points(program, params, count))
-    return numbers(dict(score_all(points, settings)))
+    return numbers(dict(score_all(points, config)))
 
 
 def random_codes(points: Representation) -> Representation:

@@ -3,13 +3,14 @@
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
 from scipy.stats import t as student
 from threadpoolctl import threadpool_limits
 
+from bvae_jax.config import ScoreConfig
 from bvae_jax.errors import UserError, unknown
 from bvae_jax.metrics import METRICS
 from bvae_jax.metrics.base import InvalidArrays, Metric
@@ -24,29 +25,6 @@ PIXELS = "raw_pixels"
 """The baseline that has thousands of latents: only metrics with `pixels` are scored on it."""
 Entry = dict[str, Any]
 """A metric's scores as JSON's types, with settings, n, seconds, versions."""
-
-
-class Settings(NamedTuple):
-    """How to score.
-
-    Attributes:
-        metrics: names.
-        seed: of the evaluation: which points are drawn, and what is random in metrics.
-        repeats: score so many times, with seeds that follow.
-        train_points: to compute a score from, or to fit on.
-        test_points: to test fitted predictors on.
-        permutations: of the factors against the codes, for the null of scores that rest on mutual
-            information; 0 for none.
-        compat: settings that give the original implementations' scores where ours differ.
-    """
-
-    metrics: tuple[str, ...]
-    seed: int = 0
-    repeats: int = 1
-    train_points: int = 10_000
-    test_points: int = 5_000
-    permutations: int = 20
-    compat: bool = False
 
 
 def metric_names(wanted: str, flag: str = "--metrics") -> tuple[str, ...]:
@@ -72,7 +50,7 @@ def metric_names(wanted: str, flag: str = "--metrics") -> tuple[str, ...]:
 
 def score_all(
     points: Representation,
-    settings: Settings,
+    config: ScoreConfig,
     *,
     baselines: Mapping[str, Representation] = {},
     on_done: Callable[[], object] = lambda: None,
@@ -87,19 +65,19 @@ def score_all(
         on_done: called after each scoring.
 
     Raises:
-        UserError: the arrays do not fit each other.
+        UserError: the arrays do not fit each other, or a metric is not known.
     """
     try:
         points.check()
     except InvalidArrays as error:
         raise UserError(str(error)) from error
-    keys = [jax.random.key(settings.seed + r) for r in range(settings.repeats)]
-    draws = [_keyed_draw(points, settings, key) for key in keys]
+    keys = [jax.random.key(config.seed + r) for r in range(config.repeats)]
+    draws = [_keyed_draw(points, config, key) for key in keys]
     others = {
-        name: _keyed_draw(other, settings, jax.random.key(settings.seed))
+        name: _keyed_draw(other, config, jax.random.key(config.seed))
         for name, other in baselines.items()
     }
-    for name in settings.metrics:
+    for name in metric_names(config.metrics):
         metric = METRICS[name]
         lacking = [need for need in metric.needs if need not in _arrays(metric, draws[0])]
         if lacking:
@@ -107,16 +85,16 @@ def score_all(
             continue
         try:
             with threadpool_limits(limits=1):
-                entry = _entry(name, settings, draws, others, on_done)
+                entry = _entry(name, config, draws, others, on_done)
         except InvalidArrays as error:  # too few points for this metric: the others go on
             entry = {"skipped": str(error)}
         yield name, entry
 
 
-def _keyed_draw(points: Representation, settings: Settings, key: PRNGKey) -> tuple[Draw, PRNGKey]:
+def _keyed_draw(points: Representation, config: ScoreConfig, key: PRNGKey) -> tuple[Draw, PRNGKey]:
     """Points, and the key that metrics get."""
     draw_key, metric_key = jax.random.split(key)
-    return draw(points, settings.train_points, settings.test_points, draw_key), metric_key
+    return draw(points, config.train_points, config.test_points, draw_key), metric_key
 
 
 def _arrays(metric: Metric, drawn: tuple[Draw, PRNGKey]) -> dict[str, Any]:
@@ -127,14 +105,14 @@ def _arrays(metric: Metric, drawn: tuple[Draw, PRNGKey]) -> dict[str, Any]:
 
 def _entry(
     name: str,
-    settings: Settings,
+    config: ScoreConfig,
     draws: Sequence[tuple[Draw, PRNGKey]],
     others: Mapping[str, tuple[Draw, PRNGKey]],
     on_done: Callable[[], object],
 ) -> Entry:
     metric = METRICS[name]
     numbers = (metric.headline, *metric.others)
-    chosen = metric.settings | (dict(metric.compat) if settings.compat else {})
+    chosen = metric.settings | (dict(metric.compat) if config.compat else {})
     begin = time.perf_counter()
     scores = []
     for drawn in draws:
@@ -152,8 +130,8 @@ def _entry(
         entry["repeats"] = {
             number: summarised([float(score[number]) for score in scores]) for number in numbers
         }
-    if metric.null and settings.permutations:
-        entry["null"] = _null(metric, arrays, chosen, settings, scores[0][metric.headline])
+    if metric.null and config.permutations:
+        entry["null"] = _null(metric, arrays, chosen, config, scores[0][metric.headline])
     if others:
         entry["baselines"] = {}
     for other, drawn in others.items():
@@ -175,13 +153,13 @@ def _null(
     metric: Metric,
     arrays: Mapping[str, Any],
     chosen: Mapping[str, Any],
-    settings: Settings,
+    config: ScoreConfig,
     actual: float,
 ) -> Entry:
     """What the headline is when factors are dealt to the points at random: its floor at this n."""
-    rng = np.random.default_rng(settings.seed)
+    rng = np.random.default_rng(config.seed)
     found = []
-    for _ in range(settings.permutations):
+    for _ in range(config.permutations):
         shuffled = {**arrays, "factors": rng.permutation(arrays["factors"])}
         found.append(_score(metric, shuffled, chosen)[metric.headline])
     above = sum(value >= actual for value in found)

@@ -5,7 +5,7 @@ import sys
 import numpy as np
 import pytest
 
-from bvae_jax.config import Config, differing_fields
+from bvae_jax.config import Config, ScoreConfig, differing_fields
 from bvae_jax.errors import UserError
 
 
@@ -76,3 +76,18 @@ def test_importing_the_package_is_quick():
     code = "import sys, bvae_jax; print([m for m in ('jax', 'orbax', 'flax') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "wanted"),
+    [
+        ("repeats", 0, "--repeats: got 0, wanted a whole number from 1"),
+        ("train_points", 1, "--train-points: got 1, wanted a whole number of at least 2"),
+        ("compat", 1, "--compat: got 1, wanted true or false"),
+        ("seed", True, "--seed: got True, wanted a whole number"),
+        ("metrics", None, "--metrics: got None, wanted a name"),
+    ],
+)
+def test_how_to_score_is_checked_too(field, value, wanted):
+    with pytest.raises(UserError, match=wanted):
+        ScoreConfig(**{field: value})

@@ -12,14 +12,13 @@ import pytest
 from bvae_jax import encode as encoding
 from bvae_jax import evaluation, representations, runner, scoring
 from bvae_jax.checkpoint import fingerprint
-from bvae_jax.config import Config
+from bvae_jax.config import Config, ScoreConfig
 from bvae_jax.encode import encode_points, encode_run, encoding_order
 from bvae_jax.errors import UserError
 from bvae_jax.evaluation import evaluate, score_file
 from bvae_jax.figures import take
 from bvae_jax.loggers import read_records
 from bvae_jax.representations import mean_kl, of_encoder, run_baselines
-from bvae_jax.scoring import Settings
 from bvae_jax.vae import encode
 
 SMALL = {"network": "mlp", "image_source": "rendered", "batch_size": 4, "latents": 3}
@@ -123,7 +122,7 @@ def test_a_cache_that_cannot_be_written_is_done_without(run, capsys, monkeypatch
 
 
 def test_scores_are_on_disk_with_what_made_them(run):
-    settings = Settings(("mig", "irs", "mig_chen"), train_points=100, test_points=50)
+    settings = ScoreConfig("mig,irs,mig_chen", train_points=100, test_points=50)
     entries = evaluate(run.run_dir, settings, num_points=POINTS, **QUIET)
     stored = json.loads((run.run_dir / evaluation.EVALUATION).read_text())
     assert stored == json.loads(json.dumps(entries))
@@ -144,19 +143,19 @@ def test_scores_that_are_there_are_not_computed_again(run, monkeypatch):
 
     monkeypatch.setattr(evaluation, "score_all", spy)
     options: dict[str, Any] = {"num_points": POINTS, "figures": False, **QUIET}
-    first = evaluate(run.run_dir, Settings(("mig",)), **options)
-    second = evaluate(run.run_dir, Settings(("mig", "irs")), **options)
-    assert asked == [("mig",), ("irs",)]
+    first = evaluate(run.run_dir, ScoreConfig("mig"), **options)
+    second = evaluate(run.run_dir, ScoreConfig("mig,irs"), **options)
+    assert asked == ["mig", "irs"]
     assert second["mig"] == first["mig"]
-    evaluate(run.run_dir, Settings(("mig",), seed=1), **options)
-    assert asked[-1] == ("mig",)
+    evaluate(run.run_dir, ScoreConfig("mig", seed=1), **options)
+    assert asked[-1] == "mig"
     stored = json.loads((run.run_dir / evaluation.EVALUATION).read_text())
     assert set(stored) == {"mig", "irs"}, "others of the same parameters stay"
 
 
 def test_a_damaged_evaluation_is_made_anew(run, capsys):
     (run.run_dir / evaluation.EVALUATION).write_text('{"mig": 3}')
-    entries = evaluate(run.run_dir, Settings(("mig",)), num_points=POINTS, figures=False, **QUIET)
+    entries = evaluate(run.run_dir, ScoreConfig("mig"), num_points=POINTS, figures=False, **QUIET)
     assert "score" in entries["mig"]
     assert "is damaged: scoring anew" in capsys.readouterr().err
 
@@ -166,9 +165,9 @@ def test_udr_compares_runs(run, tmp_path):
         Config(**SMALL, steps=2, seed=1), tmp_path / "other", figures=False, progress=False
     )
     options: dict[str, Any] = {"num_points": POINTS, "figures": False, **QUIET}
-    alone = evaluate(run.run_dir, Settings(("udr",)), **options)
+    alone = evaluate(run.run_dir, ScoreConfig("udr"), **options)
     assert "skipped" in alone["udr"]
-    entry = evaluate(run.run_dir, Settings(("udr",)), udr_with=[other.run_dir], **options)["udr"]
+    entry = evaluate(run.run_dir, ScoreConfig("udr"), udr_with=[other.run_dir], **options)["udr"]
     assert len(entry["per_run"]) == 2
     assert 0 <= entry["score"] <= 1
     assert entry["n"] == POINTS
@@ -197,7 +196,7 @@ def test_baselines_of_a_run(run):
 
 
 def test_the_scores_of_baselines_are_in_order(run):
-    settings = Settings(("mig",), train_points=300, test_points=1, permutations=0)
+    settings = ScoreConfig("mig", train_points=300, test_points=1, permutations=0)
     entry = evaluate(run.run_dir, settings, num_points=301, baselines=True, figures=False, **QUIET)[
         "mig"
     ]
@@ -209,7 +208,7 @@ def test_the_scores_of_baselines_are_in_order(run):
 @pytest.mark.parametrize("count", [0, 2, 737_281])
 def test_a_number_of_points_that_there_is_not(run, count):
     with pytest.raises(UserError, match=f"--num-points: got {count}, wanted a whole number from 3"):
-        evaluate(run.run_dir, Settings(("mig",)), num_points=count, **QUIET)
+        evaluate(run.run_dir, ScoreConfig("mig"), num_points=count, **QUIET)
 
 
 def test_a_file_from_anywhere(tmp_path):
@@ -218,10 +217,9 @@ def test_a_file_from_anywhere(tmp_path):
     codes = factors + 0.01 * rng.standard_normal((200, 2))
     np.savez(tmp_path / "a.npz", codes=codes, factors=factors, factor_names=["tilt", "hue"])
     np.savez(tmp_path / "b.npz", codes=-codes[:, ::-1], factors=factors)
-    names = ("mig", "dci", "udr")
     entries = score_file(
-        tmp_path / "a.npz", Settings(names), baselines=True, udr_with=[tmp_path / "b.npz"],
-        figures=tmp_path / "figures", progress=False,
+        tmp_path / "a.npz", ScoreConfig("mig,dci,udr"), baselines=True,
+        udr_with=[tmp_path / "b.npz"], figures=tmp_path / "figures", progress=False,
     )  # fmt: skip
     assert entries["mig"]["score"] > 0.9
     assert entries["dci"]["disentanglement"] > 0.9
@@ -263,7 +261,7 @@ def test_the_scores_of_training_are_those_of_evaluate(run):
     config = run.config.__class__(**(run.config.to_dict() | {"eval_metrics": "mig,irs,udr"}))
     found = representations.training_scores(run.program._replace(config=config), run.params)
     entries = evaluate(
-        run.run_dir, Settings(("mig", "irs")), num_points=15_000, figures=False, **QUIET
+        run.run_dir, ScoreConfig("mig,irs"), num_points=15_000, figures=False, **QUIET
     )
     assert found == {"mig": entries["mig"]["score"], "irs": entries["irs"]["score"]}
 

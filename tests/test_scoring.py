@@ -10,10 +10,11 @@ import pytest
 from scipy import stats
 
 from bvae_jax import scoring
+from bvae_jax.config import ScoreConfig
 from bvae_jax.errors import UserError
 from bvae_jax.metrics import METRICS
 from bvae_jax.points import Representation, draw
-from bvae_jax.scoring import Settings, metric_names, score_all
+from bvae_jax.scoring import metric_names, score_all
 
 FAST_NAMES = "beta_vae_score factor_vae_score mig mig_sup jemmig rmig sap_r2 modularity irs med"
 FAST = {*FAST_NAMES.split(), "unsupervised", "active_units"}
@@ -28,8 +29,8 @@ def points(n=300, **more):
 
 def scored(representation, metrics, **options):
     baselines = options.pop("baselines", {})
-    settings = Settings(metric_names(metrics), **options)
-    return dict(score_all(representation, settings, baselines=baselines))
+    config = ScoreConfig(metrics, **options)
+    return dict(score_all(representation, config, baselines=baselines))
 
 
 def test_names():

@@ -9,7 +9,8 @@ from typing import Annotated
 import tyro
 
 from bvae_jax.commands.parsing import parse
-from bvae_jax.commands.scores import ScoreFlags, print_scores, settings_of, write_scores
+from bvae_jax.commands.scores import OutputFlags, check_flags, print_scores, write_scores
+from bvae_jax.config import ScoreConfig
 from bvae_jax.interrupt import fatal
 
 
@@ -19,7 +20,8 @@ class EvaluateArgs:
 
     run_dir: Annotated[Path, tyro.conf.Positional]
     """Directory of a run."""
-    flags: tyro.conf.OmitArgPrefixes[ScoreFlags]
+    config: tyro.conf.OmitArgPrefixes[ScoreConfig]
+    flags: tyro.conf.OmitArgPrefixes[OutputFlags]
     num_points: int | None = None
     """Images to encode; the whole data set, if not given. The encode is kept in RUN_DIR."""
     step: int | None = None
@@ -34,12 +36,12 @@ def evaluate(argv: Sequence[str]) -> int:
     with fatal():
         from bvae_jax import evaluation
 
-    settings = settings_of(args.flags)
+    check_flags(args.config, args.flags)
     run_dir = args.run_dir.expanduser()
     try:
         entries = evaluation.evaluate(
             run_dir,
-            settings,
+            args.config,
             num_points=args.num_points,
             baselines=args.flags.baselines,
             step=args.step,

@@ -8,7 +8,8 @@ from typing import Annotated
 import tyro
 
 from bvae_jax.commands.parsing import parse
-from bvae_jax.commands.scores import ScoreFlags, print_scores, settings_of, write_scores
+from bvae_jax.commands.scores import OutputFlags, check_flags, print_scores, write_scores
+from bvae_jax.config import ScoreConfig
 from bvae_jax.interrupt import fatal
 
 
@@ -22,7 +23,8 @@ class ScoreArgs:
 
     file: Annotated[Path, tyro.conf.Positional]
     """The .npz file."""
-    flags: tyro.conf.OmitArgPrefixes[ScoreFlags]
+    config: tyro.conf.OmitArgPrefixes[ScoreConfig]
+    flags: tyro.conf.OmitArgPrefixes[OutputFlags]
     figures: Path | None = None
     """Draw figures in this directory."""
 
@@ -33,9 +35,10 @@ def score(argv: Sequence[str]) -> int:
     with fatal():
         from bvae_jax import evaluation
 
+    check_flags(args.config, args.flags)
     entries = evaluation.score_file(
         args.file,
-        settings_of(args.flags),
+        args.config,
         baselines=args.flags.baselines,
         udr_with=args.flags.udr_with,
         figures=args.figures,

@@ -4,30 +4,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bvae_jax.config import ScoreConfig
 from bvae_jax.errors import UserError
 
 
 @dataclass(frozen=True)
-class ScoreFlags:
-    """How to score."""
+class OutputFlags:
+    """What to score besides, and where to write it."""
 
-    metrics: str = "all"
-    """all, fast, or names with commas, as mig,dci."""
-    repeats: int = 1
-    """Score so often, with other seeds: mean, standard deviation, 95 % interval."""
     baselines: bool = False
     """Score other representations of the same points alike: random codes, the true factors and,
     of a run, the untrained encoder, PCA, ICA and raw pixels."""
-    train_points: int = 10_000
-    """Points to compute a score from, or to fit on."""
-    test_points: int = 5_000
-    """Points to test fitted predictors on."""
-    permutations: int = 20
-    """Of the factors, for the null of scores that rest on mutual information. 0: none."""
-    compat: bool = False
-    """Where original implementations have known faults, give their scores."""
-    seed: int = 0
-    """Seed of the evaluation."""
     udr_with: tuple[Path, ...] = ()
     """Other runs (or files) of the same data with other seeds, for udr."""
     json: Path | None = None
@@ -36,45 +23,21 @@ class ScoreFlags:
     """No progress bar."""
 
 
-_RANGES = {
-    "repeats": (1, 10_000),
-    "train_points": (2, 10**9),
-    "test_points": (1, 10**9),
-    "permutations": (0, 10**6),
-    "seed": (0, 2**31 - 1),
-}
-
-
-def settings_of(flags: ScoreFlags) -> Any:
-    """The `scoring.Settings` that the flags ask for.
+def check_flags(config: ScoreConfig, flags: OutputFlags) -> None:
+    """Find now what would go wrong after minutes of scoring.
 
     Raises:
-        UserError: a value is out of its range, or a metric is not known.
+        UserError: a metric is not known, or --json cannot be written.
     """
-    from bvae_jax.scoring import Settings, metric_names
+    from bvae_jax.scoring import metric_names
 
-    for name, (low, high) in _RANGES.items():
-        value = getattr(flags, name)
-        if not low <= value <= high:
-            flag = "--" + name.replace("_", "-")
-            raise UserError(f"{flag}: got {value}, wanted a whole number from {low} to {high}.")
-    if flags.json is not None:  # found now rather than after minutes of scoring
+    if metric_names(config.metrics) == ("udr",) and not flags.udr_with:
+        raise UserError("--metrics udr: it compares runs, give the others by --udr-with.")
+    if flags.json is not None:
         path = flags.json.expanduser()
         if path.is_dir():
             raise UserError(f"--json: {path} is a directory, wanted the name of a file.")
         path.parent.mkdir(parents=True, exist_ok=True)
-    names = metric_names(flags.metrics)
-    if flags.metrics == "udr" and not flags.udr_with:
-        raise UserError("--metrics udr: it compares runs, give the others by --udr-with.")
-    return Settings(
-        metrics=names,
-        seed=flags.seed,
-        repeats=flags.repeats,
-        train_points=flags.train_points,
-        test_points=flags.test_points,
-        permutations=flags.permutations,
-        compat=flags.compat,
-    )
 
 
 def print_scores(entries: dict[str, Any]) -> None:

@@ -4,11 +4,7 @@ Images are encoded in one fixed random order, so that the first n of a larger en
 encode of n images: a cache can be cut, and gone on with.
 """
 
-import contextlib
-import os
 import sys
-import zipfile
-import zlib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,6 +17,7 @@ from bvae_jax.checkpoint import fingerprint
 from bvae_jax.data.base import Dataset
 from bvae_jax.errors import UserError
 from bvae_jax.interrupt import Interrupt
+from bvae_jax.npz import DamagedError, read_npz, write_npz
 from bvae_jax.program import Program
 from bvae_jax.progress import bar
 from bvae_jax.types import Params
@@ -129,7 +126,7 @@ def encode_run(
             encoded = encode_points(
                 program, params, count, known=known, interrupt=interrupt, progress=progress
             )
-            _write(path, identity, encoded)
+            write_npz(path, identity=identity, means=encoded.means, logvars=encoded.logvars)
         if interrupt.requested:
             raise KeyboardInterrupt
     return encoded
@@ -142,27 +139,16 @@ def _identity(dataset: Dataset, params: Params) -> str:
 def _read(path: Path, identity: str, latents: int) -> Encoded | None:
     """The cached encode; None if it is that of other parameters, or damaged."""
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            if str(archive["identity"]) != identity:
-                return None
-            encoded = Encoded(archive["means"], archive["logvars"])
-        shapes = [array.shape for array in encoded]
-        if shapes[0] == shapes[1] and shapes[0][1:] == (latents,):
+        arrays = read_npz(path)
+        if str(arrays["identity"]) != identity:
+            return None
+        encoded = Encoded(arrays["means"], arrays["logvars"])
+        if encoded.means.shape == encoded.logvars.shape == (len(encoded.means), latents):
             return encoded
-        reason = f"it holds arrays of {shapes}"
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        reason = str(error) or type(error).__name__
+        reason = f"it holds arrays of {[array.shape for array in encoded]}"
+    except DamagedError as error:
+        reason = str(error)
+    except KeyError as error:
+        reason = f"it has no {error}"
     print(f"bvae: {path} is damaged ({reason}): encoding anew.", file=sys.stderr)
     return None
-
-
-def _write(path: Path, identity: str, encoded: Encoded) -> None:
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with part.open("wb") as file:
-            np.savez(file, identity=identity, means=encoded.means, logvars=encoded.logvars)
-        part.replace(path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            part.unlink()
-        print(f"bvae: cannot write {path} ({error}): going on without.", file=sys.stderr)

@@ -1,10 +1,7 @@
 """A rendered data set as one bit-packed array, kept compressed in the user's cache directory."""
 
-import contextlib
 import os
 import sys
-import zipfile
-import zlib
 from pathlib import Path
 
 import jax
@@ -14,6 +11,7 @@ import platformdirs
 from jaxtyping import UInt8
 
 from bvae_jax.data.base import Dataset
+from bvae_jax.npz import DamagedError, read_npz, write_npz
 from bvae_jax.progress import bar
 from bvae_jax.types import Indices
 
@@ -37,7 +35,7 @@ def load_packed(dataset: Dataset, *, progress: bool = True) -> Packed:
     packed = _read(path, dataset) if path.exists() else None
     if packed is None:
         packed = render_packed(dataset, progress=progress)
-        _write(path, packed)
+        write_npz(path, compress=True, packed=packed)
     return packed
 
 
@@ -72,25 +70,11 @@ def _row_bytes(dataset: Dataset) -> int:
 def _read(path: Path, dataset: Dataset) -> Packed | None:
     wanted = (dataset.size, _row_bytes(dataset))
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            packed = archive["packed"]
+        packed = read_npz(path).get("packed", np.empty(0))
         if packed.shape == wanted and packed.dtype == np.uint8:
             return packed
         reason = f"it holds {packed.dtype}{packed.shape}, wanted uint8{wanted}"
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        reason = str(error) or type(error).__name__
+    except DamagedError as error:
+        reason = str(error)
     print(f"bvae: cache {path} is damaged ({reason}): rendering it anew.", file=sys.stderr)
     return None
-
-
-def _write(path: Path, packed: Packed) -> None:
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("wb") as file:
-            np.savez_compressed(file, packed=packed)
-        part.replace(path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            part.unlink()
-        print(f"bvae: cannot write the cache {path} ({error}): going on without.", file=sys.stderr)

@@ -26,7 +26,7 @@ BATCHES = {"cpu": 128}
 """Images in a batch, by platform: on a CPU, small enough for the caches and for malloc."""
 BATCH = 4096
 """On other platforms."""
-CACHE = "codes.npz"
+CACHE = "encoded.npz"
 ORDER_SEED = 0
 
 

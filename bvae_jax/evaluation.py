@@ -1,6 +1,7 @@
 """`bvae evaluate` and `bvae score`: scores on disk, with figures."""
 
 import dataclasses
+import hashlib
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -8,26 +9,22 @@ from typing import Any
 
 import numpy as np
 
-from bvae_jax import rundir, score_plots
+from bvae_jax import rundir
 from bvae_jax.checkpoint import fingerprint
 from bvae_jax.config import ScoreConfig
 from bvae_jax.encode import encode_run, point_count
 from bvae_jax.errors import UserError
 from bvae_jax.metrics import METRICS
-from bvae_jax.metrics.base import varying
+from bvae_jax.metrics.base import InvalidArrays
 from bvae_jax.points import Representation
 from bvae_jax.points_file import read_points
-from bvae_jax.program import ACTIVE_NATS
 from bvae_jax.progress import bar
 from bvae_jax.representations import file_baselines, mean_kl, of_encoder, run_baselines
 from bvae_jax.runner import RunResult, load
+from bvae_jax.score_figures import draw_score_figures
 from bvae_jax.scoring import PACKAGES, Entry, metric_names, score_all
 
 EVALUATION = "evaluation.json"
-PAIRS = 6
-"""Latents and factors that are drawn against each other, at most."""
-MOST_DRAWN = 100_000
-"""Points in a figure, at most."""
 
 
 def evaluate(
@@ -82,7 +79,9 @@ def evaluate(
         **dataclasses.asdict(dataclasses.replace(config, metrics="")),
         "baselines": baselines,
         "udr_with": [fingerprint(other.params) for other in others],
+        "factor_names": list(run.program.dataset.factor_names),
     }
+    _remark(points)
     path = directory / EVALUATION
     entries = _of_these_parameters(path, request)
     wanted = metric_names(config.metrics)
@@ -90,6 +89,7 @@ def evaluate(
     if missing:
         most = min(count, config.train_points + config.test_points)
         rest = dataclasses.replace(config, metrics=",".join(missing))
+        _say_what_is_replaced(path, entries, missing)
         made = run_baselines(run.program, most, progress=progress) if baselines else {}
         for name, entry in _scored(points, rest, made, progress):
             entries[name] = entry | {"request": request}
@@ -138,41 +138,20 @@ def score_file(
             kl_of_runs=kls if len(kls) == len(runs) else None,
         )
     made = file_baselines(points) if baselines else {}
-    entries = dict(_scored(points, config, made, progress))
+    _remark(points)
+    request = {
+        "file": str(path),
+        "file_sha256": hashlib.sha256(Path(path).expanduser().read_bytes()).hexdigest(),
+        **dataclasses.asdict(dataclasses.replace(config, metrics="")),
+        "baselines": baselines,
+        "udr_with": [str(other) for other in udr_with],
+        "factor_names": names,
+    }
+    scored = _scored(points, config, made, progress)
+    entries = {name: entry | {"request": request} for name, entry in scored}
     if figures is not None:
         draw_score_figures(Path(figures).expanduser(), entries, points, names)
     return entries
-
-
-def draw_score_figures(
-    directory: Path, entries: dict[str, Entry], points: Representation, names: Sequence[str]
-) -> None:
-    """Pictures of what `mig` and `dci` found, where they are among the entries."""
-    dead = ~varying(points.codes) if points.kl is None else points.kl <= ACTIVE_NATS
-    found = entries.get("mig", {})
-    if "mutual_information" in found:
-        matrix, entropy = np.array(found["mutual_information"]), np.array(found["entropy"])
-        score_plots.save_matrix(
-            directory / "mutual_information.png", matrix, names, dead=dead, label="I(z; v) (nats)"
-        )
-        score_plots.save_best_latents(directory / "best_latents.png", matrix, entropy, names)
-        share = matrix / np.where(entropy > 0, entropy, np.inf)
-        pairs = [(int(share[:, k].argmax()), k) for k in range(len(names))]
-        pairs = sorted(pairs, key=lambda pair: -share[pair])[:PAIRS]
-        rows = slice(0, MOST_DRAWN)
-        score_plots.save_latent_against_factor(
-            directory / "latent_against_factor.png",
-            points.codes[rows],
-            points.factors[rows],
-            pairs,
-            names,
-        )
-    found = entries.get("dci", {})
-    if "importance" in found:
-        matrix = np.array(found["importance"], np.float64)
-        score_plots.save_matrix(
-            directory / "dci_importance.png", matrix, names, dead=dead, label="importance"
-        )
 
 
 def _with_runs(
@@ -226,12 +205,37 @@ def _of_these_parameters(path: Path, request: dict[str, Any]) -> dict[str, Entry
 
 
 def _is_there(entry: Entry | None, request: dict[str, Any]) -> bool:
+    """Whether an entry holds what is asked for: the same, with as many repeats or more.
+
+    One repeat is the first of many, and baselines that nobody asked for do no harm.
+    """
+    if entry is None or "skipped" in entry or entry["versions"] != rundir.versions(PACKAGES):
+        return False
+    had = entry["request"]
     return (
-        entry is not None
-        and entry["request"] == request
-        and "skipped" not in entry
-        and entry["versions"] == rundir.versions(PACKAGES)
+        {**had, "repeats": 0, "baselines": 0} == {**request, "repeats": 0, "baselines": 0}
+        and request["repeats"] in (1, had["repeats"])
+        and (had["baselines"] or not request["baselines"])
     )
+
+
+def _say_what_is_replaced(path: Path, entries: dict[str, Entry], names: list[str]) -> None:
+    """Scores of the same parameters under other settings: they may have cost something."""
+    replaced = [name for name in names if "skipped" not in entries.get(name, {"skipped": ""})]
+    if replaced:
+        print(
+            f"bvae: {path}: scores under other settings are replaced: {', '.join(replaced)}.",
+            file=sys.stderr,
+        )
+
+
+def _remark(points: Representation) -> None:
+    try:
+        points.check()
+    except InvalidArrays as error:
+        raise UserError(str(error)) from error
+    for remark in points.remarks():
+        print(f"bvae: note: {remark}.", file=sys.stderr)
 
 
 def _numbered(factors: np.ndarray) -> list[str]:

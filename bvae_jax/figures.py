@@ -47,11 +47,13 @@ def draw_figures(
     plots.save_loss_curves(directory / "loss_curves.png", records)
     plots.save_kl_per_latent(directory / "kl_per_latent.png", records, ACTIVE_NATS)
     scores = [record for record in records if record["split"] == SCORES]
+    kept, curves = set(), []
     if scores:
         from bvae_jax.scoring import headlines
 
         kept = {"step", "split", *headlines(scores[0])}
         curves = [{k: v for k, v in record.items() if k in kept} for record in scores]
+    if scores and len(kept) > 2:
         score_plots.save_score_curves(directory / "score_curves.png", curves)
 
     encoder, decoder = _functions(program, params)

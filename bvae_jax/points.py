@@ -6,8 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from bvae_jax.metrics.base import Metric, checked, checked_codes, checked_split, generator
+from bvae_jax.metrics.base import Metric, checked, checked_codes, checked_split, generator, varying
 from bvae_jax.types import PRNGKey
+
+FEW = 1000
+"""Points below which it is said."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,18 @@ class Representation:
             checked_split(self.codes, self.factors, self.codes_test, self.factors_test)
         if self.logvars is not None:
             checked_codes(self.logvars, "logvars")
+
+    def remarks(self) -> list[str]:
+        """What a reader of the scores should know of the arrays, in words."""
+        found = []
+        constant = int((~varying(np.asarray(self.codes, np.float64))).sum())
+        if constant:
+            found.append(f"{constant} of {self.codes.shape[1]} latents are constant")
+        for k in np.flatnonzero(np.ptp(self.factors, axis=0) == 0):
+            found.append(f"factor {k} has one value, and is left out")
+        if len(self.codes) < FEW:
+            found.append(f"{len(self.codes)} points are few: scores are biased and noisy")
+        return found
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from bvae_jax.elbo import gaussian_kl
 from bvae_jax.encode import Encoded, encode_points, encoding_order
 from bvae_jax.points import Representation
 from bvae_jax.program import Program
+from bvae_jax.progress import bar
 from bvae_jax.scoring import PIXELS, numbers, score_all
 from bvae_jax.types import Params, Posterior
 
@@ -91,21 +92,30 @@ def run_baselines(
     pixels, with as many components as the run has latents; `raw_pixels`; `true_factors`.
 
     Args:
-        progress: show a bar while images are encoded.
+        progress: show bars.
     """
     params = program.init().params["vae"]
     untrained = of_encoder(program, encode_points(program, params, count, progress=progress))
     components = min(program.config.latents, count, int(np.prod(program.dataset.image_shape)))
-    pca = IncrementalPCA(components)
-    for images in _pixels(program, count, at_least=components):
-        pca.partial_fit(images)
-    projected = np.concatenate([pca.transform(images) for images in _pixels(program, count)])
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        ica = FastICA(whiten="unit-variance", random_state=0, max_iter=500)
-        independent = np.asarray(ica.fit_transform(projected))
     most = max(2, min(count, MOST_NUMBERS // int(np.prod(program.dataset.image_shape))))
-    pixels = np.concatenate(list(_pixels(program, most)))
+    total = 2 * count + most
+    shown = bar(total=total, desc="PCA, ICA, pixels", unit=" images", disable=not progress)
+    with shown:
+        pca = IncrementalPCA(components)
+        for images in _pixels(program, count, at_least=components):
+            pca.partial_fit(images)
+            shown.update(len(images))
+        projected = []
+        for images in _pixels(program, count):
+            projected.append(pca.transform(images))
+            shown.update(len(images))
+        projected = np.concatenate(projected)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            ica = FastICA(whiten="unit-variance", random_state=0, max_iter=500)
+            independent = np.asarray(ica.fit_transform(projected))
+        pixels = np.concatenate(list(_pixels(program, most)))
+        shown.update(total - shown.n)
     return {
         "random_codes": random_codes(untrained),
         "untrained": untrained,

@@ -129,7 +129,7 @@ def add_session(run_dir: Path, start_step: int) -> None:
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "start_step": start_step,
         "command": sys.argv,
-        "git_commit": _git_commit(),
+        "git_commit": git_commit(),
         "python": platform.python_version(),
         "versions": versions(PACKAGES),
         "device": f"{jax.device_count()} x {device.device_kind} ({device.platform})",
@@ -170,7 +170,7 @@ def versions(packages: Sequence[str]) -> dict[str, str | None]:
     return found
 
 
-def _git_commit() -> str | None:
+def git_commit() -> str | None:
     """The commit of the package's own checkout, with `+changes` when it was edited since."""
     checkout = Path(__file__).parents[1]
     if not (checkout / ".git").exists():  # installed, perhaps inside somebody else's repository

@@ -85,7 +85,11 @@ def run(
     if config.eval_metrics:
         from bvae_jax.scoring import metric_names
 
-        metric_names(config.eval_metrics, "--eval-metrics")
+        if metric_names(config.eval_metrics, "--eval-metrics") == ("udr",):
+            raise UserError(
+                "--eval-metrics udr: it compares runs. Train them, then use bvae evaluate RUN "
+                "--metrics udr --udr-with OTHER_RUN."
+            )
     if jax.default_backend() == "cpu":
         keep_freed_memory()
     with Interrupt() as interrupt:
@@ -139,7 +143,8 @@ def _run_in(
     summary = _summarise(program, state, shown)
     if config.eval_metrics:
         scores = [r for r in records if r["split"] == SCORES and r["step"] == step]
-        summary["scores"] = {k: v for k, v in scores[-1].items() if k not in ("step", "split")}
+        found = scores[-1] if scores else {}
+        summary["scores"] = {k: v for k, v in found.items() if k not in ("step", "split")}
     if figures:
         draw_figures(directory / "figures", program, state.params["vae"], records)
     rundir.write_json(directory / rundir.SUMMARY, summary)
@@ -202,7 +207,9 @@ def _train(
             if config.eval_metrics:
                 from bvae_jax.representations import training_scores  # scikit-learn takes a second
 
-                _log(loggers, step, SCORES, training_scores(program, state.params["vae"]))
+                scores = training_scores(program, state.params["vae"])
+                if scores:
+                    _log(loggers, step, SCORES, scores)
         if last or step % config.checkpoint_every == 0 or interrupt.requested:
             checkpoints.save(state, shown.times() | {"config": config.to_dict()})
     return state

@@ -15,12 +15,17 @@ from bvae_jax.errors import UserError, unknown
 from bvae_jax.metrics import METRICS
 from bvae_jax.metrics.base import InvalidArrays, Metric
 from bvae_jax.points import Draw, Representation, draw
-from bvae_jax.rundir import versions
+from bvae_jax.rundir import git_commit, versions
 from bvae_jax.types import PRNGKey, Score
 
 PACKAGES = ("bvae_jax", "numpy", "scipy", "scikit-learn", "lightgbm", "jax")
 """Those that scores depend on."""
 FAST = tuple(name for name, metric in METRICS.items() if metric.fast)
+MEANING = {
+    "codes_of_runs": "other runs to compare with (--udr-with)",
+    "logvars": "logvars, the log-variances of the posterior",
+}
+"""What to call an array that is not there."""
 PIXELS = "raw_pixels"
 """The baseline that has thousands of latents: only metrics with `pixels` are scored on it."""
 Entry = dict[str, Any]
@@ -81,7 +86,7 @@ def score_all(
         metric = METRICS[name]
         lacking = [need for need in metric.needs if need not in _arrays(metric, draws[0])]
         if lacking:
-            yield name, {"skipped": f"it needs {' and '.join(lacking)}"}
+            yield name, {"skipped": "it needs " + " and ".join(MEANING.get(n, n) for n in lacking)}
             continue
         try:
             with threadpool_limits(limits=1):
@@ -125,8 +130,12 @@ def _entry(
         "n_test": len(arrays["codes_test"]) if "codes_test" in metric.takes else 0,
         "seconds": (time.perf_counter() - begin) / len(draws),
         "versions": versions(PACKAGES),
+        "git_commit": git_commit(),
     }
     if len(draws) > 1:
+        if not metric.pool and len(draws[0][0].plain["codes"]) == len(draws[0][0].pool["codes"]):
+            note = "all repeats saw the same points: intervals cover only what the metric draws"
+            entry["notes"] = [*entry.get("notes", []), note]
         entry["repeats"] = {
             number: summarised([float(score[number]) for score in scores]) for number in numbers
         }

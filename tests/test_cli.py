@@ -241,6 +241,7 @@ MISTAKES = [
     ("evaluate {run} --step 3", "No checkpoint of step 3", None),
     ("evaluate {run} --json {tmp}", "is a directory, wanted the name of a file", None),
     ("evaluate {run} --json {tmp}/file/x", "hoose another path", a_file),
+    (TRAIN + "--eval-metrics udr", "--eval-metrics udr: it compares runs", None),
     ("score", "PATH", None),
     ("score {tmp}/none.npz", "none.npz", None),
     ("score {tmp}/file", "file", a_file),
@@ -349,7 +350,7 @@ def test_evaluate_and_score(run_dir, tmp_path, capsys):
     from bvae_jax.program import build
 
     dataset = build(Config(image_source="rendered")).dataset
-    codes = np.load(directory / "codes.npz")["means"]
+    codes = np.load(directory / "encoded.npz")["means"]
     factors = np.asarray(dataset.factors(jnp.asarray(encoding_order(dataset)[:300])))
     np.savez(tmp_path / "codes.npz", codes=codes, factors=factors)
     assert cli.main(["score", str(tmp_path / "codes.npz"), *flags, "--json", str(out)]) == 0

@@ -118,7 +118,7 @@ def test_a_cache_that_cannot_be_written_is_done_without(run, capsys, monkeypatch
     encoded = encode_run(run.run_dir, run.program, run.params, 10, **QUIET)
     assert len(encoded.means) == 10
     assert "going on without" in capsys.readouterr().err
-    assert not [p for p in run.run_dir.iterdir() if "codes" in p.name]
+    assert not [p for p in run.run_dir.iterdir() if "encoded" in p.name]
 
 
 def test_scores_are_on_disk_with_what_made_them(run):
@@ -151,6 +151,15 @@ def test_scores_that_are_there_are_not_computed_again(run, monkeypatch):
     assert asked[-1] == "mig"
     stored = json.loads((run.run_dir / evaluation.EVALUATION).read_text())
     assert set(stored) == {"mig", "irs"}, "others of the same parameters stay"
+
+
+def test_a_smaller_request_keeps_the_larger_result(run, capsys):
+    options: dict[str, Any] = {"num_points": POINTS, "figures": False, **QUIET}
+    large = evaluate(run.run_dir, ScoreConfig("irs", repeats=3), baselines=True, **options)
+    assert evaluate(run.run_dir, ScoreConfig("irs"), **options) == large
+    capsys.readouterr()
+    evaluate(run.run_dir, ScoreConfig("irs", repeats=2), **options)
+    assert "scores under other settings are replaced: irs" in capsys.readouterr().err
 
 
 def test_a_damaged_evaluation_is_made_anew(run, capsys):
@@ -269,4 +278,15 @@ def test_the_scores_of_training_are_those_of_evaluate(run):
 def test_an_unknown_metric_is_found_before_training(tmp_path):
     with pytest.raises(UserError, match="Unknown metric 'migs'"):
         runner.run(Config(**SMALL, eval_metrics="migs"), tmp_path / "run", progress=False)
+    with pytest.raises(UserError, match="--eval-metrics udr: it compares runs"):
+        runner.run(Config(**SMALL, eval_metrics="udr"), tmp_path / "run", progress=False)
     assert not (tmp_path / "run").exists()
+
+
+def test_metrics_that_cannot_be_scored_do_not_stop_a_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(representations, "training_scores", lambda program, params: {})
+    result = runner.run(
+        Config(**SMALL, steps=2, eval_metrics="dci"), tmp_path / "run", progress=False
+    )
+    assert result.summary
+    assert result.summary["scores"] == {}

@@ -24,7 +24,7 @@ ORDER = (
     {"objectives.__init__", "traversal", "checkpoint", "rundir", *METRIC_FILES},
     {"train", "plots", "points", "metrics.__init__"},
     {"program", "score_plots", "scoring"},
-    {"figures", "checks", "encode"},
+    {"figures", "score_figures", "checks", "encode"},
     {"representations"},
     {"runner"},
     {"evaluation"},

@@ -41,7 +41,11 @@ def check_flags(config: ScoreConfig, flags: OutputFlags) -> None:
 
 
 def print_scores(entries: dict[str, Any]) -> None:
-    """A table of all scores that are one number; what was skipped and noted stands below it."""
+    """A table of all scores that are one number; what was skipped and noted stands below it.
+
+    Raises:
+        UserError: all were skipped.
+    """
     from bvae_jax.metrics import METRICS
 
     rows, below = [], []
@@ -63,6 +67,8 @@ def print_scores(entries: dict[str, Any]) -> None:
         print("  ".join(cells).rstrip())
     for line in below:
         print(line)
+    if not rows:
+        raise UserError("Nothing could be scored: the reasons stand above.")
 
 
 def _baselines(entries: dict[str, Any]) -> set[str]:

@@ -18,7 +18,8 @@ METRIC_FILES = {m for m in MODULES if m.startswith("metrics.")} - {
 }
 ORDER = (
     {"errors", "types"},
-    {"config", "elbo", "conv", "allocator", "interrupt", "progress", "points_file", "npz", "data.base"},
+    {"config", "elbo", "conv", "allocator", "interrupt", "progress", "data.base"}
+    | {"npz", "points_file"},
     {"networks", "data.cache", "data.dsprites", "objectives.base", "metrics.base"},
     {"vae", "data.__init__", "objectives.beta_vae", "loggers", *METRIC_HELPERS},
     {"objectives.__init__", "traversal", "checkpoint", "rundir", *METRIC_FILES},

@@ -6,9 +6,7 @@ leave nan out.
 """
 
 import inspect
-import os
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, TypeVar
 
 import jax
@@ -236,11 +234,12 @@ def generator(key: PRNGKey) -> np.random.Generator:
     return np.random.default_rng(np.asarray(jax.random.key_data(key)))
 
 
-def in_threads(function: Callable[[T], R], items: Iterable[T]) -> list[R]:
-    """`function` of each item, in order; the result does not depend on the number of threads.
+def for_each(function: Callable[[T], R], items: Iterable[T]) -> list[R]:
+    """`function` of each item, in order, with linear algebra on one thread.
 
-    Linear algebra stays on one thread inside: more would get into each other's way, and change the
-    last bits.
+    Scores then do not depend on the number of processors, to the last bit; and small problems
+    as these are slower on several threads. One after another, because concurrent calls of these
+    libraries have been seen to disturb each other with old versions.
     """
-    with threadpool_limits(limits=1), ThreadPoolExecutor(os.cpu_count()) as pool:
-        return list(pool.map(function, items))
+    with threadpool_limits(limits=1):
+        return [function(item) for item in items]

@@ -13,7 +13,7 @@ from bvae_jax.metrics.base import (
     FactorsTest,
     Metric,
     checked_split,
-    in_threads,
+    for_each,
     mean,
     standardised,
     varying,
@@ -105,11 +105,7 @@ def dci(
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        # The factors of most values take longest: they go first, so that no thread waits.
-        sizes = [len(np.unique(column)) for column in y.T]
-        order = np.argsort(sizes, kind="stable")[::-1].tolist()
-        found = dict(zip(order, in_threads(of_factor, order), strict=True))
-        fits = [found[k] for k in range(y.shape[1])]
+        fits = for_each(of_factor, range(y.shape[1]))
     importance = np.stack([fit.importance for fit in fits], axis=1)
     score_d, per_latent, _ = disentanglement(importance)
     score_c, per_factor, _ = completeness(importance)

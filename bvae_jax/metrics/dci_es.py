@@ -7,8 +7,8 @@ from bvae_jax.metrics.base import (
     FactorsTest,
     Metric,
     checked_split,
+    for_each,
     generator,
-    in_threads,
     mean,
     ratio,
     standardised,
@@ -79,7 +79,7 @@ def dci_es(
         return np.minimum(ratio(error, np.mean(y_test**2, axis=0)), 1.0)
 
     loss = np.full((len(FEATURES), factors.shape[1]), np.nan)
-    loss[:, varies] = in_threads(lost, FEATURES)
+    loss[:, varies] = for_each(lost, FEATURES)
     capacity = np.log(width + np.array(FEATURES))
     per_factor = np.array([_explicitness(capacity, column) for column in loss.T])
     return {

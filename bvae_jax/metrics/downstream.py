@@ -12,8 +12,8 @@ from bvae_jax.metrics.base import (
     FactorsTest,
     Metric,
     checked_split,
+    for_each,
     generator,
-    in_threads,
     mean,
     standardised,
 )
@@ -79,10 +79,10 @@ def downstream(
         ]
         return float(right[0].mean()), float(right[1].mean())
 
-    tasks = [(count, k) for count in reversed(counts) for k in range(y.shape[1])]
+    tasks = [(count, k) for count in counts for k in range(y.shape[1])]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        found = np.array(in_threads(accuracies, tasks)).reshape(len(counts), y.shape[1], 2)[::-1]
+        found = np.array(for_each(accuracies, tasks)).reshape(len(counts), y.shape[1], 2)
     logistic, trees = found[..., 0], found[..., 1]
     by_count = {n: mean(row) for n, row in zip(counts, trees, strict=True)}
     result = {

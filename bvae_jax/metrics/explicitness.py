@@ -12,7 +12,7 @@ from bvae_jax.metrics.base import (
     FactorsTest,
     Metric,
     checked_split,
-    in_threads,
+    for_each,
     mean,
     standardised,
 )
@@ -60,7 +60,7 @@ def explicitness(
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        train, test = np.array(in_threads(of_factor, range(factors.shape[1]))).T
+        train, test = np.array(for_each(of_factor, range(factors.shape[1]))).T
     return {"score": mean(test), "train": mean(train), "per_factor": test}
 
 

@@ -13,8 +13,8 @@ from bvae_jax.metrics.base import (
     Metric,
     checked,
     entropies,
+    for_each,
     generator,
-    in_threads,
     mean,
     ratio,
     varying,
@@ -88,7 +88,7 @@ def infomec(
 
     if active.any() and any(several):
         columns = [k for k, is_several in enumerate(several) if is_several]
-        found = in_threads(nearest, columns)
+        found = for_each(nearest, columns)
         matrix[np.ix_(active, columns)] = np.stack(found, axis=1) / entropies(factors)[columns]
     known = matrix[active][:, several]
     explicit = np.full(factors.shape[1], np.nan)
@@ -125,7 +125,7 @@ def _explicitness(codes: np.ndarray, factors: np.ndarray) -> list[float]:
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        return in_threads(saved, list(factors.T))
+        return for_each(saved, list(factors.T))
 
 
 def _loss(x: np.ndarray, y: np.ndarray) -> float:

@@ -7,8 +7,8 @@ from bvae_jax.metrics.base import (
     Metric,
     checked,
     checked_codes,
+    for_each,
     generator,
-    in_threads,
     mean,
     ratio,
     relabel,
@@ -92,7 +92,7 @@ def mig_chen(
             total += np.sum(np.log(inside) - np.log(everywhere)[:, None], axis=0)
         return total / samples
 
-    matrix = np.array(in_threads(of_latent, range(codes.shape[1])))
+    matrix = np.array(for_each(of_latent, range(codes.shape[1])))
     sizes = np.array([n for _, n in labels] if factor_sizes is None else factor_sizes)
     if sizes.shape != (len(labels),):
         raise InvalidArrays(

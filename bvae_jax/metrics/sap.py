@@ -6,7 +6,7 @@ import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.svm import LinearSVC
 
-from bvae_jax.metrics.base import CodesTest, FactorsTest, Metric, checked_split, in_threads, mean
+from bvae_jax.metrics.base import CodesTest, FactorsTest, Metric, checked_split, for_each, mean
 from bvae_jax.types import Codes, Factors, Score
 
 
@@ -52,7 +52,7 @@ def sap(
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        matrix = np.array(in_threads(accuracy, pairs)).reshape(x.shape[1], y.shape[1])
+        matrix = np.array(for_each(accuracy, pairs)).reshape(x.shape[1], y.shape[1])
     if len(matrix) == 1:
         common = [np.max(np.bincount(column)) / len(column) for column in y_test.T]
         second, first = np.sort(np.stack([matrix[0], common]), axis=0)

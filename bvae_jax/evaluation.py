@@ -15,7 +15,6 @@ from bvae_jax.config import ScoreConfig
 from bvae_jax.encode import encode_run, point_count
 from bvae_jax.errors import UserError
 from bvae_jax.metrics import METRICS
-from bvae_jax.metrics.base import InvalidArrays
 from bvae_jax.points import Representation
 from bvae_jax.points_file import read_points
 from bvae_jax.progress import bar
@@ -230,10 +229,7 @@ def _say_what_is_replaced(path: Path, entries: dict[str, Entry], names: list[str
 
 
 def _remark(points: Representation) -> None:
-    try:
-        points.check()
-    except InvalidArrays as error:
-        raise UserError(str(error)) from error
+    points.check()
     for remark in points.remarks():
         print(f"bvae: note: {remark}.", file=sys.stderr)
 

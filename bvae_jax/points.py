@@ -6,7 +6,16 @@ from typing import Any
 
 import numpy as np
 
-from bvae_jax.metrics.base import Metric, checked, checked_codes, checked_split, generator, varying
+from bvae_jax.errors import UserError
+from bvae_jax.metrics.base import (
+    InvalidArrays,
+    Metric,
+    checked,
+    checked_codes,
+    checked_split,
+    generator,
+    varying,
+)
 from bvae_jax.types import PRNGKey
 
 FEW = 1000
@@ -43,14 +52,17 @@ class Representation:
         """Raise what is wrong with the arrays.
 
         Raises:
-            InvalidArrays: in words.
+            UserError: in words.
         """
-        if self.codes_test is None:
-            checked(self.codes, self.factors)
-        else:
-            checked_split(self.codes, self.factors, self.codes_test, self.factors_test)
-        if self.logvars is not None:
-            checked_codes(self.logvars, "logvars")
+        try:
+            if self.codes_test is None:
+                checked(self.codes, self.factors)
+            else:
+                checked_split(self.codes, self.factors, self.codes_test, self.factors_test)
+            if self.logvars is not None:
+                checked_codes(self.logvars, "logvars")
+        except InvalidArrays as error:
+            raise UserError(str(error)) from error
 
     def remarks(self) -> list[str]:
         """What a reader of the scores should know of the arrays, in words."""

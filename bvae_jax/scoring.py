@@ -72,10 +72,7 @@ def score_all(
     Raises:
         UserError: the arrays do not fit each other, or a metric is not known.
     """
-    try:
-        points.check()
-    except InvalidArrays as error:
-        raise UserError(str(error)) from error
+    points.check()
     keys = [jax.random.key(config.seed + r) for r in range(config.repeats)]
     draws = [_keyed_draw(points, config, key) for key in keys]
     others = {
@@ -146,7 +143,10 @@ def _entry(
     for other, drawn in others.items():
         theirs = _arrays(metric, drawn)
         if set(metric.needs) <= set(theirs) and (metric.pixels or other != PIXELS):
-            score = _score(metric, theirs, chosen)
+            try:
+                score = _score(metric, theirs, chosen)
+            except InvalidArrays:  # a baseline that cannot be scored costs the run's score nothing
+                continue
             kept = {number: score[number] for number in numbers}
             entry["baselines"][other] = kept | {"n": len(theirs["codes"])}
         on_done()

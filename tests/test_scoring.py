@@ -143,6 +143,13 @@ def test_baselines_are_scored_alike():
     assert set(entries["mig_sup"]["baselines"]) == {"other"}, "not made for thousands of latents"
 
 
+def test_a_baseline_that_cannot_be_scored_costs_nothing_else():
+    few = Representation(np.random.default_rng(0).standard_normal((6, 2)), np.eye(6, dtype=int))
+    entry = scored(points(), "beta_vae_score", baselines={"few": few})["beta_vae_score"]
+    assert entry["score"] > 0.9
+    assert entry["baselines"] == {}
+
+
 def test_what_cannot_be_scored_is_skipped_with_a_reason():
     singles = Representation(np.random.default_rng(0).standard_normal((6, 2)), np.eye(6, dtype=int))
     assert "it needs logvars" in scored(points(), "mig_chen")["mig_chen"]["skipped"]

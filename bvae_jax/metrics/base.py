@@ -238,8 +238,8 @@ def for_each(function: Callable[[T], R], items: Iterable[T]) -> list[R]:
     """`function` of each item, in order, with linear algebra on one thread.
 
     Scores then do not depend on the number of processors, to the last bit; and small problems
-    as these are slower on several threads. One after another, because concurrent calls of these
-    libraries have been seen to disturb each other with old versions.
+    as these are slower on several threads. One after another: in a pool of threads, with the oldest
+    supported versions, scores were wrong now and then, for a reason that was not found.
     """
     with threadpool_limits(limits=1):
         return [function(item) for item in items]

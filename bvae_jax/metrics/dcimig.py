@@ -9,6 +9,7 @@ from bvae_jax.metrics.base import (
     discretize,
     entropies,
     mutual_information,
+    ratio,
     top_two,
 )
 from bvae_jax.types import Codes, Factors, Score
@@ -43,7 +44,7 @@ def dcimig(codes: Codes, factors: Factors, *, bins: int = BINS) -> Score:
     for j, (gap, k) in enumerate(zip(gaps, owners, strict=True)):
         if gap > best[k]:
             best[k], latent[k] = gap, j
-    per_factor = np.divide(best, entropy, out=np.full_like(best, np.nan), where=entropy > 0)
+    per_factor = ratio(best, entropy)
     return {
         "score": float(best.sum() / entropy.sum()),
         "per_factor": per_factor,
@@ -55,6 +56,5 @@ METRIC = Metric(
     dcimig,
     "sum of the gaps of each factor's own latent, over the sum of the factors' entropies",
     "Sepliarskaia et al. 2019",
-    fast=False,
     null=True,
 )

@@ -67,7 +67,9 @@ def mig_chen(
     labels = [relabel(column) for column in factors.T]
     sizes = np.array([n for _, n in labels] if factor_sizes is None else factor_sizes)
     if sizes.shape != (len(labels),):
-        raise InvalidArrays(f"factor_sizes: got shape {sizes.shape}, wanted ({len(labels)},).")
+        raise InvalidArrays(
+            f"factor_sizes: got shape {sizes.shape}, wanted [factor] ({len(labels)},)."
+        )
     one_hot = np.concatenate([np.eye(n, dtype=np.float32)[column] for column, n in labels], axis=1)
     first_column = np.cumsum([0] + [n for _, n in labels[:-1]])
     own = np.stack([column for column, _ in labels], axis=1) + first_column
@@ -93,11 +95,6 @@ def mig_chen(
         return total / samples
 
     matrix = np.array(for_each(of_latent, range(codes.shape[1])))
-    sizes = np.array([n for _, n in labels] if factor_sizes is None else factor_sizes)
-    if sizes.shape != (len(labels),):
-        raise InvalidArrays(
-            f"factor_sizes: got shape {sizes.shape}, wanted [factor] ({len(labels)},)."
-        )
     first, second = top_two(matrix)
     per_factor = ratio(first - second, np.log(sizes))
     per_factor[[n == 1 for _, n in labels]] = np.nan

@@ -10,6 +10,7 @@ from bvae_jax.config import Config, ScoreConfig
 from bvae_jax.errors import UserError
 
 if TYPE_CHECKING:
+    from bvae_jax.elbo_evaluation import evaluate_elbo
     from bvae_jax.evaluation import evaluate, score_file
     from bvae_jax.runner import RunResult, load, run
 
@@ -19,6 +20,7 @@ __all__ = [
     "ScoreConfig",
     "UserError",
     "evaluate",
+    "evaluate_elbo",
     "load",
     "run",
     "score_file",
@@ -35,6 +37,10 @@ def __getattr__(name: str):
         from bvae_jax import evaluation
 
         return getattr(evaluation, name)
+    if name == "evaluate_elbo":
+        from bvae_jax import elbo_evaluation
+
+        return elbo_evaluation.evaluate_elbo
     if name in __all__:
         from bvae_jax import runner
 

@@ -68,5 +68,5 @@ def check_finite(
         kept = f"the checkpoint of step {steps[-1]} is kept" if steps else "none was saved yet"
         raise UserError(
             f"Not finite between steps {start} and {stop}: {', '.join(bad)} (learning rate "
-            f"{config.learning_rate}, beta {config.beta}); {kept}. Try a lower --learning-rate."
+            f"{config.learning_rate}); {kept}. Try a lower --learning-rate."
         )

@@ -3,6 +3,7 @@
 import errno
 import importlib.metadata
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -30,6 +31,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return COMMANDS[command](rest)
     except UserError as error:
         return _fail(str(error))
+    except BrokenPipeError:  # whoever read our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except OSError as error:
         return _fail(_describe(error))
     except KeyboardInterrupt:

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import numbers
+import typing
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -26,21 +27,73 @@ class Config:
     """Fraction of the images that training never sees and evaluation uses. 0 trains on all, as
     the papers do, and evaluates on training images."""
     network: str = "conv"
-    """Encoder and decoder: conv or mlp."""
+    """Encoder and decoder: conv, mlp, locatello, burgess, conv128, spatial_broadcast or resnet."""
     latents: int = 10
     """Number of latents."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """What the networks compute in. Parameters, losses and KL are float32 always."""
     likelihood: str = "bernoulli"
-    """p(x|z): bernoulli or gaussian."""
+    """p(x|z): bernoulli, continuous_bernoulli, gaussian, sigma_vae, optimal_sigma_vae, laplace or
+    logistic_mixture."""
     sigma: float = 1.0
-    """Standard deviation of a pixel under the Gaussian likelihood."""
+    """Standard deviation of a pixel under the Gaussian likelihood; scale of the Laplace one."""
+    samples: int = 1
+    """Draws of z for each image. The log-likelihood is their mean."""
+    bound: Literal["elbo", "iwae"] = "elbo"
+    """What vae and beta_vae maximise: the ELBO, or the importance-weighted bound of --samples."""
     objective: str = "beta_vae"
-    """What is minimised."""
-    beta: float = 4.0
-    """Weight of the KL term, nats against nats (sums over pixels and latents). 1 is the ELBO."""
+    """What is minimised: a name that bvae objectives lists, with its hyperparameters."""
+    beta: float | None = None
+    """Weight of the KL term, nats against nats (sums over pixels and latents). 1 is the ELBO. Like
+    all hyperparameters without a value it is the objective's own default (beta_vae: 4)."""
+    beta_schedule: str | None = None
+    """How beta gets to its value, as linear:steps=1000 or cyclical-cosine:steps=10000,cycles=4."""
+    alpha: float | None = None
+    """beta_tcvae: weight of the mutual information. info_vae: 1 - weight of the KL."""
+    gamma: float | None = None
+    """annealed_vae: weight of |KL - C|. beta_tcvae: of the dimension-wise KL. factor_vae: of TC."""
+    capacity: float | None = None
+    """annealed_vae, control_vae: C, what the KL is held at, nats."""
+    capacity_schedule: str | None = None
+    """How C gets to its value, as linear:steps=100000 (annealed_vae's default)."""
+    lambda_od: float | None = None
+    """dip_vae_i, dip_vae_ii: weight of covariances between latents."""
+    lambda_d_factor: float | None = None
+    """dip_vae_i, dip_vae_ii: weight of variances, in multiples of --lambda-od."""
+    lambda_mmd: float | None = None
+    """info_vae: lambda; the MMD's weight is alpha + lambda - 1."""
+    kp: float | None = None
+    """control_vae: proportional gain."""
+    ki: float | None = None
+    """control_vae: integral gain."""
+    beta_min: float | None = None
+    """control_vae: smallest beta."""
+    beta_max: float | None = None
+    """control_vae: largest beta."""
+    pair_changes: int = 0
+    """ada_gvae, ada_mlvae: factors drawn anew for a pair. 0: a number from 1 to all but one."""
     batch_size: int = 64
     """Images in a batch."""
     learning_rate: float = 5e-4
-    """Adam's step size."""
+    """Step size of the optimizer."""
+    learning_rate_schedule: str = "constant"
+    """How the step size changes, as cosine:steps=100000,start=1,end=0 (multiples of its value)."""
+    aux_learning_rate: float | None = None
+    """factor_vae: step size of the discriminator's Adam."""
+    optimizer: str = "adam"
+    """adam, adamw, adagrad or sgd."""
+    adam_b1: float = 0.9
+    """Adam's decay of the mean of gradients."""
+    adam_b2: float = 0.999
+    """Adam's decay of the mean of squared gradients."""
+    momentum: float = 0.0
+    """Momentum of sgd."""
+    weight_decay: float = 1e-4
+    """Weight decay of adamw."""
+    clip_norm: float = 0.0
+    """Largest global norm of the gradient; longer ones are shortened. 0: no limit."""
+    ema: float = 0.0
+    """Decay of a moving average of the parameters, which is then what is evaluated. 0: none."""
     steps: int = 3000
     """Updates to do in all."""
     seed: int = 0
@@ -109,19 +162,41 @@ class ScoreConfig:
 RESUMABLE = ("steps", "keep_checkpoints")
 """Fields that may change when a run is resumed: they do not change what it computes."""
 
-_SOURCES = ("auto", "rendered", "resident")
+_CHOICES = {
+    "image_source": ("auto", "rendered", "resident"),
+    "precision": ("float32", "bfloat16"),
+    "bound": ("elbo", "iwae"),
+}
 LARGEST = 1e30
 """Numbers up to here survive as float32, with room for arithmetic."""
 _POSITIVE = "a number above 0"
+_NOT_NEGATIVE = "a number of at least 0"
+_FRACTION = "a fraction from 0 up to, but not including, 1"
 _COUNT = "a whole number of at least 1"
 _RANGES: dict[str, tuple[Any, str]] = {
-    "image_source": (lambda v: v in _SOURCES, f"one of {', '.join(_SOURCES)}"),
-    "holdout": (lambda v: 0 <= v < 1, "a fraction from 0 up to, but not including, 1"),
+    "holdout": (lambda v: 0 <= v < 1, _FRACTION),
     "latents": (lambda v: 1 <= v <= 10**6, "a whole number from 1 to 1000000"),
     "sigma": (lambda v: v >= 1e-6, "a number of at least 1e-06"),
-    "beta": (lambda v: v >= 0, "a number of at least 0"),
+    "samples": (lambda v: 1 <= v <= 10**6, "a whole number from 1 to 1000000"),
+    "beta": (lambda v: v >= 0, _NOT_NEGATIVE),
+    "gamma": (lambda v: v >= 0, _NOT_NEGATIVE),
+    "capacity": (lambda v: v >= 0, _NOT_NEGATIVE),
+    "lambda_od": (lambda v: v >= 0, _NOT_NEGATIVE),
+    "lambda_d_factor": (lambda v: v >= 0, _NOT_NEGATIVE),
+    "kp": (lambda v: v >= 0, _NOT_NEGATIVE),
+    "ki": (lambda v: v >= 0, _NOT_NEGATIVE),
+    "beta_min": (lambda v: v >= 0, _NOT_NEGATIVE),
+    "beta_max": (lambda v: v >= 0, _NOT_NEGATIVE),
+    "pair_changes": (lambda v: v >= 0, "a whole number of at least 0"),
     "batch_size": (lambda v: 1 <= v <= 10**8, "a whole number from 1 to 100000000"),
     "learning_rate": (lambda v: v > 0, _POSITIVE),
+    "aux_learning_rate": (lambda v: v > 0, _POSITIVE),
+    "adam_b1": (lambda v: 0 <= v < 1, _FRACTION),
+    "adam_b2": (lambda v: 0 <= v < 1, _FRACTION),
+    "momentum": (lambda v: 0 <= v < 1, _FRACTION),
+    "weight_decay": (lambda v: v >= 0, _NOT_NEGATIVE),
+    "clip_norm": (lambda v: v >= 0, _NOT_NEGATIVE),
+    "ema": (lambda v: 0 <= v < 1, _FRACTION),
     "steps": (lambda v: 1 <= v < 2**31, "a whole number from 1 to 2147483647"),
     "seed": (lambda v: 0 <= v < 2**32, "a whole number from 0 to 4294967295"),
     "log_every": (lambda v: v >= 1, _COUNT),
@@ -162,14 +237,19 @@ _TYPES = {
 def _check(config: Any) -> None:
     """Check every field of a dataclass, and make its value of the plain Python type."""
     for field in dataclasses.fields(config):
-        value = _checked_type(field, getattr(config, field.name))
+        value = getattr(config, field.name)
+        if value is None and field.default is None:
+            continue
+        value = _checked_type(field, value)
         object.__setattr__(config, field.name, value)
         _check_range(field.name, value)
 
 
 def _checked_type(field: dataclasses.Field, value: Any) -> Any:
-    """`value` as the plain Python type of the field's default; NumPy's scalars are welcome."""
+    """`value` as the plain Python type of the field; NumPy's scalars are welcome."""
     wanted = type(field.default)
+    if field.default is None:  # the field's type is `float | None` or `str | None`
+        wanted = typing.get_args(field.type)[0]
     accepted, name = _TYPES[wanted]
     if not isinstance(value, accepted) or isinstance(value, bool) != (wanted is bool):
         raise UserError(f"{flag(field.name)}: got {value!r}, wanted {name}.")
@@ -181,6 +261,9 @@ def _check_range(name: str, value: Any) -> None:
         raise UserError(f"{flag(name)}: got {value}, wanted a finite number.")
     if isinstance(value, float) and abs(value) > LARGEST:
         raise UserError(f"{flag(name)}: got {value}, wanted a number up to {LARGEST:g}.")
+    if name in _CHOICES and value not in _CHOICES[name]:
+        choices = ", ".join(_CHOICES[name])
+        raise UserError(f"{flag(name)}: got {value!r}, wanted one of {choices}.")
     if name in _RANGES:
         fits, wanted = _RANGES[name]
         if not fits(value):

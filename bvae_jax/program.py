@@ -1,29 +1,45 @@
 """From a Config to the compiled pieces of its run."""
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from bvae_jax.config import Config
 from bvae_jax.data import get_dataset, make_source
-from bvae_jax.data.base import Dataset, Source, Split, evaluation_batches, make_draw, split
-from bvae_jax.elbo import make_log_likelihood
+from bvae_jax.data.base import (
+    Dataset,
+    Draw,
+    Source,
+    Split,
+    evaluation_batches,
+    make_draw,
+    make_pair_draw,
+    split,
+)
+from bvae_jax.errors import UserError
+from bvae_jax.hyper import hyperparameters, resolved, schedules
+from bvae_jax.likelihoods import Likelihood, make_likelihood
 from bvae_jax.networks import make_network
-from bvae_jax.objectives import get_objective
+from bvae_jax.objectives import OBJECTIVES, get_objective
+from bvae_jax.objectives.base import Objective
+from bvae_jax.optimizers import NUMBERS, make_optimizer
 from bvae_jax.train import (
     Loop,
+    Recipe,
     init_state,
     make_eval_body,
     make_loop,
-    make_optimizer,
     make_train_body,
     make_train_step,
+    weights,
 )
 from bvae_jax.types import Params, Posterior, TrainState
-from bvae_jax.vae import VAE, encode
+from bvae_jax.vae import VAE, decode_raw, encode
 
 EVAL_BATCH = 256
 ACTIVE_NATS = 0.01
@@ -64,35 +80,41 @@ def build(config: Config, *, progress: bool = True) -> Program:
     Raises:
         UserError: an unknown name, or pieces that do not fit each other.
     """
+    config = resolved(config)
     platform = jax.default_backend()
     dataset = get_dataset(config.dataset)
-    model = VAE(*make_network(config.network, config.latents, dataset.image_shape))
-    objective = get_objective(config.objective)
-    log_likelihood = make_log_likelihood(config.likelihood, config.sigma)
-    optimizer = make_optimizer()
+    likelihood = make_likelihood(config.likelihood, config.sigma)
+    network = make_network(
+        config.network,
+        config.latents,
+        dataset.image_shape,
+        likelihood.parameters(dataset.image_shape[-1]),
+        jnp.dtype(config.precision).type,
+    )
     parts = split(dataset, config.holdout)
+    recipe = Recipe(
+        model=VAE(*network, likelihood),
+        objective=_objective(config),
+        optimizer=_optimizer(config),
+        schedules=schedules(config),
+        samples=config.samples,
+        dataset_size=len(parts.train),
+        ema=config.ema,
+    )
+    eval_indices = evaluation_batches(parts, config.eval_images, EVAL_BATCH)
+    _check_halves(config, recipe.objective, eval_indices)
+    hyper = {name: jnp.float32(value) for name, value in hyperparameters(config).items()}
     source = make_source(dataset, config.image_source, platform, progress=progress)
-
-    defaults = {"learning_rate": config.learning_rate, **objective.hyper}
-    hyper = {name: getattr(config, name, default) for name, default in defaults.items()}
-    hyper = {name: jnp.float32(value) for name, value in hyper.items()}
 
     @jax.jit
     def fresh(key, hyper):
         return init_state(
-            key,
-            hyper,
-            model=model,
-            objective=objective,
-            optimizer=optimizer,
-            image_shape=dataset.image_shape,
-            latents=config.latents,
+            key, hyper, recipe=recipe, image_shape=dataset.image_shape, latents=config.latents
         )
 
-    step = make_train_step(model, objective, log_likelihood, optimizer)
-    draw = make_draw(source, config.batch_size)
-    eval_indices = evaluation_batches(parts, config.eval_images, EVAL_BATCH)
-    eval_loop = make_loop(make_eval_body(model, objective, log_likelihood, source.take), platform)
+    draw, train_data = _make_draw(config, recipe.objective, dataset, source, parts)
+    train_body = make_train_body(make_train_step(recipe), draw)
+    eval_loop = make_loop(make_eval_body(recipe, source.take), platform)
 
     def evaluate(state: TrainState) -> dict[str, Any]:
         data = (state, source.arrays, jnp.asarray(eval_indices), jax.random.key(0))
@@ -101,21 +123,100 @@ def build(config: Config, *, progress: bool = True) -> Program:
 
     @jax.jit
     def encode_images(params, arrays, indices):
-        return encode(model, params, source.take(arrays, indices))
+        return encode(recipe.model, params, source.take(arrays, indices))
 
     return Program(
         config=config,
         dataset=dataset,
         source=source,
         split=parts,
-        model=model,
+        model=recipe.model,
         init=lambda: fresh(jax.random.key(config.seed), hyper),
-        train=make_loop(make_train_body(step, draw), platform),
-        train_data=(jnp.asarray(parts.train), source.arrays),
+        train=make_loop(train_body, platform),
+        train_data=train_data,
         evaluate=evaluate,
         eval_indices=eval_indices,
         encode=lambda params, indices: encode_images(params, source.arrays, indices),
     )
+
+
+def _objective(config: Config) -> Objective:
+    """The objective, with the bound that is wanted."""
+    objective = get_objective(config.objective)
+    if config.bound == "elbo":
+        return objective
+    if objective.iwae is None:
+        known = ", ".join(name for name, other in OBJECTIVES.items() if other.iwae)
+        raise UserError(
+            f"--bound iwae: objective {config.objective} has none; these have: {known}."
+        )
+    return objective._replace(loss=objective.iwae)
+
+
+def _optimizer(config: Config) -> optax.GradientTransformation:
+    numbers = {name: getattr(config, name) for name in NUMBERS}
+    return make_optimizer(config.optimizer, numbers, config.clip_norm)
+
+
+def _check_halves(config: Config, objective: Objective, eval_indices: np.ndarray) -> None:
+    if not objective.halves:
+        return
+    if config.batch_size % 2:
+        raise UserError(
+            f"--batch-size: got {config.batch_size}, wanted an even number: {config.objective} "
+            "divides a batch into halves."
+        )
+    if eval_indices.shape[1] < 2:
+        raise UserError(f"--eval-images: got 1, wanted at least 2 for {config.objective}.")
+
+
+def _make_draw(
+    config: Config, objective: Objective, dataset: Dataset, source: Source, parts: Split
+) -> tuple[Draw, Any]:
+    """How a training batch is drawn, and the data that it is drawn from."""
+    indices = jnp.asarray(parts.train)
+    if not objective.pairs:
+        return make_draw(source, config.batch_size), (indices, source.arrays)
+    draw = make_pair_draw(dataset, source, config.batch_size, config.pair_changes)
+    trained_on = jnp.zeros(dataset.size, bool).at[indices].set(True)
+    return draw, (indices, trained_on, source.arrays)
+
+
+def meaning_of_beta(
+    program: Program, state: TrainState, beta: float | None
+) -> dict[str, float | None]:
+    """The weight of the KL in three units; None where an objective weighs it otherwise.
+
+    Args:
+        beta: what the objective reports as its weight of the KL, after schedules.
+
+    Returns:
+        `beta`; `beta_norm`, beta times latents over pixels (Higgins et al. 2017); `beta_effective`,
+        beta times the likelihood's scale, such as sigma^2: what would be beta with the same
+        likelihood unscaled, such as a Gaussian of sigma 1.
+    """
+    names = ("beta", "beta_norm", "beta_effective")
+    if beta is None:
+        return dict.fromkeys(names)
+    beta = float(f"{beta:.6g}")  # without the digits that float32 adds
+    likelihood = calibrated(program, weights(state))
+    own = {name: weights(state)[name] for name, _ in likelihood.own}
+    pixels = math.prod(program.dataset.image_shape)
+    scale = float(likelihood.scale(own))
+    return dict(
+        zip(names, (beta, beta * program.config.latents / pixels, beta * scale), strict=True)
+    )
+
+
+def calibrated(program: Program, params: Params) -> Likelihood:
+    """The likelihood; one that estimates something from each batch has it fixed, as it is for the
+    reconstructions of the first batch of evaluation images."""
+    model = program.model
+    if model.likelihood.calibrate is None:
+        return model.likelihood
+    images = program.source.take(program.source.arrays, jnp.asarray(program.eval_indices[0]))
+    mean = encode(model, params, images).mean
+    return model.likelihood.calibrate(decode_raw(model, params, mean), images)
 
 
 def averaged(metrics: dict[str, np.ndarray]) -> dict[str, Any]:

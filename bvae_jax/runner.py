@@ -16,10 +16,13 @@ from bvae_jax.checks import check_finite, check_memory, check_same, make_config_
 from bvae_jax.config import Config
 from bvae_jax.errors import UserError
 from bvae_jax.figures import draw_figures
+from bvae_jax.hyper import resolved
 from bvae_jax.interrupt import Interrupt
 from bvae_jax.loggers import METRICS, SCORES, Logger, check_installed, open_loggers, read_records
-from bvae_jax.program import Program, averaged, build
+from bvae_jax.objectives import get_objective
+from bvae_jax.program import Program, averaged, build, meaning_of_beta
 from bvae_jax.progress import TrainingProgress
+from bvae_jax.train import weights
 from bvae_jax.types import Params, TrainState
 from bvae_jax.vae import VAE
 
@@ -44,8 +47,8 @@ class RunResult(NamedTuple):
 
     @property
     def params(self) -> Params:
-        """The VAE's parameters, for `bvae_jax.vae.encode` and `decode`."""
-        return self.state.params["vae"]
+        """The VAE's parameters, or with --ema their average: for `vae.encode` and `vae.decode`."""
+        return weights(self.state)
 
 
 def run(
@@ -64,7 +67,7 @@ def run(
     Ctrl-C or SIGTERM while training saves a checkpoint and returns with `summary=None`.
 
     Args:
-        run_dir: where everything goes; `runs/<dataset>-<objective>-beta<beta>-seed<seed>` if None.
+        run_dir: where everything goes; if None, below `runs` and named after the config.
         resume: go on with the run that is there. It ends bit for bit as if never interrupted.
         overwrite: replace the run that is there.
         tensorboard: also log to run_dir/tensorboard.
@@ -76,6 +79,7 @@ def run(
         UserError: a name is unknown, a package is missing, the directory is taken or missing, the
             stored config differs, no checkpoint can be read, or a metric is not finite any more.
     """
+    config = resolved(config)
     directory = Path(run_dir or _default_dir(config)).expanduser()
     if resume and overwrite:
         raise UserError("Got both --resume and --overwrite: give one of them.")
@@ -146,7 +150,7 @@ def _run_in(
         found = scores[-1] if scores else {}
         summary["scores"] = {k: v for k, v in found.items() if k not in ("step", "split")}
     if figures:
-        draw_figures(directory / "figures", program, state.params["vae"], records)
+        draw_figures(directory / "figures", program, weights(state), records)
     rundir.write_json(directory / rundir.SUMMARY, summary)
     return RunResult(directory, config, summary, state, program)
 
@@ -207,7 +211,7 @@ def _train(
             if config.eval_metrics:
                 from bvae_jax.representations import training_scores  # scikit-learn takes a second
 
-                scores = training_scores(program, state.params["vae"])
+                scores = training_scores(program, weights(state))
                 if scores:
                     _log(loggers, step, SCORES, scores)
         if last or step % config.checkpoint_every == 0 or interrupt.requested:
@@ -249,20 +253,22 @@ def _finished_summary(directory: Path, step: int, config: Config) -> dict[str, A
 def _summarise(program: Program, state: TrainState, shown: TrainingProgress) -> dict[str, Any]:
     """The contents of summary.json; the numbers are those of the evaluation images."""
     config = program.config
-    height, width, channels = program.dataset.image_shape
     evaluation = program.evaluate(state)
     return {
         "step": int(state.step),
-        **{name: evaluation[name] for name in ("loss", "nll", "kl", "elbo")},
-        "beta": config.beta,
-        "beta_norm": config.beta * config.latents / (height * width * channels),
+        **{name: evaluation[name] for name in REPORTED if name in evaluation},
+        **meaning_of_beta(program, state, evaluation.get("beta")),
         "kl_per_latent": evaluation["kl_per_latent"],
         "active_latents": evaluation["active_latents"],
         "split": eval_split(config),
         "eval_images": int(program.eval_indices.size),
         **shown.times(),
-        "params_sha256": fingerprint(state.params["vae"]),
+        "params_sha256": fingerprint(weights(state)),
     }
+
+
+REPORTED = ("loss", "nll", "kl", "elbo", "bits_per_dim", "iwae")
+"""Numbers of an evaluation that stand in summary.json."""
 
 
 def eval_split(config: Config) -> str:
@@ -292,4 +298,7 @@ def _log(loggers: Sequence[Logger], step: int, split: str, means: dict[str, Any]
 
 
 def _default_dir(config: Config) -> str:
-    return f"runs/{config.dataset}-{config.objective}-beta{config.beta:g}-seed{config.seed}"
+    """The objective's first hyperparameter is the one that papers vary."""
+    first = [f"{name}{getattr(config, name):g}" for name in get_objective(config.objective).hyper]
+    parts = (config.dataset, config.objective, *first[:1], f"seed{config.seed}")
+    return f"runs/{'-'.join(parts)}"

@@ -1,25 +1,27 @@
 """One training step, for a single run, a scan, a vmapped sweep or several devices."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import PyTree
+from jaxtyping import Array, Int, PyTree
 
-from bvae_jax.elbo import elbo_terms
-from bvae_jax.objectives.base import Objective
+from bvae_jax.elbo import elbo, gaussian_kl, importance_weighted
+from bvae_jax.likelihoods import bits_per_dim
+from bvae_jax.objectives.base import NOTHING, Inputs, Objective
+from bvae_jax.schedules import Schedule, multiple
 from bvae_jax.types import (
     Hyper,
     Images,
     ImageShape,
-    LogLikelihood,
     Metrics,
     Params,
     PRNGKey,
+    Scalar,
     StepFn,
     TrainState,
 )
@@ -44,85 +46,143 @@ def step_keys(state: TrainState) -> StepKeys:
     return StepKeys(*jax.random.split(jax.random.fold_in(state.key, state.step), 3))
 
 
-def make_optimizer() -> optax.GradientTransformation:
-    """Adam (Kingma & Ba, 2015) without its learning rate, which is a traced hyperparameter."""
-    return optax.scale_by_adam()
+class Recipe(NamedTuple):
+    """What a step does with its arrays.
+
+    Attributes:
+        optimizer: of the VAE's parameters, without the learning rate.
+        schedules: name of a hyperparameter -> how it gets to its value.
+        samples: draws of z for each image.
+        dataset_size: number of images that are trained on.
+        ema: decay of the moving average of the VAE's parameters; 0 for none.
+    """
+
+    model: VAE
+    objective: Objective
+    optimizer: optax.GradientTransformation
+    schedules: Mapping[str, Schedule] = NOTHING
+    samples: int = 1
+    dataset_size: int = 1
+    ema: float = 0.0
+
+
+AUX_OPTIMIZER = optax.scale_by_adam(b1=0.5, b2=0.9)
+"""Of an objective's own parameters: Adam as for the discriminator of Kim & Mnih, 2018."""
 
 
 def init_state(
-    key: PRNGKey,
-    hyper: Hyper,
-    *,
-    model: VAE,
-    objective: Objective,
-    optimizer: optax.GradientTransformation,
-    image_shape: ImageShape,
-    latents: int,
+    key: PRNGKey, hyper: Hyper, *, recipe: Recipe, image_shape: ImageShape, latents: int
 ) -> TrainState:
     """The state before the first step. Jittable, and vmappable over `key` and `hyper`.
 
     Args:
         key: the run's key.
-        hyper: `learning_rate` and what the objective reads, float32 scalars.
+        hyper: `learning_rate`, what the objective reads and the numbers of schedules, float32.
     """
     params_key, aux_key, run_key = jax.random.split(key, 3)
+    objective = recipe.objective
     params = {
-        "vae": init_params(model, image_shape, params_key),
+        "vae": init_params(recipe.model, image_shape, params_key),
         "aux": objective.init_aux(aux_key, latents),
     }
-    step = jnp.zeros((), jnp.int32)
-    return TrainState(step, params, optimizer.init(params), run_key, hyper)
+    opt_state = {
+        "vae": recipe.optimizer.init(params["vae"]),
+        "aux": AUX_OPTIMIZER.init(params["aux"]),
+    }
+    memory = {name: jnp.float32(value) for name, value in objective.memory.items()}
+    # A copy: the state's buffers are donated, and one buffer cannot be given away twice.
+    ema = jax.tree.map(jnp.copy, params["vae"]) if recipe.ema else {}
+    return TrainState(jnp.zeros((), jnp.int32), params, opt_state, run_key, hyper, memory, ema)
 
 
-def make_loss(model: VAE, objective: Objective, log_likelihood: LogLikelihood) -> Callable:
-    """(params, state, images, noise key, objective key) -> (loss, metrics), nats per image.
+def weights(state: TrainState) -> Params:
+    """The VAE's parameters to use: their moving average where there is one."""
+    return state.ema or state.params["vae"]
 
-    The metrics are those that every objective reports, and its own. `elbo` never contains beta.
+
+def scheduled(hyper: Hyper, step: Int[Array, ""], schedules: Mapping[str, Schedule]) -> Hyper:
+    """The hyperparameters at a step."""
+    now = dict(hyper)
+    for name, schedule in schedules.items():
+        numbers = {number: hyper[f"{name}_schedule.{number}"] for number in schedule.numbers}
+        now[name] = hyper[name] * multiple(schedule, step, numbers)
+    return now
+
+
+def make_loss(recipe: Recipe, *, training: bool) -> Callable:
+    """(params, state, images, noise key, objective key) -> (loss, (metrics, memory)).
+
+    `params` is {"vae": ..., "aux": ...}; all else comes from the state. The metrics, in nats per
+    image, are those that every objective reports, and its own. `elbo` never contains beta.
+
+    Args:
+        training: let the objective change the batch's posteriors, if it wants to.
     """
+    objective = recipe.objective
+    adapt = objective.adapt if training else None
 
     def loss_fn(
         params: Params, state: TrainState, images: Images, noise_key: PRNGKey, loss_key: PRNGKey
-    ) -> tuple[jax.Array, Metrics]:
-        out = forward(model, params["vae"], images, noise_key)
-        terms = elbo_terms(out, images, log_likelihood)
-        loss, extra = objective.loss(params["aux"], out, terms, state.hyper, state.step, loss_key)
-        nll = -jnp.mean(terms.log_likelihood)
-        kl_per_latent = jnp.mean(terms.kl, axis=0)
-        kl = jnp.sum(kl_per_latent)
+    ) -> tuple[Scalar, tuple[Metrics, PyTree]]:
+        out = forward(
+            recipe.model, params["vae"], images, noise_key,
+            samples=recipe.samples, adapt=adapt, noise=objective.noise,
+        )  # fmt: skip
+        inputs = Inputs(
+            out=out,
+            kl=gaussian_kl(out.posterior),
+            hyper=scheduled(state.hyper, state.step, recipe.schedules),
+            aux=params["aux"],
+            memory=state.memory,
+            key=loss_key,
+            dataset_size=recipe.dataset_size,
+        )
+        loss = objective.loss(inputs)
+        bound = elbo(out).mean()
         reported = {
-            "loss": loss,
-            "nll": nll,
-            "kl": kl,
-            "elbo": -(nll + kl),
-            "kl_per_latent": kl_per_latent,
+            "loss": loss.value,
+            "nll": inputs.nll,
+            "kl": inputs.mean_kl,
+            "elbo": bound,
+            "bits_per_dim": bits_per_dim(-bound, recipe.model.likelihood, images.shape[1:]),
+            "kl_per_latent": inputs.kl.mean(axis=0),
         }
-        return loss, extra | reported
+        if len(out.z) > 1:
+            reported["iwae"] = importance_weighted(out).mean()
+        memory = state.memory if loss.memory is None else loss.memory
+        return loss.value, (loss.metrics | reported, memory)
 
     return loss_fn
 
 
-def make_train_step(
-    model: VAE,
-    objective: Objective,
-    log_likelihood: LogLikelihood,
-    optimizer: optax.GradientTransformation,
-) -> StepFn:
+def make_train_step(recipe: Recipe) -> StepFn:
     """(state, images) -> (state, metrics): one update. The body type of `lax.scan`.
 
-    Beside the loss function's metrics it reports `grad_norm`, the global norm of the gradient.
+    Beside the loss function's metrics it reports `grad_norm`, the global norm of the gradient, and
+    `learning_rate` where that has a schedule.
     """
-    loss_fn = make_loss(model, objective, log_likelihood)
+    gradient = jax.grad(make_loss(recipe, training=True), has_aux=True)
 
     def train_step(state: TrainState, images: Images) -> tuple[TrainState, Metrics]:
         keys = step_keys(state)
-        grads, metrics = jax.grad(loss_fn, has_aux=True)(
-            state.params, state, images, keys.noise, keys.objective
-        )
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        updates = jax.tree.map(lambda u: -state.hyper["learning_rate"] * u, updates)
-        params = optax.apply_updates(state.params, updates)
+        grads, (metrics, memory) = gradient(state.params, state, images, keys.noise, keys.objective)
+        hyper = scheduled(state.hyper, state.step, recipe.schedules)
+        params, opt_state = {}, {}
+        for part, optimizer, rate in (
+            ("vae", recipe.optimizer, hyper["learning_rate"]),
+            ("aux", AUX_OPTIMIZER, hyper.get("aux_learning_rate", 0.0)),
+        ):
+            before = state.params[part]
+            updates, opt_state[part] = optimizer.update(grads[part], state.opt_state[part], before)
+            params[part] = jax.tree.map(lambda p, u, rate=rate: p - rate * u, before, updates)
+        ema = state.ema
+        if recipe.ema:
+            ema = optax.incremental_update(params["vae"], ema, 1 - recipe.ema)
         metrics = metrics | {"grad_norm": optax.tree.norm(grads)}
-        return state._replace(step=state.step + 1, params=params, opt_state=opt_state), metrics
+        if "learning_rate" in recipe.schedules:
+            metrics["learning_rate"] = hyper["learning_rate"]
+        new = TrainState(state.step + 1, params, opt_state, state.key, state.hyper, memory, ema)
+        return new, metrics
 
     return train_step
 
@@ -136,24 +196,20 @@ def make_train_body(step: StepFn, draw: Callable[[Any, PRNGKey], Images]) -> Bod
     return body
 
 
-def make_eval_body(
-    model: VAE,
-    objective: Objective,
-    log_likelihood: LogLikelihood,
-    take: Callable[[Any, jax.Array], Images],
-) -> Body:
+def make_eval_body(recipe: Recipe, take: Callable[[Any, jax.Array], Images]) -> Body:
     """A loop's body that evaluates batch i: carry i, data (state, arrays, indices, key).
 
     `indices` is [batches, batch]; `take(arrays, indices[i])` makes the images. The noise of
     batch i is a pure function of (key, i): evaluating twice gives the same numbers.
     """
-    loss_fn = make_loss(model, objective, log_likelihood)
+    loss_fn = make_loss(recipe, training=False)
 
     def body(i: jax.Array, data: PyTree) -> tuple[jax.Array, Metrics]:
         state, arrays, indices, key = data
         noise_key, loss_key = jax.random.split(jax.random.fold_in(key, i))
         images = take(arrays, indices[i])
-        _, metrics = loss_fn(state.params, state, images, noise_key, loss_key)
+        params = {"vae": weights(state), "aux": state.params["aux"]}
+        _, (metrics, _) = loss_fn(params, state, images, noise_key, loss_key)
         return i + 1, metrics
 
     return body

@@ -8,7 +8,9 @@ import optax
 from jaxtyping import Array, Float, Int, Key, PyTree
 
 Images = Float[Array, "batch height width channels"]
-"""Pixels in [0, 1]. Logits have the same shape."""
+"""Pixels in [0, 1]."""
+Decoded = Float[Array, "batch height width parameter"]
+"""What a decoder returns: for each pixel the numbers that its likelihood wants."""
 Latents = Float[Array, "batch latent"]
 Codes = Float[Array | np.ndarray, "n latent"]
 """A representation: posterior means, or any numbers from any framework."""
@@ -39,25 +41,26 @@ class Posterior(NamedTuple):
 
 
 class VAEOutput(NamedTuple):
-    """One pass through the model."""
+    """One pass through the model, with `sample` draws of z for each image.
 
-    logits: Images
+    Attributes:
+        posterior: q(z|x), from which z was drawn.
+        z: [sample, batch, latent].
+        log_likelihood: [sample, batch] log p(x|z), nats.
+    """
+
     posterior: Posterior
-    z: Latents
-
-
-class ElboTerms(NamedTuple):
-    """The two terms of the ELBO, in nats."""
-
-    log_likelihood: PerImage
-    kl: Latents
+    z: Float[Array, "sample batch latent"]
+    log_likelihood: Float[Array, "sample batch"]
 
 
 class TrainState(NamedTuple):
     """Everything that changes while training, arrays only.
 
     `params` is {"vae": ..., "aux": ...}. `key` is constant for the run: step t uses
-    `fold_in(key, t)`, so a resumed run draws what the uninterrupted one would have.
+    `fold_in(key, t)`, so a resumed run draws what the uninterrupted one would have. `memory` is
+    what an objective keeps from step to step, `ema` the moving average of the VAE's parameters;
+    either may be empty.
     """
 
     step: Int[Array, ""]
@@ -65,9 +68,9 @@ class TrainState(NamedTuple):
     opt_state: optax.OptState
     key: PRNGKey
     hyper: Hyper
+    memory: PyTree
+    ema: Params
 
 
-LogLikelihood = Callable[[Images, Images], PerImage]
-"""(logits, images) -> log p(x|z)."""
 StepFn = Callable[[TrainState, Images], tuple[TrainState, Metrics]]
 """The body type of `jax.lax.scan`."""

@@ -1,52 +1,108 @@
 """The variational autoencoder: a pure function of parameters, images and a key."""
 
+from collections.abc import Callable
 from typing import cast
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
-from bvae_jax.elbo import expected_image
-from bvae_jax.types import Images, Latents, Params, Posterior, PRNGKey, VAEOutput
+from bvae_jax.likelihoods import Likelihood
+from bvae_jax.types import (
+    Decoded,
+    Images,
+    ImageShape,
+    Latents,
+    Params,
+    Posterior,
+    PRNGKey,
+    VAEOutput,
+)
+
+Samples = Float[Array, "sample batch latent"]
 
 
 class VAE(nn.Module):
     """q(z|x) = N(encoder(x)), z ~ q by reparameterisation, p(x|z) from decoder(z).
 
-    Kingma & Welling, 2014. The modules come from `bvae_jax.networks`. Linen keeps modules
-    stateless: parameters are an argument, so that a sweep is a `vmap` over them.
+    Kingma & Welling, 2014. The modules come from `bvae_jax.networks`, the likelihood from
+    `bvae_jax.likelihoods`; its own parameters stand beside the encoder's and the decoder's. Linen
+    keeps modules stateless: parameters are an argument, so that a sweep is a `vmap` over them.
     """
 
     encoder: nn.Module
     decoder: nn.Module
+    likelihood: Likelihood
+
+    def setup(self):
+        self.own = {
+            name: self.param(name, nn.initializers.constant(value), ())
+            for name, value in self.likelihood.own
+        }
 
     def encode(self, images: Images) -> Posterior:
         return self.encoder(images)
 
-    def decode(self, z: Latents) -> Images:
+    def decode(self, z: Latents) -> Decoded:
         return self.decoder(z)
 
-    def __call__(self, images: Images, key: PRNGKey) -> VAEOutput:
+    def log_likelihood(self, z: Samples, images: Images) -> Float[Array, "sample batch"]:
+        """log p(x|z) of every sample, nats."""
+        samples, batch, _ = z.shape
+        decoded = self.decode(z.reshape(samples * batch, -1))
+        repeated = jnp.broadcast_to(images[None], (samples, *images.shape))
+        repeated = repeated.reshape(decoded.shape[0], *images.shape[1:])
+        log_prob = self.likelihood.log_prob(decoded, repeated, dict(self.own))
+        return log_prob.reshape(samples, batch)
+
+    def __call__(
+        self,
+        images: Images,
+        key: PRNGKey,
+        samples: int = 1,
+        adapt: Callable[[Posterior], Posterior] | None = None,
+        noise: bool = True,
+    ) -> VAEOutput:
         posterior = self.encode(images)
-        z = reparameterize(posterior, key)
-        return VAEOutput(self.decode(z), posterior, z)
+        if adapt is not None:
+            posterior = adapt(posterior)
+        z = reparameterize(posterior, key, samples) if noise else posterior.mean[None]
+        return VAEOutput(posterior, z, self.log_likelihood(z, images))
 
 
-def reparameterize(posterior: Posterior, key: PRNGKey) -> Latents:
-    """z = mean + exp(logvar / 2) * eps, eps ~ N(0, I). Shape [batch, latent]."""
-    eps = jax.random.normal(key, posterior.mean.shape, posterior.mean.dtype)
-    return posterior.mean + jnp.exp(0.5 * posterior.logvar) * eps
+def reparameterize(posterior: Posterior, key: PRNGKey, samples: int = 1) -> Samples:
+    """z = mean + exp(logvar / 2) * eps, eps ~ N(0, I). Shape [sample, batch, latent]."""
+    mean, logvar = posterior
+    eps = jax.random.normal(key, (samples, *mean.shape), mean.dtype)
+    return mean[None] + jnp.exp(0.5 * logvar)[None] * eps
 
 
-def init_params(model: VAE, image_shape: tuple[int, int, int], key: PRNGKey) -> Params:
+def init_params(model: VAE, image_shape: ImageShape, key: PRNGKey) -> Params:
     """Fresh parameters for images of [height, width, channels]."""
     params_key, noise_key = jax.random.split(key)
     return model.init(params_key, jnp.zeros((1, *image_shape)), noise_key)["params"]
 
 
-def forward(model: VAE, params: Params, images: Images, key: PRNGKey) -> VAEOutput:
-    """Encode, draw one z for each image, decode to logits."""
-    return cast(VAEOutput, model.apply({"params": params}, images, key))
+def forward(
+    model: VAE,
+    params: Params,
+    images: Images,
+    key: PRNGKey,
+    *,
+    samples: int = 1,
+    adapt: Callable[[Posterior], Posterior] | None = None,
+    noise: bool = True,
+) -> VAEOutput:
+    """Encode, draw z for each image, decode, and compare with the images.
+
+    Args:
+        samples: draws of z for each image.
+        adapt: changes the posteriors of the batch before z is drawn.
+        noise: draw z; otherwise z is the posterior mean, once.
+    """
+    output = model.apply({"params": params}, images, key, samples, adapt, noise)
+    return cast(VAEOutput, output)
 
 
 def encode(model: VAE, params: Params, images: Images) -> Posterior:
@@ -55,5 +111,18 @@ def encode(model: VAE, params: Params, images: Images) -> Posterior:
 
 
 def decode(model: VAE, params: Params, z: Latents) -> Images:
-    """The mean image of p(x|z), [batch, height, width, channels] in (0, 1)."""
-    return expected_image(cast(Images, model.apply({"params": params}, z, method="decode")))
+    """The mean image of p(x|z), [batch, height, width, channels] in [0, 1]."""
+    return model.likelihood.mean(decode_raw(model, params, z))
+
+
+def decode_raw(model: VAE, params: Params, z: Latents) -> Decoded:
+    """What the decoder says of each pixel, for the likelihood to understand."""
+    return cast(Decoded, model.apply({"params": params}, z, method="decode"))
+
+
+def log_likelihood(
+    model: VAE, params: Params, z: Samples, images: Images
+) -> Float[Array, "sample batch"]:
+    """log p(x|z) of every sample, nats."""
+    found = model.apply({"params": params}, z, images, method="log_likelihood")
+    return cast(jax.Array, found)

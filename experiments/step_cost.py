@@ -15,10 +15,11 @@ import jax
 import numpy as np
 from jax import lax
 
-from bvae_jax import conv, networks
+from bvae_jax import conv
 from bvae_jax.allocator import keep_freed_memory
 from bvae_jax.config import Config
 from bvae_jax.data.base import make_draw
+from bvae_jax.networks import layers
 from bvae_jax.program import build
 from bvae_jax.train import step_keys
 
@@ -63,7 +64,7 @@ def main():
     if jax.default_backend() == "cpu" and not args.default_malloc:
         keep_freed_memory()
     config = Config(network=args.network, batch_size=args.batch_size)
-    with mock.patch.multiple(networks, conv_down=plain_down, conv_up=plain_up):
+    with mock.patch.multiple(layers, conv_down=plain_down, conv_up=plain_up):
         plain = training(config)
         plain()  # traced while the plain convolutions are in place
     tasks = {

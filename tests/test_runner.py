@@ -19,6 +19,7 @@ from bvae_jax import rundir, runner
 from bvae_jax.checkpoint import Checkpoints, fingerprint
 from bvae_jax.config import Config
 from bvae_jax.errors import UserError
+from bvae_jax.hyper import resolved
 from bvae_jax.interrupt import Interrupt, fatal
 from bvae_jax.loggers import read_records
 from bvae_jax.vae import decode, encode
@@ -70,7 +71,7 @@ def test_the_directory_holds_everything(finished):
     for path in (directory / "figures").iterdir():
         with Image.open(path) as picture:
             assert np.asarray(picture.convert("L"), float).std() > 5
-    assert rundir.read_config(directory) == small()
+    assert rundir.read_config(directory) == resolved(small())
     steps = sorted(int(p.name) for p in (directory / "checkpoints").iterdir() if p.name.isdigit())
     assert steps == [4, 8, 12]
 
@@ -187,7 +188,7 @@ def test_the_config_stands_in_the_checkpoint_too(finished):
     with Checkpoints(finished.run_dir / "checkpoints", read_only=True) as checkpoints:
         restored = checkpoints.restore(jax.eval_shape(finished.program.init))
     assert restored is not None
-    assert Config.from_dict(restored.meta["config"]) == small()
+    assert Config.from_dict(restored.meta["config"]) == resolved(small())
 
 
 def test_more_steps_later_equal_all_steps_at_once(finished, tmp_path):

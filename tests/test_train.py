@@ -13,39 +13,42 @@ from conftest import assert_close, assert_equal
 
 from bvae_jax.data import DATASETS
 from bvae_jax.data.base import make_draw, rendered, resident
-from bvae_jax.elbo import bernoulli_log_likelihood
+from bvae_jax.likelihoods import make_likelihood
 from bvae_jax.networks import NETWORKS, make_network
 from bvae_jax.objectives import OBJECTIVES
+from bvae_jax.optimizers import OPTIMIZERS, make_optimizer
+from bvae_jax.schedules import parse_schedule
 from bvae_jax.train import (
+    Recipe,
     _host_loop,
     _scan_loop,
     init_state,
-    make_optimizer,
     make_train_body,
     make_train_step,
+    scheduled,
     step_keys,
+    weights,
 )
 from bvae_jax.vae import VAE
 
 SHAPE, LATENTS, BATCH, STEPS = (16, 16, 1), 3, 8, 4
-OBJECTIVE, OPTIMIZER = OBJECTIVES["beta_vae"], make_optimizer()
+NUMBERS = {"adam_b1": 0.9, "adam_b2": 0.999, "momentum": 0.5, "weight_decay": 0.1}
+LIKELIHOOD = make_likelihood("bernoulli", 1.0)
 POOL = (jax.random.uniform(jax.random.key(9), (32, *SHAPE)) > 0.7).astype(jnp.float32)
+
+
+RECIPE = Recipe(
+    VAE(*make_network("conv", LATENTS, SHAPE, 1), LIKELIHOOD),
+    OBJECTIVES["beta_vae"],
+    make_optimizer("adam", NUMBERS),
+)
 
 
 @functools.cache
 def tiny():
-    """(init(seed, beta), step) of a small model."""
-    model = VAE(*make_network("conv", LATENTS, SHAPE))
-    init = functools.partial(
-        init_state,
-        model=model,
-        objective=OBJECTIVE,
-        optimizer=OPTIMIZER,
-        image_shape=SHAPE,
-        latents=LATENTS,
-    )
-    step = make_train_step(model, OBJECTIVE, bernoulli_log_likelihood, OPTIMIZER)
-    return init, step
+    """(init(key, hyper), step) of a small model."""
+    init = functools.partial(init_state, recipe=RECIPE, image_shape=SHAPE, latents=LATENTS)
+    return init, make_train_step(RECIPE)
 
 
 def hyper(beta=4.0, learning_rate=1e-3):
@@ -149,6 +152,101 @@ def test_keys_of_a_step_are_a_pure_function_of_key_and_step():
     assert len({tuple(d) for d in data}) == 6
 
 
+def numpy_updates(name, gradients, rate):
+    """Steps of the named optimizer on one number, by its paper's formulas."""
+    x, m, v, trace = 1.0, 0.0, 0.0, 0.0
+    for t, g in enumerate(gradients, 1):
+        m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2
+        adam = m / (1 - 0.9**t) / (np.sqrt(v / (1 - 0.999**t)) + 1e-8)
+        trace = 0.5 * trace + g
+        squares = 0.1 + sum(h**2 for h in gradients[:t])
+        x -= (
+            rate
+            * {
+                "adam": adam,
+                "adamw": adam + 0.1 * x,
+                "adagrad": g / np.sqrt(squares + 1e-7),
+                "sgd": trace,
+            }[name]
+        )
+    return x
+
+
+@pytest.mark.parametrize("name", sorted(OPTIMIZERS))
+def test_optimizers_against_their_formulas(name):
+    gradients, rate = [0.5, -2.0, 0.3, 1.0], 0.1
+    optimizer, x = make_optimizer(name, NUMBERS), jnp.float32(1)
+    state = optimizer.init(x)
+    for gradient in gradients:
+        update, state = optimizer.update(jnp.float32(gradient), state, x)
+        x = x - rate * update
+    assert float(x) == pytest.approx(numpy_updates(name, gradients, rate), rel=1e-4)
+
+
+def test_clipping_shortens_long_gradients_only():
+    optimizer = make_optimizer("sgd", NUMBERS | {"momentum": 0.0}, clip_norm=1.0)
+    for gradient, wanted in (([3.0, 4.0], [0.6, 0.8]), ([0.3, 0.4], [0.3, 0.4])):
+        x = jnp.array(gradient)
+        update, _ = optimizer.update(x, optimizer.init(x), x)
+        np.testing.assert_allclose(update, wanted, rtol=1e-6)
+
+
+def trained(recipe, steps=3, **extra):
+    """States before and after each of some steps, and the metrics."""
+    init = functools.partial(init_state, recipe=recipe, image_shape=SHAPE, latents=LATENTS)
+    values = {k: jnp.float32(v) for k, v in extra.items()}
+    states, metrics = [init(jax.random.key(0), hyper() | values)], []
+    step = jax.jit(make_train_step(recipe))
+    for batch in batches(states[0])[:steps]:
+        state, found = step(states[-1], batch)
+        states.append(state)
+        metrics.append(found)
+    return states, metrics
+
+
+def test_the_moving_average_is_that_of_the_parameters():
+    states, _ = trained(RECIPE._replace(ema=0.75))
+    wanted = states[0].params["vae"]
+    for state in states[1:]:
+        new = state.params["vae"]
+        wanted = jax.tree.map(lambda average, x: 0.75 * average + 0.25 * x, wanted, new)
+    assert_close(weights(states[-1]), wanted)
+    assert_equal(states[-1].params, trained(RECIPE)[0][-1].params)  # it changes no step
+    assert_equal(weights(trained(RECIPE)[0][-1]), states[-1].params["vae"])
+
+
+def test_schedules_move_hyperparameters():
+    schedules = {
+        "beta": parse_schedule("linear:steps=4", "--beta-schedule"),
+        "learning_rate": parse_schedule("piecewise:0=1,1=0", "--learning-rate-schedule"),
+    }
+    numbers = {f"beta_schedule.{n}": v for n, v in schedules["beta"].numbers.items()}
+    states, metrics = trained(RECIPE._replace(schedules=schedules), **numbers)
+    np.testing.assert_allclose([m["beta"] for m in metrics], [0.0, 1.0, 2.0])
+    np.testing.assert_allclose([m["learning_rate"] for m in metrics], [1e-3, 0, 0])
+    # With a step size of 0 nothing moves; before, it did.
+    assert_equal(states[1].params, states[3].params)
+    assert any((a != b).any() for a, b in zip(*map(jax.tree.leaves, states[:2]), strict=True)
+               if a.dtype == jnp.float32)  # fmt: skip
+    now = scheduled(states[0].hyper, jnp.int32(400), schedules)
+    assert (float(now["beta"]), float(now["learning_rate"])) == (4.0, 0.0)
+
+
+def test_the_discriminator_has_an_optimizer_of_its_own():
+    recipe = RECIPE._replace(objective=OBJECTIVES["factor_vae"])
+    rates = {"gamma": 35.0, "aux_learning_rate": 0.0}
+    states, _ = trained(recipe, 2, **rates)
+    assert_equal(states[0].params["aux"], states[2].params["aux"])
+    moved, _ = trained(recipe, 1, **rates | {"aux_learning_rate": 0.01})
+    # Adam's first step is the step size, whatever the gradient.
+    change = jax.tree.map(
+        lambda a, b: np.abs(a - b).max(), moved[0].params["aux"], moved[1].params["aux"]
+    )
+    np.testing.assert_allclose(jax.tree.leaves(change), 0.01, rtol=1e-2)
+    first = trained(recipe, 1, **rates)[0][1]
+    assert_equal(moved[1].params["vae"], first.params["vae"])
+
+
 @pytest.mark.parametrize("platform", ["cpu", "cuda", "tpu"])
 @pytest.mark.parametrize("network", sorted(NETWORKS))
 @pytest.mark.parametrize("images", ["rendered", "resident"])
@@ -159,17 +257,11 @@ def test_step_and_chunk_lower_for_every_platform(platform, network, images):
         source = rendered(dataset)
     else:
         source = resident(dataset, np.zeros((16, 512), np.uint8))
-    model = VAE(*make_network(network, 10, dataset.image_shape))
-    step = make_train_step(model, OBJECTIVE, bernoulli_log_likelihood, OPTIMIZER)
+    model = VAE(*make_network(network, 10, dataset.image_shape, 1), LIKELIHOOD)
+    recipe = RECIPE._replace(model=model)
+    step = make_train_step(recipe)
     body = make_train_body(step, make_draw(source, 64))
-    init = functools.partial(
-        init_state,
-        model=model,
-        objective=OBJECTIVE,
-        optimizer=OPTIMIZER,
-        image_shape=dataset.image_shape,
-        latents=10,
-    )
+    init = functools.partial(init_state, recipe=recipe, image_shape=dataset.image_shape, latents=10)
     state = jax.eval_shape(init, jax.random.key(0), hyper())
     data = (jax.ShapeDtypeStruct((1000,), jnp.int32), source.arrays)
     batch = jax.ShapeDtypeStruct((64, *dataset.image_shape), jnp.float32)

@@ -2,21 +2,27 @@
 
 from collections.abc import Callable, Sequence
 
-from bvae_jax.commands import evaluate, score, train, traverse
+from bvae_jax.commands import beta, evaluate, lists, score, train, traverse
 
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "train": train.train,
     "traverse": traverse.traverse,
     "evaluate": evaluate.evaluate,
     "score": score.score,
+    "objectives": lists.objectives,
+    "presets": lists.presets,
+    "beta": beta.beta,
 }
 USAGE = """usage: bvae COMMAND ...
 
 The laboratory for beta-VAEs in JAX.
 
-  bvae train --run-dir DIR [--beta 4 ...]   train a beta-VAE
+  bvae train --run-dir DIR [--beta 4 ...]   train a model: --objective, --preset, ...
   bvae traverse DIR [--range 3 ...]         draw latent traversals of a run again
   bvae evaluate DIR [--metrics fast ...]    score a run by disentanglement metrics
   bvae score FILE.npz [--json OUT ...]      score anybody's codes and factors
+  bvae objectives                           list what can be minimised, with formulas
+  bvae presets                              list settings of published experiments
+  bvae beta --from disent --value 0.03      what other codes call beta, in our units
 
 bvae COMMAND --help lists a command's flags."""

@@ -4,7 +4,7 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
@@ -16,7 +16,8 @@ from bvae_jax.interrupt import fatal
 
 @dataclass(frozen=True)
 class EvaluateArgs:
-    """Score a run by disentanglement metrics; leaves evaluation.json and figures in it."""
+    """Score a run by disentanglement metrics (--metrics none: by none), and take its ELBO apart;
+    leaves evaluation.json, elbo.json and figures in it."""
 
     run_dir: Annotated[Path, tyro.conf.Positional]
     """Directory of a run."""
@@ -24,6 +25,13 @@ class EvaluateArgs:
     flags: tyro.conf.OmitArgPrefixes[OutputFlags]
     num_points: int | None = None
     """Images to encode; the whole data set, if not given. The encode is kept in RUN_DIR."""
+    decomposition: int = 1000
+    """Draws of z to take the KL apart: mutual information, total correlation, dimension-wise KL,
+    against the aggregate posterior of all encoded images. 0: do not."""
+    log_likelihood: int = 0
+    """Importance samples for each image to estimate log p(x), as 5000. 0: do not."""
+    log_likelihood_images: int = 64
+    """Held-out images for --log-likelihood."""
     step: int | None = None
     """Step of the checkpoint to take; the newest, if not given."""
     figures: bool = True
@@ -34,26 +42,60 @@ def evaluate(argv: Sequence[str]) -> int:
     """`bvae evaluate`."""
     args = parse(EvaluateArgs, argv, "bvae evaluate")
     with fatal():
-        from bvae_jax import evaluation
+        from bvae_jax import elbo_evaluation, evaluation
 
-    check_flags(args.config, args.flags)
+    scored = args.config.metrics != "none"
+    if scored:
+        check_flags(args.config, args.flags)
+    settings = (args.decomposition, args.log_likelihood, args.log_likelihood_images)
+    elbo_evaluation.check_settings(*settings)
     run_dir = args.run_dir.expanduser()
+    common: Any = {
+        "num_points": args.num_points, "step": args.step, "progress": not args.flags.quiet
+    }  # fmt: skip
     try:
-        entries = evaluation.evaluate(
-            run_dir,
-            args.config,
-            num_points=args.num_points,
-            baselines=args.flags.baselines,
-            step=args.step,
-            udr_with=args.flags.udr_with,
-            figures=args.figures,
-            progress=not args.flags.quiet,
-        )
+        if scored:
+            entries = evaluation.evaluate(
+                run_dir,
+                args.config,
+                baselines=args.flags.baselines,
+                udr_with=args.flags.udr_with,
+                figures=args.figures,
+                **common,
+            )
+            print_scores(entries)
+            write_scores(args.flags.json, entries)
+            print(f"{run_dir / evaluation.EVALUATION}")
+        found = elbo_evaluation.evaluate_elbo(run_dir, *settings, **common)
     except KeyboardInterrupt:
         again = shlex.join(["bvae", "evaluate", *argv])
         print(f"Interrupted; what was computed is kept. Go on with: {again}")
         return 0
-    print_scores(entries)
-    write_scores(args.flags.json, entries)
-    print(f"{run_dir / evaluation.EVALUATION}")
+    if found:
+        print_elbo(found)
+        print(f"{run_dir / elbo_evaluation.ELBO}")
     return 0
+
+
+def print_elbo(found: dict[str, dict[str, Any]]) -> None:
+    """Both results in lines for people; errors are standard errors."""
+    if "decomposition" in found:
+        of = found["decomposition"]
+        terms = "  ".join(
+            f"{label} {of[name]:.2f} ± {of[name + '_error']:.2f}"
+            for label, name in (
+                ("mutual information", "mutual_information"),
+                ("total correlation", "total_correlation"),
+                ("dimension-wise KL", "dimension_wise_kl"),
+            )
+        )
+        print(f"KL {of['kl']:.2f} nats: {terms}  (± standard error, {of['points']:,} images)")
+        print(of["sentence"])
+    if "log_likelihood" in found:
+        of = found["log_likelihood"]
+        print(
+            f"log p(x) {of['log_likelihood']:.2f} ± {of['standard_error']:.2f} nats per image "
+            f"(standard error over {of['images']} images; {of['samples']} importance samples, "
+            f"{of['effective_samples']:.1f} effective), {of['bits_per_dim']:.4f} bits per "
+            f"dimension; ELBO of the same images {of['elbo']:.2f}"
+        )

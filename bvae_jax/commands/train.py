@@ -1,5 +1,6 @@
 """`bvae train`."""
 
+import dataclasses
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,17 +9,20 @@ from pathlib import Path
 import tyro
 
 from bvae_jax.commands.parsing import parse
-from bvae_jax.config import Config
+from bvae_jax.config import RESUMABLE, Config
 from bvae_jax.interrupt import fatal
+from bvae_jax.presets import get_preset
 
 
 @dataclass(frozen=True)
 class TrainArgs:
-    """Train a beta-VAE; leaves checkpoints, metrics, a summary and figures in --run-dir."""
+    """Train a model; leaves checkpoints, metrics, a summary and figures in --run-dir."""
 
     run_dir: Path
     """Directory of the run. It must not exist, unless --resume or --overwrite is given."""
     config: tyro.conf.OmitArgPrefixes[Config]
+    preset: str | None = None
+    """Settings of a published experiment, which other flags then change: see bvae presets."""
     resume: bool = False
     """Go on with the run in --run-dir. Flags that are not given keep the run's own values."""
     overwrite: bool = False
@@ -40,8 +44,9 @@ def train(argv: Sequence[str]) -> int:
 
     args = parse(TrainArgs, argv, "bvae train")
     run_dir = args.run_dir.expanduser()
-    if args.resume:
-        start = TrainArgs(run_dir, rundir.read_config(run_dir))
+    if args.resume or args.preset:
+        stored = rundir.read_config(run_dir) if args.resume else None
+        start = TrainArgs(run_dir, _start(stored, args.preset))
         args = parse(TrainArgs, argv, "bvae train", default=start)
     resume_command = f"bvae train --run-dir {shlex.quote(str(run_dir))} --resume"
     try:
@@ -68,3 +73,15 @@ def train(argv: Sequence[str]) -> int:
     )
     print(f"{result.run_dir}: {', '.join(sorted(p.name for p in result.run_dir.glob('[a-z]*')))}")
     return 0
+
+
+def _start(stored: Config | None, preset: str | None) -> Config:
+    """What holds where no flag says otherwise: the preset's values, or the run's own.
+
+    A run that is resumed keeps from the preset all but what may change: its number of steps.
+    """
+    if preset is None:
+        return stored or Config()
+    config = Config(**get_preset(preset).settings)
+    kept = {name: getattr(stored, name) for name in RESUMABLE} if stored else {}
+    return dataclasses.replace(config, **kept)

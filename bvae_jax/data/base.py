@@ -132,7 +132,11 @@ def evaluation_batches(split: Split, images: int, batch: int) -> Int[np.ndarray,
     return chosen.reshape(-1, batch)
 
 
-def make_draw(source: Source, batch_size: int) -> Callable[[Any, PRNGKey], Images]:
+Draw = Callable[[Any, PRNGKey], Images]
+"""(data, key) -> a batch, on the device."""
+
+
+def make_draw(source: Source, batch_size: int) -> Draw:
     """(data, key) -> a batch drawn uniformly and with replacement, on the device.
 
     `data` is (indices to draw from, `source.arrays`).
@@ -144,3 +148,52 @@ def make_draw(source: Source, batch_size: int) -> Callable[[Any, PRNGKey], Image
         return source.take(arrays, indices[picks])
 
     return draw
+
+
+def make_pair_draw(dataset: Dataset, source: Source, batch_size: int, changes: int) -> Draw:
+    """(data, key) -> batch_size / 2 pairs of images that share factors, on the device.
+
+    The first half of the batch is drawn uniformly. Each image of the second half is one of the
+    first with some factors, chosen at random, drawn anew (a value may stay what it was), as in
+    Locatello et al., "Weakly-Supervised Disentanglement Without Compromises", 2020, section 5.
+    `data` is (indices to draw from, [image] whether an image may be drawn, `source.arrays`).
+
+    Args:
+        changes: how many factors are drawn anew; 0 for a number from 1 to all but one, at random
+            for each pair.
+
+    Raises:
+        UserError: the data set has fewer than two factors, or not so many as `changes`.
+    """
+    sizes = jnp.array(dataset.factor_sizes)
+    most = len(dataset.factor_sizes) - 1
+    if most < 1 or changes > most:
+        raise UserError(
+            f"--pair-changes: got {changes}, wanted 0 or a number up to {most}: {dataset.name} has "
+            f"{most + 1} factors, and a pair shares at least one."
+        )
+    pairs = batch_size // 2
+
+    def draw(data: Any, key: PRNGKey) -> Images:
+        indices, allowed, arrays = data
+        pick_key, count_key, which_key, value_key = jax.random.split(key, 4)
+        first = indices[jax.random.randint(pick_key, (pairs,), 0, len(indices))]
+        counts = jnp.full((pairs,), changes)
+        if not changes:
+            counts = jax.random.randint(count_key, (pairs,), 1, most + 1)
+        # The ranks of random numbers are a random order of the factors: the first few change.
+        order = jnp.argsort(jax.random.uniform(which_key, (pairs, most + 1)), axis=-1)
+        changed = jnp.argsort(order, axis=-1) < counts[:, None]
+        values = jax.random.randint(value_key, (TRIES, pairs, most + 1), 0, sizes[None, None])
+        tried = jnp.where(changed[None], values, dataset.factors(first)[None])
+        tried = dataset.indices(tried.reshape(-1, most + 1)).reshape(TRIES, pairs)
+        # The first try that may be drawn: the others are held out.
+        second = jnp.take_along_axis(tried, jnp.argmax(allowed[tried], axis=0)[None], axis=0)[0]
+        second = jnp.where(allowed[second], second, first)
+        return source.take(arrays, jnp.concatenate([first, second]))
+
+    return draw
+
+
+TRIES = 16
+"""Draws of a pair's second image of which one is hoped not to be held out."""

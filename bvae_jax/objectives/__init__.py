@@ -1,11 +1,34 @@
 """The table of objectives. A new one is a file here and a line below."""
 
 from bvae_jax.errors import unknown
-from bvae_jax.objectives import beta_vae
+from bvae_jax.objectives import (
+    ada,
+    ae,
+    annealed_vae,
+    beta_tcvae,
+    beta_vae,
+    control_vae,
+    dip_vae,
+    factor_vae,
+    info_vae,
+    vae,
+)
 from bvae_jax.objectives.base import Objective
 
 OBJECTIVES: dict[str, Objective] = {
+    "vae": vae.OBJECTIVE,
+    "ae": ae.OBJECTIVE,
     "beta_vae": beta_vae.OBJECTIVE,
+    "annealed_vae": annealed_vae.OBJECTIVE,
+    "beta_tcvae": beta_tcvae.OBJECTIVE,
+    "beta_tcvae_mss": beta_tcvae.STRATIFIED,
+    "factor_vae": factor_vae.OBJECTIVE,
+    "dip_vae_i": dip_vae.FIRST,
+    "dip_vae_ii": dip_vae.SECOND,
+    "info_vae": info_vae.OBJECTIVE,
+    "control_vae": control_vae.OBJECTIVE,
+    "ada_gvae": ada.GVAE,
+    "ada_mlvae": ada.MLVAE,
 }
 
 

@@ -1,28 +1,30 @@
-"""loss = -log p(x|z) + beta KL(q(z|x) || p(z)).
+"""loss = -E_q[log p(x|z)] + beta KL(q(z|x) || p(z)).
 
 Higgins et al., "beta-VAE: Learning Basic Visual Concepts with a Constrained Variational
 Framework", ICLR 2017, eq. 4. beta = 1 is the negative ELBO.
 """
 
-import jax.numpy as jnp
-from jaxtyping import Array, Int
-
-from bvae_jax.objectives.base import Objective
-from bvae_jax.types import ElboTerms, Hyper, Metrics, Params, PRNGKey, Scalar, VAEOutput
+from bvae_jax.elbo import importance_weighted
+from bvae_jax.objectives.base import Inputs, Loss, Objective
 
 
-def loss(
-    aux: Params,
-    out: VAEOutput,
-    terms: ElboTerms,
-    hyper: Hyper,
-    step: Int[Array, ""],
-    key: PRNGKey,
-) -> tuple[Scalar, Metrics]:
+def loss(inputs: Inputs) -> Loss:
     """Mean over the batch, nats per image."""
-    del aux, out, step, key
-    kl = jnp.sum(terms.kl, axis=-1)
-    return jnp.mean(hyper["beta"] * kl - terms.log_likelihood), {}
+    beta = inputs.hyper["beta"]
+    return Loss(inputs.nll + beta * inputs.mean_kl, {"beta": beta})
 
 
-OBJECTIVE = Objective(loss=loss, hyper={"beta": 4.0})
+def iwae(inputs: Inputs) -> Loss:
+    """The importance-weighted bound in place of the ELBO, with p(z) / q(z|x) to the power beta."""
+    beta = inputs.hyper["beta"]
+    return Loss(-importance_weighted(inputs.out, beta).mean(), {"beta": beta})
+
+
+OBJECTIVE = Objective(
+    loss=loss,
+    formula="−E[log p(x|z)] + β KL",
+    reference="Higgins et al., beta-VAE, 2017",
+    hyper={"beta": 4.0},
+    neutral={"beta": 1.0},
+    iwae=iwae,
+)

@@ -1,0 +1,287 @@
+"""The KL term of the ELBO, taken apart: information, dependence, and distance from the prior.
+
+With the aggregate posterior q(z) = 1/n sum_i q(z|x_i) of all n images, the KL averaged over them is
+
+    1/n sum_i KL(q(z|x_i) || p(z)) = E[log q(z|x) - log q(z)]              mutual information
+                                   + E[log q(z) - sum_j log q(z_j)]        total correlation
+                                   + sum_j E[log q(z_j) - log p(z_j)]      dimension-wise KL
+
+Chen, Li, Grosse & Duvenaud, 2018, equation 2; Hoffman & Johnson, 2016, "ELBO surgery", for the
+mutual information between an image's index and its code.
+"""
+
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from bvae_jax.errors import UserError
+from bvae_jax.progress import bar
+from bvae_jax.types import Codes, PRNGKey
+
+MOST_LOGVAR = 60.0
+"""Log-variances are clipped to +- this: a posterior this narrow is a point."""
+ACTIVE_VARIANCE = 0.01
+ACTIVE_NATS = 0.01
+NEAR_CEILING = 0.9
+"""Part of log n from which on the sentence warns of this limit of the mutual information."""
+DRAWS = 256
+IMAGES = 256
+"""Draws and images whose densities are computed together: on a CPU, few enough for its caches."""
+BLOCKS = 64
+"""Of so many images in one call; sums of single precision are kept within a call."""
+
+
+class Decomposition(NamedTuple):
+    """Averages over draws of z from the posteriors of random images, with standard errors; nats.
+
+    Attributes:
+        samples: draws of z.
+        points: images, n.
+        kl: average over images of KL(q(z|x) || p(z)), in closed form.
+        kl_sampled: the same by the draws: the sum of the three terms.
+        mutual_information: I_q(n; z), of an image's index and its code, at most log n; near that,
+            q(z) is n separate peaks, and KL in excess of log n appears as total correlation.
+        total_correlation: KL(q(z) || prod_j q(z_j)).
+        dimension_wise_kl: sum_j KL(q(z_j) || p(z_j)).
+        kl_per_latent: [latent], in closed form.
+        dimension_wise_kl_per_latent: [latent].
+        active_units: latents whose posterior mean has a variance above 0.01 (Burda et al. 2016).
+        active_latents: latents whose KL in closed form is above 0.01 nat.
+        sentence: all this in words.
+    """
+
+    samples: int
+    points: int
+    kl: float
+    kl_sampled: float
+    kl_sampled_error: float
+    mutual_information: float
+    mutual_information_error: float
+    total_correlation: float
+    total_correlation_error: float
+    dimension_wise_kl: float
+    dimension_wise_kl_error: float
+    kl_per_latent: Float[np.ndarray, " latent"]
+    dimension_wise_kl_per_latent: Float[np.ndarray, " latent"]
+    active_units: int
+    active_latents: int
+    sentence: str
+
+
+class Draws(NamedTuple):
+    """z = mean + offset ~ q(z|x_i) of random images i, each [sample, latent] in float32.
+
+    In two parts, because their sum would lose the offset of a narrow posterior to rounding.
+    `log_density` is log q(z_j|x_i) + log(2 pi) / 2.
+    """
+
+    mean: Float[np.ndarray, "sample latent"]
+    offset: Float[np.ndarray, "sample latent"]
+    log_density: Float[np.ndarray, "sample latent"]
+
+
+def decompose(
+    means: Codes, logvars: Codes, *, samples: int, key: PRNGKey, progress: bool = False
+) -> Decomposition:
+    """Mutual information, total correlation and dimension-wise KL of an encoder, by Monte Carlo.
+
+    Every one of the n posteriors counts in log q(z) and log q(z_j), the draw's own included: for
+    these n images both are exact, so that the only error is that of the average over draws.
+    The time is proportional to n * samples * latents.
+
+    Args:
+        means: [n, latent] posterior means of the whole data set.
+        logvars: [n, latent] posterior log-variances; clipped to [-60, 60].
+        samples: draws of z, two or more.
+        key: of the draws; the same key gives the same numbers.
+        progress: show a bar.
+
+    Raises:
+        UserError: arrays that are not finite or do not fit each other, or fewer than two samples.
+
+    Chen et al., 2018, equation 2, with the aggregate posterior in full: no minibatches.
+    """
+    means, logvars = _checked("means", means), _checked("logvars", logvars)
+    if means.shape != logvars.shape:
+        raise UserError(f"logvars: got shape {logvars.shape}, wanted that of means, {means.shape}.")
+    if samples < 2:
+        raise UserError(f"samples: got {samples}, wanted 2 or more: one draw has no error.")
+    kl, variance = _per_latent(means, logvars)
+    draws = _draw(means, logvars, samples, key)
+    terms, dimension_wise = _terms(draws, *_log_ratios(means, logvars, draws, progress))
+    found: dict[str, Any] = {name: float(term.mean()) for name, term in terms.items()}
+    for name, term in terms.items():
+        found[f"{name}_error"] = float(term.std(ddof=1) / math.sqrt(samples))
+    result = Decomposition(
+        samples=samples,
+        points=len(means),
+        kl=float(kl.sum()),
+        kl_per_latent=kl,
+        dimension_wise_kl_per_latent=dimension_wise,
+        active_units=int((variance > ACTIVE_VARIANCE).sum()),
+        active_latents=int((kl > ACTIVE_NATS).sum()),
+        sentence="",
+        **found,
+    )
+    return result._replace(sentence=_sentence(result))
+
+
+def to_json(decomposition: Decomposition) -> dict[str, Any]:
+    """Numbers, lists of numbers, and the sentence, by the names of `Decomposition`."""
+    return {
+        name: value.tolist() if isinstance(value, np.ndarray) else value
+        for name, value in decomposition._asdict().items()
+    }
+
+
+def _checked(name: str, values: Any) -> np.ndarray:
+    """[n, latent] in float32, finite; what is so already is not copied."""
+    with np.errstate(over="ignore"):  # To infinity, which is named below.
+        array = np.asarray(values, np.float32)
+    if array.ndim != 2 or 0 in array.shape:
+        raise UserError(f"{name}: got shape {array.shape}, wanted [n, latent], neither 0.")
+    finite = np.isfinite(array)
+    if not finite.all():
+        row = int(np.argmin(finite.all(axis=1)))
+        raise UserError(
+            f"{name}: {int((~finite).sum())} of {array.size} numbers are not finite (nan or inf), "
+            f"the first in row {row}: wanted finite numbers."
+        )
+    return array
+
+
+def _per_latent(means: np.ndarray, logvars: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """[latent] KL from the prior, averaged over images, and variance of the means.
+
+    KL_j = 1/n sum_i (m_ij^2 + v_ij - log v_ij - 1) / 2, Kingma & Welling, 2014, appendix B.
+    """
+    kl, variance = np.empty(means.shape[1]), np.empty(means.shape[1])
+    for j in range(means.shape[1]):  # One by one: all would be a large copy in float64.
+        mean = means[:, j].astype(np.float64)
+        logvar = np.clip(logvars[:, j].astype(np.float64), -MOST_LOGVAR, MOST_LOGVAR)
+        kl[j] = 0.5 * np.mean(mean**2 + np.expm1(logvar) - logvar)
+        variance[j] = mean.var()
+    return kl, variance
+
+
+def _draw(means: np.ndarray, logvars: np.ndarray, samples: int, key: PRNGKey) -> Draws:
+    of_image, of_noise = jax.random.split(key)
+    image = np.asarray(jax.random.randint(of_image, (samples,), 0, len(means)))
+    noise = np.asarray(jax.random.normal(of_noise, (samples, means.shape[1]), jnp.float32))
+    half = 0.5 * np.clip(logvars[image], -MOST_LOGVAR, MOST_LOGVAR)
+    return Draws(means[image], np.exp(half) * noise, -0.5 * noise**2 - half)
+
+
+def _terms(
+    draws: Draws, joint: np.ndarray, marginal: np.ndarray
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """The terms of each draw by name, [sample], and the dimension-wise KL [latent]."""
+    # log q(z_j|x_i) - log p(z_j), where the constants of the two densities cancel.
+    kl = draws.log_density + 0.5 * (draws.mean.astype(np.float64) + draws.offset) ** 2
+    dimension_wise = kl + marginal
+    terms = {
+        "mutual_information": -joint,
+        "total_correlation": joint - marginal.sum(axis=1),
+        "dimension_wise_kl": dimension_wise.sum(axis=1),
+        "kl_sampled": kl.sum(axis=1),
+    }
+    return terms, dimension_wise.mean(axis=0)
+
+
+def _log_ratios(
+    means: np.ndarray, logvars: np.ndarray, draws: Draws, progress: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """[sample] log q(z) / q(z|x_i) and [sample, latent] log q(z_j) / q(z_j|x_i), in float64."""
+    points, samples = len(means), len(draws.mean)
+    joint, marginal = np.zeros(samples), np.zeros(draws.mean.shape)
+    rows = np.array_split(np.arange(samples), math.ceil(samples / DRAWS))
+    shown = bar(
+        total=points, desc="decompose", unit=" images", unit_scale=True, disable=not progress
+    )
+    with shown:
+        for start in range(0, points, BLOCKS * IMAGES):
+            part = slice(start, start + BLOCKS * IMAGES)
+            blocks = [jnp.asarray(array) for array in _blocks(means[part], logvars[part])]
+            for row in rows:
+                sums = _sums(*blocks, *(jnp.asarray(array[row]) for array in draws))
+                joint[row] += np.asarray(sums[0])
+                marginal[row] += np.asarray(sums[1])
+            shown.update(min(BLOCKS * IMAGES, points - start))
+    return np.log(joint / points), np.log(marginal / points)
+
+
+def _blocks(means: np.ndarray, logvars: np.ndarray) -> list[np.ndarray]:
+    """Means, 1 / sqrt(2 variance) and its logarithm but for a constant, [block, latent, IMAGES].
+
+    The last block is filled up with images of density 0.
+    """
+    missing = -len(means) % IMAGES
+    mean, logvar = (np.pad(x, ((0, missing), (0, 0)), "edge") for x in (means, logvars))
+    log_scale = -0.5 * np.clip(logvar, -MOST_LOGVAR, MOST_LOGVAR)
+    scale = np.exp(log_scale) * np.float32(math.sqrt(0.5))
+    log_scale[len(means) :] = -np.inf
+    shape = (-1, IMAGES, means.shape[1])
+    return [array.reshape(shape).swapaxes(1, 2) for array in (mean, scale, log_scale)]
+
+
+@jax.jit
+def _sums(
+    means: Float[Array, "block latent image"],
+    scales: Float[Array, "block latent image"],
+    log_scales: Float[Array, "block latent image"],
+    own_mean: Float[Array, "sample latent"],
+    own_offset: Float[Array, "sample latent"],
+    own_log_density: Float[Array, "sample latent"],
+) -> tuple[Float[Array, " sample"], Float[Array, "sample latent"]]:
+    """Sums over images k of q(z|x_k) / q(z|x_i), and of q(z_j|x_k) / q(z_j|x_i) for each latent.
+
+    Relative to the density that z was drawn from, sums that count it are at least 1, and a ratio
+    exceeds t with probability 1/t at most, as its mean is 1: single precision bears both. It would
+    not bear (z - m)^2 multiplied out, as a matrix product, where posteriors are narrow.
+    """
+    mean, offset, density = (x[:, :, None] for x in (own_mean, own_offset, own_log_density))
+
+    def add(sums, block):
+        m, scale, log_scale = (x[None] for x in block)
+        log_ratio = log_scale - density - (((mean - m) + offset) * scale) ** 2
+        joint = jnp.exp(log_ratio.sum(axis=1)).sum(axis=1)
+        return (sums[0] + joint, sums[1] + jnp.exp(log_ratio).sum(axis=2)), None
+
+    zero = jnp.zeros(own_mean.shape[0]), jnp.zeros(own_mean.shape)
+    return jax.lax.scan(add, zero, (means, scales, log_scales))[0]
+
+
+def _sentence(found: Decomposition) -> str:
+    latents, active = len(found.kl_per_latent), found.active_latents
+    if not active:
+        return (
+            f"The posterior has collapsed: no latent carries more than {ACTIVE_NATS} nat, so the "
+            "decoder ignores z; lower beta or warm it up."
+        )
+    idle = f" (idle: {latents - active})" if active < latents else ""
+    # None of the three is negative, but an average over draws may be.
+    information, dependence, distance = (
+        max(term, 0.0)
+        for term in (found.mutual_information, found.total_correlation, found.dimension_wise_kl)
+    )
+    words = (
+        f"{active} of {latents} latents are used{idle}; they carry {found.kl:.2f} nats, of which "
+        f"about {information:.2f} tell images apart, {dependence:.2f} are dependence between "
+        f"latents and {distance:.2f} distance of single latents from the prior."
+    )
+    if active > found.active_units:
+        words += (
+            f" The means of only {found.active_units} vary: the KL of the others tells little of "
+            "the image."
+        )
+    ceiling = math.log(found.points)
+    if found.points > 1 and information > NEAR_CEILING * ceiling:
+        words += (
+            f" The information is near its ceiling, log {found.points} = {ceiling:.2f}: what the "
+            "code tells beyond that counts as dependence."
+        )
+    return words

@@ -1,0 +1,122 @@
+"""The ELBO of a run, taken apart on the whole data set, and log p(x) of held-out images."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from bvae_jax import rundir
+from bvae_jax.checkpoint import fingerprint
+from bvae_jax.decomposition import decompose, to_json
+from bvae_jax.encode import encode_run, point_count
+from bvae_jax.errors import UserError
+from bvae_jax.held_out import held_out_log_likelihood
+from bvae_jax.runner import RunResult, eval_split, load
+
+ELBO = "elbo.json"
+
+
+def evaluate_elbo(
+    run_dir: str | Path,
+    decomposition: int = 1000,
+    log_likelihood: int = 0,
+    images: int = 64,
+    *,
+    num_points: int | None = None,
+    step: int | None = None,
+    progress: bool = True,
+) -> dict[str, dict[str, Any]]:
+    """Take a run's KL apart and estimate log p(x); leave elbo.json in its directory.
+
+    What is there already, of the same parameters and settings, is not computed again.
+
+    Args:
+        decomposition: draws of z for mutual information, total correlation and dimension-wise KL
+            against the aggregate posterior of the data set; 0 for none.
+        log_likelihood: importance samples for each image; 0 for none.
+        images: held-out images for the log-likelihood.
+        num_points: images to encode; the whole data set if None.
+        step: of the checkpoint to take; the newest if None.
+
+    Returns:
+        `decomposition`: see `decomposition.Decomposition`; `log_likelihood`: see
+        `held_out.HeldOut`. Either only if it is wanted.
+
+    Raises:
+        UserError: no run, no checkpoint, or settings that do not fit.
+        KeyboardInterrupt: after Ctrl-C; what was computed is kept.
+    """
+    check_settings(decomposition, log_likelihood, images)
+    directory = Path(run_dir).expanduser()
+    run = load(directory, step=step, progress=progress)
+    identity = {"step": int(run.state.step), "params_sha256": fingerprint(run.params)}
+    count = point_count(run.program.dataset, num_points)
+    path, found = directory / ELBO, {}
+    if decomposition:
+        request = identity | {"samples": decomposition, "num_points": count}
+        found["decomposition"] = _kept(
+            path, "decomposition", request, lambda: _decompose(directory, run, request, progress)
+        )
+    if log_likelihood:
+        split = eval_split(run.config)
+        request = identity | {"samples": log_likelihood, "images": images, "split": split}
+        found["log_likelihood"] = _kept(
+            path, "log_likelihood", request, lambda: _log_likelihood(run, request, progress)
+        )
+    return found
+
+
+def check_settings(decomposition: int, log_likelihood: int, images: int) -> None:
+    """Raise at once what `evaluate_elbo` would raise.
+
+    Raises:
+        UserError: a number is out of its range.
+    """
+    if decomposition < 0 or decomposition == 1:
+        raise UserError(f"--decomposition: got {decomposition}, wanted 0 (none), or 2 or more.")
+    if log_likelihood < 0:
+        raise UserError(f"--log-likelihood: got {log_likelihood}, wanted 0 (none), or more.")
+    if images < 1:
+        raise UserError(f"--log-likelihood-images: got {images}, wanted at least 1.")
+
+
+def _decompose(
+    directory: Path, run: RunResult, request: dict[str, Any], progress: bool
+) -> dict[str, Any]:
+    encoded = encode_run(
+        directory, run.program, run.params, request["num_points"], progress=progress
+    )
+    found = decompose(
+        encoded.means,
+        encoded.logvars,
+        samples=request["samples"],
+        key=jax.random.key(0),
+        progress=progress,
+    )
+    return to_json(found)
+
+
+def _log_likelihood(run: RunResult, request: dict[str, Any], progress: bool) -> dict[str, Any]:
+    found = held_out_log_likelihood(
+        run.program, run.params,
+        samples=request["samples"], images=request["images"], progress=progress,
+    )  # fmt: skip
+    return found._asdict()
+
+
+def _kept(
+    path: Path, name: str, request: dict[str, Any], compute: Callable[[], dict[str, Any]]
+) -> dict[str, Any]:
+    """What the file holds for this request, or else what is computed now and written there."""
+    entries: dict[str, Any] = {}
+    if path.exists():
+        try:
+            entries = dict(rundir.read_json(path))
+            if entries[name]["request"] == request:
+                return entries[name]
+        except (UserError, TypeError, ValueError, KeyError):
+            entries = {n: e for n, e in entries.items() if n != name}
+    entries[name] = compute() | {"request": request}
+    rundir.write_json(path, entries)
+    return entries[name]

@@ -1,0 +1,130 @@
+"""log p(x) of held-out images by importance sampling, in nats per image."""
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from bvae_jax.elbo import log_prior_ratio
+from bvae_jax.likelihoods import bits_per_dim
+from bvae_jax.program import Program, calibrated
+from bvae_jax.progress import bar
+from bvae_jax.types import Images, Params, PerImage, PRNGKey
+from bvae_jax.vae import VAE, forward
+
+IMAGES_AT_ONCE, SAMPLES_AT_ONCE = 16, 32
+
+
+class HeldOut(NamedTuple):
+    """The mean over images of an estimate of log p(x), nats per image.
+
+    Attributes:
+        log_likelihood: log 1/K sum_k p(x, z_k) / q(z_k|x); too low on average, by less the more
+            samples there are (Burda et al. 2016, theorem 1).
+        standard_error: of that mean, over images.
+        elbo: the mean of log p(x, z_k) / q(z_k|x) with the same samples.
+        bits_per_dim: of -log_likelihood.
+        effective_samples: median over images of (sum w)^2 / sum w^2: how many of the samples count.
+        images: how many.
+        samples: K.
+    """
+
+    log_likelihood: float
+    standard_error: float
+    elbo: float
+    bits_per_dim: float
+    effective_samples: float
+    images: int
+    samples: int
+
+
+class Sums(NamedTuple):
+    """Over the samples of each image, weights w = p(x, z) / q(z|x)."""
+
+    log_sum: PerImage
+    log_sum_of_squares: PerImage
+    sum_of_logs: PerImage
+
+
+def held_out_log_likelihood(
+    program: Program, params: Params, *, samples: int, images: int, progress: bool = False
+) -> HeldOut:
+    """Estimate log p(x) of the first evaluation images. The same numbers whenever it is called.
+
+    Args:
+        params: the VAE's.
+        samples: K, for each image.
+        images: how many; all evaluation images, if there are not so many.
+        progress: show a bar.
+    """
+    indices = program.eval_indices.ravel()[:images]
+    likelihood = calibrated(program, params)
+    function = jax.jit(functools.partial(weight_sums, program.model.clone(likelihood=likelihood)),
+                       static_argnums=2)  # fmt: skip
+    found = []
+    shown = bar(
+        total=len(indices) * samples, desc="log-likelihood", unit=" samples", unit_scale=True,
+        disable=not progress,
+    )  # fmt: skip
+    with shown:
+        for start in range(0, len(indices), IMAGES_AT_ONCE):
+            size = len(indices[start : start + IMAGES_AT_ONCE])
+            # The last batch is filled up with copies of its last image: one shape, one compile.
+            chosen = np.minimum(np.arange(start, start + IMAGES_AT_ONCE), len(indices) - 1)
+            batch = program.source.take(program.source.arrays, jnp.asarray(indices[chosen]))
+            key = jax.random.fold_in(jax.random.key(0), start)
+            sums = _over_samples(
+                functools.partial(function, params, batch), key, samples,
+                lambda done, size=size: shown.update(done * size),
+            )  # fmt: skip
+            found.append(Sums(*(x[:size] for x in sums)))
+    return _summarise(Sums(*map(np.concatenate, zip(*found, strict=True))), samples, program)
+
+
+def weight_sums(model: VAE, params: Params, images: Images, samples: int, key: PRNGKey) -> Sums:
+    """The sums over `samples` draws of z ~ q(z|x)."""
+    out = forward(model, params, images, key, samples=samples)
+    log_weights: Float[Array, "sample batch"] = out.log_likelihood + log_prior_ratio(out)
+    return Sums(
+        jax.nn.logsumexp(log_weights, axis=0),
+        jax.nn.logsumexp(2 * log_weights, axis=0),
+        log_weights.sum(axis=0),
+    )
+
+
+def _over_samples(
+    function: Callable[..., Sums], key: PRNGKey, samples: int, on_done: Callable[[int], Any]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The sums over all samples, a part of them at a time."""
+    log_sum = log_squares = np.float64(-np.inf)
+    sum_of_logs = np.float64(0)
+    for number, start in enumerate(range(0, samples, SAMPLES_AT_ONCE)):
+        count = min(SAMPLES_AT_ONCE, samples - start)
+        part = function(count, jax.random.fold_in(key, number))
+        log_sum = np.logaddexp(log_sum, np.asarray(part.log_sum, np.float64))
+        log_squares = np.logaddexp(log_squares, np.asarray(part.log_sum_of_squares, np.float64))
+        sum_of_logs = sum_of_logs + np.asarray(part.sum_of_logs, np.float64)
+        on_done(count)
+    return log_sum, log_squares, sum_of_logs
+
+
+def _summarise(sums: Any, samples: int, program: Program) -> HeldOut:
+    estimates = sums.log_sum - math.log(samples)
+    count = len(estimates)
+    mean = float(estimates.mean())
+    error = float(estimates.std(ddof=1) / math.sqrt(count)) if count > 1 else math.nan
+    shape = program.dataset.image_shape
+    return HeldOut(
+        log_likelihood=mean,
+        standard_error=error,
+        elbo=float(sums.sum_of_logs.mean() / samples),
+        bits_per_dim=float(bits_per_dim(-mean, program.model.likelihood, shape)),
+        effective_samples=float(np.median(np.exp(2 * sums.log_sum - sums.log_sum_of_squares))),
+        images=count,
+        samples=samples,
+    )

@@ -1,0 +1,70 @@
+"""From a Config to hyperparameters: which the objective has, their values and their schedules."""
+
+import dataclasses
+from collections.abc import Mapping
+
+from bvae_jax.config import Config, flag
+from bvae_jax.errors import UserError
+from bvae_jax.objectives import OBJECTIVES, get_objective
+from bvae_jax.schedules import Schedule, parse_schedule
+
+SCHEDULED = ("beta", "capacity")
+"""Hyperparameters of objectives that have a field for their schedule; the learning rate has too."""
+
+
+def resolved(config: Config) -> Config:
+    """`config` with the objective's own values where it gives none for a hyperparameter.
+
+    Raises:
+        UserError: the objective is not known, or has no hyperparameter for a value that is given.
+    """
+    objective = get_objective(config.objective)
+    known = {name for other in OBJECTIVES.values() for name in other.hyper}
+    for name in sorted(known - set(objective.hyper)):
+        if getattr(config, name) is not None:
+            has = ", ".join(map(flag, objective.hyper)) or "none"
+            raise UserError(
+                f"{flag(name)}: objective {config.objective} has no such hyperparameter; it has: "
+                f"{has}. Leave it out (or give None), or choose another --objective."
+            )
+    values = {n: v for n, v in objective.hyper.items() if getattr(config, n) is None}
+    for name in SCHEDULED:
+        field = f"{name}_schedule"
+        given = getattr(config, field)
+        if name in objective.hyper and given is None:
+            values[field] = objective.schedules.get(name, "constant")
+        elif name not in objective.hyper and given is not None:
+            raise UserError(
+                f"{flag(field)}: objective {config.objective} has no {flag(name)} to schedule."
+            )
+    return dataclasses.replace(config, **values)
+
+
+def schedules(config: Config) -> dict[str, Schedule]:
+    """Name of a hyperparameter -> how it gets to its value, where it is not constant.
+
+    Raises:
+        UserError: a schedule cannot be read.
+    """
+    found = {}
+    for name in (*SCHEDULED, "learning_rate"):
+        field = f"{name}_schedule"
+        schedule = parse_schedule(getattr(config, field) or "constant", flag(field))
+        if schedule.kind != "constant":
+            found[name] = schedule
+    return found
+
+
+def hyperparameters(config: Config) -> dict[str, float]:
+    """What of a resolved config is traced, by name: a sweep may vary it in one program."""
+    names = ("learning_rate", *get_objective(config.objective).hyper)
+    return {name: getattr(config, name) for name in names} | schedule_numbers(schedules(config))
+
+
+def schedule_numbers(schedules: Mapping[str, Schedule]) -> dict[str, float]:
+    """The numbers of schedules under the names that they have in `TrainState.hyper`."""
+    return {
+        f"{name}_schedule.{number}": value
+        for name, schedule in schedules.items()
+        for number, value in schedule.numbers.items()
+    }

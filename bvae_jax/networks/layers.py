@@ -1,0 +1,108 @@
+"""What the networks are made of.
+
+The one rule for image sizes: a strided layer halves a side, rounding up. An odd side first gets
+one row of zeros at its end, which is TensorFlow's "SAME" padding. The layer that mirrors it
+doubles the side and crops that row again, so the two stay each other's transpose.
+
+Parameters are float32 always; `dtype` is that of activations and products.
+"""
+
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax.numpy as jnp
+from flax.typing import Initializer
+from jaxtyping import Array, Float
+
+from bvae_jax.conv import Coarse, Fine, conv_down, conv_up
+from bvae_jax.types import Posterior
+
+Features = Float[Array, "batch feature"]
+
+UNIFORM: Initializer = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+"""Uniform on +-1/sqrt(fan_in), PyTorch's default.
+
+The fan-in of a transposed convolution is its kernel's side squared times its output channels.
+"""
+GLOROT: Initializer = nn.initializers.glorot_uniform()
+"""Uniform on +-sqrt(6 / (fan_in + fan_out)), TensorFlow's default (Glorot & Bengio, 2010)."""
+
+
+class Network(NamedTuple):
+    """An encoder and a decoder that fit each other.
+
+    Attributes:
+        encoder: images -> Posterior, float32.
+        decoder: z -> Decoded [batch, height, width, outputs], float32.
+    """
+
+    encoder: nn.Module
+    decoder: nn.Module
+
+
+class ConvDown(nn.Module):
+    """Convolution with stride 2 and a bias: half the sides, rounded up, `features` channels."""
+
+    features: int
+    side: int = 4
+    weights: Initializer = UNIFORM
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Fine) -> Coarse:
+        shape = (self.side, self.side, x.shape[-1], self.features)
+        kernel = self.param("kernel", self.weights, shape).astype(self.dtype)
+        bias = self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype)
+        return conv_down(_even(x), kernel, 2) + bias[None, None, None]  # pyright: ignore
+
+
+class ConvUp(nn.Module):
+    """Transposed convolution with stride 2 and a bias: twice the sides, cropped to `sides`."""
+
+    features: int
+    sides: tuple[int, int]
+    side: int = 4
+    weights: Initializer = UNIFORM
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Coarse) -> Fine:
+        shape = (self.side, self.side, self.features, x.shape[-1])
+        kernel = self.param("kernel", self.weights, shape).astype(self.dtype)
+        bias = self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype)
+        height, width = self.sides
+        fine: Fine = conv_up(x, kernel, 2)  # pyright: ignore
+        return fine[:, :height, :width] + bias[None, None, None]
+
+
+class GaussianHead(nn.Module):
+    """Mean and log-variance of q(z|x), each an affine map of the features; float32."""
+
+    latents: int
+    weights: Initializer = UNIFORM
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, h: Features) -> Posterior:
+        def affine(name: str) -> Array:
+            dense = nn.Dense(self.latents, kernel_init=self.weights, dtype=self.dtype, name=name)
+            return dense(h).astype(jnp.float32)
+
+        return Posterior(mean=affine("mean"), logvar=affine("logvar"))
+
+
+def halvings(sides: tuple[int, int], times: int) -> list[tuple[int, int]]:
+    """Height and width of the image and of its maps after 1, 2, ... `times` strided layers."""
+    levels = [sides]
+    for _ in range(times):
+        height, width = levels[-1]
+        levels.append(((height + 1) // 2, (width + 1) // 2))
+    return levels
+
+
+def _even(x: Fine) -> Float[Array, "batch even_height even_width fine"]:
+    """Zeros after the last row and column of an odd side."""
+    _, height, width, _ = x.shape
+    if height % 2 == width % 2 == 0:
+        return x
+    return jnp.pad(x, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)))

@@ -1,0 +1,52 @@
+"""Fully connected networks."""
+
+import math
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from bvae_jax.networks.layers import UNIFORM, GaussianHead, Network
+from bvae_jax.types import Decoded, Images, ImageShape, Latents, Posterior
+
+
+class MLPEncoder(nn.Module):
+    """Hidden layers of ReLU units on the flattened image."""
+
+    latents: int
+    hidden: tuple[int, ...] = (1200, 1200)
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, images: Images) -> Posterior:
+        h = images.reshape((images.shape[0], -1)).astype(self.dtype)
+        for features in self.hidden:
+            h = nn.relu(nn.Dense(features, kernel_init=UNIFORM, dtype=self.dtype)(h))
+        return GaussianHead(self.latents, dtype=self.dtype, name="head")(h)
+
+
+class MLPDecoder(nn.Module):
+    """Hidden layers of tanh units."""
+
+    sides: tuple[int, int]
+    outputs: int
+    hidden: tuple[int, ...] = (1200, 1200, 1200)
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, z: Latents) -> Decoded:
+        shape = (*self.sides, self.outputs)
+        h = z.astype(self.dtype)
+        for features in self.hidden:
+            h = jnp.tanh(nn.Dense(features, kernel_init=UNIFORM, dtype=self.dtype)(h))
+        h = nn.Dense(math.prod(shape), kernel_init=UNIFORM, dtype=self.dtype)(h)
+        return h.reshape((h.shape[0], *shape)).astype(jnp.float32)
+
+
+def mlp(latents: int, image_shape: ImageShape, outputs: int, dtype: Any) -> Network:
+    """Fully connected: encoder 1200-1200 ReLU, decoder 1200-1200-1200 tanh.
+
+    Higgins et al. 2017, table 1 (2D shapes). Weights: `UNIFORM`.
+    """
+    sides = image_shape[:2]
+    return Network(MLPEncoder(latents, dtype=dtype), MLPDecoder(sides, outputs, dtype=dtype))

@@ -1,0 +1,94 @@
+"""Settings of published experiments, by the name of the paper. Imports no JAX.
+
+What a paper does not say, or what is known from memory only, stands in `Preset.unsure`.
+"""
+
+import math
+from typing import Any, NamedTuple
+
+from bvae_jax.errors import unknown
+
+
+class Preset(NamedTuple):
+    """Fields of `Config` and where they come from.
+
+    Attributes:
+        source: paper and section, or code.
+        settings: name of a field -> value; the others keep their defaults.
+        unsure: what of it was not read in the source.
+    """
+
+    source: str
+    settings: dict[str, Any]
+    unsure: str = ""
+
+
+STUDY = {"holdout": 0.0, "latents": 10, "batch_size": 64, "learning_rate": 1e-4, "steps": 300_000}
+"""Of the large study, Locatello et al. 2019, table 5: training on all images."""
+
+PRESETS: dict[str, Preset] = {
+    "higgins2017-dsprites": Preset(
+        "Higgins et al., beta-VAE, 2017, table 1 (2D shapes)",
+        STUDY
+        | {"network": "mlp", "objective": "beta_vae", "beta": 4.0}
+        | {"optimizer": "adagrad", "learning_rate": 1e-2},
+        unsure="learning rate from memory; batch size and steps of the study of 2019",
+    ),
+    "burgess2018": Preset(
+        "Burgess et al., Understanding disentangling in beta-VAE, 2018, section 5 and appendix A",
+        STUDY
+        | {"network": "burgess", "objective": "annealed_vae", "gamma": 1000.0, "capacity": 25.0}
+        | {"capacity_schedule": "linear:steps=100000", "learning_rate": 5e-4, "steps": 100_000},
+        unsure="batch size of the study of 2019",
+    ),
+    "kim2018-dsprites": Preset(
+        "Kim & Mnih, Disentangling by Factorising, 2018, appendix A",
+        STUDY
+        | {"network": "conv", "objective": "factor_vae", "gamma": 35.0, "aux_learning_rate": 1e-4}
+        | {"batch_size": 128},
+        unsure="two batches of 64, here halves of one; a layer of 256 where the paper may have 128",
+    ),
+    "chen2018": Preset(
+        "Chen et al., Isolating Sources of Disentanglement in VAEs, 2018, appendix and code",
+        STUDY
+        | {"network": "mlp", "objective": "beta_tcvae", "beta": 6.0, "batch_size": 2048}
+        | {"learning_rate": 1e-3, "steps": 18_000},
+        unsure="50 epochs of 360 steps, from memory",
+    ),
+    "kumar2018-i": Preset(
+        "Kumar et al., Variational Inference of Disentangled Latent Concepts, 2018",
+        STUDY
+        | {"network": "conv", "objective": "dip_vae_i", "lambda_od": 10.0}
+        | {"lambda_d_factor": 10.0},
+        unsure="network, batch size, learning rate and steps are not the paper's: study of 2019",
+    ),
+    "kumar2018-ii": Preset(
+        "Kumar et al., Variational Inference of Disentangled Latent Concepts, 2018",
+        STUDY
+        | {"network": "conv", "objective": "dip_vae_ii", "lambda_od": 10.0}
+        | {"lambda_d_factor": 1.0},
+        unsure="network, batch size, learning rate and steps are not the paper's: study of 2019",
+    ),
+    "locatello2019": Preset(
+        "Locatello et al., Challenging Common Assumptions, 2019, tables 3 to 5 (beta-VAE)",
+        STUDY | {"network": "locatello", "objective": "beta_vae", "beta": 4.0},
+    ),
+    "notebook128": Preset(
+        "a notebook of beta-VAEs for 128x128 pictures: 5,400 animals, 100 epochs of 84 steps",
+        # A sum of squares without 1/2 is the Gaussian of variance 1/2.
+        {"holdout": 0.0, "network": "conv128", "latents": 128, "likelihood": "gaussian"}
+        | {"sigma": math.sqrt(0.5), "objective": "beta_vae", "beta": 4.0, "samples": 10}
+        | {"batch_size": 64, "learning_rate": 1e-3, "steps": 8_400},
+    ),
+}
+
+
+def get_preset(name: str) -> Preset:
+    """The named preset.
+
+    Raises:
+        UserError: the name is not known.
+    """
+    if name not in PRESETS:
+        raise unknown("preset", name, PRESETS)
+    return PRESETS[name]

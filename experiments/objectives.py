@@ -1,0 +1,79 @@
+"""Every objective on dSprites at its default strength, with the same network and steps.
+
+python experiments/objectives.py [--steps 2000] [--runs runs/objectives] [--out docs/objectives.png]
+
+Prints a table and draws it. Called again, it goes on where it was interrupted. Schedules of C, which
+take 100,000 steps in the papers, are shortened to the steps of the study.
+"""
+
+import argparse
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+
+from bvae_jax import Config, evaluate_elbo, run
+from bvae_jax.objectives import OBJECTIVES
+from bvae_jax.plots import COLUMN_INCHES, STYLE
+
+POINTS = 50_000
+COLUMNS = {
+    "nll": "−log p(x|z)\n(nats per image)",
+    "kl": "KL\n(nats per image)",
+    "total_correlation": "total correlation\n(nats)",
+    "active_latents": "active latents\n(KL > 0.01 nat)",
+}
+
+
+def study(name, steps, runs):
+    """The numbers of one objective, by name."""
+    directory = Path(runs) / name
+    schedule = OBJECTIVES[name].schedules.get("capacity") and f"linear:steps={steps}"
+    config = Config(objective=name, steps=steps, capacity_schedule=schedule)
+    resume = (directory / "config.json").exists()
+    summary = run(config, directory, resume=resume).summary
+    if summary is None:
+        raise SystemExit(f"Interrupted in {name}; the same command goes on.")
+    found = evaluate_elbo(directory, num_points=POINTS)["decomposition"]
+    return {n: summary[n] for n in ("nll", "kl", "active_latents")} | {
+        n: found[n] for n in ("total_correlation", "total_correlation_error", "mutual_information")
+    }
+
+
+def draw(rows, path):
+    """A row for each objective, a panel for each number."""
+    with plt.rc_context(STYLE):
+        size = (COLUMN_INCHES, 0.6 + 0.16 * len(rows))
+        figure, panels = plt.subplots(1, len(COLUMNS), figsize=size, sharey=True)
+        figure.subplots_adjust(left=0.24, right=0.98, bottom=0.2, top=0.98, wspace=0.25)
+        for axes, (number, label) in zip(panels, COLUMNS.items(), strict=True):
+            values = [row[number] for row in rows.values()]
+            axes.barh(list(rows), values, color="#0072B2", height=0.7)
+            axes.set_xlabel(label, fontsize=5)
+            axes.tick_params(axis="x", labelsize=5)
+            axes.locator_params(axis="x", nbins=3)
+            axes.margins(x=0.08)
+        panels[0].invert_yaxis()
+        figure.savefig(path)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--runs", default="runs/objectives")
+    parser.add_argument("--out", default="docs/objectives.png")
+    args = parser.parse_args()
+    rows = {name: study(name, args.steps, args.runs) for name in OBJECTIVES}
+    print(
+        "| objective | −log p(x|z) | KL | mutual information | total correlation | active latents |"
+    )
+    print("| --- | --- | --- | --- | --- | --- |")
+    for name, row in rows.items():
+        print(
+            "| `{}` | {nll:.2f} | {kl:.2f} | {mutual_information:.2f} | {total_correlation:.2f} ± "
+            "{total_correlation_error:.2f} | {active_latents} |".format(name, **row)
+        )
+    draw(rows, args.out)
+
+
+if __name__ == "__main__":
+    main()

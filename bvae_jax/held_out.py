@@ -14,7 +14,7 @@ from bvae_jax.elbo import log_prior_ratio
 from bvae_jax.likelihoods import bits_per_dim
 from bvae_jax.program import Program, calibrated
 from bvae_jax.progress import bar
-from bvae_jax.types import Images, Params, PerImage, PRNGKey
+from bvae_jax.types import Images, Params, PRNGKey
 from bvae_jax.vae import VAE, forward
 
 IMAGES_AT_ONCE, SAMPLES_AT_ONCE = 16, 32
@@ -44,11 +44,11 @@ class HeldOut(NamedTuple):
 
 
 class Sums(NamedTuple):
-    """Over the samples of each image, weights w = p(x, z) / q(z|x)."""
+    """Over the samples of each image, with weights w = p(x, z) / q(z|x)."""
 
-    log_sum: PerImage
-    log_sum_of_squares: PerImage
-    sum_of_logs: PerImage
+    log_sum: Float[Array | np.ndarray, " batch"]
+    log_sum_of_squares: Float[Array | np.ndarray, " batch"]
+    sum_of_logs: Float[Array | np.ndarray, " batch"]
 
 
 def held_out_log_likelihood(
@@ -82,8 +82,9 @@ def held_out_log_likelihood(
                 functools.partial(function, params, batch), key, samples,
                 lambda done, size=size: shown.update(done * size),
             )  # fmt: skip
-            found.append(Sums(*(x[:size] for x in sums)))
-    return _summarise(Sums(*map(np.concatenate, zip(*found, strict=True))), samples, program)
+            found.append([x[:size] for x in sums])
+    sums = Sums(*(np.concatenate(parts) for parts in zip(*found, strict=True)))
+    return _summarise(sums, samples, program)
 
 
 def weight_sums(model: VAE, params: Params, images: Images, samples: int, key: PRNGKey) -> Sums:
@@ -99,22 +100,24 @@ def weight_sums(model: VAE, params: Params, images: Images, samples: int, key: P
 
 def _over_samples(
     function: Callable[..., Sums], key: PRNGKey, samples: int, on_done: Callable[[int], Any]
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The sums over all samples, a part of them at a time."""
-    log_sum = log_squares = np.float64(-np.inf)
-    sum_of_logs = np.float64(0)
+) -> Sums:
+    """The sums over all samples, a part of them at a time, in float64."""
+    nothing = np.full(IMAGES_AT_ONCE, -np.inf)
+    total = Sums(nothing, nothing, np.zeros(IMAGES_AT_ONCE))
     for number, start in enumerate(range(0, samples, SAMPLES_AT_ONCE)):
         count = min(SAMPLES_AT_ONCE, samples - start)
-        part = function(count, jax.random.fold_in(key, number))
-        log_sum = np.logaddexp(log_sum, np.asarray(part.log_sum, np.float64))
-        log_squares = np.logaddexp(log_squares, np.asarray(part.log_sum_of_squares, np.float64))
-        sum_of_logs = sum_of_logs + np.asarray(part.sum_of_logs, np.float64)
+        part = Sums(*map(np.asarray, function(count, jax.random.fold_in(key, number))))
+        total = Sums(
+            np.logaddexp(total.log_sum, part.log_sum),
+            np.logaddexp(total.log_sum_of_squares, part.log_sum_of_squares),
+            np.asarray(total.sum_of_logs + part.sum_of_logs),
+        )
         on_done(count)
-    return log_sum, log_squares, sum_of_logs
+    return total
 
 
-def _summarise(sums: Any, samples: int, program: Program) -> HeldOut:
-    estimates = sums.log_sum - math.log(samples)
+def _summarise(sums: Sums, samples: int, program: Program) -> HeldOut:
+    estimates = np.asarray(sums.log_sum) - math.log(samples)
     count = len(estimates)
     mean = float(estimates.mean())
     error = float(estimates.std(ddof=1) / math.sqrt(count)) if count > 1 else math.nan

@@ -27,17 +27,18 @@ def resolved(config: Config) -> Config:
                 f"{flag(name)}: objective {config.objective} has no such hyperparameter; it has: "
                 f"{has}. Leave it out (or give None), or choose another --objective."
             )
-    values = {n: v for n, v in objective.hyper.items() if getattr(config, n) is None}
+    missing = {n: v for n, v in objective.hyper.items() if getattr(config, n) is None}
+    schedules = {}
     for name in SCHEDULED:
         field = f"{name}_schedule"
         given = getattr(config, field)
         if name in objective.hyper and given is None:
-            values[field] = objective.schedules.get(name, "constant")
+            schedules[field] = objective.schedules.get(name, "constant")
         elif name not in objective.hyper and given is not None:
             raise UserError(
                 f"{flag(field)}: objective {config.objective} has no {flag(name)} to schedule."
             )
-    return dataclasses.replace(config, **values)
+    return dataclasses.replace(config, **missing, **schedules)
 
 
 def schedules(config: Config) -> dict[str, Schedule]:

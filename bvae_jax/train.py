@@ -144,7 +144,7 @@ def make_loss(recipe: Recipe, *, training: bool) -> Callable:
             "nll": inputs.nll,
             "kl": inputs.mean_kl,
             "elbo": bound,
-            "bits_per_dim": bits_per_dim(-bound, recipe.model.likelihood, images.shape[1:]),
+            "bits_per_dim": bits_per_dim(-bound, recipe.model.likelihood, _image_shape(images)),
             "kl_per_latent": inputs.kl.mean(axis=0),
         }
         if len(out.z) > 1:
@@ -153,6 +153,11 @@ def make_loss(recipe: Recipe, *, training: bool) -> Callable:
         return loss.value, (loss.metrics | reported, memory)
 
     return loss_fn
+
+
+def _image_shape(images: Images) -> ImageShape:
+    _, height, width, channels = images.shape
+    return height, width, channels
 
 
 def make_train_step(recipe: Recipe) -> StepFn:

@@ -57,15 +57,15 @@ class VAEOutput(NamedTuple):
 class TrainState(NamedTuple):
     """Everything that changes while training, arrays only.
 
-    `params` is {"vae": ..., "aux": ...}. `key` is constant for the run: step t uses
-    `fold_in(key, t)`, so a resumed run draws what the uninterrupted one would have. `memory` is
+    `params` and `opt_state` are {"vae": ..., "aux": ...}. `key` is constant for the run: step t
+    uses `fold_in(key, t)`, so a resumed run draws what the uninterrupted one would have. `memory` is
     what an objective keeps from step to step, `ema` the moving average of the VAE's parameters;
     either may be empty.
     """
 
     step: Int[Array, ""]
     params: Params
-    opt_state: optax.OptState
+    opt_state: dict[str, optax.OptState]
     key: PRNGKey
     hyper: Hyper
     memory: PyTree

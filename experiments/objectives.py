@@ -1,9 +1,9 @@
 """Every objective on dSprites at its default strength, with the same network and steps.
 
-python experiments/objectives.py [--steps 2000] [--runs runs/objectives] [--out docs/objectives.png]
+python experiments/objectives.py [--steps 2000] [--runs runs/objectives] [--out FILE.png]
 
-Prints a table and draws it. Called again, it goes on where it was interrupted. Schedules of C, which
-take 100,000 steps in the papers, are shortened to the steps of the study.
+Prints a table and draws it. Called again, it goes on where it was interrupted. The schedule of C,
+which takes 100,000 steps in the paper, is shortened to the steps of the study.
 """
 
 import argparse
@@ -24,6 +24,9 @@ COLUMNS = {
 }
 
 
+TERMS = ("mutual_information", "total_correlation", "dimension_wise_kl")
+
+
 def study(name, steps, runs):
     """The numbers of one objective, by name."""
     directory = Path(runs) / name
@@ -33,10 +36,11 @@ def study(name, steps, runs):
     summary = run(config, directory, resume=resume).summary
     if summary is None:
         raise SystemExit(f"Interrupted in {name}; the same command goes on.")
+    numbers = {n: summary[n] for n in ("nll", "kl", "active_latents")}
+    if not OBJECTIVES[name].noise:  # variances that were never trained mean nothing
+        return {"nll": summary["nll"]}
     found = evaluate_elbo(directory, num_points=POINTS)["decomposition"]
-    return {n: summary[n] for n in ("nll", "kl", "active_latents")} | {
-        n: found[n] for n in ("total_correlation", "total_correlation_error", "mutual_information")
-    }
+    return numbers | {n: found[n] for n in (*TERMS, "total_correlation_error")}
 
 
 def draw(rows, path):
@@ -46,7 +50,7 @@ def draw(rows, path):
         figure, panels = plt.subplots(1, len(COLUMNS), figsize=size, sharey=True)
         figure.subplots_adjust(left=0.24, right=0.98, bottom=0.2, top=0.98, wspace=0.25)
         for axes, (number, label) in zip(panels, COLUMNS.items(), strict=True):
-            values = [row[number] for row in rows.values()]
+            values = [row.get(number, 0) for row in rows.values()]
             axes.barh(list(rows), values, color="#0072B2", height=0.7)
             axes.set_xlabel(label, fontsize=5)
             axes.tick_params(axis="x", labelsize=5)

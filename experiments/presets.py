@@ -34,6 +34,8 @@ def main():
         once = trained(name, args.steps, whole).summary
         trained(name, args.steps // 2, parts)
         again = trained(name, args.steps, parts, resume=True).summary
+        if once is None or again is None:
+            raise SystemExit("Interrupted.")
         losses = [r["loss"] for r in read_records(whole / METRICS) if r["split"] == "train"]
         same = "yes" if once["params_sha256"] == again["params_sha256"] else "NO"
         speed = once["images_per_second"]

@@ -92,6 +92,44 @@ def test_a_batch_is_a_pure_function_of_the_key():
     assert (a != c).any()
 
 
+def drawn_pairs(changes, allowed=None):
+    """Factors of both images of 3,000 pairs of dSprites, and what was allowed."""
+    dataset = DATASETS["dsprites"]
+    source = base.Source((), lambda _, i: i.astype(jnp.float32)[:, None, None, None])
+    draw = jax.jit(base.make_pair_draw(dataset, source, 6000, changes))
+    mask = np.ones(dataset.size, bool) if allowed is None else allowed
+    data = (jnp.asarray(np.flatnonzero(mask)), jnp.asarray(mask), ())
+    indices = np.asarray(draw(data, jax.random.key(0))).ravel().astype(int)
+    factors = np.asarray(dataset.factors(jnp.asarray(indices)))
+    return indices, factors[:3000], factors[3000:]
+
+
+@pytest.mark.parametrize("changes", [1, 4])
+def test_pairs_differ_in_so_many_factors_at_most(changes):
+    _, first, second = drawn_pairs(changes)
+    differing = (first != second).sum(axis=1)
+    assert differing.max() == changes
+    # A factor that is drawn anew stays what it was with probability 1 / its number of values.
+    stays = np.mean(1 / np.array(DATASETS["dsprites"].factor_sizes))
+    assert differing.mean() == pytest.approx(changes * (1 - stays), rel=0.05)
+    # Each factor is as likely to be chosen as any other.
+    changed = (first != second).mean(axis=0) / (1 - 1 / np.array(dsprites.FACTOR_SIZES))
+    np.testing.assert_allclose(changed, changes / 5, rtol=0.15)
+
+
+def test_pairs_share_any_number_of_factors_but_all_by_default():
+    _, first, second = drawn_pairs(0)
+    assert set((first != second).sum(axis=1)) == {0, 1, 2, 3, 4}
+    assert np.ptp(second, axis=0).tolist() == [size - 1 for size in dsprites.FACTOR_SIZES]
+
+
+def test_pairs_hold_no_image_that_is_held_out():
+    allowed = np.random.default_rng(0).random(DATASETS["dsprites"].size) < 0.5
+    indices, first, second = drawn_pairs(0, allowed)
+    assert allowed[indices].all()
+    assert ((first != second).sum(axis=1) > 0).mean() > 0.8
+
+
 def test_evaluation_uses_held_out_images_in_whole_batches():
     parts = base.Split(np.arange(10, 100), np.arange(10))
     chosen = base.evaluation_batches(parts, images=8, batch=3)

@@ -27,13 +27,18 @@ NETWORK_FILES = {m for m in MODULES if m.startswith("networks.")} - {
     "networks.layers",
     "networks.strided",
 }
+LIKELIHOOD_FILES = {m for m in MODULES if m.startswith("likelihoods.")} - {
+    "likelihoods.__init__",
+    "likelihoods.base",
+}
 ORDER = (
     {"errors", "types"},
     {"config", "elbo", "conv", "allocator", "interrupt", "progress", "data.base", "beta_units"}
-    | {"npz", "points_file", "likelihoods", "schedules", "optimizers", "presets"},
+    | {"npz", "points_file", "likelihoods.base", "schedules", "optimizers", "presets"},
     {"networks.layers", "data.cache", "data.dsprites", "objectives.base", "metrics.base"}
-    | {"decomposition"},
-    {"networks.strided"},
+    | {"decomposition"}
+    | LIKELIHOOD_FILES,
+    {"networks.strided", "likelihoods.__init__"},
     {"objectives.beta_vae", "objectives.vae", "vae", "data.__init__", "loggers", *NETWORK_FILES}
     | METRIC_HELPERS,
     {"networks.__init__", "traversal", "checkpoint", "rundir"} | METRIC_FILES | OBJECTIVE_FILES,

@@ -10,9 +10,9 @@ from jax.flatten_util import ravel_pytree
 from scipy.special import expit, softmax
 from scipy.stats import bernoulli, laplace, norm
 
-from bvae_jax import likelihoods
 from bvae_jax.errors import UserError
 from bvae_jax.likelihoods import LIKELIHOODS, bits_per_dim, make_likelihood
+from bvae_jax.likelihoods.base import expected_image
 
 NAMES = sorted(LIKELIHOODS)
 OFFSET = np.linspace(-0.9, 0.9, 10)
@@ -396,4 +396,4 @@ def test_a_wrong_number_of_mixture_parameters_is_named():
 
 
 def test_the_expected_image_of_logits():
-    assert likelihoods.expected_image(jnp.zeros((1, 1, 1, 1)))[0, 0, 0, 0] == 0.5
+    assert expected_image(jnp.zeros((1, 1, 1, 1)))[0, 0, 0, 0] == 0.5

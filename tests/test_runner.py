@@ -147,6 +147,50 @@ def test_a_signal_saves_and_the_resumed_run_is_bitwise_the_same(finished, tmp_pa
     assert [(s["start_step"], s["end_step"]) for s in sessions] == [(0, 6), (6, 12)]
 
 
+OBJECTIVES = {
+    "discriminator, average, schedules": {
+        "objective": "factor_vae",
+        "ema": 0.9,
+        "learning_rate_schedule": "cosine:steps=12,start=1,end=0",
+    },
+    "controller": {"objective": "control_vae", "ki": 0.1, "capacity": 3.0, "clip_norm": 1.0},
+    "pairs, several samples": {
+        "objective": "ada_gvae",
+        "samples": 3,
+        "likelihood": "sigma_vae",
+        "beta_schedule": "cyclical-linear:steps=12",
+    },
+}
+
+
+@pytest.mark.parametrize("changes", OBJECTIVES.values(), ids=OBJECTIVES)
+def test_all_that_a_state_may_hold_resumes_bit_for_bit(tmp_path, changes):
+    whole = train(tmp_path / "whole", steps=8, eval_every=4, **changes)
+    train(tmp_path / "parts", steps=4, eval_every=4, **changes)
+    result = train(tmp_path / "parts", resume=True, steps=8, eval_every=4, **changes)
+    assert_equal(result.state, whole.state)
+    records = [read_records(tmp_path / name / "metrics.jsonl") for name in ("whole", "parts")]
+    assert records[0] == [r for r in records[1] if r["step"] != 4 or r in records[0]]
+    assert result.summary
+    assert result.summary["params_sha256"] == fingerprint(result.params)
+    assert (fingerprint(result.state.params["vae"]) == fingerprint(result.params)) == (
+        "ema" not in changes
+    )
+
+
+def test_the_summary_says_what_beta_means(tmp_path):
+    result = train(tmp_path / "run", steps=1, likelihood="gaussian", sigma=0.5, beta=2.0)
+    summary = result.summary
+    assert summary
+    assert summary["beta"] == 2.0
+    assert summary["beta_norm"] == pytest.approx(2 * 3 / 4096)
+    assert summary["beta_effective"] == pytest.approx(0.5)
+    assert summary["bits_per_dim"] == pytest.approx(-summary["elbo"] / 4096 / np.log(2) + 8)
+    annealed = train(tmp_path / "annealed", steps=1, objective="annealed_vae").summary
+    assert annealed
+    assert [annealed[n] for n in ("beta", "beta_norm", "beta_effective")] == [None] * 3
+
+
 def test_a_damaged_checkpoint_costs_steps_but_no_bits(finished, tmp_path, capsys):
     directory = tmp_path / "run"
     train(directory, steps=8)

@@ -16,6 +16,7 @@ from bvae_jax.data.base import make_draw, rendered, resident
 from bvae_jax.likelihoods import make_likelihood
 from bvae_jax.networks import NETWORKS, make_network
 from bvae_jax.objectives import OBJECTIVES
+from bvae_jax.objectives.base import NOTHING
 from bvae_jax.optimizers import OPTIMIZERS, make_optimizer
 from bvae_jax.schedules import parse_schedule
 from bvae_jax.train import (
@@ -179,6 +180,7 @@ def test_optimizers_against_their_formulas(name):
     state = optimizer.init(x)
     for gradient in gradients:
         update, state = optimizer.update(jnp.float32(gradient), state, x)
+        assert isinstance(update, jax.Array)
         x = x - rate * update
     assert float(x) == pytest.approx(numpy_updates(name, gradients, rate), rel=1e-4)
 
@@ -188,10 +190,11 @@ def test_clipping_shortens_long_gradients_only():
     for gradient, wanted in (([3.0, 4.0], [0.6, 0.8]), ([0.3, 0.4], [0.3, 0.4])):
         x = jnp.array(gradient)
         update, _ = optimizer.update(x, optimizer.init(x), x)
+        assert isinstance(update, jax.Array)
         np.testing.assert_allclose(update, wanted, rtol=1e-6)
 
 
-def trained(recipe, steps=3, **extra):
+def trained(recipe, steps=3, extra=NOTHING):
     """States before and after each of some steps, and the metrics."""
     init = functools.partial(init_state, recipe=recipe, image_shape=SHAPE, latents=LATENTS)
     values = {k: jnp.float32(v) for k, v in extra.items()}
@@ -221,7 +224,7 @@ def test_schedules_move_hyperparameters():
         "learning_rate": parse_schedule("piecewise:0=1,1=0", "--learning-rate-schedule"),
     }
     numbers = {f"beta_schedule.{n}": v for n, v in schedules["beta"].numbers.items()}
-    states, metrics = trained(RECIPE._replace(schedules=schedules), **numbers)
+    states, metrics = trained(RECIPE._replace(schedules=schedules), extra=numbers)
     np.testing.assert_allclose([m["beta"] for m in metrics], [0.0, 1.0, 2.0])
     np.testing.assert_allclose([m["learning_rate"] for m in metrics], [1e-3, 0, 0])
     # With a step size of 0 nothing moves; before, it did.
@@ -235,15 +238,15 @@ def test_schedules_move_hyperparameters():
 def test_the_discriminator_has_an_optimizer_of_its_own():
     recipe = RECIPE._replace(objective=OBJECTIVES["factor_vae"])
     rates = {"gamma": 35.0, "aux_learning_rate": 0.0}
-    states, _ = trained(recipe, 2, **rates)
+    states, _ = trained(recipe, 2, rates)
     assert_equal(states[0].params["aux"], states[2].params["aux"])
-    moved, _ = trained(recipe, 1, **rates | {"aux_learning_rate": 0.01})
+    moved, _ = trained(recipe, 1, rates | {"aux_learning_rate": 0.01})
     # Adam's first step is the step size, whatever the gradient.
     change = jax.tree.map(
         lambda a, b: np.abs(a - b).max(), moved[0].params["aux"], moved[1].params["aux"]
     )
     np.testing.assert_allclose(jax.tree.leaves(change), 0.01, rtol=1e-2)
-    first = trained(recipe, 1, **rates)[0][1]
+    first = trained(recipe, 1, rates)[0][1]
     assert_equal(moved[1].params["vae"], first.params["vae"])
 
 

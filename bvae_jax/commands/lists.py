@@ -57,5 +57,5 @@ def _show(name: str, *paragraphs: str) -> None:
     indent = " " * 4
     print(name)
     for text in filter(None, paragraphs):
-        options = {"initial_indent": indent, "subsequent_indent": indent}
-        print(textwrap.fill(text, WIDTH, break_on_hyphens=False, **options))
+        lines = textwrap.wrap(text, WIDTH - len(indent), break_on_hyphens=False)
+        print(textwrap.indent("\n".join(lines), indent))

@@ -1,0 +1,41 @@
+"""What a decoder's numbers say about an image: p(x|z), by name.
+
+Every log-likelihood is in nats, summed over pixels and channels, with its normalising constant.
+A new one is a file here and a line below.
+"""
+
+import functools
+import math
+from collections.abc import Callable
+
+from bvae_jax.errors import unknown
+from bvae_jax.likelihoods import bernoulli, gaussian, laplace, logistic_mixture
+from bvae_jax.likelihoods.base import Likelihood, Own, bits_per_dim
+
+__all__ = ["LIKELIHOODS", "Likelihood", "Own", "bits_per_dim", "make_likelihood"]
+
+LIKELIHOODS: dict[str, Callable[[float], Likelihood]] = {
+    "bernoulli": lambda sigma: bernoulli.BERNOULLI,
+    "continuous_bernoulli": lambda sigma: bernoulli.CONTINUOUS,
+    "gaussian": lambda sigma: gaussian.gaussian(math.log(sigma)),
+    "sigma_vae": lambda sigma: gaussian.SIGMA_VAE,
+    "optimal_sigma_vae": lambda sigma: gaussian.OPTIMAL_SIGMA_VAE,
+    "laplace": laplace.laplace,
+    "logistic_mixture": lambda sigma: logistic_mixture.LIKELIHOOD,
+}
+
+
+@functools.cache
+def make_likelihood(name: str, sigma: float) -> Likelihood:
+    """The named likelihood, the same object each time, so that what is compiled for it is reused.
+
+    Args:
+        name: a key of `LIKELIHOODS`.
+        sigma: the standard deviation of a pixel for `gaussian`, the width b for `laplace`.
+
+    Raises:
+        UserError: the name is not known.
+    """
+    if name not in LIKELIHOODS:
+        raise unknown("likelihood", name, LIKELIHOODS)
+    return LIKELIHOODS[name](sigma)

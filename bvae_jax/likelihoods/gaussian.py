@@ -1,0 +1,81 @@
+"""The Gaussian with one sigma for all pixels: given, trained, or the best for each batch."""
+
+import functools
+import math
+
+import jax.numpy as jnp
+
+from bvae_jax.likelihoods.base import PIXEL_AXES, Likelihood, Own, expected_image
+from bvae_jax.types import Images, PerImage, Scalar
+
+LOWEST_LOG_SIGMA = -6.0
+"""About half a level of 8 bits: below it a learned sigma gains nothing and may run to 0."""
+
+
+def gaussian_log_prob(
+    decoded: Images, images: Images, own: Own, log_sigma: float | Scalar
+) -> PerImage:
+    """log N(x; s(l), sigma^2 I) with its normalising constant; nats, [batch].
+
+        -sum_pixels (x - s(l))^2 / (2 sigma^2) + log(sigma) + log(2 pi) / 2
+
+    s is the logistic function: the mean of a pixel lies in (0, 1), like the pixel.
+    Kingma & Welling 2014, eq. 12, with one sigma for all pixels.
+    """
+    error = jnp.square(images - expected_image(decoded))
+    constant = log_sigma + 0.5 * math.log(2 * math.pi)
+    return -jnp.sum(0.5 * jnp.exp(-2 * log_sigma) * error + constant, axis=PIXEL_AXES)
+
+
+def gaussian(log_sigma: float | Scalar) -> Likelihood:
+    """N(s(l), sigma^2 I) with a sigma that is not trained."""
+    return Likelihood(
+        functools.partial(gaussian_log_prob, log_sigma=log_sigma),
+        expected_image,
+        scale=lambda own: jnp.exp(2 * jnp.asarray(log_sigma)),
+    )
+
+
+def soft_clip(log_sigma: Scalar) -> Scalar:
+    """-6 + softplus(log_sigma + 6), which is log(sigma + exp(-6)); Rybkin et al. 2021."""
+    return jnp.logaddexp(log_sigma, LOWEST_LOG_SIGMA)
+
+
+def sigma_vae_log_prob(decoded: Images, images: Images, own: Own) -> PerImage:
+    """`gaussian_log_prob` with a trained sigma, shared by all pixels; nats, [batch].
+
+    Rybkin, Daniilidis & Levine, "Simple and Effective VAE Training with Calibrated Decoders",
+    2021: the sigma-VAE with one shared variance.
+    """
+    return gaussian_log_prob(decoded, images, own, soft_clip(own["log_sigma"]))
+
+
+def optimal_log_sigma(decoded: Images, images: Images) -> Scalar:
+    """log of the root of the mean squared error over batch, pixels and channels, soft-clipped."""
+    error = jnp.mean(jnp.square(images - expected_image(decoded)))
+    # The floor lies far below the clip: it only keeps log's gradient finite at an error of 0.
+    return soft_clip(0.5 * jnp.log(jnp.maximum(error, 1e-12)))
+
+
+def optimal_sigma_vae_log_prob(decoded: Images, images: Images, own: Own) -> PerImage:
+    """`gaussian_log_prob` with the sigma that suits this batch best; nats, [batch].
+
+    Gradients flow through sigma. An image's value depends on the others: use `calibrate` to
+    compare batches or samples. Rybkin et al. 2021: the optimal sigma-VAE.
+    """
+    return gaussian_log_prob(decoded, images, own, optimal_log_sigma(decoded, images))
+
+
+SIGMA_VAE = Likelihood(
+    sigma_vae_log_prob,
+    expected_image,
+    own=(("log_sigma", 0.0),),
+    scale=lambda own: jnp.exp(2 * soft_clip(own["log_sigma"])),
+)
+
+# Without a batch there is no sigma: `scale` is that of the calibrated likelihood alone.
+OPTIMAL_SIGMA_VAE = Likelihood(
+    optimal_sigma_vae_log_prob,
+    expected_image,
+    calibrate=lambda decoded, images: gaussian(optimal_log_sigma(decoded, images)),
+)

@@ -1,0 +1,60 @@
+"""Presets: whole, resolvable, and what their papers say."""
+
+import dataclasses
+
+import jax
+import pytest
+
+from bvae_jax.config import Config
+from bvae_jax.errors import UserError
+from bvae_jax.hyper import hyperparameters, resolved
+from bvae_jax.objectives import OBJECTIVES
+from bvae_jax.presets import PRESETS, get_preset
+from bvae_jax.program import build
+
+PARAMETERS = {"mlp": 14_196_516, "locatello": 690_517, "burgess": 502_005, "conv": 764_245}
+
+
+@pytest.mark.parametrize("name", sorted(PRESETS))
+def test_presets_can_be_built(name):
+    preset = PRESETS[name]
+    config = resolved(Config(**preset.settings))
+    program = build(dataclasses.replace(config, image_source="rendered"))
+    assert program.config.objective == config.objective
+    assert len(program.split.holdout) == 0
+    state = jax.eval_shape(program.init)
+    count = sum(x.size for x in jax.tree.leaves(state.params["vae"]))
+    assert config.network == "conv128" or count == PARAMETERS[config.network]
+    assert set(state.hyper) == set(hyperparameters(config))
+
+
+def test_presets_say_what_the_papers_say():
+    def of(name, *fields):
+        config = resolved(Config(**PRESETS[name].settings))
+        return tuple(getattr(config, field) for field in fields)
+
+    assert of("higgins2017-dsprites", "beta", "optimizer", "latents") == (4.0, "adagrad", 10)
+    assert of("burgess2018", "gamma", "capacity", "capacity_schedule") == (
+        1000.0, 25.0, "linear:steps=100000"
+    )  # fmt: skip
+    assert of("kim2018-dsprites", "gamma", "learning_rate", "aux_learning_rate") == (
+        35.0, 1e-4, 1e-4
+    )  # fmt: skip
+    assert of("chen2018", "beta", "batch_size", "learning_rate") == (6.0, 2048, 1e-3)
+    assert of("kumar2018-i", "lambda_d_factor") == (10.0,)
+    assert of("kumar2018-ii", "lambda_d_factor") == (1.0,)
+    assert of("locatello2019", "batch_size", "steps", "learning_rate") == (64, 300_000, 1e-4)
+    # A sum of squares without 1/2: half of it is the nll in units of which beta counts double.
+    sigma, beta = of("notebook128", "sigma", "beta")
+    assert (1 / (2 * sigma**2), beta) == pytest.approx((1.0, 4.0))
+
+
+def test_presets_use_many_objectives():
+    used = {preset.settings["objective"] for preset in PRESETS.values()}
+    assert len(used) >= 6
+    assert used <= set(OBJECTIVES)
+
+
+def test_unknown_preset_is_named():
+    with pytest.raises(UserError, match=r"Unknown preset 'higgins'\. Known: burgess2018, "):
+        get_preset("higgins")

@@ -58,8 +58,8 @@ class TrainState(NamedTuple):
     """Everything that changes while training, arrays only.
 
     `params` and `opt_state` are {"vae": ..., "aux": ...}. `key` is constant for the run: step t
-    uses `fold_in(key, t)`, so a resumed run draws what the uninterrupted one would have. `memory` is
-    what an objective keeps from step to step, `ema` the moving average of the VAE's parameters;
+    uses `fold_in(key, t)`, so a resumed run draws what the uninterrupted one would have. `memory`
+    is what an objective keeps from step to step, `ema` the moving average of the VAE's parameters;
     either may be empty.
     """
 

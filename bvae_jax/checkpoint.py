@@ -21,6 +21,10 @@ from bvae_jax.errors import UserError
 from bvae_jax.types import TrainState
 
 
+FORMAT = 2
+"""Raised whenever what a TrainState holds changes: older checkpoints cannot be read then."""
+
+
 class Restored(NamedTuple):
     """A state and the JSON that was saved with it."""
 
@@ -88,7 +92,7 @@ class Checkpoints(contextlib.AbstractContextManager):
             UserError: this write or the one before it failed.
         """
         step = int(state.step)
-        meta = meta | {"state_sha256": fingerprint(state)}
+        meta = meta | {"state_sha256": fingerprint(state), "format": FORMAT}
         items = ocp.args.Composite(
             state=ocp.args.StandardSave(_keys_as_data(state)), meta=ocp.args.JsonSave(meta)
         )
@@ -164,6 +168,12 @@ class Checkpoints(contextlib.AbstractContextManager):
     ) -> Restored:
         only_meta = ocp.args.Composite(meta=ocp.args.JsonRestore())
         meta = self._manager.restore(step, args=only_meta)["meta"]
+        if meta.get("format", 1) != FORMAT:
+            raise UserError(
+                f"{self.directory / str(step)} was written by another version of bvae_jax: got "
+                f"format {meta.get('format', 1)}, wanted {FORMAT}. Use the version in the run's "
+                "provenance.json, or train anew."
+            )
         check(meta)
         device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         plain = jax.eval_shape(_keys_as_data, like)

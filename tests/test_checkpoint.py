@@ -12,6 +12,7 @@ import pytest
 from conftest import assert_equal
 from test_train import POOL, STEPS, draw, fresh, tiny
 
+from bvae_jax import checkpoint
 from bvae_jax.checkpoint import Checkpoints, fingerprint
 from bvae_jax.errors import UserError
 from bvae_jax.train import _host_loop, make_train_body
@@ -116,6 +117,18 @@ def test_all_damaged_is_an_error(tmp_path, capsys):
     ):
         checkpoints.restore(like())
     assert capsys.readouterr().err.count("is damaged") == 2
+
+
+def test_another_versions_checkpoint_is_not_called_damaged(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(checkpoint, "FORMAT", 1)
+    saved(tmp_path, [0, 1])
+    monkeypatch.undo()
+    with (
+        Checkpoints(tmp_path) as checkpoints,
+        pytest.raises(UserError, match="another version of bvae_jax: got format 1, wanted 2"),
+    ):
+        checkpoints.restore(like())
+    assert capsys.readouterr().err == ""
 
 
 def test_a_step_that_is_not_there(tmp_path):

@@ -1,6 +1,7 @@
 """Presets: whole, resolvable, and what their papers say."""
 
 import dataclasses
+from pathlib import Path
 
 import jax
 import pytest
@@ -58,3 +59,9 @@ def test_presets_use_many_objectives():
 def test_unknown_preset_is_named():
     with pytest.raises(UserError, match=r"Unknown preset 'higgins'\. Known: burgess2018, "):
         get_preset("higgins")
+
+
+def test_the_readme_lists_every_preset():
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    for name, preset in PRESETS.items():
+        assert f"| `{name}` | {preset.source} | {preset.unsure} |" in readme

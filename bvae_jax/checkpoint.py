@@ -20,7 +20,6 @@ from jaxtyping import PyTree
 from bvae_jax.errors import UserError
 from bvae_jax.types import TrainState
 
-
 FORMAT = 2
 """Raised whenever what a TrainState holds changes: older checkpoints cannot be read then."""
 

@@ -12,7 +12,8 @@ from bvae_jax.decomposition import decompose, to_json
 from bvae_jax.encode import encode_run, point_count
 from bvae_jax.errors import UserError
 from bvae_jax.held_out import held_out_log_likelihood
-from bvae_jax.runner import RunResult, eval_split, load
+from bvae_jax.runner import RunResult, load
+from bvae_jax.summary import eval_split
 
 ELBO = "elbo.json"
 

@@ -1,6 +1,5 @@
 """From a Config to the compiled pieces of its run."""
 
-import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -36,7 +35,6 @@ from bvae_jax.train import (
     make_loop,
     make_train_body,
     make_train_step,
-    weights,
 )
 from bvae_jax.types import Params, Posterior, TrainState
 from bvae_jax.vae import VAE, decode_raw, encode
@@ -143,6 +141,10 @@ def build(config: Config, *, progress: bool = True) -> Program:
 def _objective(config: Config) -> Objective:
     """The objective, with the bound that is wanted."""
     objective = get_objective(config.objective)
+    if config.samples > 1 and not objective.noise:
+        raise UserError(
+            f"--samples: got {config.samples}, wanted 1: {config.objective} draws no z."
+        )
     if config.bound == "elbo":
         return objective
     if objective.iwae is None:
@@ -180,32 +182,6 @@ def _make_draw(
     draw = make_pair_draw(dataset, source, config.batch_size, config.pair_changes)
     trained_on = jnp.zeros(dataset.size, bool).at[indices].set(True)
     return draw, (indices, trained_on, source.arrays)
-
-
-def meaning_of_beta(
-    program: Program, state: TrainState, beta: float | None
-) -> dict[str, float | None]:
-    """The weight of the KL in three units; None where an objective weighs it otherwise.
-
-    Args:
-        beta: what the objective reports as its weight of the KL, after schedules.
-
-    Returns:
-        `beta`; `beta_norm`, beta times latents over pixels (Higgins et al. 2017); `beta_effective`,
-        beta times the likelihood's scale, such as sigma^2: what would be beta with the same
-        likelihood unscaled, such as a Gaussian of sigma 1.
-    """
-    names = ("beta", "beta_norm", "beta_effective")
-    if beta is None:
-        return dict.fromkeys(names)
-    beta = float(f"{beta:.6g}")  # without the digits that float32 adds
-    likelihood = calibrated(program, weights(state))
-    own = {name: weights(state)[name] for name, _ in likelihood.own}
-    pixels = math.prod(program.dataset.image_shape)
-    scale = float(likelihood.scale(own))
-    return dict(
-        zip(names, (beta, beta * program.config.latents / pixels, beta * scale), strict=True)
-    )
 
 
 def calibrated(program: Program, params: Params) -> Likelihood:

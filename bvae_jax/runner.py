@@ -11,7 +11,7 @@ import jax
 
 from bvae_jax import rundir
 from bvae_jax.allocator import keep_freed_memory
-from bvae_jax.checkpoint import Checkpoints, fingerprint
+from bvae_jax.checkpoint import Checkpoints
 from bvae_jax.checks import check_finite, check_memory, check_same, make_config_check
 from bvae_jax.config import Config
 from bvae_jax.errors import UserError
@@ -20,8 +20,9 @@ from bvae_jax.hyper import resolved
 from bvae_jax.interrupt import Interrupt
 from bvae_jax.loggers import METRICS, SCORES, Logger, check_installed, open_loggers, read_records
 from bvae_jax.objectives import get_objective
-from bvae_jax.program import Program, averaged, build, meaning_of_beta
+from bvae_jax.program import Program, averaged, build
 from bvae_jax.progress import TrainingProgress
+from bvae_jax.summary import eval_split, summarise
 from bvae_jax.train import weights
 from bvae_jax.types import Params, TrainState
 from bvae_jax.vae import VAE
@@ -144,7 +145,7 @@ def _run_in(
     if step < config.steps:
         return RunResult(directory, config, None, state, program)
     records = read_records(directory / METRICS)
-    summary = _summarise(program, state, shown)
+    summary = summarise(program, state, shown.times())
     if config.eval_metrics:
         scores = [r for r in records if r["split"] == SCORES and r["step"] == step]
         found = scores[-1] if scores else {}
@@ -248,32 +249,6 @@ def _finished_summary(directory: Path, step: int, config: Config) -> dict[str, A
         return None
     summary = rundir.read_json(path)
     return summary if isinstance(summary, dict) and summary.get("step") == step else None
-
-
-def _summarise(program: Program, state: TrainState, shown: TrainingProgress) -> dict[str, Any]:
-    """The contents of summary.json; the numbers are those of the evaluation images."""
-    config = program.config
-    evaluation = program.evaluate(state)
-    return {
-        "step": int(state.step),
-        **{name: evaluation[name] for name in REPORTED if name in evaluation},
-        **meaning_of_beta(program, state, evaluation.get("beta")),
-        "kl_per_latent": evaluation["kl_per_latent"],
-        "active_latents": evaluation["active_latents"],
-        "split": eval_split(config),
-        "eval_images": int(program.eval_indices.size),
-        **shown.times(),
-        "params_sha256": fingerprint(weights(state)),
-    }
-
-
-REPORTED = ("loss", "nll", "kl", "elbo", "bits_per_dim", "iwae")
-"""Numbers of an evaluation that stand in summary.json."""
-
-
-def eval_split(config: Config) -> str:
-    """What evaluation uses: images that training never draws, or training images if all are."""
-    return "holdout" if config.holdout else "train_eval"
 
 
 def _opening(program: Program, state: TrainState, start: int) -> str:

@@ -239,6 +239,7 @@ MISTAKES = [
     (TRAIN + "--objective ada_gvae --eval-images 1", "--eval-images: got 1, wanted at", None),
     (TRAIN + "--objective ada_gvae --pair-changes 5", "--pair-changes: got 5, wanted 0", None),
     (TRAIN + "--samples 0", "--samples: got 0, wanted a whole number from 1", None),
+    (TRAIN + "--objective ae --samples 2", "--samples: got 2, wanted 1: ae draws no z", None),
     (TRAIN + "--ema 1", "--ema: got 1.0, wanted a fraction", None),
     (TRAIN + "--clip-norm -1", "--clip-norm: got -1.0", None),
     (TRAIN + "--precision float16", "'float16'", None),

@@ -45,7 +45,7 @@ ORDER = (
     {"objectives.__init__", "plots", "points", "metrics.__init__"},
     {"train", "hyper"},
     {"program", "score_plots", "scoring"},
-    {"figures", "score_figures", "checks", "encode", "held_out"},
+    {"figures", "score_figures", "checks", "encode", "held_out", "summary"},
     {"representations"},
     {"runner"},
     {"evaluation", "elbo_evaluation"},

@@ -158,6 +158,7 @@ OBJECTIVES = {
         "objective": "ada_gvae",
         "samples": 3,
         "likelihood": "sigma_vae",
+        "precision": "bfloat16",
         "beta_schedule": "cyclical-linear:steps=12",
     },
 }

@@ -1,0 +1,65 @@
+"""The end of a run in numbers."""
+
+import math
+from typing import Any
+
+from bvae_jax.checkpoint import fingerprint
+from bvae_jax.config import Config
+from bvae_jax.program import Program, calibrated
+from bvae_jax.train import weights
+from bvae_jax.types import TrainState
+
+
+def summarise(program: Program, state: TrainState, times: dict[str, float]) -> dict[str, Any]:
+    """The contents of summary.json; the numbers are those of the evaluation images.
+
+    Args:
+        times: how long it took, by name.
+    """
+    evaluation = program.evaluate(state)
+    return {
+        "step": int(state.step),
+        **{name: evaluation[name] for name in REPORTED if name in evaluation},
+        **meaning_of_beta(program, state, evaluation.get("beta")),
+        "kl_per_latent": evaluation["kl_per_latent"],
+        "active_latents": evaluation["active_latents"],
+        "split": eval_split(program.config),
+        "eval_images": int(program.eval_indices.size),
+        **times,
+        "params_sha256": fingerprint(weights(state)),
+    }
+
+
+REPORTED = ("loss", "nll", "kl", "elbo", "bits_per_dim", "iwae")
+"""Numbers of an evaluation that stand in summary.json."""
+
+
+def eval_split(config: Config) -> str:
+    """What evaluation uses: images that training never draws, or training images if all are."""
+    return "holdout" if config.holdout else "train_eval"
+
+
+def meaning_of_beta(
+    program: Program, state: TrainState, beta: float | None
+) -> dict[str, float | None]:
+    """The weight of the KL in three units; None where an objective weighs it otherwise.
+
+    Args:
+        beta: what the objective reports as its weight of the KL, after schedules.
+
+    Returns:
+        `beta`; `beta_norm`, beta times latents over pixels (Higgins et al. 2017); `beta_effective`,
+        beta times the likelihood's scale, such as sigma^2: what would be beta with the same
+        likelihood unscaled, such as a Gaussian of sigma 1.
+    """
+    names = ("beta", "beta_norm", "beta_effective")
+    if beta is None:
+        return dict.fromkeys(names)
+    beta = float(f"{beta:.6g}")  # without the digits that float32 adds
+    likelihood = calibrated(program, weights(state))
+    own = {name: weights(state)[name] for name, _ in likelihood.own}
+    pixels = math.prod(program.dataset.image_shape)
+    scale = float(likelihood.scale(own))
+    return dict(
+        zip(names, (beta, beta * program.config.latents / pixels, beta * scale), strict=True)
+    )

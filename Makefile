@@ -5,6 +5,7 @@ VENV ?= .venv
 CONSTRAINTS ?= constraints.txt
 RUN_DIR ?= runs/dsprites
 WORKERS ?= 2
+TESTS ?=
 PIP = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check
 # The newest Python that runs here, for test-newest.
 NEWEST = $(firstword $(foreach v,3.14 3.13 3.12,$(shell \
@@ -18,14 +19,14 @@ train: $(VENV)/.run
 	$(VENV)/bin/bvae train --run-dir $(RUN_DIR) --beta 8 $(if $(wildcard $(RUN_DIR)/config.json),--resume)
 
 test: $(VENV)/.dev
-	$(VENV)/bin/python -m pytest -n $(WORKERS) --dist loadfile
+	$(VENV)/bin/python -m pytest -n $(WORKERS) --dist loadfile -m "$(TESTS)"
 
-# The same tests on the oldest and on the newest versions that are supported.
+# The tests on the oldest and on the newest versions that are supported.
 test-oldest:
-	$(MAKE) test VENV=.venv-oldest CONSTRAINTS=constraints-oldest.txt
+	$(MAKE) test VENV=.venv-oldest CONSTRAINTS=constraints-oldest.txt TESTS="not once"
 
 test-newest:
-	$(MAKE) test VENV=.venv-newest CONSTRAINTS=/dev/null PYTHON=$(NEWEST)
+	$(MAKE) test VENV=.venv-newest CONSTRAINTS=/dev/null PYTHON=$(NEWEST) TESTS="not once"
 
 lint: $(VENV)/.dev
 	$(VENV)/bin/ruff check .

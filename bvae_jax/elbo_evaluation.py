@@ -78,8 +78,8 @@ def check_settings(decomposition: int, log_likelihood: int, images: int) -> None
         raise UserError(f"--decomposition: got {decomposition}, wanted 0 (none), or 2 or more.")
     if log_likelihood < 0:
         raise UserError(f"--log-likelihood: got {log_likelihood}, wanted 0 (none), or more.")
-    if images < 1:
-        raise UserError(f"--log-likelihood-images: got {images}, wanted at least 1.")
+    if images < 2:
+        raise UserError(f"--log-likelihood-images: got {images}, wanted at least 2.")
 
 
 def _decompose(

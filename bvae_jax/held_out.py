@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from bvae_jax.elbo import log_prior_ratio
+from bvae_jax.errors import UserError
 from bvae_jax.likelihoods import bits_per_dim
 from bvae_jax.program import Program, calibrated
 from bvae_jax.progress import bar
@@ -61,8 +62,13 @@ def held_out_log_likelihood(
         samples: K, for each image.
         images: how many; all evaluation images, if there are not so many.
         progress: show a bar.
+
+    Raises:
+        UserError: there are fewer than two images: one has no standard error.
     """
     indices = program.eval_indices.ravel()[:images]
+    if len(indices) < 2:
+        raise UserError(f"--log-likelihood: got {len(indices)} image, wanted at least 2.")
     likelihood = calibrated(program, params)
     function = jax.jit(functools.partial(weight_sums, program.model.clone(likelihood=likelihood)),
                        static_argnums=2)  # fmt: skip
@@ -120,7 +126,7 @@ def _summarise(sums: Sums, samples: int, program: Program) -> HeldOut:
     estimates = np.asarray(sums.log_sum) - math.log(samples)
     count = len(estimates)
     mean = float(estimates.mean())
-    error = float(estimates.std(ddof=1) / math.sqrt(count)) if count > 1 else math.nan
+    error = float(estimates.std(ddof=1) / math.sqrt(count))
     shape = program.dataset.image_shape
     return HeldOut(
         log_likelihood=mean,

@@ -122,10 +122,10 @@ def test_log_likelihood_of_a_linear_model(run):
     assert found.bits_per_dim == pytest.approx(bits, rel=1e-6)
 
 
-def test_one_image_has_no_standard_error_and_many_are_all(run):
+def test_one_image_is_refused_and_many_are_all(run):
     program, params, _ = linear_program(run.program)
-    one = held_out_log_likelihood(program, params, samples=5, images=1)
-    assert np.isnan(one.standard_error)
+    with pytest.raises(UserError, match="--log-likelihood: got 1 image, wanted at least 2"):
+        held_out_log_likelihood(program, params, samples=5, images=1)
     assert held_out_log_likelihood(program, params, samples=5, images=999).images == 40
 
 

@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 import conftest  # noqa: F401  sets the caches that the processes below share
+import pytest
 
 FLAGS = (
     "--image-source rendered --batch-size 4 --latents 3 --steps 600 --log-every 10 --eval-every 100"
@@ -60,6 +61,7 @@ def kill_and_resume(root, kills, seed=0):
     return fingerprint(root / "straight"), fingerprint(root / "killed"), done
 
 
+@pytest.mark.once
 def test_killed_at_random_moments_and_resumed(tmp_path):
     straight, killed, kills = kill_and_resume(tmp_path, kills=3)
     assert kills == 3

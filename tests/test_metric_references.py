@@ -100,7 +100,7 @@ def test_scores_of_the_originals(name, case):
 
 
 # The other cases take as long, and are further from what could go wrong.
-@pytest.mark.parametrize("case", ["redundant", "mixed_soft"])
+@pytest.mark.parametrize("case", ["redundant", pytest.param("mixed_soft", marks=pytest.mark.once)])
 def test_dci_of_the_originals(case, monkeypatch):
     """Trees are fitted once for both rules of importance."""
     fitted: dict[bytes, Any] = {}

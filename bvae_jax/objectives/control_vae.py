@@ -3,7 +3,7 @@
     e(t) = C - KL(t),    I(t) = I(t-1) - K_i e(t)
     beta(t) = beta_min + K_p / (1 + exp(e(t))) + I(t)
 
-Shao et al., "ControlVAE: Controllable Variational Autoencoder", ICML 2020, eq. 7, algorithm 1. The
+Shao et al., "ControlVAE: Controllable Variational Autoencoder", ICML 2020, algorithm 1. The
 KL is the batch's, in nats; beta(t) is a constant to the gradient and at most beta_max. The paper
 stops integrating while beta is out of its range, and may get stuck there; here I(t) is kept between
 0 and beta_max - beta_min. C may grow, by `--capacity-schedule`.

@@ -1,8 +1,8 @@
 """loss = -E_q[log p(x|z)] + (1 - alpha) KL + (alpha + lambda - 1) MMD(q(z), p(z)).
 
 Zhao, Song & Ermon, "InfoVAE: Balancing Learning and Inference in Variational Autoencoders", AAAI
-2019, eq. 6, with the squared maximum mean discrepancy between the batch's z and as many draws from
-the prior. alpha = 1 is the MMD-VAE, without a KL. The kernel is exp(-|z - z'|^2 / M^2) for M
+2019, section 3. MMD is the squared maximum mean discrepancy between the batch's z and as many draws
+from the prior. alpha = 1 is the MMD-VAE, without a KL. The kernel is exp(-|z - z'|^2 / M^2) for M
 latents, as in the authors' code.
 """
 

@@ -6,6 +6,7 @@ result = run(Config(beta=4))
 
 from typing import TYPE_CHECKING
 
+from bvae_jax.beta_units import convert_beta
 from bvae_jax.config import Config, ScoreConfig
 from bvae_jax.errors import UserError
 
@@ -19,6 +20,7 @@ __all__ = [
     "RunResult",
     "ScoreConfig",
     "UserError",
+    "convert_beta",
     "evaluate",
     "evaluate_elbo",
     "load",

@@ -71,7 +71,9 @@ def test_reports_finite_gradients_and_jit_changes_nothing(name):
     assert reported <= set(metrics)
     assert metrics["kl_per_latent"].shape == (LATENTS,)
     assert metrics["elbo"] == pytest.approx(-float(metrics["nll"] + metrics["kl"]), rel=1e-5)
-    assert metrics["bits_per_dim"] == pytest.approx(-float(metrics["elbo"]) / 256 / np.log(2), rel=1e-5)
+    assert metrics["bits_per_dim"] == pytest.approx(
+        -float(metrics["elbo"]) / 256 / np.log(2), rel=1e-5
+    )
     assert metrics["loss"] == loss
     assert set(memory) == set(OBJECTIVES[name].memory)
     assert all(np.isfinite(x).all() for x in jax.tree.leaves((metrics, gradients)))
@@ -84,7 +86,7 @@ def test_reports_finite_gradients_and_jit_changes_nothing(name):
 def test_neutral_setting_is_the_elbo(name):
     state = fresh(name, OBJECTIVES[name].neutral)
     (loss, (metrics, _)), _ = jax.jit(gradient(name))(state)
-    assert float(loss) == pytest.approx(-float(metrics["elbo"]), rel=1e-6)
+    assert float(loss) == pytest.approx(-float(metrics["elbo"]), rel=1e-5)
 
 
 def test_only_the_autoencoder_has_no_neutral_setting():
@@ -550,7 +552,7 @@ def test_many_samples_are_averaged(name):
     value, (metrics, _) = jax.jit(loss)(
         state.params, state, images(), *jax.random.split(jax.random.key(1))
     )
-    assert float(value) == pytest.approx(-float(metrics["elbo"]), rel=1e-6)
+    assert float(value) == pytest.approx(-float(metrics["elbo"]), rel=1e-5)
     assert metrics["iwae"] >= metrics["elbo"]
 
 

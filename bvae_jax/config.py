@@ -159,6 +159,9 @@ class ScoreConfig:
         _check(self)
 
 
+HYPERPARAMETERS = tuple(f.name for f in dataclasses.fields(Config) if f.default is None)
+"""Fields that have no value of their own: the objective gives them theirs."""
+
 RESUMABLE = ("steps", "keep_checkpoints")
 """Fields that may change when a run is resumed: they do not change what it computes."""
 

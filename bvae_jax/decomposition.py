@@ -274,9 +274,9 @@ def _sentence(found: Decomposition) -> str:
         f"latents and {distance:.2f} distance of single latents from the prior."
     )
     if active > found.active_units:
+        varying = f"only {found.active_units}" if found.active_units else "none"
         words += (
-            f" The means of only {found.active_units} vary: the KL of the others tells little of "
-            "the image."
+            f" The means of {varying} vary much: the KL of the others says little of the image."
         )
     ceiling = math.log(found.points)
     if found.points > 1 and information > NEAR_CEILING * ceiling:

@@ -1,5 +1,6 @@
 """The ELBO of a run, taken apart on the whole data set, and log p(x) of held-out images."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -99,6 +100,10 @@ def _decompose(
 
 
 def _log_likelihood(run: RunResult, request: dict[str, Any], progress: bool) -> dict[str, Any]:
+    there = run.program.eval_indices.size
+    if request["images"] > there:
+        wanted = f"{request['images']} images wanted for --log-likelihood"
+        print(f"bvae: note: {wanted}, the run's --eval-images has {there}.", file=sys.stderr)
     found = held_out_log_likelihood(
         run.program, run.params,
         samples=request["samples"], images=request["images"], progress=progress,

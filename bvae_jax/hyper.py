@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from bvae_jax.config import Config, flag
 from bvae_jax.errors import UserError
 from bvae_jax.objectives import OBJECTIVES, get_objective
+from bvae_jax.objectives.base import Objective
 from bvae_jax.schedules import Schedule, parse_schedule
 
 SCHEDULED = ("beta", "capacity")
@@ -25,8 +26,9 @@ def resolved(config: Config) -> Config:
             has = ", ".join(map(flag, objective.hyper)) or "none"
             raise UserError(
                 f"{flag(name)}: objective {config.objective} has no such hyperparameter; it has: "
-                f"{has}. Leave it out (or give None), or choose another --objective."
+                f"{has}. Leave it out, or choose another --objective."
             )
+    _check_used(config, objective)
     missing = {n: v for n, v in objective.hyper.items() if getattr(config, n) is None}
     schedules = {}
     for name in SCHEDULED:
@@ -39,6 +41,27 @@ def resolved(config: Config) -> Config:
                 f"{flag(field)}: objective {config.objective} has no {flag(name)} to schedule."
             )
     return dataclasses.replace(config, **missing, **schedules)
+
+
+def _check_used(config: Config, objective: Objective) -> None:
+    """Refuse a value that nothing would read."""
+    uses = {
+        "sigma": (
+            config.likelihood in ("gaussian", "laplace"),
+            f"--likelihood {config.likelihood}",
+        ),
+        "momentum": (config.optimizer == "sgd", f"--optimizer {config.optimizer}"),
+        "weight_decay": (config.optimizer == "adamw", f"--optimizer {config.optimizer}"),
+        "adam_b1": (config.optimizer in ("adam", "adamw"), f"--optimizer {config.optimizer}"),
+        "adam_b2": (config.optimizer in ("adam", "adamw"), f"--optimizer {config.optimizer}"),
+        "pair_changes": (objective.pairs, f"--objective {config.objective}"),
+    }
+    for name, (used, chosen) in uses.items():
+        if not used and getattr(config, name) != getattr(Config, name):
+            raise UserError(
+                f"{flag(name)}: got {getattr(config, name)}, but {chosen} does not use "
+                "it. Leave it out, or choose another."
+            )
 
 
 def schedules(config: Config) -> dict[str, Schedule]:

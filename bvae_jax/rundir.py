@@ -35,19 +35,10 @@ def create(run_dir: Path, config: Config, *, overwrite: bool) -> None:
     Raises:
         UserError: it exists and `overwrite` is false, or it is no run directory.
     """
+    check_free(run_dir, overwrite=overwrite)
     if run_dir.is_dir() and not any(run_dir.iterdir()):
         run_dir.rmdir()
     elif run_dir.exists():
-        if not (run_dir / CONFIG).is_file():
-            raise UserError(
-                f"{run_dir} exists and is no run directory (it has no {CONFIG}): it is left "
-                "alone. Choose another --run-dir."
-            )
-        if not overwrite:
-            raise UserError(
-                f"{run_dir} holds a run already. Go on with it (--resume), replace it "
-                "(--overwrite), or choose another --run-dir."
-            )
         with lock(run_dir):
             shutil.rmtree(run_dir)
     run_dir.parent.mkdir(parents=True, exist_ok=True)
@@ -59,6 +50,26 @@ def create(run_dir: Path, config: Config, *, overwrite: bool) -> None:
     except BaseException:
         shutil.rmtree(part, ignore_errors=True)
         raise
+
+
+def check_free(run_dir: Path, *, overwrite: bool) -> None:
+    """Raise at once what `create` would raise.
+
+    Raises:
+        UserError: as `create`.
+    """
+    if not run_dir.exists() or (run_dir.is_dir() and not any(run_dir.iterdir())):
+        return
+    if not (run_dir / CONFIG).is_file():
+        raise UserError(
+            f"{run_dir} exists and is no run directory (it has no {CONFIG}): it is left "
+            "alone. Choose another --run-dir."
+        )
+    if not overwrite:
+        raise UserError(
+            f"{run_dir} holds a run already. Go on with it (--resume), replace it "
+            "(--overwrite), or choose another --run-dir."
+        )
 
 
 def read_config(run_dir: Path) -> Config:

@@ -86,6 +86,8 @@ def run(
         raise UserError("Got both --resume and --overwrite: give one of them.")
     if resume:
         check_same(rundir.read_config(directory), config, directory)
+    else:
+        rundir.check_free(directory, overwrite=overwrite)
     check_installed(tensorboard=tensorboard, wandb=wandb)
     if config.eval_metrics:
         from bvae_jax.scoring import metric_names
@@ -252,10 +254,13 @@ def _finished_summary(directory: Path, step: int, config: Config) -> dict[str, A
 
 
 def _opening(program: Program, state: TrainState, start: int) -> str:
-    parameters = sum(x.size for x in jax.tree.leaves(state.params))
+    parameters, others = (
+        sum(x.size for x in jax.tree.leaves(state.params[part])) for part in ("vae", "aux")
+    )
+    others = f" and {others:,} of the objective's own" if others else ""
     device = jax.devices()[0]
     return (
-        f"{program.config.network}, {parameters:,} parameters, on {device.device_kind}; "
+        f"{program.config.network}, {parameters:,} parameters{others}, on {device.device_kind}; "
         f"{program.dataset.name}: {len(program.split.train):,} images to train on, "
         f"{len(program.split.holdout):,} held out; from step {start}"
     )

@@ -84,6 +84,22 @@ print(result.run_dir, result.summary["step"])
     assert (tmp_path / "runs/dsprites-beta_vae-beta4-seed0/summary.json").exists()
 
 
+def test_presets_flags_and_resuming(tmp_path):
+    """A flag goes before the preset, the preset before the default; steps stay when resumed."""
+    directory = tmp_path / "run"
+    preset = ["train", "--run-dir", str(directory), "--preset", "kim2018-dsprites"]
+    quick = [*QUICK, "--objective", "beta_tcvae", "--alpha", "0.5"]
+    assert cli.main([*preset, *quick, "--network", "mlp"]) == 0
+    stored = json.loads((directory / "config.json").read_text())
+    wanted = {"learning_rate": 1e-4, "holdout": 0.0, "batch_size": 4, "alpha": 0.5, "beta": 6.0}
+    wanted |= {"gamma": 1.0, "aux_learning_rate": None, "steps": 4, "network": "mlp"}
+    assert {name: stored[name] for name in wanted} == wanted
+    given = ["--objective", "beta_tcvae", "--alpha", "0.5", "--network", "mlp", "--batch-size", "4"]
+    again = [*preset, "--resume", *given, "--latents", "2", "--quiet", "--no-figures"]
+    assert cli.main(again) == 0
+    assert json.loads((directory / "config.json").read_text()) == stored
+
+
 @pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"]])
 def test_help(arguments, capsys):
     assert cli.main(arguments) == 0
@@ -238,6 +254,10 @@ MISTAKES = [
     (TRAIN + "--objective factor_vae --batch-size 5", "--batch-size: got 5, wanted an ev", None),
     (TRAIN + "--objective ada_gvae --eval-images 1", "--eval-images: got 1, wanted at", None),
     (TRAIN + "--objective ada_gvae --pair-changes 5", "--pair-changes: got 5, wanted 0", None),
+    (TRAIN + "--sigma 0.5", "--sigma: got 0.5, but --likelihood bernoulli does not use it", None),
+    (TRAIN + "--momentum 0.9", "--momentum: got 0.9, but --optimizer adam does not use", None),
+    (TRAIN + "--pair-changes 2", "--pair-changes: got 2, but --objective beta_vae does", None),
+    ("evaluate {run} --metrics none --decomposition 0", "--metrics none: wanted at least", None),
     (TRAIN + "--samples 0", "--samples: got 0, wanted a whole number from 1", None),
     (TRAIN + "--objective ae --samples 2", "--samples: got 2, wanted 1: ae draws no z", None),
     (TRAIN + "--ema 1", "--ema: got 1.0, wanted a fraction", None),

@@ -127,7 +127,7 @@ def test_posteriors_that_are_all_alike_tell_nothing():
     assert found.total_correlation == pytest.approx(0, abs=1e-5)
     assert found.dimension_wise_kl == pytest.approx(found.kl_sampled, abs=1e-5)
     assert found.active_units == 0
-    assert "means of only 0 vary" in found.sentence
+    assert "means of none vary" in found.sentence
 
 
 def test_posteriors_that_are_all_apart_tell_everything():

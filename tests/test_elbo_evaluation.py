@@ -48,7 +48,9 @@ def test_both_results_are_written_printed_and_not_computed_again(run, monkeypatc
     assert found["log_likelihood"]["request"]["split"] == "holdout"
     print_elbo(found)
     out = capsys.readouterr().out
-    assert "± standard error, 300 images" in out
+    assert "± standard error over 50 draws" in out
+    assert "exactly, over 300 images" in out
+    assert "-0.00" not in out
     assert "5 images; 40 importance samples" in out
 
     def fail(*args, **kwargs):

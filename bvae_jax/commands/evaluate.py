@@ -11,7 +11,11 @@ import tyro
 from bvae_jax.commands.parsing import parse
 from bvae_jax.commands.scores import OutputFlags, check_flags, print_scores, write_scores
 from bvae_jax.config import ScoreConfig
+from bvae_jax.errors import UserError
 from bvae_jax.interrupt import fatal
+
+FEW = 10
+"""Effective importance samples below which a reader is warned."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,8 @@ def evaluate(argv: Sequence[str]) -> int:
         check_flags(args.config, args.flags)
     settings = (args.decomposition, args.log_likelihood, args.log_likelihood_images)
     elbo_evaluation.check_settings(*settings)
+    if not (scored or args.decomposition or args.log_likelihood):
+        raise UserError("--metrics none: wanted at least --decomposition or --log-likelihood then.")
     run_dir = args.run_dir.expanduser()
     common: Any = {
         "num_points": args.num_points, "step": args.step, "progress": not args.flags.quiet
@@ -82,20 +88,27 @@ def print_elbo(found: dict[str, dict[str, Any]]) -> None:
     if "decomposition" in found:
         of = found["decomposition"]
         terms = "  ".join(
-            f"{label} {of[name]:.2f} ± {of[name + '_error']:.2f}"
+            f"{label} {_short(of[name])} ± {of[name + '_error']:.2f}"
             for label, name in (
                 ("mutual information", "mutual_information"),
-                ("total correlation", "total_correlation"),
-                ("dimension-wise KL", "dimension_wise_kl"),
+                ("+ total correlation", "total_correlation"),
+                ("+ dimension-wise KL", "dimension_wise_kl"),
+                ("=", "kl_sampled"),
             )
         )
-        print(f"KL {of['kl']:.2f} nats: {terms}  (± standard error, {of['points']:,} images)")
+        print(f"{terms}  (nats ± standard error over {of['samples']} draws)")
+        print(f"KL {of['kl']:.2f} nats, exactly, over {of['points']:,} images.")
         print(of["sentence"])
     if "log_likelihood" in found:
         of = found["log_likelihood"]
+        few = ": few, the estimate is too low" if of["effective_samples"] < FEW else ""
         print(
             f"log p(x) {of['log_likelihood']:.2f} ± {of['standard_error']:.2f} nats per image "
             f"(standard error over {of['images']} images; {of['samples']} importance samples, "
-            f"{of['effective_samples']:.1f} effective), {of['bits_per_dim']:.4f} bits per "
+            f"{of['effective_samples']:.1f} effective{few}), {of['bits_per_dim']:.4f} bits per "
             f"dimension; ELBO of the same images {of['elbo']:.2f}"
         )
+
+
+def _short(value: float) -> str:
+    return f"{round(value, 2) + 0.0:.2f}"  # no minus before zero

@@ -9,7 +9,7 @@ from pathlib import Path
 import tyro
 
 from bvae_jax.commands.parsing import parse
-from bvae_jax.config import RESUMABLE, Config
+from bvae_jax.config import HYPERPARAMETERS, RESUMABLE, Config
 from bvae_jax.interrupt import fatal
 from bvae_jax.presets import get_preset
 
@@ -24,7 +24,8 @@ class TrainArgs:
     preset: str | None = None
     """Settings of a published experiment, which other flags then change: see bvae presets."""
     resume: bool = False
-    """Go on with the run in --run-dir. Flags that are not given keep the run's own values."""
+    """Go on with the run in --run-dir. Settings that are not given (the config options below) keep
+    the run's own values."""
     overwrite: bool = False
     """Replace the run in --run-dir."""
     tensorboard: bool = False
@@ -48,10 +49,11 @@ def train(argv: Sequence[str]) -> int:
         stored = rundir.read_config(run_dir) if args.resume else None
         start = TrainArgs(run_dir, _start(stored, args.preset))
         args = parse(TrainArgs, argv, "bvae train", default=start)
+    config = _without_other_objectives(args.config, args.preset)
     resume_command = f"bvae train --run-dir {shlex.quote(str(run_dir))} --resume"
     try:
         result = runner.run(
-            args.config,
+            config,
             run_dir,
             resume=args.resume,
             overwrite=args.overwrite,
@@ -76,12 +78,25 @@ def train(argv: Sequence[str]) -> int:
 
 
 def _start(stored: Config | None, preset: str | None) -> Config:
-    """What holds where no flag says otherwise: the preset's values, or the run's own.
+    """What holds where no flag says otherwise: the preset's values, and then the run's own.
 
-    A run that is resumed keeps from the preset all but what may change: its number of steps.
+    A run that is resumed keeps its number of steps, whatever the preset says.
     """
+    config = stored or Config()
     if preset is None:
-        return stored or Config()
-    config = Config(**get_preset(preset).settings)
-    kept = {name: getattr(stored, name) for name in RESUMABLE} if stored else {}
-    return dataclasses.replace(config, **kept)
+        return config
+    settings = dict(get_preset(preset).settings)
+    if stored is not None:
+        settings = {name: value for name, value in settings.items() if name not in RESUMABLE}
+    if config.objective != settings["objective"]:
+        settings = dict.fromkeys(HYPERPARAMETERS) | settings
+    return dataclasses.replace(config, **settings)
+
+
+def _without_other_objectives(config: Config, preset: str | None) -> Config:
+    """Without the preset's hyperparameters, where a flag chose another objective than it has."""
+    settings = get_preset(preset).settings if preset else {}
+    if config.objective == settings.get("objective", config.objective):
+        return config
+    dropped = [n for n in HYPERPARAMETERS if n in settings and getattr(config, n) == settings[n]]
+    return dataclasses.replace(config, **dict.fromkeys(dropped))

@@ -45,22 +45,21 @@ def resolved(config: Config) -> Config:
 
 def _check_used(config: Config, objective: Objective) -> None:
     """Refuse a value that nothing would read."""
+    adam = ("optimizer", config.optimizer in ("adam", "adamw"))
     uses = {
-        "sigma": (
-            config.likelihood in ("gaussian", "laplace"),
-            f"--likelihood {config.likelihood}",
-        ),
-        "momentum": (config.optimizer == "sgd", f"--optimizer {config.optimizer}"),
-        "weight_decay": (config.optimizer == "adamw", f"--optimizer {config.optimizer}"),
-        "adam_b1": (config.optimizer in ("adam", "adamw"), f"--optimizer {config.optimizer}"),
-        "adam_b2": (config.optimizer in ("adam", "adamw"), f"--optimizer {config.optimizer}"),
-        "pair_changes": (objective.pairs, f"--objective {config.objective}"),
+        "sigma": ("likelihood", config.likelihood in ("gaussian", "laplace")),
+        "momentum": ("optimizer", config.optimizer == "sgd"),
+        "weight_decay": ("optimizer", config.optimizer == "adamw"),
+        "adam_b1": adam,
+        "adam_b2": adam,
+        "pair_changes": ("objective", objective.pairs),
     }
-    for name, (used, chosen) in uses.items():
-        if not used and getattr(config, name) != getattr(Config, name):
+    for name, (chosen, used) in uses.items():
+        value = getattr(config, name)
+        if not used and value != getattr(Config, name):
             raise UserError(
-                f"{flag(name)}: got {getattr(config, name)}, but {chosen} does not use "
-                "it. Leave it out, or choose another."
+                f"{flag(name)}: got {value}, but {flag(chosen)} {getattr(config, chosen)} does not "
+                f"use it. Leave it out, or choose another {flag(chosen)}."
             )
 
 

@@ -21,12 +21,14 @@ train: $(VENV)/.run
 test: $(VENV)/.dev
 	$(VENV)/bin/python -m pytest -n $(WORKERS) --dist loadfile -m "$(TESTS)"
 
-# The tests on the oldest and on the newest versions that are supported.
+# The tests on the oldest and on the newest versions that are supported, compiled in less time.
+OTHERS = XLA_FLAGS="--xla_backend_optimization_level=0" $(MAKE) test TESTS="not once"
+
 test-oldest:
-	$(MAKE) test VENV=.venv-oldest CONSTRAINTS=constraints-oldest.txt TESTS="not once"
+	$(OTHERS) VENV=.venv-oldest CONSTRAINTS=constraints-oldest.txt
 
 test-newest:
-	$(MAKE) test VENV=.venv-newest CONSTRAINTS=/dev/null PYTHON=$(NEWEST) TESTS="not once"
+	$(OTHERS) VENV=.venv-newest CONSTRAINTS=/dev/null PYTHON=$(NEWEST)
 
 lint: $(VENV)/.dev
 	$(VENV)/bin/ruff check .

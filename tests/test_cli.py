@@ -297,6 +297,7 @@ MISTAKES = [
 ]
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(("arguments", "wanted", "prepare"), MISTAKES)
 def test_a_mistake_is_one_clear_line_and_exit_code_2(
     arguments, wanted, prepare, run_dir, tmp_path, capsys

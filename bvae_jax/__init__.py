@@ -4,6 +4,7 @@ from bvae_jax import Config, run
 result = run(Config(beta=4))
 """
 
+import importlib
 from typing import TYPE_CHECKING
 
 from bvae_jax.beta_units import convert_beta
@@ -14,18 +15,23 @@ if TYPE_CHECKING:
     from bvae_jax.elbo_evaluation import evaluate_elbo
     from bvae_jax.evaluation import evaluate, score_file
     from bvae_jax.runner import RunResult, load, run
+    from bvae_jax.stacked import member
+    from bvae_jax.sweeping import SweepResult, sweep
 
 __all__ = [
     "Config",
     "RunResult",
     "ScoreConfig",
+    "SweepResult",
     "UserError",
     "convert_beta",
     "evaluate",
     "evaluate_elbo",
     "load",
+    "member",
     "run",
     "score_file",
+    "sweep",
 ]
 
 
@@ -33,18 +39,21 @@ def __dir__():
     return __all__
 
 
+_MODULES = {
+    "RunResult": "runner",
+    "SweepResult": "sweeping",
+    "evaluate": "evaluation",
+    "evaluate_elbo": "elbo_evaluation",
+    "load": "runner",
+    "member": "stacked",
+    "run": "runner",
+    "score_file": "evaluation",
+    "sweep": "sweeping",
+}
+
+
 def __getattr__(name: str):
     # Importing JAX and Orbax takes seconds: only those wait who train.
-    if name in ("evaluate", "score_file"):
-        from bvae_jax import evaluation
-
-        return getattr(evaluation, name)
-    if name == "evaluate_elbo":
-        from bvae_jax import elbo_evaluation
-
-        return elbo_evaluation.evaluate_elbo
-    if name in __all__:
-        from bvae_jax import runner
-
-        return getattr(runner, name)
+    if name in _MODULES:
+        return getattr(importlib.import_module(f"bvae_jax.{_MODULES[name]}"), name)
     raise AttributeError(f"module 'bvae_jax' has no attribute {name!r}")

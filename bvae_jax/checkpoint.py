@@ -162,6 +162,11 @@ class Checkpoints(contextlib.AbstractContextManager):
             (self.directory / str(newer)).rename(aside / f"{newer}-{number}")
         self._manager.reload()
 
+    def drop_after(self, step: int) -> None:
+        """Delete checkpoints newer than `step`: they will be computed again."""
+        for newer in [s for s in self.steps() if s > step]:
+            self._manager.delete(newer)
+
     def _read(
         self, step: int, like: TrainState, check: Callable[[dict[str, Any]], None]
     ) -> Restored:

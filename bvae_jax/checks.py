@@ -15,6 +15,10 @@ from bvae_jax.errors import UserError
 from bvae_jax.program import Program
 
 
+class NotFiniteError(UserError):
+    """A number of a run is not finite any more: it cannot go on."""
+
+
 def check_same(stored: Config, wanted: Config, directory: Path) -> None:
     """Refuse to resume with another config than the run's own."""
     differing = differing_fields(stored, wanted)
@@ -42,10 +46,7 @@ def make_config_check(directory: Path, config: Config) -> Callable[[dict[str, An
 def check_memory(program: Program) -> None:
     """Refuse what cannot fit, by a lower bound: parameters, gradient, Adam's moments, one batch."""
     config, device = program.config, jax.devices()[0]
-    if device.platform == "cpu":
-        have = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    else:
-        have = (device.memory_stats() or {}).get("bytes_limit", math.inf)
+    have = memory_of_device(device)
     parameters = sum(x.size for x in jax.tree.leaves(jax.eval_shape(program.init).params))
     need = 4 * (4 * parameters + config.batch_size * math.prod(program.dataset.image_shape))
     if need > have:
@@ -56,17 +57,28 @@ def check_memory(program: Program) -> None:
         )
 
 
+def memory_of_device(device: Any) -> float:
+    """Bytes; infinity where nobody knows."""
+    if device.platform == "cpu":
+        return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    return float((device.memory_stats() or {}).get("bytes_limit", math.inf))
+
+
 def check_finite(
     means: dict[str, Any], start: int, stop: int, config: Config, checkpoints: Checkpoints
 ) -> None:
-    """Stop before anything that is not finite is saved."""
+    """Stop before anything that is not finite is saved.
+
+    Raises:
+        NotFiniteError: some of `means` are not.
+    """
     values = {k: v if isinstance(v, list) else [v] for k, v in means.items()}
     bad = [name for name, numbers in values.items() if not all(map(math.isfinite, numbers))]
     if bad:
         checkpoints.wait()
         steps = checkpoints.steps()
         kept = f"the checkpoint of step {steps[-1]} is kept" if steps else "none was saved yet"
-        raise UserError(
+        raise NotFiniteError(
             f"Not finite between steps {start} and {stop}: {', '.join(bad)} (learning rate "
             f"{config.learning_rate}); {kept}. Try a lower --learning-rate."
         )

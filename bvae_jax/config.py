@@ -98,6 +98,8 @@ class Config:
     """Updates to do in all."""
     seed: int = 0
     """Seed of the parameters, the batches and the noise."""
+    batch_seed: int = -1
+    """Seed of the batches, for runs with different seeds that see the same images. -1: --seed."""
     log_every: int = 50
     """Steps between records in metrics.jsonl; each is the mean over the steps since the last."""
     eval_every: int = 1000
@@ -202,6 +204,7 @@ _RANGES: dict[str, tuple[Any, str]] = {
     "ema": (lambda v: 0 <= v < 1, _FRACTION),
     "steps": (lambda v: 1 <= v < 2**31, "a whole number from 1 to 2147483647"),
     "seed": (lambda v: 0 <= v < 2**32, "a whole number from 0 to 4294967295"),
+    "batch_seed": (lambda v: -1 <= v < 2**32, "a whole number from -1 to 4294967295"),
     "log_every": (lambda v: v >= 1, _COUNT),
     "eval_every": (lambda v: v >= 1, _COUNT),
     "eval_images": (lambda v: v >= 1, _COUNT),

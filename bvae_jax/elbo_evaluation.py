@@ -50,8 +50,23 @@ def evaluate_elbo(
         KeyboardInterrupt: after Ctrl-C; what was computed is kept.
     """
     check_settings(decomposition, log_likelihood, images)
-    directory = Path(run_dir).expanduser()
-    run = load(directory, step=step, progress=progress)
+    run = load(run_dir, step=step, progress=progress)
+    return evaluate_elbo_of_run(
+        run, decomposition, log_likelihood, images, num_points=num_points, progress=progress
+    )
+
+
+def evaluate_elbo_of_run(
+    run: RunResult,
+    decomposition: int,
+    log_likelihood: int = 0,
+    images: int = 64,
+    *,
+    num_points: int | None = None,
+    progress: bool = False,
+) -> dict[str, dict[str, Any]]:
+    """`evaluate_elbo`, of a run that is loaded."""
+    directory = run.run_dir
     identity = {"step": int(run.state.step), "params_sha256": fingerprint(run.params)}
     count = point_count(run.program.dataset, num_points)
     path, found = directory / ELBO, {}
@@ -67,6 +82,24 @@ def evaluate_elbo(
             path, "log_likelihood", request, lambda: _log_likelihood(run, request, progress)
         )
     return found
+
+
+def stored_decomposition(
+    run_dir: Path, decomposition: int, num_points: int
+) -> dict[str, Any] | None:
+    """What `evaluate_elbo` would return of a run, if it is there; reads two small files."""
+    summary = rundir.read_json(run_dir / rundir.SUMMARY)
+    request = {
+        "step": summary["step"],
+        "params_sha256": summary["params_sha256"],
+        "samples": decomposition,
+        "num_points": num_points,
+    }
+    try:
+        entry = rundir.read_json(run_dir / ELBO)["decomposition"]
+        return entry if entry["request"] == request else None
+    except (OSError, UserError, TypeError, KeyError):
+        return None
 
 
 def check_settings(decomposition: int, log_likelihood: int, images: int) -> None:

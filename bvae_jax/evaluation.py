@@ -56,8 +56,30 @@ def evaluate(
         UserError: no run, no checkpoint, or settings that do not fit.
         KeyboardInterrupt: after Ctrl-C; what was computed is kept.
     """
-    directory = Path(run_dir).expanduser()
-    run = load(directory, step=step, progress=progress)
+    run = load(run_dir, step=step, progress=progress)
+    return evaluate_run(
+        run,
+        config,
+        num_points=num_points,
+        baselines=baselines,
+        udr_with=udr_with,
+        figures=figures,
+        progress=progress,
+    )
+
+
+def evaluate_run(
+    run: RunResult,
+    config: ScoreConfig,
+    *,
+    num_points: int | None = None,
+    baselines: bool = False,
+    udr_with: Sequence[str | Path] = (),
+    figures: bool = False,
+    progress: bool = False,
+) -> dict[str, Entry]:
+    """`evaluate`, of a run that is loaded."""
+    directory = run.run_dir
     count = point_count(run.program.dataset, num_points)
     others = [load(other, progress=progress) for other in udr_with]
     for other, path in zip(others, udr_with, strict=True):
@@ -72,10 +94,7 @@ def evaluate(
         runs = dict(zip([directory, *map(Path, udr_with)], [run, *others], strict=True))
         points = _with_runs(points, runs, min(count, config.train_points), progress)
     request = {
-        "step": int(run.state.step),
-        "params_sha256": fingerprint(run.params),
-        "num_points": count,
-        **dataclasses.asdict(dataclasses.replace(config, metrics="")),
+        **_request(int(run.state.step), fingerprint(run.params), count, config),
         "baselines": baselines,
         "udr_with": [fingerprint(other.params) for other in others],
         "factor_names": list(run.program.dataset.factor_names),
@@ -98,6 +117,38 @@ def evaluate(
         names = run.program.dataset.factor_names
         draw_score_figures(directory / "figures", asked, points, names)
     return asked
+
+
+def stored_scores(
+    run_dir: Path, config: ScoreConfig, num_points: int
+) -> dict[str, Entry] | None:
+    """What `evaluate` without baselines would return, if it is there; reads two small files.
+
+    Args:
+        num_points: images that were encoded.
+    """
+    summary = rundir.read_json(run_dir / rundir.SUMMARY)
+    request = _request(summary["step"], summary["params_sha256"], num_points, config)
+    path = run_dir / EVALUATION
+    entries = _of_these_parameters(path, request)
+    found = {name: entries.get(name) for name in metric_names(config.metrics)}
+    for entry in found.values():
+        if entry is None or "skipped" in entry:
+            return None
+        own = {name: entry["request"][name] for name in ("baselines", "udr_with", "factor_names")}
+        if not _is_there(entry, {**request, **own, "baselines": False}):
+            return None
+    return {name: entry for name, entry in found.items() if entry}
+
+
+def _request(step: int, sha256: str, count: int, config: ScoreConfig) -> dict[str, Any]:
+    """What a run's scores depend on, but for baselines and other runs."""
+    return {
+        "step": step,
+        "params_sha256": sha256,
+        "num_points": count,
+        **dataclasses.asdict(dataclasses.replace(config, metrics="")),
+    }
 
 
 def score_file(

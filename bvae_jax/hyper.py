@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
 from bvae_jax.config import Config, flag
 from bvae_jax.errors import UserError
@@ -82,6 +83,17 @@ def hyperparameters(config: Config) -> dict[str, float]:
     """What of a resolved config is traced, by name: a sweep may vary it in one program."""
     names = ("learning_rate", *get_objective(config.objective).hyper)
     return {name: getattr(config, name) for name in names} | schedule_numbers(schedules(config))
+
+
+def graph(config: Config) -> dict[str, Any]:
+    """What of a resolved config is compiled: configs with equal graphs share one program.
+
+    It lacks the seed and what is traced; of schedules it has the kinds.
+    """
+    traced = {"seed", *hyperparameters(config)}
+    left = {name: value for name, value in config.to_dict().items() if name not in traced}
+    kinds = {f"{n}_schedule": (s.kind, s.points) for n, s in schedules(config).items()}
+    return left | kinds
 
 
 def schedule_numbers(schedules: Mapping[str, Schedule]) -> dict[str, float]:

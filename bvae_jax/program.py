@@ -1,5 +1,6 @@
 """From a Config to the compiled pieces of its run."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -21,13 +22,14 @@ from bvae_jax.data.base import (
     split,
 )
 from bvae_jax.errors import UserError
-from bvae_jax.hyper import hyperparameters, resolved, schedules
+from bvae_jax.hyper import graph, hyperparameters, resolved, schedules
 from bvae_jax.likelihoods import Likelihood, make_likelihood
 from bvae_jax.networks import make_network
 from bvae_jax.objectives import OBJECTIVES, get_objective
 from bvae_jax.objectives.base import Objective
 from bvae_jax.optimizers import NUMBERS, make_optimizer
 from bvae_jax.train import (
+    Body,
     Loop,
     Recipe,
     init_state,
@@ -36,7 +38,7 @@ from bvae_jax.train import (
     make_train_body,
     make_train_step,
 )
-from bvae_jax.types import Params, Posterior, TrainState
+from bvae_jax.types import Hyper, Params, Posterior, PRNGKey, TrainState
 from bvae_jax.vae import VAE, decode_raw, encode
 
 EVAL_BATCH = 256
@@ -48,7 +50,8 @@ class Program(NamedTuple):
     """The pure parts of a run: data on the device, and functions that are compiled once.
 
     Attributes:
-        init: () -> the state before the first step.
+        fresh: (key, hyperparameters) -> the state before the first step.
+        make_body: (`place` of `make_train_body`) -> one step, as the body of a loop.
         train: `train(state, train_data, n)` does n steps; the state is donated.
         train_data: what the training loop reads.
         evaluate: state -> mean metrics over the evaluation images.
@@ -61,12 +64,25 @@ class Program(NamedTuple):
     source: Source
     split: Split
     model: VAE
-    init: Callable[[], TrainState]
+    fresh: Callable[[PRNGKey, Hyper], TrainState]
+    make_body: Callable[..., Body]
     train: Loop
     train_data: Any
     evaluate: Callable[[TrainState], dict[str, Any]]
     eval_indices: np.ndarray
     encode: Callable[[Params, jax.Array], Posterior]
+
+    def init(self) -> TrainState:
+        """The state before the first step."""
+        hyper = {name: jnp.float32(value) for name, value in hyperparameters(self.config).items()}
+        return self.fresh(jax.random.key(self.config.seed), hyper)
+
+    def of(self, config: Config) -> "Program":
+        """The same compiled functions for another run, which differs in what is traced only."""
+        config = resolved(config)
+        if graph(config) != graph(self.config):
+            raise ValueError(f"{config} needs another program than {self.config}.")
+        return self._replace(config=config)
 
 
 def build(config: Config, *, progress: bool = True) -> Program:
@@ -101,7 +117,6 @@ def build(config: Config, *, progress: bool = True) -> Program:
     )
     eval_indices = evaluation_batches(parts, config.eval_images, EVAL_BATCH)
     _check_halves(config, recipe.objective, eval_indices)
-    hyper = {name: jnp.float32(value) for name, value in hyperparameters(config).items()}
     source = make_source(dataset, config.image_source, platform, progress=progress)
 
     @jax.jit
@@ -111,7 +126,8 @@ def build(config: Config, *, progress: bool = True) -> Program:
         )
 
     draw, train_data = _make_draw(config, recipe.objective, dataset, source, parts)
-    train_body = make_train_body(make_train_step(recipe), draw)
+    batch_key = None if config.batch_seed < 0 else jax.random.key(config.batch_seed)
+    make_body = functools.partial(make_train_body, make_train_step(recipe), draw, batch_key)
     eval_loop = make_loop(make_eval_body(recipe, source.take), platform)
 
     def evaluate(state: TrainState) -> dict[str, Any]:
@@ -129,8 +145,9 @@ def build(config: Config, *, progress: bool = True) -> Program:
         source=source,
         split=parts,
         model=recipe.model,
-        init=lambda: fresh(jax.random.key(config.seed), hyper),
-        train=make_loop(train_body, platform),
+        fresh=fresh,
+        make_body=make_body,
+        train=make_loop(make_body(), platform),
         train_data=train_data,
         evaluate=evaluate,
         eval_indices=eval_indices,

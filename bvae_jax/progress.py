@@ -3,6 +3,7 @@
 import contextlib
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tqdm.auto import tqdm
@@ -17,28 +18,19 @@ def bar(**options: Any) -> tqdm:
     return tqdm(mininterval=0.2 if watched else QUIET_SECONDS, dynamic_ncols=True, **options)
 
 
-class TrainingProgress(contextlib.AbstractContextManager):
-    """A bar over the steps of a run, and its clock.
+class Clock:
+    """How long a run took.
 
     Args:
-        steps: of the whole run.
-        start: steps done before.
         batch_size: images in a step.
-        earlier: what `times` gave when the run was last saved; empty for a new run.
-        visible: show the bar.
+        earlier: what `times` gave when the run was last saved.
     """
 
-    def __init__(
-        self, steps: int, start: int, batch_size: int, earlier: dict[str, Any], visible: bool
-    ):
-        self._bar = bar(total=steps, initial=start, unit="step", desc="train", disable=not visible)
+    def __init__(self, batch_size: int, earlier: Mapping[str, Any] = {}):
         self._batch_size = batch_size
         self._earlier = earlier
         self._begin = self._chunk_begin = time.monotonic()
         self._chunks: list[tuple[int, float]] = []
-
-    def __exit__(self, *exception) -> None:
-        self._bar.close()
 
     def times(self) -> dict[str, Any]:
         """`wall_seconds` over all sessions of the run, and `images_per_second` of the last.
@@ -58,14 +50,82 @@ class TrainingProgress(contextlib.AbstractContextManager):
         """Training starts, or goes on after an evaluation."""
         self._chunk_begin = time.monotonic()
 
-    def end_chunk(self, steps: int, means: dict[str, Any]) -> None:
-        """`steps` more are done; `means` are their metrics."""
+    def end_chunk(self, steps: int) -> None:
+        """`steps` more are done."""
         self._chunks.append((steps, time.monotonic() - self._chunk_begin))
+
+
+class TrainingProgress(contextlib.AbstractContextManager):
+    """A bar over steps.
+
+    Args:
+        steps: in all.
+        start: steps done before.
+        visible: show the bar.
+    """
+
+    def __init__(self, steps: int, start: int, visible: bool):
+        self._bar = bar(total=steps, initial=start, unit="step", desc="train", disable=not visible)
+
+    def __exit__(self, *exception) -> None:
+        self._bar.close()
+
+    def name(self, description: str) -> None:
+        """What is being trained."""
+        self._bar.set_description_str(description, refresh=False)
+
+    def update(self, steps: int, means: Mapping[str, Any], rate: float) -> None:
+        """`steps` more are done.
+
+        Args:
+            means: their metrics.
+            rate: images per second.
+        """
         numbers = {
-            "images/s": f"{self.times()['images_per_second']:.0f}",
+            "images/s": f"{rate:.0f}",
             "nll": f"{means['nll']:.1f}",
             "kl": f"{means['kl']:.2f}",
-            "active": str(means["active_latents"]),
+            "active": f"{means['active_latents']:g}",
         }
         self._bar.set_postfix(numbers, refresh=False)
         self._bar.update(steps)
+
+
+class SweepProgress(TrainingProgress):
+    """A bar over the steps of all members, and once a line that says how long it will take.
+
+    Args:
+        steps: of all members that are to be trained.
+    """
+
+    def __init__(self, steps: int, *, visible: bool):
+        super().__init__(steps, 0, visible)
+        self._left, self._chunks, self._since = steps, 0, time.monotonic()
+
+    def begin(self, names: Sequence[str], start: int) -> None:
+        """These members are trained next, from step `start`."""
+        others = f" and {len(names) - 1} others" if len(names) > 1 else ""
+        self._bar.set_description_str(f"{names[0]}{others}", refresh=False)
+        self._bar.total -= start * len(names)
+        self._left -= start * len(names)
+
+    def update(self, steps: int, means: Mapping[str, Any], rate: float) -> None:
+        super().update(steps, means, rate)
+        self._left -= steps
+        self._chunks += 1
+        if self._chunks == 1:  # it compiled: the next one tells how long steps take
+            self._since = time.monotonic()
+        elif self._chunks == 2:
+            seconds = self._left / steps * (time.monotonic() - self._since)
+            self.say(f"about {_duration(seconds)} for the {self._left:,} steps left")
+
+    def say(self, message: str) -> None:
+        """A line above the bar."""
+        if not self._bar.disable:
+            self._bar.write(f"bvae: {message}", file=sys.stderr)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

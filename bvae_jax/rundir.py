@@ -44,7 +44,7 @@ def create(run_dir: Path, config: Config, *, overwrite: bool) -> None:
     run_dir.parent.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(prefix=f".{run_dir.name}-", dir=run_dir.parent))
     try:
-        part.chmod(0o777 & ~_umask())
+        part.chmod(0o777 & ~umask())
         write_json(part / CONFIG, config.to_dict())
         part.rename(run_dir)
     except BaseException:
@@ -90,18 +90,22 @@ def read_config(run_dir: Path) -> Config:
         raise UserError(f"{path}: {error}") from None
 
 
+class BusyError(UserError):
+    """Another process is writing to a run."""
+
+
 @contextlib.contextmanager
 def lock(run_dir: Path) -> Iterator[None]:
     """Keep other processes from writing to this run at the same time.
 
     Raises:
-        UserError: another process is doing so.
+        BusyError: another process is doing so.
     """
     with (run_dir / ".lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise UserError(
+            raise BusyError(
                 f"Another process is writing to {run_dir}. Wait for it, or choose another "
                 "--run-dir."
             ) from None
@@ -131,7 +135,7 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path} is damaged: {error}. Put back a copy, or start anew.") from None
 
 
-def add_session(run_dir: Path, start_step: int) -> None:
+def add_session(run_dir: Path, start_step: int, **remarks: Any) -> None:
     """Append to provenance.json who computes from `start_step` on: code, versions, device."""
     path = run_dir / PROVENANCE
     sessions = _sessions(path)
@@ -146,6 +150,7 @@ def add_session(run_dir: Path, start_step: int) -> None:
         "device": f"{jax.device_count()} x {device.device_kind} ({device.platform})",
         "machine": platform.platform(),
         "cpu_count": os.cpu_count(),
+        **remarks,
     }
     write_json(path, {"sessions": [*sessions, session]})
 
@@ -200,7 +205,8 @@ def git_commit() -> str | None:
     return described.stdout.strip()
 
 
-def _umask() -> int:
+def umask() -> int:
+    """The permissions that new files of this process do not get."""
     mask = os.umask(0)
     os.umask(mask)
     return mask

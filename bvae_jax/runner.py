@@ -1,9 +1,8 @@
 """The impure shell of a run: disk, signals, and the order in which things are done."""
 
-import contextlib
 import functools
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,17 +11,17 @@ import jax
 from bvae_jax import rundir
 from bvae_jax.allocator import keep_freed_memory
 from bvae_jax.checkpoint import Checkpoints
-from bvae_jax.checks import check_finite, check_memory, check_same, make_config_check
+from bvae_jax.checks import NotFiniteError, check_memory, check_same, make_config_check
 from bvae_jax.config import Config
 from bvae_jax.errors import UserError
-from bvae_jax.figures import draw_figures
 from bvae_jax.hyper import resolved
 from bvae_jax.interrupt import Interrupt
-from bvae_jax.loggers import METRICS, SCORES, Logger, check_installed, open_loggers, read_records
+from bvae_jax.lanes import Lanes, OneLane
+from bvae_jax.loggers import check_installed, open_loggers
 from bvae_jax.objectives import get_objective
-from bvae_jax.program import Program, averaged, build
+from bvae_jax.program import Program, build
 from bvae_jax.progress import TrainingProgress
-from bvae_jax.summary import eval_split, summarise
+from bvae_jax.session import Session, finished_summary
 from bvae_jax.train import weights
 from bvae_jax.types import Params, TrainState
 from bvae_jax.vae import VAE
@@ -89,14 +88,7 @@ def run(
     else:
         rundir.check_free(directory, overwrite=overwrite)
     check_installed(tensorboard=tensorboard, wandb=wandb)
-    if config.eval_metrics:
-        from bvae_jax.scoring import metric_names
-
-        if metric_names(config.eval_metrics, "--eval-metrics") == ("udr",):
-            raise UserError(
-                "--eval-metrics udr: it compares runs. Train them, then use bvae evaluate RUN "
-                "--metrics udr --udr-with OTHER_RUN."
-            )
+    check_config(config)
     if jax.default_backend() == "cpu":
         keep_freed_memory()
     with Interrupt() as interrupt:
@@ -109,60 +101,101 @@ def run(
                 raise KeyboardInterrupt
             if not resume:
                 rundir.create(directory, config, overwrite=overwrite)
-            with rundir.lock(directory):
-                loggers = functools.partial(open_loggers, tensorboard=tensorboard, wandb=wandb)
-                return _run_in(directory, program, state, loggers, interrupt, figures, progress)
+            loggers = functools.partial(open_loggers, tensorboard=tensorboard, wandb=wandb)
+            with Session(directory, program, loggers) as session:
+                return _run_in(session, state, interrupt, figures, progress)
+
+
+def check_config(config: Config) -> None:
+    """Refuse metrics that cannot be scored while training.
+
+    Raises:
+        UserError: a metric is not known, or compares runs.
+    """
+    if config.eval_metrics:
+        from bvae_jax.scoring import metric_names
+
+        if metric_names(config.eval_metrics, "--eval-metrics") == ("udr",):
+            raise UserError(
+                "--eval-metrics udr: it compares runs. Train them, then use bvae evaluate RUN "
+                "--metrics udr --udr-with OTHER_RUN."
+            )
 
 
 def _run_in(
-    directory: Path,
-    program: Program,
+    session: Session,
     state: TrainState | None,
-    loggers: Callable[..., contextlib.AbstractContextManager[list[Logger]]],
     interrupt: Interrupt,
     figures: bool,
     progress: bool,
 ) -> RunResult:
-    """Train and finish in a run directory that is there and locked; without a state, resume."""
-    config, earlier = program.config, {}
-    with Checkpoints(directory / "checkpoints", config.keep_checkpoints) as checkpoints:
-        if state is None:
-            state, earlier = _restore(directory, program, checkpoints)
-        start = int(state.step)
-        summary = _finished_summary(directory, start, config)
-        if summary is not None:
-            _say(f"{directory} is at step {start} already; --steps N goes on to N.", progress)
-            return RunResult(directory, config, summary, state, program)
-        rundir.write_json(directory / rundir.CONFIG, config.to_dict())
-        rundir.add_session(directory, start)
-        _say(_opening(program, state, start), progress)
-        with (
-            loggers(directory, start, config.to_dict()) as opened,
-            TrainingProgress(config.steps, start, config.batch_size, earlier, progress) as shown,
-        ):
-            state = _train(program, state, checkpoints, opened, shown, interrupt)
-        checkpoints.wait()
-    step = int(state.step)
-    rundir.end_session(directory, step, shown.times()["wall_seconds"])
-    if step < config.steps:
-        return RunResult(directory, config, None, state, program)
-    records = read_records(directory / METRICS)
-    summary = summarise(program, state, shown.times())
-    if config.eval_metrics:
-        scores = [r for r in records if r["split"] == SCORES and r["step"] == step]
-        found = scores[-1] if scores else {}
-        summary["scores"] = {k: v for k, v in found.items() if k not in ("step", "split")}
-    if figures:
-        draw_figures(directory / "figures", program, weights(state), records)
-    rundir.write_json(directory / rundir.SUMMARY, summary)
+    """Train and finish; without a state, resume."""
+    directory, config, program = session.directory, session.config, session.program
+    if state is None:
+        state = session.restore()
+    start = int(state.step)
+    summary = session.summary_at(start)
+    if summary is not None:
+        _say(f"{directory} is at step {start} already; --steps N goes on to N.", progress)
+        return RunResult(directory, config, summary, state, program)
+    session.begin(start)
+    _say(_opening(program, state, start), progress)
+    lane = OneLane(program, state)
+    with TrainingProgress(config.steps, start, progress) as shown:
+        train([session], lane, shown, interrupt)
+    if session.failed:
+        raise session.failed
+    state = lane.state(0)
+    summary = session.end(state, figures=figures)
     return RunResult(directory, config, summary, state, program)
 
 
-def load(run_dir: str | Path, *, step: int | None = None, progress: bool = True) -> RunResult:
+def train(
+    sessions: Sequence[Session], lanes: Lanes, shown: TrainingProgress, interrupt: Interrupt
+) -> None:
+    """The loop over chunks of steps. A chunk ends wherever something is due, and leaves a record:
+    so the records do not depend on where a run was interrupted.
+
+    A session whose numbers are not finite any more is marked as failed, and the others go on.
+
+    Args:
+        sessions: begun, all at the same step, with the same settings but for what is traced.
+        lanes: their states, in the same order.
+    """
+    config, step = sessions[0].config, int(lanes.state(0).step)
+    live = {i: session for i, session in enumerate(sessions) if not session.failed}
+    while step < config.steps and live and not interrupt.requested:
+        start, step = step, next_stop(config, step)
+        for session in live.values():
+            session.clock.begin_chunk()
+        means = lanes.advance(step - start)
+        for session in live.values():
+            session.clock.end_chunk(step - start)
+        rate = sum(s.clock.times()["images_per_second"] for s in live.values())
+        shown.update(len(live) * (step - start), means[min(live)], rate)
+        for i, session in list(live.items()):
+            try:
+                session.record(start, step, means[i], lanes.state(i))
+            except NotFiniteError as error:
+                session.failed = error
+                del live[i]
+    if interrupt.requested:
+        for i, session in live.items():
+            session.save(lanes.state(i))
+
+
+def load(
+    run_dir: str | Path,
+    *,
+    step: int | None = None,
+    program: Program | None = None,
+    progress: bool = True,
+) -> RunResult:
     """A run from its directory, as `run` returned it. Changes nothing there.
 
     Args:
         step: of the checkpoint to take; the newest if None.
+        program: of a run that differs in what is traced only, to compile nothing again.
         progress: show a bar if the data set has to be rendered first.
 
     Raises:
@@ -170,7 +203,7 @@ def load(run_dir: str | Path, *, step: int | None = None, progress: bool = True)
     """
     directory = Path(run_dir).expanduser()
     config = rundir.read_config(directory)
-    program = build(config, progress=progress)
+    program = program.of(config) if program else build(config, progress=progress)
     restored = None
     if (directory / "checkpoints").is_dir():
         with Checkpoints(directory / "checkpoints", read_only=True) as checkpoints:
@@ -179,7 +212,7 @@ def load(run_dir: str | Path, *, step: int | None = None, progress: bool = True)
             )
     if restored is None:
         raise UserError(f"{directory} has no checkpoint yet: train it further with --resume.")
-    summary = _finished_summary(directory, int(restored.state.step), config)
+    summary = finished_summary(directory, int(restored.state.step), config)
     return RunResult(directory, config, summary, restored.state, program)
 
 
@@ -187,70 +220,6 @@ def next_stop(config: Config, step: int) -> int:
     """The first step after `step` at which a record, an evaluation or a checkpoint is due."""
     everies = (config.log_every, config.eval_every, config.checkpoint_every)
     return min(config.steps, *(step - step % every + every for every in everies))
-
-
-def _train(
-    program: Program,
-    state: TrainState,
-    checkpoints: Checkpoints,
-    loggers: Sequence[Logger],
-    shown: TrainingProgress,
-    interrupt: Interrupt,
-) -> TrainState:
-    """The loop over chunks of steps. A chunk ends wherever something is due, and leaves a record:
-    so the records do not depend on where a run was interrupted."""
-    config, step = program.config, int(state.step)
-    while step < config.steps and not interrupt.requested:
-        start, step = step, next_stop(config, step)
-        shown.begin_chunk()
-        state, metrics = program.train(state, program.train_data, step - start)
-        means = averaged(metrics)
-        shown.end_chunk(step - start, means)
-        check_finite(means, start, step, config, checkpoints)
-        _log(loggers, step, "train", means)
-        last = step == config.steps
-        if last or step % config.eval_every == 0:
-            _log(loggers, step, eval_split(config), program.evaluate(state))
-            if config.eval_metrics:
-                from bvae_jax.representations import training_scores  # scikit-learn takes a second
-
-                scores = training_scores(program, weights(state))
-                if scores:
-                    _log(loggers, step, SCORES, scores)
-        if last or step % config.checkpoint_every == 0 or interrupt.requested:
-            checkpoints.save(state, shown.times() | {"config": config.to_dict()})
-    return state
-
-
-def _restore(
-    directory: Path, program: Program, checkpoints: Checkpoints
-) -> tuple[TrainState, dict[str, Any]]:
-    """The newest whole checkpoint and its JSON, with damaged newer ones moved out of the way.
-
-    Where there is none yet, the state before the first step.
-    """
-    check = make_config_check(directory, program.config)
-    restored = checkpoints.restore(jax.eval_shape(program.init), check=check)
-    if restored is None:
-        print(f"bvae: no checkpoint in {directory} yet: from step 0 again.", file=sys.stderr)
-        return program.init(), {}
-    step = int(restored.state.step)
-    if step > program.config.steps:
-        raise UserError(
-            f"--steps: got {program.config.steps}, but the run is at step {step} already: "
-            "wanted at least that."
-        )
-    checkpoints.set_aside_after(step)
-    return restored
-
-
-def _finished_summary(directory: Path, step: int, config: Config) -> dict[str, Any] | None:
-    """The summary on disk, if the run ended at this step."""
-    path = directory / rundir.SUMMARY
-    if step < config.steps or not path.exists():
-        return None
-    summary = rundir.read_json(path)
-    return summary if isinstance(summary, dict) and summary.get("step") == step else None
 
 
 def _opening(program: Program, state: TrainState, start: int) -> str:
@@ -269,12 +238,6 @@ def _opening(program: Program, state: TrainState, start: int) -> str:
 def _say(message: str, progress: bool) -> None:
     if progress:
         print(f"bvae: {message}", file=sys.stderr)
-
-
-def _log(loggers: Sequence[Logger], step: int, split: str, means: dict[str, Any]) -> None:
-    record = {"step": step, "split": split} | dict(sorted(means.items()))
-    for logger in loggers:
-        logger.log(record)
 
 
 def _default_dir(config: Config) -> str:

@@ -192,11 +192,25 @@ def make_train_step(recipe: Recipe) -> StepFn:
     return train_step
 
 
-def make_train_body(step: StepFn, draw: Callable[[Any, PRNGKey], Images]) -> Body:
-    """A loop's body that draws its own batch: `draw(data, key)`, on the device."""
+def make_train_body(
+    step: StepFn,
+    draw: Callable[[Any, PRNGKey], Images],
+    batch_key: PRNGKey | None = None,
+    place: Callable[[Images], Images] = lambda images: images,
+) -> Body:
+    """A loop's body that draws its own batch: `draw(data, key)`, on the device.
+
+    Args:
+        batch_key: where the keys of batches come from; the state's own key if None.
+        place: says on which devices the images of a batch are.
+    """
 
     def body(state: TrainState, data: PyTree) -> tuple[TrainState, Metrics]:
-        return step(state, draw(data, step_keys(state).batch))
+        if batch_key is None:
+            key = step_keys(state).batch
+        else:
+            key = jax.random.fold_in(batch_key, state.step)
+        return step(state, place(draw(data, key)))
 
     return body
 

@@ -22,6 +22,7 @@ from bvae_jax.errors import UserError
 from bvae_jax.hyper import resolved
 from bvae_jax.interrupt import Interrupt, fatal
 from bvae_jax.loggers import read_records
+from bvae_jax.session import Session
 from bvae_jax.vae import decode, encode
 
 SMALL = {
@@ -127,14 +128,14 @@ def contents(directory):
 
 
 def test_a_signal_saves_and_the_resumed_run_is_bitwise_the_same(finished, tmp_path, monkeypatch):
-    log = runner._log
+    log = Session._log
 
-    def signal_at_six(loggers, step, split, means):
-        log(loggers, step, split, means)
+    def signal_at_six(self, step, split, means):
+        log(self, step, split, means)
         if (step, split) == (6, "train"):
             os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(runner, "_log", signal_at_six)
+    monkeypatch.setattr(Session, "_log", signal_at_six)
     result = train(tmp_path / "run")
     assert result.summary is None
     assert int(result.state.step) == 6
@@ -313,8 +314,8 @@ def test_nothing_is_compiled_after_the_first_steps(tmp_path):
             compiled.append(event)
 
     class Watched(runner.TrainingProgress):
-        def end_chunk(self, steps, means):
-            super().end_chunk(steps, means)
+        def update(self, *args):
+            super().update(*args)
             counts.append(len(compiled))
 
     counts = []

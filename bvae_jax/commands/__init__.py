@@ -2,10 +2,11 @@
 
 from collections.abc import Callable, Sequence
 
-from bvae_jax.commands import beta, evaluate, lists, score, train, traverse
+from bvae_jax.commands import beta, evaluate, lists, score, sweep, train, traverse
 
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "train": train.train,
+    "sweep": sweep.sweep,
     "traverse": traverse.traverse,
     "evaluate": evaluate.evaluate,
     "score": score.score,
@@ -18,6 +19,7 @@ USAGE = """usage: bvae COMMAND ...
 The laboratory for beta-VAEs in JAX.
 
   bvae train --run-dir DIR [--beta 4 ...]   train a model: --objective, --preset, ...
+  bvae sweep --sweep-dir DIR --betas 1 4 --seeds 5   train a grid of models
   bvae traverse DIR [--range 3 ...]         draw latent traversals of a run again
   bvae evaluate DIR [--metrics fast ...]    score a run by disentanglement metrics
   bvae score FILE.npz [--json OUT ...]      score anybody's codes and factors

@@ -1,6 +1,5 @@
 """`bvae train`."""
 
-import dataclasses
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,9 +8,9 @@ from pathlib import Path
 import tyro
 
 from bvae_jax.commands.parsing import parse
-from bvae_jax.config import HYPERPARAMETERS, RESUMABLE, Config
+from bvae_jax.commands.settings import start_config, without_other_objectives
+from bvae_jax.config import Config
 from bvae_jax.interrupt import fatal
-from bvae_jax.presets import get_preset
 
 
 @dataclass(frozen=True)
@@ -47,9 +46,9 @@ def train(argv: Sequence[str]) -> int:
     run_dir = args.run_dir.expanduser()
     if args.resume or args.preset:
         stored = rundir.read_config(run_dir) if args.resume else None
-        start = TrainArgs(run_dir, _start(stored, args.preset))
+        start = TrainArgs(run_dir, start_config(stored, args.preset))
         args = parse(TrainArgs, argv, "bvae train", default=start)
-    config = _without_other_objectives(args.config, args.preset)
+    config = without_other_objectives(args.config, args.preset)
     resume_command = f"bvae train --run-dir {shlex.quote(str(run_dir))} --resume"
     try:
         result = runner.run(
@@ -75,28 +74,3 @@ def train(argv: Sequence[str]) -> int:
     )
     print(f"{result.run_dir}: {', '.join(sorted(p.name for p in result.run_dir.glob('[a-z]*')))}")
     return 0
-
-
-def _start(stored: Config | None, preset: str | None) -> Config:
-    """What holds where no flag says otherwise: the preset's values, and then the run's own.
-
-    A run that is resumed keeps its number of steps, whatever the preset says.
-    """
-    config = stored or Config()
-    if preset is None:
-        return config
-    settings = dict(get_preset(preset).settings)
-    if stored is not None:
-        settings = {name: value for name, value in settings.items() if name not in RESUMABLE}
-    if config.objective != settings["objective"]:
-        settings = dict.fromkeys(HYPERPARAMETERS) | settings
-    return dataclasses.replace(config, **settings)
-
-
-def _without_other_objectives(config: Config, preset: str | None) -> Config:
-    """Without the preset's hyperparameters, where a flag chose another objective than it has."""
-    settings = get_preset(preset).settings if preset else {}
-    if config.objective == settings.get("objective", config.objective):
-        return config
-    dropped = [n for n in HYPERPARAMETERS if n in settings and getattr(config, n) == settings[n]]
-    return dataclasses.replace(config, **dict.fromkeys(dropped))

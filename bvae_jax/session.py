@@ -1,0 +1,199 @@
+"""A run's directory while it is written to: its checkpoints, its records, its clock, its end."""
+
+import contextlib
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from bvae_jax import rundir
+from bvae_jax.checkpoint import Checkpoints, Restored
+from bvae_jax.checks import NotFiniteError, check_finite, make_config_check
+from bvae_jax.config import Config
+from bvae_jax.errors import UserError
+from bvae_jax.figures import draw_figures
+from bvae_jax.loggers import METRICS, SCORES, Logger, read_records
+from bvae_jax.program import Program
+from bvae_jax.progress import Clock
+from bvae_jax.summary import eval_split, summarise
+from bvae_jax.train import weights
+from bvae_jax.types import TrainState
+
+OpenLoggers = Callable[..., contextlib.AbstractContextManager[list[Logger]]]
+
+
+class Session(contextlib.AbstractContextManager):
+    """One run's directory, which is there already; locked as long as the context lasts.
+
+    First `restore`, unless the run is new; then `begin`, `record` after each chunk of steps, and
+    `end`.
+
+    Args:
+        open_loggers: `loggers.open_loggers`, told which loggers.
+        keep: newest checkpoints; as the config says if None.
+
+    Attributes:
+        failed: why the run cannot go on, if its numbers are not finite any more.
+        clock: tells `times` of all the run's sessions.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        program: Program,
+        open_loggers: OpenLoggers,
+        *,
+        keep: int | None = None,
+    ):
+        self.directory = directory
+        self.program = program
+        self.config = program.config
+        self.failed: NotFiniteError | None = None
+        self.clock = Clock(self.config.batch_size)
+        self._open_loggers = open_loggers
+        self._keep = keep or self.config.keep_checkpoints
+        self._loggers: list[Logger] = []
+        self._open = contextlib.ExitStack()
+        self._closing = contextlib.ExitStack()
+        self._saved = 0
+
+    def __enter__(self) -> "Session":
+        with contextlib.ExitStack() as opening:
+            opening.enter_context(rundir.lock(self.directory))
+            checkpoints = Checkpoints(self.directory / "checkpoints", self._keep)
+            self._checkpoints = opening.enter_context(checkpoints)
+            self._open = opening.pop_all()
+        return self
+
+    def __exit__(self, *exception) -> bool | None:
+        return self._open.__exit__(*exception)
+
+    def restore(self, *, step: int | None = None) -> TrainState:
+        """The newest whole checkpoint, or that of a step; later ones are out of the way then.
+
+        Where there is none yet, the state before the first step.
+
+        Raises:
+            UserError: there is none of this step, none can be read, or the run is further than its
+                number of steps.
+        """
+        if step == 0:
+            self._checkpoints.drop_after(0)
+            return self.program.init()
+        restored = self._checkpoints.restore(
+            jax.eval_shape(self.program.init),
+            step=step,
+            check=make_config_check(self.directory, self.config),
+        )
+        if restored is None:
+            if (self.directory / rundir.PROVENANCE).exists():  # somebody has begun it
+                again = f"bvae: no checkpoint in {self.directory} yet: from step 0 again."
+                print(again, file=sys.stderr)
+            return self.program.init()
+        return self._go_on_from(restored, newest=step is None)
+
+    def _go_on_from(self, restored: Restored, *, newest: bool) -> TrainState:
+        step = int(restored.state.step)
+        if step > self.config.steps:
+            raise UserError(
+                f"--steps: got {self.config.steps}, but the run is at step {step} already: "
+                "wanted at least that."
+            )
+        if newest:  # what is newer could not be read
+            self._checkpoints.set_aside_after(step)
+        else:
+            self._checkpoints.drop_after(step)
+        self.clock = Clock(self.config.batch_size, restored.meta)
+        return restored.state
+
+    def summary_at(self, step: int) -> dict[str, Any] | None:
+        """The summary on disk, if the run is finished with this step."""
+        return finished_summary(self.directory, step, self.config)
+
+    def begin(self, start: int, **remarks: Any) -> None:
+        """Write down who trains on from step `start`, and open the loggers.
+
+        Args:
+            remarks: for provenance.json.
+        """
+        rundir.write_json(self.directory / rundir.CONFIG, self.config.to_dict())
+        rundir.add_session(self.directory, start, **remarks)
+        opened = self._open_loggers(self.directory, start, self.config.to_dict())
+        self._saved = start
+        self._loggers = self._closing.enter_context(opened)
+        self._open.push(self._closing)
+
+    def record(self, start: int, step: int, means: dict[str, Any], state: TrainState) -> None:
+        """Keep what is due after the steps from `start` to `step`.
+
+        Args:
+            means: metrics of the steps.
+            state: after them.
+
+        Raises:
+            NotFiniteError: a number is not finite; nothing was kept then.
+            UserError: a checkpoint could not be written.
+        """
+        config, last = self.config, step == self.config.steps
+        check_finite(means, start, step, config, self._checkpoints)
+        self._log(step, "train", means)
+        if last or step % config.eval_every == 0:
+            self._log(step, eval_split(config), self.program.evaluate(state))
+            if config.eval_metrics:
+                from bvae_jax.representations import training_scores  # scikit-learn takes a second
+
+                scores = training_scores(self.program, weights(state))
+                if scores:
+                    self._log(step, SCORES, scores)
+        if last or step % config.checkpoint_every == 0:
+            self.save(state)
+
+    def save(self, state: TrainState) -> None:
+        """Write a checkpoint, unless that of this step is written already.
+
+        Raises:
+            UserError: it could not be written.
+        """
+        step = int(state.step)
+        if step != self._saved:
+            self._checkpoints.save(state, self.clock.times() | {"config": self.config.to_dict()})
+        self._saved = step
+
+    def end(self, state: TrainState, *, figures: bool) -> dict[str, Any] | None:
+        """Close the loggers; write the summary and draw the figures of a run that is finished.
+
+        Returns:
+            The summary; None for a run that has steps left.
+        """
+        self._closing.close()
+        self._checkpoints.wait()
+        step, times = int(state.step), self.clock.times()
+        rundir.end_session(self.directory, step, times["wall_seconds"])
+        if step < self.config.steps:
+            return None
+        records = read_records(self.directory / METRICS)
+        summary = summarise(self.program, state, times)
+        if self.config.eval_metrics:
+            scores = [r for r in records if r["split"] == SCORES and r["step"] == step]
+            found = scores[-1] if scores else {}
+            summary["scores"] = {k: v for k, v in found.items() if k not in ("step", "split")}
+        if figures:
+            draw_figures(self.directory / "figures", self.program, weights(state), records)
+        rundir.write_json(self.directory / rundir.SUMMARY, summary)
+        return summary
+
+    def _log(self, step: int, split: str, means: dict[str, Any]) -> None:
+        record = {"step": step, "split": split} | dict(sorted(means.items()))
+        for logger in self._loggers:
+            logger.log(record)
+
+
+def finished_summary(directory: Path, step: int, config: Config) -> dict[str, Any] | None:
+    """The summary on disk, if the run ended at this step."""
+    path = directory / rundir.SUMMARY
+    if step < config.steps or not path.exists():
+        return None
+    summary = rundir.read_json(path)
+    return summary if isinstance(summary, dict) and summary.get("step") == step else None

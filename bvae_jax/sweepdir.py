@@ -1,0 +1,169 @@
+"""The files of a sweep: what it is, and how far each member is.
+
+sweeps/NAME/  config.json  members/beta=4,seed=0/ (a run directory)  table.*  figures/  report.html
+"""
+
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from bvae_jax import rundir
+from bvae_jax.config import Config, differing_fields, flag
+from bvae_jax.errors import UserError
+from bvae_jax.grid import Member, Values, members, text
+
+CONFIG, FAILED, MEMBERS = "config.json", "failed.json", "members"
+Status = Literal["done", "failed", "begun", "missing"]
+
+
+class Sweep(NamedTuple):
+    """What a sweep is.
+
+    Attributes:
+        base: what all members have in common.
+        values: of the fields that vary.
+    """
+
+    base: Config
+    values: Values
+
+    def members(self) -> list[Member]:
+        """As `grid.members`."""
+        return members(self.base, self.values)
+
+
+def open_sweep(sweep_dir: Path, wanted: Sweep) -> Sweep:
+    """Make the directory of a sweep, or go on with that which is there and perhaps gets larger.
+
+    Several processes may do so at the same time.
+
+    Raises:
+        UserError: it is no sweep, or another one.
+    """
+    wanted.members()  # raises what is wrong with them
+    if not (sweep_dir / CONFIG).exists() and _create(sweep_dir, wanted):
+        return wanted
+    stored = read_sweep(sweep_dir)
+    grown = Sweep(wanted.base, _grown(sweep_dir, stored.values, wanted.values))
+    differing = [
+        line
+        for line in differing_fields(stored.base, wanted.base)
+        if line.split(":")[0] not in wanted.values
+    ]
+    if differing:
+        raise UserError(
+            f"{sweep_dir} holds a sweep with other settings ({'; '.join(differing)}). Go on with "
+            "the old ones (--resume takes them from there), or choose another --sweep-dir."
+        )
+    if grown != stored:
+        rundir.write_json(sweep_dir / CONFIG, _json(grown))
+    return grown
+
+
+def _create(sweep_dir: Path, sweep: Sweep) -> bool:
+    """Whether the directory was made here: it appears whole, and only once."""
+    if sweep_dir.exists() and (not sweep_dir.is_dir() or any(sweep_dir.iterdir())):
+        raise UserError(
+            f"{sweep_dir} exists and is no sweep (it has no {CONFIG}): it is left alone. Choose "
+            "another --sweep-dir."
+        )
+    sweep_dir.parent.mkdir(parents=True, exist_ok=True)
+    part = Path(tempfile.mkdtemp(prefix=f".{sweep_dir.name}-", dir=sweep_dir.parent))
+    try:
+        part.chmod(0o777 & ~rundir.umask())
+        rundir.write_json(part / CONFIG, _json(sweep))
+        (part / MEMBERS).mkdir()
+        part.rename(sweep_dir)  # fails where another process was faster
+    except OSError:
+        if not (sweep_dir / CONFIG).exists():
+            raise
+        return False
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return True
+
+
+def _json(sweep: Sweep) -> dict[str, Any]:
+    values = {name: list(given) for name, given in sweep.values.items()}
+    return {"config": sweep.base.to_dict(), "values": values}
+
+
+def read_sweep(sweep_dir: Path) -> Sweep:
+    """The sweep in a directory.
+
+    Raises:
+        UserError: there is none, or its config is damaged.
+    """
+    path = sweep_dir / CONFIG
+    if not path.is_file():
+        raise UserError(f"No sweep in {sweep_dir}: it has no {CONFIG}. Give a --sweep-dir.")
+    stored = rundir.read_json(path)
+    if not isinstance(stored, dict) or not {"config", "values"} <= set(stored):
+        raise UserError(f"{path} is that of no sweep: wanted config and values. Is it a run?")
+    try:
+        values = {name: tuple(given) for name, given in stored["values"].items()}
+        sweep = Sweep(Config.from_dict(stored["config"]), values)
+        sweep.members()
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+    return sweep
+
+
+def _grown(sweep_dir: Path, stored: Values, wanted: Mapping[str, Sequence[Any]]) -> Values:
+    """The values of a sweep to which some are added."""
+    if set(stored) != set(wanted):
+        raise UserError(
+            f"{sweep_dir} holds a sweep over {', '.join(stored)}, got one over "
+            f"{', '.join(wanted)}: choose another --sweep-dir."
+        )
+    for name, given in stored.items():
+        lost = [text(value) for value in given if value not in wanted[name]]
+        if lost:
+            raise UserError(
+                f"{flag(name)}: the sweep in {sweep_dir} has {', '.join(lost)} too. Values can be "
+                "added to a sweep, not taken away: name them all, or choose another --sweep-dir."
+            )
+    return {
+        name: (*given, *(value for value in wanted[name] if value not in given))
+        for name, given in stored.items()
+    }
+
+
+def member_dir(sweep_dir: Path, member: Member) -> Path:
+    return sweep_dir / MEMBERS / member.name
+
+
+def status(sweep_dir: Path, member: Member) -> Status:
+    """How far a member is.
+
+    Raises:
+        UserError: what is in its directory is another run.
+    """
+    directory = member_dir(sweep_dir, member)
+    if not (directory / rundir.CONFIG).exists():
+        return "missing"
+    differing = differing_fields(rundir.read_config(directory), member.config)
+    if differing:
+        raise UserError(
+            f"{directory} holds another run than the sweep's ({'; '.join(differing)}): "
+            "move it away."
+        )
+    if (directory / FAILED).exists():
+        return "failed"
+    summary = directory / rundir.SUMMARY
+    if not summary.exists():
+        return "begun"
+    step = rundir.read_json(summary).get("step", 0)
+    return "done" if step >= member.config.steps else "begun"
+
+
+def write_failed(sweep_dir: Path, member: Member, reason: str) -> None:
+    """A member cannot go on; `bvae sweep` passes it over from now on."""
+    rundir.write_json(member_dir(sweep_dir, member) / FAILED, {"reason": reason})
+
+
+def read_failed(sweep_dir: Path, member: Member) -> str:
+    """Why a member failed."""
+    return str(rundir.read_json(member_dir(sweep_dir, member) / FAILED).get("reason", "unknown"))

@@ -1,0 +1,159 @@
+"""`bvae sweep` from Python: a grid of members trained together."""
+
+import dataclasses
+import functools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+
+from bvae_jax.allocator import keep_freed_memory
+from bvae_jax.checks import check_memory
+from bvae_jax.config import Config
+from bvae_jax.errors import UserError
+from bvae_jax.grid import Values, groups
+from bvae_jax.interrupt import Interrupt
+from bvae_jax.loggers import check_installed, open_loggers
+from bvae_jax.program import build
+from bvae_jax.runner import check_config, load
+from bvae_jax.stacked import stack
+from bvae_jax.sweep_plan import parse_shard
+from bvae_jax.sweep_runner import SweepRunner
+from bvae_jax.sweepdir import Status, Sweep, member_dir, open_sweep, read_sweep, status
+from bvae_jax.types import TrainState
+
+
+class SweepResult(NamedTuple):
+    """A sweep, and how far its members are.
+
+    Attributes:
+        sweep: its members, also those of other shards.
+        statuses: member's name -> "done", "failed" (a number was not finite), "begun" or
+            "missing".
+    """
+
+    sweep_dir: Path
+    sweep: Sweep
+    statuses: dict[str, Status]
+
+    @property
+    def table(self):
+        """A pandas.DataFrame: a row for each member, with what varies and its summary's numbers."""
+        from bvae_jax.comparison.reading import summary_table
+
+        return summary_table(self.sweep_dir, self.sweep.members())
+
+    @property
+    def states(self) -> list[TrainState]:
+        """A stack of states for each group of members that share a program, from checkpoints.
+
+        `bvae_jax.member(result.states, i)` is that of the i-th row of the table.
+
+        Raises:
+            UserError: a member has no checkpoint.
+        """
+        stacks = []
+        for group in groups(self.sweep.members()):
+            program = build(group[0].config, progress=False)
+            runs = [load(member_dir(self.sweep_dir, one), program=program) for one in group]
+            stacks.append(stack([run.state for run in runs]))
+        return stacks
+
+
+def sweep(
+    config: Config = Config(),
+    sweep_dir: str | Path = "sweeps/sweep",
+    *,
+    betas: Sequence[float] | None = None,
+    seeds: int | Sequence[int] = 1,
+    grid: Mapping[str, Sequence[Any]] = {},
+    shared_batches: bool = False,
+    shard: str | None = None,
+    strategy: str = "auto",
+    members_at_once: int | None = None,
+    tensorboard: bool = False,
+    wandb: str | None = None,
+    figures: bool = False,
+    progress: bool = True,
+) -> SweepResult:
+    """Train a member for each combination of values; go on with what is there already.
+
+    Members that are done are passed over, as are those whose numbers were not finite any more.
+    Ctrl-C or SIGTERM saves a checkpoint of all that are being trained, and returns.
+
+    Args:
+        config: what all members have in common.
+        sweep_dir: where everything goes.
+        betas: values of `Config.beta`.
+        seeds: as many, counted from `config.seed`; or which.
+        grid: field of `Config` -> its values, for other fields.
+        shared_batches: members with different seeds see the same batches.
+        shard: "i/n", train the i-th of n parts here; "slurm", as the job array says.
+        strategy: "sequential", one member after another; "devices", one on each device; "vmap",
+            many in one program; "auto", by the machine.
+        members_at_once: in one program, for "vmap"; as many as fit if None.
+        tensorboard, wandb, figures, progress: as for `run`.
+
+    Raises:
+        UserError: a setting does not fit, the directory holds another sweep, or a checkpoint cannot
+            be read or written.
+    """
+    wanted = make_sweep(config, betas, seeds, grid, shared_batches)
+    i, n = parse_shard(shard)
+    check_installed(tensorboard=tensorboard, wandb=wandb)
+    directory = Path(sweep_dir).expanduser()
+    for one in wanted.members():
+        check_config(one.config)
+    if jax.default_backend() == "cpu":
+        keep_freed_memory()
+    loggers = functools.partial(open_loggers, tensorboard=tensorboard, wandb=wandb)
+    with Interrupt() as interrupt:
+        # Whatever can be wrong is found before anything is written.
+        first = build(wanted.members()[0].config, progress=progress)
+        check_memory(first)
+        opened = open_sweep(directory, wanted)
+        mine = opened.members()[i - 1 :: n]
+        with interrupt.deferred():
+            runner = SweepRunner(directory, loggers, interrupt, figures, progress)
+            runner.train(mine, strategy, members_at_once)
+    return result(directory)
+
+
+def make_sweep(
+    config: Config,
+    betas: Sequence[float] | None,
+    seeds: int | Sequence[int],
+    grid: Mapping[str, Sequence[Any]],
+    shared_batches: bool,
+) -> Sweep:
+    """The sweep that these arguments describe.
+
+    Raises:
+        UserError: a field is given twice, or the number of seeds is not positive.
+    """
+    values: Values = {name: tuple(given) for name, given in grid.items()}
+    if betas is not None:
+        if "beta" in values:
+            raise UserError("Got beta twice: as --betas and in --grid.")
+        values["beta"] = tuple(float(beta) for beta in betas)
+    if "seed" not in values:
+        if isinstance(seeds, int):
+            if seeds < 1:
+                raise UserError(f"--seeds: got {seeds}, wanted at least 1.")
+            seeds = range(config.seed, config.seed + seeds)
+        values["seed"] = tuple(seeds)
+    if shared_batches:
+        config = dataclasses.replace(config, batch_seed=max(config.batch_seed, 0))
+    return Sweep(config, values)
+
+
+def result(sweep_dir: Path) -> SweepResult:
+    """What is in the directory of a sweep.
+
+    Raises:
+        UserError: there is none.
+    """
+    found = read_sweep(sweep_dir)
+    statuses: dict[str, Status] = {one.name: status(sweep_dir, one) for one in found.members()}
+    return SweepResult(sweep_dir, found, statuses)

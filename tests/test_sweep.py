@@ -1,0 +1,370 @@
+"""Sweeps: members as if trained alone, whoever trains them with whom, and whatever is killed."""
+
+import dataclasses
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import assert_close, assert_equal
+
+import bvae_jax
+from bvae_jax import rundir, sweepdir
+from bvae_jax.config import Config
+from bvae_jax.errors import UserError
+from bvae_jax.program import build
+from bvae_jax.session import Session
+from bvae_jax.stacked import make_mesh, make_stacked_body, member, over_data, stack
+from bvae_jax.sweep_plan import batches, evenly, make_plan, parse_shard
+from bvae_jax.sweepdir import Sweep, open_sweep, read_sweep
+from bvae_jax.sweeping import sweep
+from bvae_jax.train import make_loop
+
+BASE = Config(
+    image_source="rendered", batch_size=4, latents=3, steps=8, log_every=2, eval_every=8,
+    eval_images=16, checkpoint_every=2,
+)  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def shard_map_may_see_keys_twice():
+    """JAX's check of key reuse takes a shard_map for a use of every key that goes through it."""
+    with jax.debug_key_reuse(False):
+        yield
+
+
+def small(directory, betas=(1.0, 6.0), seeds=2, config=BASE, **options):
+    return sweep(config, directory, betas=betas, seeds=seeds, progress=False, **options)
+
+
+def fingerprints(directory):
+    """Of what a member leaves, without times."""
+    found = {}
+    for path in sorted((directory / "members").iterdir()):
+        if (path / "summary.json").exists():
+            summary = json.loads((path / "summary.json").read_text())
+            found[path.name] = (summary["params_sha256"], (path / "metrics.jsonl").read_text())
+    return found
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A finished sweep of four members."""
+    return small(tmp_path_factory.mktemp("sweeps") / "sweep", strategy="sequential")
+
+
+def test_members_equal_single_runs_bit_for_bit(finished, tmp_path):
+    assert set(finished.statuses.values()) == {"done"}
+    for beta, seed in itertools.product((1.0, 6.0), (0, 1)):
+        config = dataclasses.replace(BASE, beta=beta, seed=seed)
+        name = f"beta={beta:g},seed={seed}"
+        alone = bvae_jax.run(config, tmp_path / name, figures=False, progress=False)
+        assert alone.summary
+        summary, records = fingerprints(finished.sweep_dir)[name]
+        assert summary == alone.summary["params_sha256"]
+        assert records == (tmp_path / name / "metrics.jsonl").read_text()
+
+
+def test_a_member_is_a_run(finished, tmp_path):
+    directory = finished.sweep_dir / "members" / "beta=6,seed=1"
+    loaded = bvae_jax.load(directory, progress=False)
+    assert loaded.config.beta == 6.0
+    assert rundir.read_config(directory) == loaded.config
+
+
+def test_the_table_and_the_states(finished):
+    table = finished.table
+    assert list(table.index) == [f"beta={b},seed={s}" for b in (1, 6) for s in (0, 1)]
+    assert list(table["beta"]) == [1.0, 1.0, 6.0, 6.0]
+    assert list(table["setting"]) == ["β = 1", "β = 1", "β = 6", "β = 6"]
+    (states,) = finished.states
+    assert states.step.tolist() == [8] * 4
+    for i, name in enumerate(table.index):
+        alone = bvae_jax.load(finished.sweep_dir / "members" / name, progress=False)
+        assert_equal(bvae_jax.member([states], i), alone.state)
+        assert table["nll"][name] == alone.summary["nll"]  # pyright: ignore
+    with pytest.raises(IndexError, match="no member 4"):
+        member(states, 4)
+
+
+def test_a_finished_sweep_is_left_alone_and_can_grow(finished, tmp_path):
+    small(tmp_path / "sweep", betas=(6.0,), seeds=1, strategy="sequential")
+    one = tmp_path / "sweep" / "members" / "beta=6,seed=0"
+    before = {path: path.stat().st_mtime_ns for path in one.rglob("*") if path.is_file()}
+    result = small(tmp_path / "sweep", betas=(6.0, 1.0), seeds=2, strategy="sequential")
+    assert set(result.statuses.values()) == {"done"}
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert fingerprints(tmp_path / "sweep") == fingerprints(finished.sweep_dir)
+
+
+@pytest.mark.parametrize("strategy", ["devices", "vmap"])
+def test_members_trained_together_are_close_to_single_runs(finished, tmp_path, strategy):
+    result = small(tmp_path / "sweep", strategy=strategy)
+    assert set(result.statuses.values()) == {"done"}
+    for ours, alone in zip(result.states, finished.states, strict=True):
+        # Adam divides by small numbers at first: roundings become steps of the learning rate.
+        assert_close(ours.params, alone.params, rtol=1e-3, atol=2e-4)
+        assert_equal(ours.key, alone.key)
+    sessions = rundir.read_json(
+        tmp_path / "sweep" / "members" / "beta=1,seed=0" / rundir.PROVENANCE
+    )["sessions"]
+    assert sessions[0]["sweep"] == {
+        "strategy": strategy,
+        "members_at_once": {"devices": 2, "vmap": 4}[strategy],
+    }
+
+
+def compilations(action):
+    """How often something was compiled."""
+    count = []
+
+    def listen(event: str, duration_secs: float, **_):
+        if event.endswith("backend_compile_duration"):
+            count.append(event)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    action()
+    return len(count)
+
+
+def test_one_program_serves_all_betas_rates_and_seeds(tmp_path):
+    """Twice as many members: not one compilation more."""
+    rates = {"learning_rate": (1e-4, 1e-3)}
+    config = dataclasses.replace(BASE, steps=4, eval_every=4, beta_schedule="linear:steps=3")
+    few = compilations(lambda: small(tmp_path / "a", (1.0,), 1, config, strategy="sequential"))
+    many = compilations(
+        lambda: small(tmp_path / "b", (2.0, 5.0), 2, config, grid=rates, strategy="sequential")
+    )
+    assert len(fingerprints(tmp_path / "b")) == 8
+    assert 0 < many <= few
+
+
+@pytest.mark.parametrize("strategy", ["sequential", "vmap"])
+def test_a_member_that_is_not_finite_changes_no_other(tmp_path, capsys, strategy):
+    config = dataclasses.replace(BASE, steps=4, eval_every=4)
+    good = {"learning_rate": (1e-4, 1e-3), "beta": (1.0,)}
+    for name, poison in (("good", 5e-4), ("bad", 1e25)):
+        grid = good | {"learning_rate": (1e-4, poison, 1e-3)}
+        sweep(config, tmp_path / name, grid=grid, strategy=strategy, progress=True)
+    bad = sweepdir_statuses(tmp_path / "bad")
+    assert bad == {
+        "learning_rate=0.0001,beta=1,seed=0": "done",
+        "learning_rate=1e+25,beta=1,seed=0": "failed",
+        "learning_rate=0.001,beta=1,seed=0": "done",
+    }
+    ours, theirs = fingerprints(tmp_path / "bad"), fingerprints(tmp_path / "good")
+    assert len(ours) == 2
+    assert all(theirs[name] == found for name, found in ours.items())
+    assert "learning_rate=1e+25,beta=1,seed=0 is left out" in capsys.readouterr().err
+    failed = tmp_path / "bad" / "members" / "learning_rate=1e+25,beta=1,seed=0" / "failed.json"
+    assert "Not finite" in json.loads(failed.read_text())["reason"]
+
+
+def sweepdir_statuses(directory):
+    found = read_sweep(directory)
+    return {one.name: sweepdir.status(directory, one) for one in found.members()}
+
+
+@pytest.mark.parametrize("strategy", ["vmap", "devices"])
+def test_a_signal_between_two_saves_and_the_resumed_sweep_is_the_same(
+    tmp_path, monkeypatch, strategy
+):
+    """One member has a checkpoint of step 4 and the others do not: all go on from step 2."""
+    options = {"betas": (1.0, 6.0), "seeds": 1, "strategy": strategy}
+    whole = small(tmp_path / "whole", **options)
+    original, saves = Session.save, itertools.count(1)
+
+    def die_at_the_fourth(self, state):
+        if next(saves) == 4:
+            raise RuntimeError("killed")
+        original(self, state)
+
+    monkeypatch.setattr(Session, "save", die_at_the_fourth)
+    with pytest.raises(RuntimeError, match="killed"):
+        small(tmp_path / "parts", **options)
+    monkeypatch.undo()
+    steps = [
+        sorted(int(p.name) for p in (path / "checkpoints").iterdir() if p.name.isdigit())
+        for path in sorted((tmp_path / "parts" / "members").iterdir())
+    ]
+    assert steps == [[2, 4], [2]]
+    small(tmp_path / "parts", **options)
+    assert fingerprints(tmp_path / "parts") == fingerprints(whole.sweep_dir)
+
+
+def test_ctrl_c_saves_and_names_what_is_left(tmp_path, monkeypatch):
+    log = Session._log
+
+    def signal_at_four(self, step, split, means):
+        log(self, step, split, means)
+        if (step, split) == (4, "train"):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(Session, "_log", signal_at_four)
+    result = small(tmp_path / "sweep", strategy="sequential", seeds=1)
+    assert result.statuses == {"beta=1,seed=0": "begun", "beta=6,seed=0": "missing"}
+    monkeypatch.undo()
+    assert np.isnan(result.table["nll"]["beta=1,seed=0"])
+    result = small(tmp_path / "sweep", strategy="sequential", seeds=1)
+    assert set(result.statuses.values()) == {"done"}
+
+
+def test_shared_batches(finished, tmp_path):
+    """Members with other seeds then see the same images, and a run alone can do so too."""
+    result = small(tmp_path / "sweep", (4.0,), 2, strategy="sequential", shared_batches=True)
+    config = dataclasses.replace(BASE, beta=4.0, seed=1, batch_seed=0)
+    alone = bvae_jax.run(config, tmp_path / "alone", figures=False, progress=False)
+    assert alone.summary
+    found = fingerprints(result.sweep_dir)["beta=4,seed=1"][0]
+    assert found == alone.summary["params_sha256"]
+    program = build(dataclasses.replace(config, batch_seed=7), progress=False)
+    seen = []
+    body = program.make_body(place=lambda images: seen.append(images) or images)
+    for seed in (0, 1):
+        state = program.of(dataclasses.replace(program.config, seed=seed)).init()
+        with jax.disable_jit():
+            body(state, program.train_data)
+    np.testing.assert_array_equal(*seen)
+
+
+BVAE = (sys.executable, "-m", "bvae_jax.cli")
+FLAGS = {"image-source": "rendered", "batch-size": 4, "latents": 3, "steps": 8, "log-every": 2}
+FLAGS |= {"eval-every": 8, "eval-images": 16, "checkpoint-every": 2, "strategy": "sequential"}
+FLAGS = [part for name, value in FLAGS.items() for part in (f"--{name}", str(value))]
+FLAGS += ["--betas", "1", "6", "--seeds", "2", "--quiet"]
+
+
+def test_two_shards_at_once_are_the_whole(finished, tmp_path):
+    command = [*BVAE, "sweep", "--sweep-dir", str(tmp_path / "sweep"), *FLAGS]
+    processes = [
+        subprocess.Popen(
+            [*command, "--shard", f"{i}/2"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        for i in (1, 2)
+    ]
+    for process in processes:
+        _, errors = process.communicate(timeout=300)
+        assert process.returncode == 0, errors
+    assert fingerprints(tmp_path / "sweep") == fingerprints(finished.sweep_dir)
+
+
+def test_a_busy_member_is_left_to_the_other_process(tmp_path, capsys):
+    small(tmp_path / "sweep", (1.0,), 1, dataclasses.replace(BASE, steps=2), strategy="sequential")
+    directory = tmp_path / "sweep" / "members" / "beta=1,seed=0"
+    with rundir.lock(directory):
+        result = sweep(BASE, tmp_path / "sweep", betas=(1.0,), strategy="sequential")
+    assert result.statuses == {"beta=1,seed=0": "begun"}
+    assert "is being trained by another process" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+@pytest.mark.parametrize("count", [1, 2, 3, 4])
+def test_stacked_states_take_the_steps_of_single_ones(devices, count):
+    """Also where several devices share the batches of a member, as of three on two devices."""
+    program = build(BASE, progress=False)
+    states = [
+        program.of(dataclasses.replace(program.config, beta=1.0 + i, seed=i)).init()
+        for i in range(count)
+    ]
+    mesh = make_mesh(count, jax.devices()[:devices])
+    if mesh.shape["data"] > 1 and jax.__version_info__ < (0, 9):
+        pytest.skip("older JAX cannot divide batches in a part of a mesh")
+    assert dict(mesh.shape) == {
+        "run": devices if count % devices == 0 else 1,
+        "data": 1 if count % devices == 0 else devices,
+    }
+    place = {"place": over_data} if mesh.shape["data"] > 1 else {}
+    loop = make_loop(make_stacked_body(program.make_body(**place), mesh), "cpu")
+    data = jax.device_put(program.train_data, jax.NamedSharding(mesh, jax.P()))
+    together, metrics = loop(stack(states, mesh), data, 2)
+    for i, state in enumerate(states):
+        alone, numbers = program.train(jax.tree.map(jnp.copy, state), program.train_data, 2)
+        np.testing.assert_allclose(metrics["loss"][:, i], numbers["loss"], rtol=1e-5)
+        ours = jax.device_put(member(together, i), jax.devices()[0])
+        assert_close(ours.params, alone.params, rtol=1e-3, atol=2e-4)
+
+
+def test_the_directory_of_a_sweep(tmp_path):
+    values = {"beta": (1.0, 4.0), "seed": (0, 1)}
+    whole = open_sweep(tmp_path / "sweep", Sweep(BASE, values))
+    assert read_sweep(tmp_path / "sweep") == whole == Sweep(BASE, values)
+    grown = open_sweep(tmp_path / "sweep", Sweep(BASE, {"beta": (4.0, 1.0, 9.0), "seed": (1, 0)}))
+    assert grown.values == {"beta": (1.0, 4.0, 9.0), "seed": (0, 1)}
+    assert read_sweep(tmp_path / "sweep") == grown
+    longer = dataclasses.replace(BASE, steps=9)
+    assert open_sweep(tmp_path / "sweep", Sweep(longer, grown.values)).base.steps == 9
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"values": {"beta": (1.0,), "seed": (0,)}}, r"--beta: the sweep in .* has 4 too"),
+        ({"values": {"seed": (0,)}}, "holds a sweep over beta, seed, got one over seed"),
+        ({"base": dataclasses.replace(BASE, latents=4)}, r"other settings \(latents: 3 -> 4\)"),
+    ],
+)
+def test_another_sweep_is_refused(tmp_path, change, message):
+    stored = Sweep(BASE, {"beta": (1.0, 4.0), "seed": (0,)})
+    open_sweep(tmp_path / "sweep", stored)
+    with pytest.raises(UserError, match=message):
+        open_sweep(tmp_path / "sweep", stored._replace(**change))
+    assert read_sweep(tmp_path / "sweep") == stored
+
+
+def test_directories_that_hold_something_else(tmp_path, finished):
+    with pytest.raises(UserError, match="No sweep in"):
+        read_sweep(tmp_path)
+    with pytest.raises(UserError, match="is that of no sweep"):
+        read_sweep(finished.sweep_dir / "members" / "beta=1,seed=0")
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(UserError, match="is no sweep"):
+        open_sweep(tmp_path, Sweep(BASE, {"seed": (0,)}))
+    directory = tmp_path / "sweep"
+    open_sweep(directory, Sweep(BASE, {"seed": (0,)}))
+    other = dataclasses.replace(BASE, latents=4)
+    rundir.create(directory / "members" / "seed=0", other, overwrite=False)
+    with pytest.raises(UserError, match=r"another run than the sweep's \(latents: 4 -> 3"):
+        sweep(BASE, directory, progress=False)
+    (directory / "config.json").write_text("{")
+    with pytest.raises(UserError, match="is damaged"):
+        read_sweep(directory)
+
+
+SLURM = {"SLURM_ARRAY_TASK_ID": "7", "SLURM_ARRAY_TASK_MIN": "3", "SLURM_ARRAY_TASK_MAX": "11"}
+
+
+def test_shards():
+    assert parse_shard(None) == (1, 1)
+    assert parse_shard("2/3") == (2, 3)
+    assert parse_shard("slurm", SLURM | {"SLURM_ARRAY_TASK_STEP": "4"}) == (2, 3)
+    assert parse_shard("slurm", SLURM) == (5, 9)
+    with pytest.raises(UserError, match="sbatch --array"):
+        parse_shard("slurm", {})
+    for bad in ("0/2", "3/2", "a/2", "1", "-1/2", ""):
+        with pytest.raises(UserError, match="wanted i/n"):
+            parse_shard(bad)
+
+
+def test_plans():
+    program = build(BASE, progress=False)
+    devices = jax.device_count()
+    assert make_plan(program, 4, "auto", None, "cpu")[:2] == ("devices", devices)
+    assert make_plan(program, 1, "auto", None, "cpu")[:2] == ("sequential", 1)
+    assert make_plan(program, 4, "vmap", None, "cpu")[:2] == ("vmap", 4)
+    assert make_plan(program, 4, "vmap", 3, "cpu")[:2] == ("vmap", 3)
+    plan = make_plan(program, 300, "auto", None, "gpu")  # with the memory of this machine
+    assert plan.strategy == "vmap"
+    state = 4 * sum(x.size for x in jax.tree.leaves(program.init().params))
+    assert plan.bytes_each > 3 * state
+    assert 1 <= plan.at_once <= 300
+    for strategy, at_once in (("best", None), ("sequential", 2), ("auto", 0)):
+        with pytest.raises(UserError, match=r"--(strategy|members-at-once): got"):
+            make_plan(program, 4, strategy, at_once, "cpu")
+    assert [evenly(12, most) for most in (20, 12, 8, 5, 1)] == [12, 12, 6, 4, 1]
+    assert batches([1, 2, 3, 4, 5], 2) == [[1, 2], [3, 4], [5]]

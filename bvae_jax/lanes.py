@@ -38,32 +38,45 @@ class OneLane:
         return self._state
 
 
-class StackedLanes:
-    """Members that are trained together in one program.
+class Together:
+    """One program for several members at the same time, compiled once for all who take turns.
 
     Args:
-        states: of the members, at the same step.
-        places: which lanes they have; the other lanes are trained for nothing, so that a member
-            keeps its lane, and the program its shape, when others are done.
-        lanes: in all.
+        lanes: members at the same time.
+        devices: that they are divided over.
     """
 
-    def __init__(
-        self, program: Program, states: Sequence[TrainState], places: Sequence[int], lanes: int
-    ):
-        devices = jax.devices()
-        mesh = make_mesh(lanes, devices)
-        place = {"place": over_data} if mesh.shape[DATA] > 1 else {}
-        body = make_stacked_body(program.make_body(**place), mesh)
-        self._loop = make_loop(body, devices[0].platform)
+    def __init__(self, program: Program, lanes: int, devices: Sequence[Any]):
+        self.mesh = make_mesh(lanes, devices)
+        place = {"place": over_data} if self.mesh.shape[DATA] > 1 else {}
+        body = make_stacked_body(program.make_body(**place), self.mesh)
+        self.loop = make_loop(body, devices[0].platform)
+        self.data = jax.device_put(program.train_data, NamedSharding(self.mesh, P()))
+        self.lanes, self.home = lanes, devices[0]
+
+    def start(self, states: Sequence[TrainState], places: Sequence[int]) -> "StackedLanes":
+        """Take these members' turn.
+
+        Args:
+            states: of the members, at the same step.
+            places: which lanes they have; the other lanes are trained for nothing, so that a
+                member keeps its lane, and the program its shape, when others are done.
+        """
+        return StackedLanes(self, states, places)
+
+
+class StackedLanes:
+    """Members that are trained together. See `Together.start`."""
+
+    def __init__(self, together: Together, states: Sequence[TrainState], places: Sequence[int]):
         by_lane = dict(zip(places, states, strict=True))
-        self._states = stack([by_lane.get(i, states[0]) for i in range(lanes)], mesh)
-        self._data = jax.device_put(program.train_data, NamedSharding(mesh, P()))
-        self._places, self._home = places, devices[0]
+        lanes = [by_lane.get(i, states[0]) for i in range(together.lanes)]
+        self._states = stack(lanes, together.mesh)
+        self._together, self._places = together, places
 
     def advance(self, steps: int) -> list[dict[str, Any]]:
-        self._states, metrics = self._loop(self._states, self._data, steps)
+        self._states, metrics = self._together.loop(self._states, self._together.data, steps)
         return [averaged({name: v[:, i] for name, v in metrics.items()}) for i in self._places]
 
     def state(self, i: int) -> TrainState:
-        return jax.device_put(member(self._states, self._places[i]), self._home)
+        return jax.device_put(member(self._states, self._places[i]), self._together.home)

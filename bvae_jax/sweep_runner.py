@@ -11,7 +11,7 @@ from bvae_jax import rundir, sweepdir
 from bvae_jax.errors import UserError
 from bvae_jax.grid import Member, groups
 from bvae_jax.interrupt import Interrupt
-from bvae_jax.lanes import OneLane, StackedLanes
+from bvae_jax.lanes import OneLane, Together
 from bvae_jax.program import Program, build
 from bvae_jax.progress import SweepProgress
 from bvae_jax.runner import train
@@ -54,12 +54,19 @@ class SweepRunner:
                     program, len(group), strategy, at_once, jax.default_backend()
                 )
                 shown.say(_announced(plan, len(group)))
+                several = plan.at_once > 1
+                together = Together(program, plan.at_once, jax.devices()) if several else None
                 for batch in batches(group, plan.at_once):
                     if not self._interrupt.requested:
-                        self._train_batch(batch, program, plan, shown)
+                        self._train_batch(batch, program, plan, together, shown)
 
     def _train_batch(
-        self, batch: list[Member], program: Program, plan: Plan, shown: SweepProgress
+        self,
+        batch: list[Member],
+        program: Program,
+        plan: Plan,
+        together: Together | None,
+        shown: SweepProgress,
     ) -> None:
         """Train the members of one batch, at the same time, from where they are."""
         with contextlib.ExitStack() as opened:
@@ -74,10 +81,10 @@ class SweepRunner:
             remarks = {"strategy": plan.strategy, "members_at_once": plan.at_once}
             for session in live:
                 session.begin(start, sweep=remarks)
-            if plan.at_once == 1:
+            if together is None:
                 lanes = OneLane(program, states[0])
             else:
-                lanes = StackedLanes(program, states, places, plan.at_once)
+                lanes = together.start(states, places)
             train(live, lanes, shown, self._interrupt)
             for i, (place, session) in enumerate(zip(places, live, strict=True)):
                 if session.failed:

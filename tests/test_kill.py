@@ -1,6 +1,7 @@
 """A run that is killed again and again ends as if it never was.
 
-`python tests/test_kill.py 20` does the long version: twenty kills with SIGKILL.
+`python tests/test_kill.py 20` does the long version: twenty kills with SIGKILL; with `sweep` or
+`together` as a second argument, of a sweep.
 """
 
 import json
@@ -22,21 +23,46 @@ FLAGS = (
 FLAGS += " --eval-images 16 --checkpoint-every 30 --keep-checkpoints 2 --quiet --no-figures"
 
 
-def command(directory):
+SWEEP_FLAGS = "--image-source rendered --batch-size 4 --latents 3 --steps 200 --log-every 10"
+SWEEP_FLAGS += (
+    " --eval-every 100 --eval-images 16 --checkpoint-every 20 --keep-checkpoints 2 --quiet"
+)
+SWEEP_FLAGS += " --betas 1 6 --seeds 2 --strategy"
+
+
+def train(directory):
     resume = ["--resume"] if (directory / "config.json").exists() else []
-    train = [sys.executable, "-m", "bvae_jax.cli", "train", "--run-dir", str(directory)]
-    return [*train, *FLAGS.split(), *resume]
+    return ["train", "--run-dir", str(directory), *FLAGS.split(), *resume]
+
+
+def sweep(directory, strategy="sequential"):
+    return ["sweep", "--sweep-dir", str(directory), *SWEEP_FLAGS.split(), strategy]
+
+
+def together(directory):
+    """Members that are trained at the same time, in one program."""
+    return sweep(directory, "vmap")
+
+
+def command(make, directory):
+    return [sys.executable, "-m", "bvae_jax.cli", *make(directory)]
 
 
 def fingerprint(directory):
-    summary = json.loads((directory / "summary.json").read_text())
-    return summary["params_sha256"], (directory / "metrics.jsonl").read_text()
+    """Of a run, or of all runs of a sweep."""
+    return [
+        (
+            json.loads(path.read_text())["params_sha256"],
+            path.with_name("metrics.jsonl").read_text(),
+        )
+        for path in sorted(directory.rglob("summary.json"))
+    ]
 
 
-def kill_and_resume(root, kills, seed=0):
+def kill_and_resume(root, kills, seed=0, make=train):
     """Train once undisturbed and once with `kills` kills; both fingerprints, and the kills."""
     begin = time.monotonic()
-    subprocess.run(command(root / "straight"), check=True, capture_output=True)
+    subprocess.run(command(make, root / "straight"), check=True, capture_output=True)
     seconds = time.monotonic() - begin
     moments = random.Random(seed)
     done = 0
@@ -44,7 +70,10 @@ def kill_and_resume(root, kills, seed=0):
         # At any moment: while importing, compiling, training, saving, evaluating, drawing.
         begin = time.monotonic()
         process = subprocess.Popen(
-            command(root / "killed"), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+            command(make, root / "killed"),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
         )
         try:
             _, errors = process.communicate(timeout=moments.uniform(0, seconds))
@@ -56,7 +85,9 @@ def kill_and_resume(root, kills, seed=0):
             assert process.returncode == 0, errors
             seconds = min(seconds, time.monotonic() - begin)
             shutil.rmtree(root / "killed")
-    last = subprocess.run(command(root / "killed"), capture_output=True, text=True, check=False)
+    last = subprocess.run(
+        command(make, root / "killed"), capture_output=True, text=True, check=False
+    )
     assert last.returncode == 0, last.stderr
     return fingerprint(root / "straight"), fingerprint(root / "killed"), done
 
@@ -66,14 +97,26 @@ def test_killed_at_random_moments_and_resumed(tmp_path):
     straight, killed, kills = kill_and_resume(tmp_path, kills=3)
     assert kills == 3
     assert killed == straight
-    records = [json.loads(line) for line in killed[1].splitlines()]
+    records = [json.loads(line) for line in killed[0][1].splitlines()]
     steps = [record["step"] for record in records if record["split"] == "train"]
     assert steps == list(range(10, 601, 10))
 
 
+@pytest.mark.once
+@pytest.mark.parametrize("make", [sweep, together])
+def test_a_sweep_killed_at_random_moments_and_gone_on_with(tmp_path, make):
+    straight, killed, _ = kill_and_resume(tmp_path, kills=2, make=make)
+    assert len(straight) == 4
+    assert killed == straight
+
+
 if __name__ == "__main__":
+    kinds = {"train": train, "sweep": sweep, "together": together}
+    kind = kinds[sys.argv[2] if len(sys.argv) > 2 else "train"]
     with tempfile.TemporaryDirectory() as folder:
-        a, b, count = kill_and_resume(Path(folder), kills=int(sys.argv[1]), seed=1)
+        a, b, count = kill_and_resume(Path(folder), kills=int(sys.argv[1]), seed=1, make=kind)
     same = "the same parameters and the same metrics.jsonl" if a == b else "DIFFERENT RESULTS"
-    print(f"{count} kills: {same} (params_sha256 {a[0]} and {b[0]})")
+    for (ours, _), (theirs, _) in zip(a, b, strict=True):
+        print(f"{ours} {'==' if ours == theirs else '!='} {theirs}")
+    print(f"{count} kills: {same} of {len(a)} runs")
     sys.exit(a != b)

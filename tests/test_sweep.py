@@ -133,13 +133,14 @@ def compilations(action):
     return len(count)
 
 
-def test_one_program_serves_all_betas_rates_and_seeds(tmp_path):
-    """Twice as many members: not one compilation more."""
+@pytest.mark.parametrize("strategy", ["sequential", "devices"])
+def test_one_program_serves_all_betas_rates_and_seeds(tmp_path, strategy):
+    """Eight times as many members: not one compilation more."""
     rates = {"learning_rate": (1e-4, 1e-3)}
     config = dataclasses.replace(BASE, steps=4, eval_every=4, beta_schedule="linear:steps=3")
-    few = compilations(lambda: small(tmp_path / "a", (1.0,), 1, config, strategy="sequential"))
+    few = compilations(lambda: small(tmp_path / "a", (1.0,), 1, config, strategy=strategy))
     many = compilations(
-        lambda: small(tmp_path / "b", (2.0, 5.0), 2, config, grid=rates, strategy="sequential")
+        lambda: small(tmp_path / "b", (2.0, 5.0), 2, config, grid=rates, strategy=strategy)
     )
     assert len(fingerprints(tmp_path / "b")) == 8
     assert 0 < many <= few

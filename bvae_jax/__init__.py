@@ -12,6 +12,8 @@ from bvae_jax.config import Config, ScoreConfig
 from bvae_jax.errors import UserError
 
 if TYPE_CHECKING:
+    from bvae_jax.comparison.compare import compare
+    from bvae_jax.comparison.suggest import suggest
     from bvae_jax.elbo_evaluation import evaluate_elbo
     from bvae_jax.evaluation import evaluate, score_file
     from bvae_jax.runner import RunResult, load, run
@@ -24,6 +26,7 @@ __all__ = [
     "ScoreConfig",
     "SweepResult",
     "UserError",
+    "compare",
     "convert_beta",
     "evaluate",
     "evaluate_elbo",
@@ -31,6 +34,7 @@ __all__ = [
     "member",
     "run",
     "score_file",
+    "suggest",
     "sweep",
 ]
 
@@ -42,12 +46,14 @@ def __dir__():
 _MODULES = {
     "RunResult": "runner",
     "SweepResult": "sweeping",
+    "compare": "comparison.compare",
     "evaluate": "evaluation",
     "evaluate_elbo": "elbo_evaluation",
     "load": "runner",
     "member": "stacked",
     "run": "runner",
     "score_file": "evaluation",
+    "suggest": "comparison.suggest",
     "sweep": "sweeping",
 }
 

@@ -119,9 +119,7 @@ def evaluate_run(
     return asked
 
 
-def stored_scores(
-    run_dir: Path, config: ScoreConfig, num_points: int
-) -> dict[str, Entry] | None:
+def stored_scores(run_dir: Path, config: ScoreConfig, num_points: int) -> dict[str, Entry] | None:
     """What `evaluate` without baselines would return, if it is there; reads two small files.
 
     Args:

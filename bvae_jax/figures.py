@@ -56,7 +56,7 @@ def draw_figures(
     if scores and len(kept) > 2:
         score_plots.save_score_curves(directory / "score_curves.png", curves)
 
-    encoder, decoder = _functions(program, params)
+    encoder, decoder = coders(program, params)
     indices = np.resize(program.eval_indices.ravel(), 2 * COLUMNS)
     images = take(program, indices)
     means = encoder(images).mean
@@ -103,7 +103,7 @@ def draw_traversals(
             raise UserError(
                 f"--images: got {index}, wanted an index from 0 to {program.dataset.size - 1}."
             )
-    encoder, decoder = _functions(program, params)
+    encoder, decoder = coders(program, params)
     kl = jnp.mean(gaussian_kl(encoder(take(program, program.eval_indices[0]))), axis=0)
     order = by_kl(kl)[:MOST_ROWS]
     labels = [f"z{latent} ({kl[latent]:.2f})" for latent in order]
@@ -127,7 +127,7 @@ def draw_traversals(
     return files
 
 
-def _functions(program: Program, params: Params) -> tuple[Encode, Decode]:
+def coders(program: Program, params: Params) -> tuple[Encode, Decode]:
     """images -> Posterior and z -> images, compiled; the parameters are an argument."""
     encoder, decoder = (jax.jit(f, static_argnums=0) for f in (encode, decode))
     return (

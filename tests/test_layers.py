@@ -31,8 +31,12 @@ LIKELIHOOD_FILES = {m for m in MODULES if m.startswith("likelihoods.")} - {
     "likelihoods.__init__",
     "likelihoods.base",
 }
+COMMANDS = (
+    "beta", "compare", "evaluate", "lists", "score", "sweep", "train", "traverse",
+)  # fmt: skip
+DRAWINGS = ("plots", "training_plots", "matrix_plots")
 ORDER = (
-    {"errors", "types"},
+    {"errors", "types", "comparison.__init__"},
     {"config", "elbo", "conv", "allocator", "interrupt", "progress", "data.base", "beta_units"}
     | {"npz", "points_file", "likelihoods.base", "schedules", "optimizers", "presets"},
     {"networks.layers", "data.cache", "data.dsprites", "objectives.base", "metrics.base"}
@@ -44,20 +48,33 @@ ORDER = (
     {"networks.__init__", "traversal", "checkpoint", "rundir"} | METRIC_FILES | OBJECTIVE_FILES,
     {"objectives.__init__", "plots", "points", "metrics.__init__"},
     {"train", "hyper"},
-    {"program", "score_plots", "scoring"},
-    {"figures", "score_figures", "checks", "encode", "held_out", "summary"},
-    {"representations"},
+    {"program", "score_plots", "scoring", "stacked", "grid"},
+    {"figures", "score_figures", "checks", "encode", "held_out", "summary", "lanes", "sweepdir"},
+    {"representations", "sweep_plan"},
+    {"session"},
     {"runner"},
-    {"evaluation", "elbo_evaluation"},
-    {"commands.parsing", "commands.scores"},
-    {f"commands.{name}" for name in ("train", "traverse", "evaluate", "score", "lists", "beta")},
+    {"evaluation", "elbo_evaluation", "sweep_runner"},
+    {"comparison.base", "comparison.as_json", "comparison.intervals", "comparison.matching"}
+    | {"comparison.html_table", "comparison.drawing", "comparison.programs"},
+    {"comparison.statistics", "comparison.report", "comparison.baselines", "comparison.evidence"}
+    | {"comparison.crossing"},
+    {"comparison.stability", "comparison.cells", "comparison.cautions", "comparison.reading"},
+    {"comparison.latex", "comparison.suggestion", "sweeping"}
+    | {f"comparison.{name}" for name in DRAWINGS},
+    {"comparison.tables", "comparison.figures"},
+    {"comparison.findings"},
+    {"comparison.pages"},
+    {"comparison.compare", "comparison.suggest"},
+    {"commands.parsing", "commands.scores", "commands.settings"},
+    {f"commands.{name}" for name in COMMANDS},
     {"commands.__init__", "__init__"},
     {"cli"},
 )
 LEVEL = {module: number for number, layer in enumerate(ORDER) for module in layer}
 ONLY_IN = {
     "orbax": {"checkpoint"},
-    "matplotlib": {"plots", "score_plots"},
+    "matplotlib": {"plots", "score_plots", "comparison.drawing"}
+    | {f"comparison.{name}" for name in DRAWINGS},
     "tyro": {m for m in MODULES if m.startswith("commands.")},
     "sklearn": {m for m in MODULES if m.startswith("metrics.")} | {"representations"},
     "lightgbm": {"metrics.trees"},

@@ -2,11 +2,13 @@
 
 from collections.abc import Callable, Sequence
 
-from bvae_jax.commands import beta, evaluate, lists, score, sweep, train, traverse
+from bvae_jax.commands import beta, compare, evaluate, lists, score, sweep, train, traverse
 
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "train": train.train,
     "sweep": sweep.sweep,
+    "compare": compare.compare,
+    "suggest": compare.suggest,
     "traverse": traverse.traverse,
     "evaluate": evaluate.evaluate,
     "score": score.score,
@@ -20,6 +22,8 @@ The laboratory for beta-VAEs in JAX.
 
   bvae train --run-dir DIR [--beta 4 ...]   train a model: --objective, --preset, ...
   bvae sweep --sweep-dir DIR --betas 1 4 --seeds 5   train a grid of models
+  bvae compare DIR [--statistic mig ...]    its table, figures and report, with intervals
+  bvae suggest DIR [--rate 8 ...]           choose a setting of it without labels
   bvae traverse DIR [--range 3 ...]         draw latent traversals of a run again
   bvae evaluate DIR [--metrics fast ...]    score a run by disentanglement metrics
   bvae score FILE.npz [--json OUT ...]      score anybody's codes and factors

@@ -1,14 +1,233 @@
-"""From the directories of sweeps to what is known of their members."""
+"""From the directories of sweeps to what is known of their members; evaluates what is not yet."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from bvae_jax import rundir
+from bvae_jax.comparison.base import Comparison
+from bvae_jax.comparison.baselines import baseline_scores
+from bvae_jax.comparison.programs import Programs
+from bvae_jax.config import RESUMABLE, ScoreConfig
+from bvae_jax.data import get_dataset
+from bvae_jax.elbo_evaluation import evaluate_elbo_of_run, stored_decomposition
+from bvae_jax.encode import point_count
+from bvae_jax.errors import UserError
+from bvae_jax.evaluation import evaluate_run, stored_scores
 from bvae_jax.grid import Member, label
-from bvae_jax.sweepdir import member_dir, status
+from bvae_jax.loggers import METRICS as RECORDS
+from bvae_jax.loggers import read_records
+from bvae_jax.metrics import METRICS
+from bvae_jax.progress import bar
+from bvae_jax.scoring import Entry, headlines, metric_names, numbers
+from bvae_jax.sweepdir import Status, member_dir, read_failed, read_sweep, status
+
+NO_SETTING = {
+    *RESUMABLE, "seed", "image_source", "log_every", "eval_every", "eval_images", "eval_metrics",
+    "checkpoint_every",
+}  # fmt: skip
+"""Fields that make no other setting."""
+TRAINING = {"nll": "low", "kl": "", "elbo": "high", "active_latents": ""}
+ELBO_PARTS = {"mutual_information": "", "total_correlation": "", "dimension_wise_kl": ""}
+"""Scores beside disentanglement metrics, and what is better."""
+
+
+@dataclass(frozen=True)
+class EvaluationSettings:
+    """How members are evaluated.
+
+    Attributes:
+        score: which metrics, on how many points.
+        num_points: images to encode, at most as many as there are.
+        decomposition: draws of z to take the KL apart; 0: do not.
+        baselines: score other representations alike.
+    """
+
+    score: ScoreConfig = field(default_factory=lambda: ScoreConfig(metrics="fast"))
+    num_points: int = 50_000
+    decomposition: int = 1000
+    baselines: bool = True
+
+
+class Place(NamedTuple):
+    """A member of one of the sweeps that are compared."""
+
+    sweep_dir: Path
+    member: Member
+    status: Status
+
+    @property
+    def run_dir(self) -> Path:
+        return member_dir(self.sweep_dir, self.member)
+
+
+def read_comparison(
+    sweep_dirs: Sequence[Path], settings: EvaluationSettings | None, *, progress: bool = True
+) -> Comparison:
+    """Read sweeps, and evaluate the members that are done where that has not been done.
+
+    Args:
+        settings: of the evaluation; none if None.
+
+    Raises:
+        UserError: a directory holds no sweep, the data sets differ, or no member is done.
+        KeyboardInterrupt: after Ctrl-C; what was evaluated is kept.
+    """
+    places = read_places(sweep_dirs)
+    varied = varied_fields(places.values())
+    names = _labels(places, varied)
+    done = {name: place for name, place in places.items() if place.status == "done"}
+    if not done:
+        raise UserError(f"{sweep_dirs[0]}: no member is done yet. Train them by bvae sweep first.")
+    programs = Programs()
+    rows, shares, kl = [], {}, {}
+    with bar(total=len(done), desc="evaluate", unit=" members", disable=not progress) as shown:
+        for name, place in done.items():
+            summary = rundir.read_json(place.run_dir / rundir.SUMMARY)
+            entries, decomposed = _evaluated(place, settings, programs) if settings else ({}, {})
+            row = {"member": name, "setting": names[name], "seed": place.member.config.seed}
+            row |= {f: getattr(place.member.config, f) for f in varied}
+            row |= plain_numbers(summary) | numbers(entries)
+            rows.append(row | {n: decomposed[n] for n in ELBO_PARTS if n in decomposed})
+            kl[name] = np.array(summary["kl_per_latent"])
+            shares[name] = _factor_shares(entries)
+            shown.update(1)
+    members = pd.DataFrame(rows).set_index("member")
+    first = next(iter(done.values()))
+    factor_names = get_dataset(first.member.config.dataset).factor_names
+    scores = _scores(members, metric_names(settings.score.metrics) if settings else ())
+    return Comparison(
+        sweep_dirs=tuple(sweep_dirs),
+        varied=tuple(varied),
+        settings=tuple(dict.fromkeys(names.values())),
+        members=members,
+        scores=tuple(scores),
+        better=scores,
+        baselines=baseline_scores(
+            first.sweep_dir,
+            sorted({place.member.config.seed for place in done.values()}),
+            programs,
+            first.member.config,
+            settings.score,
+            scores,
+            progress=progress,
+        )
+        if settings and settings.baselines
+        else pd.DataFrame(columns=["baseline", *scores]),
+        kl_per_latent=kl,
+        factor_scores=pd.DataFrame.from_dict(
+            {name: share for name, share in shares.items() if share is not None},
+            orient="index",
+            columns=list(factor_names),
+        ),
+        records={name: read_records(place.run_dir / RECORDS) for name, place in done.items()},
+        failed={
+            name: read_failed(place.sweep_dir, place.member)
+            for name, place in places.items()
+            if place.status == "failed"
+        },
+        missing=tuple(n for n, place in places.items() if place.status in ("begun", "missing")),
+    )
+
+
+def read_places(sweep_dirs: Sequence[Path]) -> dict[str, Place]:
+    """All members by name; of several sweeps, the sweep's name is a part of it.
+
+    Where two sweeps have the same member, the later sweep's counts.
+
+    Raises:
+        UserError: a directory holds no sweep, or the data sets differ.
+    """
+    found: dict[str, Place] = {}
+    by_config: dict[str, str] = {}
+    for sweep_dir in sweep_dirs:
+        for member in read_sweep(sweep_dir).members():
+            name = f"{sweep_dir.name}/{member.name}" if len(sweep_dirs) > 1 else member.name
+            key = str({n: v for n, v in member.config.to_dict().items() if n not in RESUMABLE})
+            if key in by_config:
+                found.pop(by_config[key], None)
+            by_config[key] = name
+            found[name] = Place(sweep_dir, member, status(sweep_dir, member))
+    datasets = sorted({place.member.config.dataset for place in found.values()})
+    if len(datasets) > 1:
+        raise UserError(f"Got members on {', '.join(datasets)}, wanted members on one data set.")
+    return found
+
+
+def varied_fields(places: Iterable[Place]) -> list[str]:
+    """Fields that make settings: that a sweep was to vary, or of which there are several values."""
+    members = [place.member for place in places]
+    dicts = [member.config.to_dict() for member in members]
+    named = {name for member in members for name in member.values}
+    return [
+        name
+        for name in dicts[0]
+        if name not in NO_SETTING and (name in named or len({values[name] for values in dicts}) > 1)
+    ]
+
+
+def _labels(places: Mapping[str, Place], varied: Sequence[str]) -> dict[str, str]:
+    """The setting of each member, in the order of settings."""
+    values = {
+        name: {f: getattr(place.member.config, f) for f in varied} for name, place in places.items()
+    }
+    first_seen = {f: list(dict.fromkeys(v[f] for v in values.values())) for f in varied}
+
+    def order(name: str) -> list[float]:
+        return [
+            value if isinstance(value, int | float) else 1e300 + first_seen[f].index(value)
+            for f, value in values[name].items()
+        ]
+
+    return {
+        name: label({f: v for f, v in values[name].items() if v is not None})
+        for name in sorted(values, key=order)
+    }
+
+
+def _evaluated(
+    place: Place, settings: EvaluationSettings, programs: Programs
+) -> tuple[dict[str, Entry], dict[str, Any]]:
+    """Scores and ELBO of a member; it is loaded only if some of them are not there."""
+    dataset = get_dataset(place.member.config.dataset)
+    count = point_count(dataset, min(settings.num_points, dataset.size))
+    draws = settings.decomposition
+    entries = stored_scores(place.run_dir, settings.score, count)
+    decomposed = stored_decomposition(place.run_dir, draws, count) if draws else {}
+    if entries is None or decomposed is None:
+        run = programs.load(place.run_dir)
+        if entries is None:
+            entries = evaluate_run(run, settings.score, num_points=count)
+        if decomposed is None:
+            found = evaluate_elbo_of_run(run, draws, num_points=count)
+            decomposed = found["decomposition"]
+    return entries, decomposed
+
+
+def _factor_shares(entries: Mapping[str, Entry]) -> np.ndarray | None:
+    """[factor] the part of a factor's entropy that its best latent knows."""
+    if "mutual_information" not in entries.get("mig", {}):
+        return None
+    matrix = np.array(entries["mig"]["mutual_information"], float)
+    entropy = np.array(entries["mig"]["entropy"], float)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(entropy > 0, matrix.max(axis=0) / entropy, math.nan)
+
+
+def _scores(members: pd.DataFrame, metrics: Iterable[str]) -> dict[str, str]:
+    """Columns that are compared, and whether high or low is better."""
+    best = {"high": "high", "low": "low"}
+    found = {name: way for name, way in (TRAINING | ELBO_PARTS).items() if name in members}
+    for name in headlines(members.columns):
+        metric = name.split("/")[0]
+        if metric in metrics:
+            found[name] = best.get(METRICS[metric].best, "")
+    return found
 
 
 def summary_table(sweep_dir: Path, members: Sequence[Member]) -> pd.DataFrame:
@@ -24,7 +243,7 @@ def summary_table(sweep_dir: Path, members: Sequence[Member]) -> pd.DataFrame:
             row |= plain_numbers(rundir.read_json(member_dir(sweep_dir, one) / rundir.SUMMARY))
         rows.append(row)
     table = pd.DataFrame(rows).set_index("member")
-    return table.assign(**{n: float("nan") for n in ("nll", "kl", "elbo") if n not in table})
+    return table.assign(**{n: math.nan for n in ("nll", "kl", "elbo") if n not in table})
 
 
 def plain_numbers(summary: dict[str, Any]) -> dict[str, float]:

@@ -1,0 +1,118 @@
+"""`bvae compare` from Python: sweeps in, the paper's table and figures out."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from bvae_jax import rundir
+from bvae_jax.comparison.base import Comparison
+from bvae_jax.comparison.crossing import Crossed, cross_traversals, one_of_each
+from bvae_jax.comparison.figures import Drawn, draw_comparison
+from bvae_jax.comparison.findings import statistics_json, statistics_text
+from bvae_jax.comparison.intervals import AVERAGES, Average
+from bvae_jax.comparison.pages import make_report, run_dirs
+from bvae_jax.comparison.programs import Programs
+from bvae_jax.comparison.reading import EvaluationSettings, read_comparison
+from bvae_jax.comparison.report import write_report
+from bvae_jax.comparison.tables import make_table, write_tables
+from bvae_jax.config import ScoreConfig
+from bvae_jax.errors import UserError
+from bvae_jax.progress import bar
+from bvae_jax.scoring import metric_names
+
+REPORT = "report.html"
+
+
+class Compared(NamedTuple):
+    """A comparison, and the files that it left.
+
+    Attributes:
+        comparison: `comparison.members` is a pandas.DataFrame, a row for each member.
+        files: tables, statistics, figures (PNG and PDF) and the report.
+    """
+
+    comparison: Comparison
+    files: list[Path]
+
+
+def compare(
+    *sweep_dirs: str | Path,
+    score: ScoreConfig = ScoreConfig(metrics="fast"),
+    num_points: int = 50_000,
+    decomposition: int = 1000,
+    baselines: bool = True,
+    average: Average = "mean",
+    out: str | Path | None = None,
+    figures: bool = True,
+    commands: Sequence[str] = (),
+    progress: bool = True,
+) -> Compared:
+    """Compare the members of sweeps: evaluate those that are not, write tables, figures, a report.
+
+    Args:
+        sweep_dirs: of one sweep or more, on the same data set.
+        score: which metrics, on how many points; `udr` is left to `suggest`.
+        num_points: images to encode of each member, at most all.
+        decomposition: draws of z to take each member's KL apart; 0: do not.
+        baselines: score other representations alike.
+        average: over seeds, "mean" or "iqm".
+        out: directory for all that is written; the first sweep's if None.
+        figures: draw figures and write the report.
+        commands: that made the comparison, for the report.
+
+    Raises:
+        UserError: a directory holds no sweep, no member is done, or settings do not fit.
+        KeyboardInterrupt: after Ctrl-C; what was evaluated is kept.
+    """
+    if average not in AVERAGES:
+        raise UserError(f"--average: got {average!r}, wanted {' or '.join(AVERAGES)}.")
+    names = [name for name in metric_names(score.metrics) if name != "udr"]
+    if not names:
+        raise UserError("--metrics udr: bvae suggest does that. Wanted other metrics here.")
+    if not sweep_dirs:
+        raise UserError("Wanted the directory of a sweep, or of several.")
+    directories = [Path(path).expanduser() for path in sweep_dirs]
+    settings = EvaluationSettings(
+        dataclasses.replace(score, metrics=",".join(names)), num_points, decomposition, baselines
+    )
+    comparison = read_comparison(directories, settings, progress=progress)
+    directory = Path(out).expanduser() if out else directories[0]
+    directory.mkdir(parents=True, exist_ok=True)
+    files = write_tables(comparison, directory, average)
+    files += _write_statistics(comparison, directory)
+    if figures:
+        with bar(total=3, desc="figures", disable=not progress) as shown:
+            crossed = cross(comparison)
+            shown.update(1)
+            drawn = draw_comparison(comparison, directory / "figures", average, crossed)
+            shown.update(1)
+            report = make_report(comparison, make_table(comparison, average), drawn, commands)
+            write_report(directory / REPORT, report)
+            shown.update(1)
+        files += [*_files(drawn), directory / REPORT]
+    return Compared(comparison, files)
+
+
+def cross(comparison: Comparison) -> Crossed | None:
+    """Matched traversals of one run of each setting; None where decoders make different images."""
+    rows: Any = comparison.members
+    shown = [label for label in comparison.settings if (rows["setting"] == label).any()]
+    members = {str(name): (row["setting"], int(row["seed"])) for name, row in rows.iterrows()}
+    chosen = one_of_each(shown, members)
+    directories, programs = run_dirs(comparison), Programs()
+    runs = [programs.load(directories[chosen[label]]) for label in shown]
+    kl = [comparison.kl_per_latent[chosen[label]] for label in shown]
+    return cross_traversals(runs, kl)
+
+
+def _write_statistics(comparison: Comparison, directory: Path) -> list[Path]:
+    """statistics.md in words, statistics.json in numbers."""
+    words, numbers = directory / "statistics.md", directory / "statistics.json"
+    words.write_text(statistics_text(comparison))
+    rundir.write_json(numbers, statistics_json(comparison))
+    return [words, numbers]
+
+
+def _files(drawn: Sequence[Drawn]) -> list[Path]:
+    return [d.path.with_suffix(kind) for d in drawn for kind in (".png", ".pdf")]

@@ -1,0 +1,204 @@
+"""What the runs of each setting say of it without labels: their agreement (UDR), KL, likelihood."""
+
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Array, Float
+from threadpoolctl import threadpool_limits
+
+from bvae_jax.errors import UserError
+from bvae_jax.metrics.base import InvalidArrays, checked_codes, varying
+from bvae_jax.metrics.udr import udr
+
+Measure = Literal["lasso", "spearman"]
+OTHER: dict[Measure, Measure] = {"lasso": "spearman", "spearman": "lasso"}
+POINTS = 2_000
+"""Images to compare runs on: which they are moves UDR by 0.002; a pair takes 10 ms."""
+PARTNERS = 10
+"""Runs that each run is compared with, if there are more. Duan et al. (2020) sample them too."""
+NATS = 0.01
+"""KL above which a latent counts."""
+USED = 2
+"""Active latents, on average over runs, below which a setting is collapsed."""
+RESAMPLES = 500
+
+
+class SettingEvidence(NamedTuple):
+    """What the runs of a setting say of it without labels, in the order of their seeds.
+
+    Attributes:
+        values: of what settings differ in, by name.
+        pairs: measure -> [run, run], the UDR of each run (column) by each other (row); nan where
+            two were not compared.
+        rate: mean KL of each run, nats.
+        distortion: mean negative log-likelihood of each run, nats.
+        elbo: of each run, nats.
+        active: latents of each run that vary and whose KL is above `NATS`.
+        latents: in all.
+    """
+
+    setting: str
+    values: Mapping[str, Any]
+    seeds: tuple[int, ...]
+    pairs: Mapping[Measure, Float[np.ndarray, "run run"]]
+    rate: Float[np.ndarray, " run"]
+    distortion: Float[np.ndarray, " run"]
+    elbo: Float[np.ndarray, " run"]
+    active: Float[np.ndarray, " run"]
+    latents: int
+
+    @property
+    def n(self) -> int:
+        """Runs."""
+        return len(self.seeds)
+
+    @property
+    def udr_lasso(self) -> Float[np.ndarray, " run"]:
+        """Of each run the median over its partners; nan for a run without one."""
+        return _median(self.pairs["lasso"], axis=0)
+
+    @property
+    def udr_spearman(self) -> Float[np.ndarray, " run"]:
+        """The same with rank correlations."""
+        return _median(self.pairs["spearman"], axis=0)
+
+    @property
+    def collapsed(self) -> bool:
+        """Its latents are too few for their agreement to mean anything."""
+        return bool(self.active.mean() < USED)
+
+    def udr(self, measure: Measure) -> float:
+        """Median over the runs; nan if there is one run."""
+        return float(_median(_median(self.pairs[measure], axis=0), axis=0))
+
+
+def gather(
+    codes: Mapping[str, Float[Array | np.ndarray, "n _"]],
+    kl_per_latent: Mapping[str, np.ndarray],
+    members: pd.DataFrame,
+    *,
+    settings: Sequence[str],
+    varied: Sequence[str] = (),
+    on_done: Callable[[], object] = lambda: None,
+) -> list[SettingEvidence]:
+    """Compare the runs of each setting with each other, in the order of `settings`.
+
+    Up to `PARTNERS` + 1 runs are compared each with each, more of them with a fixed random choice
+    of `PARTNERS` others.
+
+    Args:
+        codes: member -> [n, latent] posterior means of the same images in the same order;
+            `POINTS` images are enough.
+        kl_per_latent: member -> [latent], nats.
+        members: a row for each, by its name; columns `setting`, `seed`, `kl`, `nll`, `elbo`.
+        settings: their labels; those without members are left out.
+        varied: columns of `members` for what settings differ in.
+        on_done: called after each of `comparisons`.
+
+    Raises:
+        UserError: codes are not finite, or two runs of a setting have the same seed.
+
+    Duan et al., 2020, "Unsupervised model selection for variational disentangled representation
+    learning", section 4.
+    """
+    rows = members.sort_values(by="seed").to_dict("index")
+    evidence = []
+    for setting in settings:
+        runs = {str(name): row for name, row in rows.items() if row["setting"] == setting}
+        if runs:
+            z = [_finite(codes[name], name) for name in runs]
+            kls = [np.asarray(kl_per_latent[name]) for name in runs]
+            values = {name: next(iter(runs.values()))[name] for name in varied}
+            evidence.append(_of_setting(setting, values, list(runs.values()), z, kls, on_done))
+    return evidence
+
+
+def comparisons(members: pd.DataFrame) -> int:
+    """How many pairs of runs `gather` compares."""
+    return sum(len(_pairs(int(runs))) for runs in members["setting"].value_counts())
+
+
+def resampled_udr(
+    evidence: Sequence[SettingEvidence], measure: Measure
+) -> dict[str, Float[np.ndarray, " resample"]]:
+    """The UDR of each setting when seeds are drawn with replacement, the same for all settings."""
+    seeds = sorted({seed for e in evidence for seed in e.seeds})
+    draws = np.random.default_rng(0).integers(len(seeds), size=(RESAMPLES, len(seeds)))
+    found = {}
+    for e in evidence:
+        own = np.searchsorted(seeds, e.seeds)
+        pairs = np.full((len(seeds), len(seeds)), np.nan)
+        pairs[np.ix_(own, own)] = e.pairs[measure]
+        drawn = pairs[draws[:, :, None], draws[:, None, :]]
+        found[e.setting] = _median(_median(drawn, axis=-2), axis=-1)
+    return found
+
+
+def _of_setting(
+    setting: str,
+    values: Mapping[str, Any],
+    rows: Sequence[Mapping[Any, Any]],
+    codes: Sequence[np.ndarray],
+    kls: Sequence[np.ndarray],
+    on_done: Callable[[], object],
+) -> SettingEvidence:
+    seeds = tuple(int(row["seed"]) for row in rows)
+    if len(set(seeds)) < len(seeds):
+        raise UserError(
+            f"{setting}: got runs of seeds {', '.join(map(str, seeds))}, wanted one run for "
+            "each seed: a run always agrees with itself. Leave the others out."
+        )
+    active = [(varying(z) & (kl > NATS)).sum() for z, kl in zip(codes, kls, strict=True)]
+    return SettingEvidence(
+        setting=setting,
+        values=values,
+        seeds=seeds,
+        pairs=_compare(codes, kls, on_done),
+        rate=np.array([row["kl"] for row in rows], np.float64),
+        distortion=np.array([row["nll"] for row in rows], np.float64),
+        elbo=np.array([row["elbo"] for row in rows], np.float64),
+        active=np.array(active, np.float64),
+        latents=codes[0].shape[1],
+    )
+
+
+def _finite(codes: Any, member: str) -> np.ndarray:
+    try:
+        return checked_codes(codes, f"codes of {member}")
+    except InvalidArrays as error:
+        raise UserError(f"{error} Leave the run out.") from None
+
+
+def _pairs(runs: int) -> list[tuple[int, int]]:
+    """Pairs of runs to compare, such that each run has the same number of partners."""
+    if runs <= PARTNERS + 1:
+        return list(itertools.combinations(range(runs), 2))
+    circle = np.random.default_rng(0).permutation(runs).tolist()
+    steps = range(1, PARTNERS // 2 + 1)  # partners are the nearest on the circle
+    return [(circle[i], circle[(i + step) % runs]) for i in range(runs) for step in steps]
+
+
+def _compare(
+    codes: Sequence[np.ndarray], kls: Sequence[np.ndarray], on_done: Callable[[], object]
+) -> dict[Measure, np.ndarray]:
+    empty = np.full((len(codes), len(codes)), np.nan)
+    pairs: dict[Measure, np.ndarray] = {measure: empty.copy() for measure in OTHER}
+    with threadpool_limits(limits=1):  # no score depends on the number of cores
+        for i, j in _pairs(len(codes)):
+            two, kl = [codes[i], codes[j]], [kls[i], kls[j]]
+            for measure in OTHER:
+                found = udr(two, kl, similarity=measure, nats=NATS)
+                pairs[measure][np.ix_([i, j], [i, j])] = found["pairs"]
+            on_done()
+    return pairs
+
+
+def _median(values: np.ndarray, axis: int) -> np.ndarray:
+    """Of those that are not nan; nan if none is, where NumPy's is slow to warn."""
+    known = np.count_nonzero(~np.isnan(values), axis=axis, keepdims=True)
+    ordered = np.sort(values, axis=axis)  # nan come last
+    middle = [np.take_along_axis(ordered, k, axis) for k in ((known - 1) // 2, known // 2)]
+    return np.mean(middle, axis=0).squeeze(axis)

@@ -1,0 +1,175 @@
+"""The figures of a comparison."""
+
+from collections.abc import Sequence
+from numbers import Real
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from bvae_jax.comparison import matrix_plots, plots, training_plots
+from bvae_jax.comparison.base import Comparison
+from bvae_jax.comparison.crossing import Crossed
+from bvae_jax.comparison.drawing import Setting
+from bvae_jax.comparison.intervals import Average, interval
+from bvae_jax.comparison.stability import agreement, variance_split
+from bvae_jax.comparison.statistics import wide
+from bvae_jax.grid import SYMBOLS
+from bvae_jax.program import ACTIVE_NATS
+
+BASELINES = ("random codes", "untrained", "pca", "true factors")
+"""Those that figures show."""
+NO_METRICS = (
+    "nll", "kl", "elbo", "active_latents", "mutual_information", "total_correlation",
+    "dimension_wise_kl",
+)  # fmt: skip
+
+
+class Drawn(NamedTuple):
+    """A figure on disk, as PATH.png and PATH.pdf."""
+
+    path: Path
+    title: str
+    caption: str
+
+
+def as_settings(comparison: Comparison) -> list[Setting]:
+    """With numbers, where one field varies and all its values are numbers."""
+    labels = comparison.settings
+    if len(comparison.varied) != 1:
+        return [Setting(label, None) for label in labels]
+    values: dict[str, Any] = dict(
+        zip(comparison.members["setting"], comparison.members[comparison.varied[0]], strict=True)
+    )
+    if not all(isinstance(value, Real) for value in values.values()):
+        return [Setting(label, None) for label in labels]
+    return [Setting(label, float(values[label])) for label in labels if label in values]
+
+
+def draw_comparison(
+    comparison: Comparison, directory: Path, average: Average, crossed: Crossed | None
+) -> list[Drawn]:
+    """All figures for which there is something to show, as PNG and PDF.
+
+    Args:
+        crossed: matched traversals, if there are any.
+    """
+    trained = set(comparison.members["setting"])
+    shown = [setting for setting in as_settings(comparison) if setting.label in trained]
+    name = comparison.varied[0] if len(comparison.varied) == 1 else ""
+    xlabel = SYMBOLS.get(name, name.replace("_", " ")) if name else "setting"
+    drawn = [
+        _rate_distortion(comparison, directory, shown),
+        _scores(comparison, directory, shown, xlabel, average),
+        _spectrum(comparison, directory, shown, xlabel),
+    ]
+    if len(comparison.factor_scores):
+        drawn.append(_factors(comparison, directory, shown, xlabel))
+    metrics = [score for score in comparison.scores if score not in NO_METRICS]
+    if len(metrics) > 1 and len(comparison.members) > 2:
+        path = directory / "metric_agreement"
+        matrix_plots.save_agreement(path, agreement(comparison.members, metrics))
+        caption = f"Spearman rank correlation of metrics over {len(comparison.members)} runs."
+        drawn.append(Drawn(path, "Do metrics agree?", caption))
+    if len(shown) > 1 and len(set(comparison.members["seed"])) > 1:
+        drawn.append(_variance(comparison, directory, xlabel))
+    drawn.append(_curves(comparison, directory, shown))
+    if crossed:
+        path = directory / "matched_traversals"
+        labels = [setting.label for setting in shown]
+        matrix_plots.save_matched_traversals(
+            path, crossed.images, crossed.labels, labels, crossed.values
+        )
+        caption = (
+            "One run of each setting, from the same image over the same range. Latents are matched "
+            "across runs by their correlation over the same images, and ordered by KL."
+        )
+        drawn.append(Drawn(path, "The same latents in every setting", caption))
+    return drawn
+
+
+def _rate_distortion(comparison: Comparison, directory: Path, settings: Sequence[Setting]) -> Drawn:
+    path = directory / "rate_distortion"
+    training_plots.save_rate_distortion(path, comparison.members, settings)
+    caption = "Each dot is a run; grey lines join points of equal ELBO (Alemi et al., 2018)."
+    return Drawn(path, "Rate and distortion", caption)
+
+
+def _scores(
+    comparison: Comparison,
+    directory: Path,
+    settings: Sequence[Setting],
+    xlabel: str,
+    average: Average,
+) -> Drawn:
+    path, labels = directory / "scores", [setting.label for setting in settings]
+    intervals = {}
+    for score in comparison.scores:
+        frame = wide(comparison.members, score, labels)
+        found = [interval(frame[label].to_numpy(float), average=average) for label in labels]
+        intervals[score] = [(each.center, each.low, each.high) for each in found]
+    rows: Any = comparison.baselines
+    means = {name: rows[rows["baseline"] == name] for name in BASELINES}
+    baselines = {
+        name: {score: float(found[score].mean()) for score in comparison.scores}
+        for name, found in means.items()
+        if len(found)
+    }
+    plots.save_scores(path, comparison.members, settings, intervals, baselines, xlabel)
+    caption = f"Every run, the {average} over seeds with its 95 % interval, and baselines."
+    return Drawn(path, f"Scores against {xlabel}", caption)
+
+
+def _spectrum(
+    comparison: Comparison, directory: Path, settings: Sequence[Setting], xlabel: str
+) -> Drawn:
+    path = directory / "kl_spectrum"
+    runs = {
+        setting.label: [comparison.kl_per_latent[name] for name in _of(comparison, setting)]
+        for setting in settings
+    }
+    kl = {label: np.stack(found) for label, found in runs.items() if len({*map(len, found)}) == 1}
+    plots.save_kl_spectrum(path, kl, settings, xlabel, ACTIVE_NATS)
+    caption = "KL of each run's latents in order of size: which latents die when."
+    return Drawn(path, "Latents in use", caption)
+
+
+def _of(comparison: Comparison, setting: Setting) -> list[str]:
+    """Members of a setting."""
+    labels: dict[Any, Any] = dict(comparison.members["setting"])
+    return [str(name) for name, label in labels.items() if label == setting.label]
+
+
+def _factors(
+    comparison: Comparison, directory: Path, settings: Sequence[Setting], xlabel: str
+) -> Drawn:
+    path = directory / "factors"
+    shares = comparison.factor_scores.assign(setting=comparison.members["setting"])
+    ylabel = "I(z; v) / H(v) of the best latent"
+    plots.save_factor_scores(path, shares, settings, xlabel, ylabel)
+    caption = "Share of each factor's entropy that one latent knows: which factor is lost first."
+    return Drawn(path, "Factors", caption)
+
+
+def _variance(comparison: Comparison, directory: Path, xlabel: str) -> Drawn:
+    path = directory / "variance"
+    shares = {
+        score: variance_split(wide(comparison.members, score, comparison.settings))
+        for score in comparison.scores
+    }
+    frame = pd.DataFrame.from_dict(shares, orient="index")
+    matrix_plots.save_variance_split(path, frame.rename(columns={"setting": xlabel}))
+    caption = "Sums of squares of a two-way analysis without replication, over common seeds."
+    return Drawn(path, f"Is it {xlabel} or the seed?", caption)
+
+
+def _curves(comparison: Comparison, directory: Path, settings: Sequence[Setting]) -> Drawn:
+    path = directory / "learning_curves"
+    curves = {
+        setting.label: [comparison.records[name] for name in _of(comparison, setting)]
+        for setting in settings
+    }
+    training_plots.save_learning_curves(path, curves, settings)
+    caption = "Thin: seeds; thick: their mean. From training batches."
+    return Drawn(path, "Learning curves", caption)

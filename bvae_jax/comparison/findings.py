@@ -1,0 +1,93 @@
+"""What the seeds tell of a comparison, in words and as JSON."""
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+from bvae_jax.comparison.as_json import jsonable
+from bvae_jax.comparison.base import Comparison
+from bvae_jax.comparison.cells import ALONE
+from bvae_jax.comparison.stability import RankStability, agreement, rank_stability, variance_split
+from bvae_jax.comparison.statistics import (
+    ALPHA,
+    PairTest,
+    best_and_tied,
+    comparable,
+    pair_tests,
+    sentence,
+    wide,
+)
+from bvae_jax.comparison.tables import markdown
+
+
+class ScoreStatistics(NamedTuple):
+    """All tests of one score. `best` and `ranks` are None where no setting can be better."""
+
+    score: str
+    better: str
+    pairs: list[PairTest]
+    best: str | None
+    tied: tuple[str, ...]
+    ranks: RankStability | None
+    variance: dict[str, float]
+
+
+def statistics_of(comparison: Comparison, score: str) -> ScoreStatistics:
+    """Paired tests, the best setting, rank stability and variances of one score."""
+    frame = wide(comparison.members, score, comparison.settings)
+    better = comparison.better.get(score, "")
+    pairs, variance = pair_tests(frame), variance_split(frame)
+    if not comparable(frame, better):
+        return ScoreStatistics(score, better, pairs, None, (), None, variance)
+    best, tied = best_and_tied(frame, better)
+    ranks = rank_stability(frame, better)
+    return ScoreStatistics(score, better, pairs, best, tied, ranks, variance)
+
+
+def statistics_text(comparison: Comparison, scores: Sequence[str] | None = None) -> str:
+    """Paired tests, best settings, rank stability and variances in words, as Markdown.
+
+    Args:
+        scores: those to speak of; by default all.
+    """
+    lines = [
+        "# Statistics",
+        "",
+        "Settings are compared seed by seed: paired t tests, p corrected for all pairs of a score "
+        f"(Holm), told apart at p ≤ {ALPHA}; in brackets 95 % intervals of the mean difference "
+        "(Student's t, each for itself); effect is Cohen's d of the differences with Hedges' "
+        "correction. What is not told apart from the best is corrected for the comparisons with "
+        "the best alone.",
+    ]
+    for score in comparison.scores if scores is None else scores:
+        found = statistics_of(comparison, score)
+        lines += ["", f"## {markdown(score)}", ""]
+        lines += [f"- {markdown(fact)}." for fact in _facts(found)]
+        lines += [f"- {markdown(sentence(test, score))}." for test in found.pairs]
+    return "\n".join([*lines, ""])
+
+
+def statistics_json(comparison: Comparison) -> dict[str, Any]:
+    """All of `statistics_text` as JSON's types, and how scores agree over members.
+
+    nan is None; infinities are "inf" and "-inf".
+    """
+    found = {score: statistics_of(comparison, score) for score in comparison.scores}
+    ranks = agreement(comparison.members, comparison.scores)
+    return jsonable({"alpha": ALPHA, "scores": found, "agreement": ranks.to_dict()})
+
+
+def _facts(found: ScoreStatistics) -> Iterator[str]:
+    """Of a score as a whole, without the full stop."""
+    if found.best:
+        tied = f"not told apart from it: {', '.join(found.tied)}" if found.tied else ALONE
+        yield f"Best on average ({found.better} is better): {found.best}; {tied}"
+    if found.ranks and not math.isnan(max(found.ranks.mean_rank.values())):
+        shares = sorted(found.ranks.best_share.items(), key=lambda item: -item[1])
+        first = ", ".join(f"{name} in {share:.0%}" for name, share in shares if share >= 0.005)
+        tau = found.ranks.kendall
+        like = "" if math.isnan(tau) else f"; Kendall's tau with the ranking of all seeds {tau:.2f}"
+        yield f"With other seeds (resampled), best is {first}{like}"
+    if not math.isnan(found.variance["setting"]):
+        parts = ", ".join(f"{name} {share:.0%}" for name, share in found.variance.items())
+        yield f"Sum of squares: {parts}"

@@ -1,0 +1,365 @@
+"""The report is one whole file, shows what it was given, and asks no one for anything."""
+
+import base64
+import json
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from itertools import pairwise
+
+import pytest
+from PIL import Image
+
+from bvae_jax.comparison import report as report_module
+from bvae_jax.comparison.html_table import Cell, HtmlTable
+from bvae_jax.comparison.report import Figure, Member, Report, write_report
+
+VOID = {"meta", "link", "img", "input", "wbr", "br", "hr"}
+HOSTILE = "<script>alert('x')</script> \"q\" & $title ${lead} </pre></details><!-- ]]> \udcff"
+READ = HOSTILE.replace("\udcff", "\\udcff")  # a byte that is no UTF-8, as it is shown
+NAMES = ["nll", "elbo", "mig", "sap_r2", "dci_disentanglement", "factor_vae_score", "irs"]
+
+
+class Page(HTMLParser):
+    """All elements of a page: (tag, attributes, text directly in it), and whether they close."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.source = path.read_text(encoding="utf-8")
+        self.elements, self.open = [], []
+        self.feed(self.source)
+        self.close()
+        assert not self.open
+
+    def handle_starttag(self, tag, attrs):
+        assert len(dict(attrs)) == len(attrs), f"{tag}: an attribute stands twice"
+        self.elements.append((tag, dict(attrs), []))
+        if tag not in VOID:
+            self.open.append(self.elements[-1])
+
+    def handle_endtag(self, tag):
+        assert self.open.pop()[0] == tag
+
+    def handle_data(self, data):
+        for element in self.open:
+            element[2].append(data)
+
+    def all(self, tag):
+        return [(attrs, "".join(text)) for name, attrs, text in self.elements if name == tag]
+
+    def texts(self, tag):
+        return [text.strip() for _, text in self.all(tag)]
+
+    def values(self, attribute):
+        return [attrs[attribute] for _, attrs, _ in self.elements if attribute in attrs]
+
+
+def written(tmp_path, report):
+    write_report(tmp_path / "report.html", report)
+    return Page(tmp_path / "report.html")
+
+
+def figures(folder, count, text):
+    made = []
+    for number in range(count):
+        png, pdf = folder / f"{number}.png", folder / f"{number} & 'so'.pdf"
+        Image.new("RGB", (340, 200 + number), (number, 90, 150)).save(png)
+        pdf.write_bytes(b"%PDF-1.4\n" + bytes(range(number, 256)))
+        made.append(Figure(f"{text} {number}", text, png, pdf if number % 2 == 0 else None))
+    return made
+
+
+def members(settings, seeds, text=""):
+    return [
+        Member(name=f"{text}{s},{d}", setting=f"β = {s}{text}", seed=d,
+               run_dir=f"runs/{s}/{d}{text}", numbers={n + text: s + d / 7 for n in NAMES})
+        for s in range(settings) for d in range(seeds)
+    ]  # fmt: skip
+
+
+def full(folder, text="some", count=2):
+    marks = ("best", "tied", "", "words")
+    cells = [Cell(text, mark, text) for mark in marks]
+    return Report(
+        title=text, lead=text, facts=[(text, text)] * count,
+        tables=[(text, HtmlTable([text] * 4, [(text, cells)] * count, text))] * count,
+        figures=figures(folder, count, text), sentences=[(text, [text] * 2)] * count,
+        left_out={text: text}, missing=[text] * count,
+        config={text: text, "b": {"c": [text, None]}}, varied={f"{text} 2": [text, 4.0]},
+        versions={text: text, "wandb": None},
+        commands=[text] * count, members=members(count, 2, text),
+    )  # fmt: skip
+
+
+REPORTS = {
+    "full": full,
+    "hostile": lambda folder: full(folder, HOSTILE),
+    "long names": lambda folder: full(folder, "a_rather/long=name," * 20),
+    "empty": lambda folder: Report("Nothing", ""),
+    "one member": lambda folder: Report("One", "One.", members=members(1, 1)),
+    "300 members": lambda folder: Report("Many", "Many.", members=members(30, 10)),
+    "table without rows": lambda folder: Report("t", "", tables=[("t", HtmlTable(["a"], []))]),
+}
+
+
+@pytest.mark.parametrize("name", REPORTS)
+def test_page_is_well_formed_and_points_nowhere_else(tmp_path, name):
+    page = written(tmp_path, REPORTS[name](tmp_path))
+    assert page.source.startswith("<!DOCTYPE html>")
+    ids = page.values("id")
+    assert len(set(ids)) == len(ids)
+    references = page.values("href") + page.values("src")
+    assert all(r.startswith("data:") or r[1:] in ids for r in references)
+    assert all(r[0] == "#" for r in references if not r.startswith("data:"))
+    assert not {"srcset", "action", "data", "poster", "background"} & {
+        attribute for _, attrs, _ in page.elements for attribute in attrs
+    }
+    assert not re.search(r"url\(|@import|//", "".join(page.texts("style")))
+    assert all(attrs["alt"] for attrs, _ in page.all("img"))
+    levels = [int(tag[1]) for tag, _, _ in page.elements if re.fullmatch("h[1-6]", tag)]
+    assert (levels[0], levels.count(1)) == (1, 1)
+    assert all(b - a <= 1 for a, b in pairwise(levels))
+    assert all(attrs["scope"] in ("col", "row") for attrs, _ in page.all("th"))
+
+
+def test_sections_and_contents_are_what_there_is(tmp_path):
+    titles = ["Results", "Figures", "Statistics in words", "Left out and missing", "Members"]
+    titles += ["Configuration", "Versions", "Commands"]
+    page = written(tmp_path, full(tmp_path))
+    assert page.texts("h2") == titles
+    contents = [text for attrs, text in page.all("a") if attrs["href"].startswith("#")]
+    assert contents == titles
+    assert written(tmp_path, REPORTS["one member"](tmp_path)).texts("h2") == ["Members"]
+    assert written(tmp_path, REPORTS["empty"](tmp_path)).texts("h2") == []
+
+
+def test_everything_given_is_shown(tmp_path):
+    page = written(tmp_path, full(tmp_path)._replace(
+        title="T1", lead="L1", facts=[("f", "v")], left_out={"m1": "no dci"}, missing=["m2", "m3"],
+        config={"beta": 1, "latents": 10, "likelihood": "", "gamma": None, "s": True},
+        varied={"beta": [1, 4.5]}, versions={"jax": "0.10", "wandb": None},
+        commands=["bvae a \\\n  b", "c"], sentences=[("mig", ["One.", "Two."])],
+    ))  # fmt: skip
+    assert page.texts("title") == page.texts("h1") == ["T1"]
+    assert "L1" in page.texts("p")
+    assert (page.texts("dt"), page.texts("dd")) == (["f"], ["v"])
+    assert page.texts("code") == ["bvae a \\\n  b", "c"]
+    rows = [text.split() for text in page.texts("tr")]
+    for row in ("m1 no dci", "beta 1, 4.5", "latents 10", 'likelihood ""', "gamma none", "s true",
+                "jax 0.10", "wandb not installed"):  # fmt: skip
+        assert row.replace(" ", "") in ["".join(cells) for cells in rows]
+    assert "beta1" not in ["".join(cells) for cells in rows], "what varies is not shared"
+    assert {"m2", "m3", "One.", "Two."} <= set(page.texts("li"))
+    summaries = page.texts("summary")
+    assert summaries == ["mig", "All members (4)", "Shared by all members (4)"]
+
+
+def test_pictures_are_embedded_byte_for_byte(tmp_path):
+    report = full(tmp_path, count=3)
+    page = written(tmp_path, report)
+
+    def decoded(uri, kind):
+        head, data = uri.split(",")
+        assert head == f"data:{kind};base64"
+        return base64.b64decode(data, validate=True)
+
+    pictures = [decoded(attrs["src"], "image/png") for attrs, _ in page.all("img")]
+    assert pictures == [figure.png.read_bytes() for figure in report.figures]
+    links = [attrs for attrs, text in page.all("a") if text == "PDF"]
+    pdfs = [figure.pdf for figure in report.figures if figure.pdf]
+    assert len(pdfs) == 2
+    assert [decoded(a["href"], "application/pdf") for a in links] == [p.read_bytes() for p in pdfs]
+    assert [attrs["download"] for attrs in links] == [pdf.name for pdf in pdfs]
+
+
+def test_text_from_outside_is_only_text(tmp_path):
+    hostile, plain = written(tmp_path, full(tmp_path, HOSTILE)), written(tmp_path, full(tmp_path))
+
+    def skeleton(page):
+        return [(tag, list(attrs)) for tag, attrs, _ in page.elements if tag != "wbr"]
+
+    assert skeleton(hostile) == skeleton(plain)
+    assert hostile.values("class") == plain.values("class")
+    assert hostile.texts("script") == plain.texts("script")
+    assert hostile.texts("h1") == [READ]
+    assert hostile.texts("code") == [READ, READ]
+    assert READ in hostile.values("title")
+    assert f"{READ} 0" in hostile.values("alt")
+
+
+def test_table_has_its_marks_and_their_legend(tmp_path):
+    cells = [Cell("0.31", "best", "3 seeds"), Cell("0.30", "tied"), Cell("nan"), Cell("a", "words")]
+    table = HtmlTable(["sap_r2", "b", "c", "d"], [("β = 4", cells)], "A note.")
+    page = written(tmp_path, Report("t", "", tables=[("Scores", table)]))
+    assert page.texts("h3") == ["Table 1. Scores"]
+    classes = [(attrs.get("class"), attrs.get("title"), text) for attrs, text in page.all("td")]
+    assert classes[1:] == [("best", "3 seeds", "0.31"), ("tied", None, "0.30"),
+                           (None, None, "nan"), ("words", None, "a")]  # fmt: skip
+    assert page.texts("strong")[0] == "0.31"
+    heads = [(attrs["scope"], attrs.get("class"), text) for attrs, text in page.all("th")]
+    assert heads == [("col", None, "sap_r2"), ("col", None, "b"), ("col", None, "c"),
+                     ("col", "words", "d"), ("row", None, "β = 4")]  # fmt: skip
+    note = "Bold: the best. : not distinguishable from the best. A note."
+    assert page.texts("p")[-1] == note
+    unmarked = HtmlTable(["a"], [("x", [Cell("1")])])
+    page = written(tmp_path, Report("t", "", tables=[("Scores", unmarked)]))
+    assert len(page.texts("p")) == 1, "the lead, no legend"
+
+
+@pytest.mark.parametrize("cells", [[], [Cell("1")], [Cell("1")] * 3])
+def test_table_wants_a_cell_for_each_column(tmp_path, cells):
+    with pytest.raises(ValueError, match="zip"):
+        written(tmp_path, Report("t", "", tables=[("t", HtmlTable(["a", "b"], [("x", cells)]))]))
+
+
+def test_ragged_table(tmp_path):
+    table = HtmlTable(["a", "b"], [("x", [Cell("1")] * 2), ("y", [Cell("1")])])
+    with pytest.raises(ValueError, match="zip"):
+        written(tmp_path, Report("t", "", tables=[("t", table)]))
+
+
+def test_numbers_of_a_column_have_as_many_decimals(tmp_path):
+    columns = {
+        "small": ([0.5, 1e-7, -0.25], ["0.5000", "0.0000", "-0.2500"]),
+        "large": ([6123.44, 9.5, float("nan")], ["6123.4", "9.5", "nan"]),
+        "huge": ([1e6 + 0.5, 1.25, float("-inf")], ["1000000", "1", "-inf"]),
+        "whole": ([3.0, 10.0, None], ["3", "10", ""]),
+        "count": ([737280, 0, 1], ["737280", "0", "1"]),
+        "never": ([float("nan"), None, None], ["nan", "", ""]),
+    }
+    rows = [
+        Member(name=str(row), setting="s", seed=row, run_dir="r",
+               numbers={name: values[row] for name, (values, _) in columns.items()})
+        for row in range(3)
+    ]  # fmt: skip
+    rows[2]["numbers"] = {name: v for name, v in rows[2]["numbers"].items() if v is not None}
+    page = written(tmp_path, Report("t", "", members=rows))
+    cells, width = page.all("td")[1:], len(columns) + 3
+    for column, (values, wanted) in enumerate(columns.values(), 2):
+        found = cells[column::width]
+        assert [text for _, text in found] == wanted
+        titles = [attrs.get("title") for attrs, _ in found]
+        assert titles == [None if value is None else str(value) for value in values]
+
+
+def test_replaces_the_old_file_or_leaves_it(tmp_path, monkeypatch):
+    path = tmp_path / "new" / "report.html"
+    write_report(path, Report("Old", ""))
+    old = path.read_bytes()
+    with pytest.raises(FileNotFoundError):
+        write_report(path, Report("New", "", figures=[Figure("f", "", tmp_path / "none.png")]))
+
+    def crash(_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(report_module.os, "fsync", crash)
+        with pytest.raises(KeyboardInterrupt):
+            write_report(path, Report("New", ""))
+    assert path.read_bytes() == old
+    write_report(path, Report("New", ""))
+    assert Page(path).texts("h1") == ["New"]
+    assert [entry.name for entry in path.parent.iterdir()] == ["report.html"]
+
+
+def luminance(colour):
+    """Relative luminance of #rgb or #rrggbb (WCAG 2.2)."""
+    digits = colour[1:] if len(colour) == 7 else "".join(2 * digit for digit in colour[1:])
+    parts = [int(digits[i : i + 2], 16) / 255 for i in (0, 2, 4)]
+    red, green, blue = (p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def test_text_has_contrast_in_light_dark_and_print():
+    style = report_module.TEMPLATE.read_text(encoding="utf-8")
+    blocks = re.findall(r":root \{(.*?)\}", style, re.DOTALL)
+    assert len(blocks) == 3
+    for block in blocks:
+        colours = dict(re.findall(r"--([\w-]+): (#[0-9a-f]+);", block))
+        for ink in ("ink", "soft", "link"):
+            for ground in ("page", "tint"):
+                low, high = sorted(luminance(colours[name]) for name in (ink, ground))
+                assert (high + 0.05) / (low + 0.05) >= 4.5, (ink, ground)
+
+
+needs_chromium = pytest.mark.skipif(
+    shutil.which("chromium") is None, reason="no chromium: install it to open reports in a browser"
+)
+
+
+def browse(path, script="", width=1200):
+    """Open a file: (the page after its scripts, lines of the console, URLs that it asked for)."""
+    log, folder = path.parent / "net.json", path.parent / "profile"
+    with path.open("a") as file:
+        file.write(f"<script>{script}</script>" if script else "")
+    flags = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-sync"
+    flags += " --disable-background-networking --disable-component-update --enable-logging=stderr"
+    options = (*flags.split(), f"--user-data-dir={folder}", f"--log-net-log={log}",
+               "--host-resolver-rules=MAP * ~NOTFOUND", f"--window-size={width},800")  # fmt: skip
+    command = ["chromium", *options, "--dump-dom", path.as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    net = json.loads(log.read_text())
+    start = net["constants"]["logEventTypes"]["URL_REQUEST_START_JOB"]
+    jobs = [event["params"] for event in net["events"]
+            if event["type"] == start and "url" in event.get("params", {})]  # fmt: skip
+    # The browser asks for things of its own, which no page began.
+    asked = [job["url"] for job in jobs if job["initiator"] != "not an origin"]
+    return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line], asked
+
+
+@pytest.mark.once
+@needs_chromium
+def test_browser_sees_no_error_and_no_request(tmp_path):
+    for name in ("full", "hostile", "long names"):
+        path = tmp_path / f"{name}.html"
+        write_report(path, REPORTS[name](tmp_path))
+        sideways = "document.body.id = 'by' + (document.documentElement.scrollWidth - innerWidth)"
+        loaded = "document.body.className = 'shown' + [...document.images]"
+        loaded += ".filter(image => image.complete && image.naturalWidth == 340).length"
+        dom, console, asked = browse(path, f"onload = () => {{ {sideways}; {loaded} }}", width=500)
+        assert (console, asked) == ([], [])
+        body = re.search("<body.*?>", dom)
+        assert body
+        assert int(re.findall(r'id="by(-?\d+)"', body[0])[0]) <= 0, "the page scrolls sideways"
+        assert 'class="shown2"' in body[0]
+
+
+@pytest.mark.once
+@needs_chromium
+@pytest.mark.parametrize(
+    ("body", "said", "asked"),
+    [
+        ("<script>console.error('bad')</script>", 1, ""),
+        ("<script>throw Error('bad')</script>", 1, ""),
+        ("<img src='http://nowhere.invalid/a'>", 0, "http://nowhere.invalid/a"),
+        ("<p style='background: url(http://nowhere.invalid/b)'>x", 0, "http://nowhere.invalid/b"),
+    ],
+)
+def test_browser_would_see_them(tmp_path, body, said, asked):
+    path = tmp_path / "bad.html"
+    path.write_text(f"<!DOCTYPE html><html><body>{body}")
+    _, console, urls = browse(path)
+    assert (len(console), urls) == (said, [asked] if asked else [])
+
+
+@pytest.mark.once
+@needs_chromium
+def test_a_click_sorts_a_table(tmp_path):
+    texts = ["0.30 ± 0.01", "nan", "-2", "10", "0.30", "1e-3"]
+    rows = [(str(row), [Cell("w", "words"), Cell(text)]) for row, text in enumerate(texts)]
+    path = tmp_path / "report.html"
+    write_report(path, Report("t", "", tables=[("t", HtmlTable(["word", "score"], rows))]))
+    script = """
+      const button = document.querySelector("th button"), seen = [];
+      for (let click = 0; click < 4; click++) {
+        seen.push([...document.querySelectorAll("tbody th")].map(th => th.textContent).join(""));
+        seen.push(document.querySelector("[aria-sort]")?.getAttribute("aria-sort") ?? "none");
+        button.click();
+      }
+      document.title = seen.concat(document.querySelectorAll("th button").length).join(" ");
+    """
+    dom, console, _ = browse(path, script)
+    assert not console
+    # Rows 0 and 4 are equal, so they keep their order.
+    assert "<title>012345 none 250431 ascending 304521 descending 012345 none 1</title>" in dom

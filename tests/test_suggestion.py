@@ -1,0 +1,466 @@
+"""Which setting agrees most between seeds, what is said of it, and what is not."""
+
+import itertools
+import json
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from bvae_jax.comparison import cautions, suggestion
+from bvae_jax.comparison.evidence import SettingEvidence, _median, comparisons, gather
+from bvae_jax.comparison.suggestion import suggest
+from bvae_jax.errors import UserError
+
+MEASURES = ("lasso", "spearman")
+DEAD = 0.001
+
+
+def rotation(rng, k):
+    return np.linalg.qr(rng.standard_normal((k, k)))[0]
+
+
+def factors(n, k=4):
+    """Neither Gaussian nor alike, so that they have axes."""
+    return np.random.default_rng(0).random((n, k)) ** np.arange(1, k + 1)
+
+
+def run_of(kind, seed, n, latents=6):
+    """Codes [n, latent] and their KL, of a run that found the factors, a rotation, or nothing."""
+    rng = np.random.default_rng([seed, len(kind)])
+    true = stats.zscore(factors(n))
+    alive = {
+        "good": lambda: true,
+        "bad": lambda: true @ rotation(rng, 4),
+        "noise": lambda: rng.standard_normal((n, 4)),
+        "collapsed": lambda: true[:, :1],
+    }[kind]()
+    count = alive.shape[1]
+    alive = alive * rng.choice([-1, 1], count) * rng.uniform(0.2, 2, count)
+    alive = alive + 0.2 * alive.std(axis=0) * rng.standard_normal(alive.shape)
+    codes = DEAD * rng.standard_normal((n, latents))
+    kl = np.full(latents, DEAD)
+    where = rng.permutation(latents)[:count]
+    codes[:, where], kl[where] = alive, 2.0
+    return codes.astype(np.float32), kl
+
+
+def sweep(kinds, seeds=range(5), n=300):
+    """Codes, KL and table of members: a setting for each kind, with betas 1, 2, 4, ..."""
+    codes, kl, rows = {}, {}, {}
+    for number, kind in enumerate(kinds):
+        for seed in seeds:
+            name = f"{kind},seed={seed}"
+            codes[name], kl[name] = run_of(kind, seed, n)
+            numbers = {"kl": kl[name].sum() + seed, "nll": 20.0 + number, "elbo": -30.0 - number}
+            rows[name] = {"setting": kind, "seed": seed, "beta": 2.0**number} | numbers
+    return codes, kl, pd.DataFrame.from_dict(rows, orient="index")
+
+
+def gathered(kinds, seeds=range(5), n=300):
+    return gather(*sweep(kinds, seeds, n), settings=kinds, varied=("beta",))
+
+
+def lasso(x, y, alpha=0.1):
+    """argmin over w of |y - x w|^2 / 2n + alpha |w|, by proximal gradients."""
+    n, w = len(x), np.zeros(x.shape[1])
+    gram, target = x.T @ x / n, x.T @ y / n
+    step = 1 / np.linalg.eigvalsh(gram)[-1]
+    for _ in range(3000):
+        w = w - step * (gram @ w - target)
+        w = np.sign(w) * np.maximum(np.abs(w) - step * alpha, 0)
+    return np.abs(w)
+
+
+def udr_of_pair(first, second, kl_first, kl_second, measure):
+    """Duan et al. (2020), section 4, step by step."""
+    a = np.asarray(stats.zscore(first[:, kl_first > 0.01])).T
+    b = [
+        np.asarray(stats.zscore(z)) for z, kl in zip(second.T, kl_second, strict=True) if kl > 0.01
+    ]
+    if measure == "lasso":
+        similarity = np.stack([lasso(a.T, z) for z in b], axis=1)
+    else:
+        similarity = np.abs(np.array([[stats.spearmanr(x, y)[0] for y in b] for x in a]))
+    columns = [max(column) ** 2 / sum(column) if sum(column) else 0 for column in similarity.T]
+    rows = [max(row) ** 2 / sum(row) if sum(row) else 0 for row in similarity]
+    return (np.mean(columns) + np.mean(rows)) / 2
+
+
+@pytest.mark.parametrize("measure", MEASURES)
+@pytest.mark.parametrize("kind", ["good", "bad"])
+def test_udr_by_brute_force(kind, measure):
+    codes, kl, members = sweep([kind], seeds=range(4))
+    extra = f"{kind},seed=2"
+    kl[extra] = np.where(kl[extra] > 1, kl[extra], 0.5)  # this run uses all of its latents
+    (evidence,) = gather(codes, kl, members, settings=[kind])
+    runs = list(zip(codes.values(), kl.values(), strict=True))
+    wanted = [
+        np.median([udr_of_pair(a, b, p, q, measure) for j, (a, p) in enumerate(runs) if j != i])
+        for i, (b, q) in enumerate(runs)
+    ]
+    found = {"lasso": evidence.udr_lasso, "spearman": evidence.udr_spearman}[measure]
+    np.testing.assert_allclose(found, wanted, atol=1e-4)
+    assert evidence.udr(measure) == pytest.approx(np.median(wanted), abs=1e-4)
+    assert evidence.active.tolist() == [4, 4, 6, 4]
+    assert evidence.latents == 6
+
+
+def test_numbers_are_those_of_the_members_in_the_order_of_their_seeds():
+    codes, kl, members = sweep(["good", "bad"])
+    first, second = gather(
+        codes,
+        kl,
+        members.sort_index(ascending=False),
+        settings=["bad", "none", "good"],
+        varied=("beta",),
+    )
+    assert (first.setting, second.setting) == ("bad", "good")
+    assert second.seeds == (0, 1, 2, 3, 4)
+    np.testing.assert_allclose(first.rate, 8 + 2 * DEAD + np.arange(5))
+    assert (first.distortion.tolist(), first.elbo.tolist()) == ([21] * 5, [-31] * 5)
+    assert (first.values, second.values) == ({"beta": 2.0}, {"beta": 1.0})
+    assert first.n == 5
+
+
+@pytest.mark.parametrize("measure", MEASURES)
+def test_the_planted_order_is_found(measure):
+    kinds = ["noise", "good", "bad", "collapsed"]
+    found = suggest(gathered(kinds), measure=measure)
+    assert found.setting == "good"
+    assert [row.setting for row in found.ranking] == ["good", "bad", "noise", "collapsed"]
+    good, bad, noise, _ = found.ranking
+    assert good.udr > 0.7 > 0.6 > bad.udr > noise.udr
+    assert good.low > bad.high
+    assert all(row.low <= row.udr <= row.high for row in found.ranking)
+    assert "place 1 of 4" in found.reasons[0]
+    assert found.reasons[1].startswith("The next, bad, is 0.")
+    assert "The seeds tell good from all others." in found.reasons
+    assert any(s.startswith("Collapsed: collapsed (") for s in found.cautions)
+
+
+def test_latents_and_runs_may_come_in_any_order():
+    kinds = ["good", "bad"]
+    codes, kl, members = sweep(kinds, seeds=range(4))
+    rng = np.random.default_rng(3)
+    for name in codes:
+        order, scale = rng.permutation(6), rng.choice([-1, 1], 6) * rng.uniform(0.5, 5, 6)
+        codes[name] = (codes[name][:, order] * scale + 3).astype(np.float32)
+        kl[name] = kl[name][order]
+    shuffled = members.reindex(rng.permutation(list(codes)))
+    found = suggest(gather(codes, kl, shuffled, settings=kinds, varied=("beta",)))
+    wanted = suggest(gathered(kinds, seeds=range(4)))
+    assert (found.setting, len(found.reasons)) == (wanted.setting, len(wanted.reasons))
+    for row, other in zip(found.ranking, wanted.ranking, strict=True):
+        assert row.setting == other.setting
+        np.testing.assert_allclose(row[1:], other[1:], atol=2e-3)
+
+
+def test_many_runs_are_compared_with_ten_others():
+    codes, kl, members = sweep(["good", "bad"], seeds=range(13), n=60)
+    calls = itertools.count()
+    evidence = gather(codes, kl, members, settings=["good", "bad"], on_done=lambda: next(calls))
+    assert next(calls) == comparisons(members) == 2 * 13 * 10 / 2
+    for e in evidence:
+        for pairs in e.pairs.values():
+            compared = ~np.isnan(pairs)
+            np.testing.assert_array_equal(compared, compared.T)
+            assert not compared.diagonal().any()
+            assert compared.sum(axis=0).tolist() == [10] * 13
+    found = suggest(evidence)
+    assert found.setting == "good"
+    assert any("compared with 10" in reason for reason in found.reasons)
+    again = gather(codes, kl, members.sort_index(ascending=False), settings=["good", "bad"])
+    assert suggest(again).ranking == found.ranking
+
+
+@pytest.mark.parametrize(("runs", "count"), [(1, 0), (2, 1), (11, 55), (12, 60), (50, 250)])
+def test_number_of_comparisons(runs, count):
+    assert comparisons(pd.DataFrame({"setting": ["a"] * runs})) == count
+
+
+def made(setting, udr=0.5, *, n=5, spread=0.0, seeds=None, active=5.0, rate=10.0, **more):
+    """Evidence with UDR given, by both measures unless `spearman` says otherwise."""
+    pairs = {}
+    for measure, value in (("lasso", udr), ("spearman", more.pop("spearman", udr))):
+        rng = np.random.default_rng(len(setting))
+        pairs[measure] = np.where(np.eye(n), np.nan, value + spread * rng.standard_normal((n, n)))
+    full = {"values": {}, "elbo": np.full(n, -50.0), "distortion": np.full(n, 40.0)} | more
+    return SettingEvidence(
+        setting=setting, seeds=seeds or tuple(range(n)), pairs=pairs, latents=10,
+        rate=np.full(n, float(rate)), active=np.full(n, active), **full,
+    )  # fmt: skip
+
+
+def said(found, part):
+    """Whether a sentence contains this."""
+    return any(part in sentence for sentence in [*found.reasons, *found.cautions])
+
+
+def test_collapsed_settings_are_chosen_only_if_nothing_else_is_there():
+    weak, dead, dying = made("weak", 0.1), made("dead", 0.9, active=0), made("x", 0.8, active=1.9)
+    found = suggest([dead, weak, dying])
+    assert found.setting == "weak"
+    assert [row.setting for row in found.ranking] == ["weak", "dead", "x"]
+    assert said(found, "Collapsed: dead, x (fewer than 2 active latents")
+    assert not said(found, "all others"), "there is none that it could be compared with"
+    all_dead = suggest([dead, dying])
+    assert all_dead.setting == "dead"
+    assert said(all_dead, "All settings are collapsed")
+    alone = suggest([made("alone", n=1), dead])
+    assert alone.setting is None
+    assert said(alone, "Nothing can be compared")
+
+
+def test_collapsed_runs_are_compared_without_a_warning():
+    codes, kl, members = sweep(["good"], seeds=range(3))
+    (evidence,) = gather(codes, {k: v * 0 for k, v in kl.items()}, members, settings=["good"])
+    assert evidence.udr("lasso") == evidence.udr("spearman") == 0
+    assert evidence.collapsed
+    assert suggest([evidence]).ranking == [("good", 0, 0, 0)]
+
+
+def test_one_seed_each_can_not_be_compared():
+    evidence = gathered(["good", "bad"], seeds=range(7, 8))
+    assert np.isnan([evidence[0].udr_lasso, evidence[1].udr_spearman]).all()
+    found = suggest(evidence)
+    assert found.setting is None
+    assert "Nothing can be compared" in found.reasons[0]
+    assert said(found, "One run only, which nothing can be compared with: good, bad.")
+    assert suggestion.in_words(found).startswith("No suggestion")
+    mixed = suggest([made("alone", n=1), made("b", 0.2), made("lone", n=1), made("d", 0.4)])
+    assert [row.setting for row in mixed.ranking] == ["d", "b", "alone", "lone"]
+    assert said(mixed, "compared with: alone, lone.")
+    by_rate = suggest(evidence, rate=1.0)
+    assert by_rate.setting == "good"
+    assert said(by_rate, "good has one run and no UDR")
+
+
+def test_one_setting_and_two_runs():
+    found = suggest(gathered(["good"], seeds=range(2)))
+    assert found.setting == "good"
+    ((_, udr, low, high),) = found.ranking
+    assert udr > 0.8
+    assert math.isnan(low)
+    assert math.isnan(high)
+    assert said(found, "Fewer than 5 runs, others may change the order: good.")
+    pair = suggest([made("a", 0.9, n=2), made("b", 0.1, n=2)])
+    assert said(pair, "The next, b, is 0.800 lower.")
+    assert said(pair, "The seeds cannot tell a from b.")
+
+
+def test_one_latent():
+    codes, kl, members = sweep(["good"], seeds=range(3))
+    one = {name: z[:, np.argmax(kl[name])][:, None] for name, z in codes.items()}
+    kl = {name: np.ones(1) for name in one}
+    (evidence,) = gather(one, kl, members, settings=["good"])
+    assert (evidence.latents, evidence.active.tolist()) == (1, [1, 1, 1])
+    assert evidence.collapsed
+
+
+@pytest.mark.parametrize("shape", [(7, 7), (6, 6), (1, 1), (3, 6, 5)])
+def test_the_median_leaves_nan_out(shape):
+    rng = np.random.default_rng(0)
+    values = np.where(rng.random(shape) < 0.3, np.nan, rng.standard_normal(shape))
+    values[..., 0] = np.nan
+    wanted = np.moveaxis(values, -2, -1).reshape(-1, shape[-2])
+    wanted = [np.median(v[~np.isnan(v)]) if (~np.isnan(v)).any() else np.nan for v in wanted]
+    found = _median(values, axis=-2)
+    np.testing.assert_allclose(found.ravel(), wanted)
+
+
+def by_quality(setting, quality, seeds, rng, noise=0.05):
+    """A pair of runs scores the mean of their quality and noise: pairs depend on each other."""
+    n = len(quality)
+    pairs = (quality[:, None] + quality) / 2 + noise * rng.standard_normal((n, n))
+    pairs = np.where(np.eye(n), np.nan, (pairs + pairs.T) / 2)
+    return made(setting, n=n, seeds=seeds)._replace(pairs=dict.fromkeys(MEASURES, pairs))
+
+
+@pytest.mark.parametrize(("n", "shared"), [(5, True), (10, True), (10, False)])
+def test_settings_that_are_alike_are_seldom_told_apart(n, shared):
+    rng, trials = np.random.default_rng(0), 200
+    apart = naive = covered = 0
+    for _ in range(trials):
+        quality = 0.5 + 0.1 * rng.standard_normal((2, n))
+        seeds = [tuple(range(n)), tuple(range(n) if shared else range(n, 2 * n))]
+        a, b = (
+            by_quality("a", quality[0], seeds[0], rng),
+            by_quality("b", quality[1], seeds[1], rng),
+        )
+        found = suggest([a, b])
+        apart += said(found, "from all others")
+        naive += stats.mannwhitneyu(a.udr_lasso, b.udr_lasso).pvalue < 0.05
+        covered += found.ranking[0].low <= 0.5 <= found.ranking[0].high
+    assert apart < 0.1 * trials
+    assert naive > 0.2 * trials, "so a rank test would not do"
+    assert covered > 0.85 * trials
+
+
+def test_settings_that_differ_are_told_apart():
+    rng, apart = np.random.default_rng(0), 0
+    for _ in range(50):
+        common = 0.2 * rng.standard_normal(8)  # a good seed is good in both settings
+        own = 0.03 * rng.standard_normal((2, 8))
+        a = by_quality("a", 0.55 + common + own[0], tuple(range(8)), rng, 0.02)
+        b = by_quality("b", 0.45 + common + own[1], tuple(range(8)), rng, 0.02)
+        apart += said(suggest([a, b]), "The seeds tell a from all others.")
+    assert apart > 35, "seeds are paired: their own spread is twice the difference"
+
+
+def test_seeds_may_be_missing():
+    a = made("a", 0.7, spread=0.02, n=4, seeds=(0, 2, 5, 9))
+    b = made("bb", 0.3, spread=0.02, n=6, seeds=(1, 2, 3, 5, 8, 11))
+    found = suggest([a, b])
+    assert found.setting == "a"
+    assert said(found, "The seeds tell a from all others.")
+    assert suggest([b, a]).ranking == found.ranking
+
+
+def test_the_setting_of_a_rate():
+    evidence = [made("a", 0.2, rate=30), made("b", 0.9, rate=20), made("c", 0.5, rate=11)]
+    found = suggest(evidence, rate=13.0)
+    assert found.setting == "c"
+    assert found.reasons[0] == "c has the mean KL nearest to 13 nats: 11.0, 2.0 below."
+    assert found.reasons[1].startswith("c has a median UDR (lasso) of 0.500")
+    assert "place 2 of 3" in found.reasons[1]
+    assert [row.setting for row in found.ranking] == ["b", "c", "a"]
+    assert not said(found, "beyond what is reached")
+    assert said(suggest(evidence, rate=50.0), "beyond what is reached: 11.0 to 30.0")
+    unknown = made("n", rate=math.nan)
+    assert suggest([unknown, *evidence], rate=29.0).setting == "a"
+    with pytest.raises(UserError, match="without a KL"):
+        suggest([unknown], rate=29.0)
+
+
+@pytest.mark.parametrize("rate", [-1.0, math.nan, math.inf])
+def test_impossible_rates(rate):
+    with pytest.raises(UserError, match=f"--rate: got {rate}, wanted a KL in nats"):
+        suggest([made("a")], rate=rate)
+
+
+def test_other_mistakes():
+    with pytest.raises(UserError, match=r"got none with a finished run"):
+        suggest([])
+    codes, kl, members = sweep(["good"], seeds=range(2))
+    members["seed"] = 3
+    with pytest.raises(UserError, match="got runs of seeds 3, 3, wanted one run for each seed"):
+        gather(codes, kl, members, settings=["good"])
+    codes["good,seed=1"][2, 0] = np.nan
+    with pytest.raises(UserError, match=r"codes of good,seed=1: 1 of 1800 numbers are not finite"):
+        gather(codes, kl, members.assign(seed=range(2)), settings=["good"])
+
+
+def betas(*settings, **more):
+    """(beta, udr) or (beta, udr, elbo)."""
+    return [
+        made(f"β = {beta}", udr, values={"beta": beta}, elbo=np.full(5, *elbo or [-50.0]), **more)
+        for beta, udr, *elbo in settings
+    ]
+
+
+@pytest.mark.parametrize(
+    ("settings", "caution"),
+    [
+        ([(1, 0.2), (4, 0.5), (16, 0.3)], None),
+        ([(1, 0.2), (4, 0.5), (16, 0.8)], "β = 16 has the largest beta that was tried: try beyond"),
+        ([(1, 0.7), (4, 0.5), (16, 0.1)], "β = 1 has the smallest beta that was tried"),
+        ([(0, 0.7), (4, 0.5), (16, 0.1)], None),
+        ([(4, 0.5)], None),
+    ],
+)
+def test_the_end_of_the_range(settings, caution):
+    found = suggest(betas(*settings))
+    assert said(found, caution or "was tried") == bool(caution)
+
+
+def test_only_numbers_have_a_range():
+    evidence = [
+        made("a", 0.9, values={"objective": "beta_vae", "capacity": None}),
+        made("b", 0.1, values={"objective": "factor_vae", "capacity": 3.0}),
+    ]
+    assert not said(suggest(evidence), "was tried")
+
+
+def test_the_price_in_nats():
+    found = suggest(betas((1, 0.2, -100.0), (4, 0.5, -112.5), (16, 0.3, -150.0)))
+    assert said(found, "The mean ELBO of β = 4 is 12.5 nats below that of β = 1.")
+    better = suggest(betas((1, 0.2, -100.0), (0.5, 0.5, -98.0)))
+    assert said(better, "2.0 nats above that of β = 1")
+    unpriced = (
+        betas((1, 0.9), (4, 0.5)),
+        betas((2, 0.3), (4, 0.5)),
+        betas((1, 0, math.nan), (4, 1)),
+    )
+    for evidence in unpriced:
+        assert not said(suggest(evidence), "ELBO of")
+    others = [
+        made(f"{b} {c}", b / 10, values={"beta": b, "capacity": c}, elbo=np.full(5, -10.0 * b * c))
+        for b, c in itertools.product((1, 2), (1, 5))
+    ]
+    found = suggest(others)
+    assert said(found, "The mean ELBO of 2 1 is 10.0 nats below that of 1 1.")
+    assert not said(found, "1 5"), "there something else differs too"
+
+
+def test_measures_that_disagree():
+    a, b = made("a", 0.6, spearman=0.4), made("b", 0.5, spearman=0.7)
+    found = suggest([a, b])
+    assert said(found, "UDR (spearman) says otherwise: 0.700 for b, 0.400 for a.")
+    assert said(suggest([a, b], measure="spearman"), "UDR (lasso) says otherwise: 0.600 for a")
+    collapsed = b._replace(active=np.ones(5))
+    assert not said(suggest([a, collapsed]), "says otherwise")
+
+
+def test_what_it_cannot_know_is_always_said():
+    for evidence in ([made("a", n=1)], [made("a")], [made("a", active=0)]):
+        for rate in (None, 3.0):
+            assert suggest(evidence, rate=rate).cautions[-2:] == list(cautions.LIMITS)
+
+
+def test_few_seeds_and_long_lists():
+    few = [made(f"s{i}", i / 10, n=4) for i in range(8)]
+    assert said(
+        suggest(few), "Fewer than 5 runs, others may change the order: s0, s1, s2, 5 others."
+    )
+    assert not said(suggest([made("a"), made("b")]), "Fewer than")
+
+
+def test_json():
+    evidence = [*betas((1, 0.2), (4, 0.5, math.nan)), made("β = 9", n=1, values={"beta": 9.0})]
+    found = suggestion.to_json(suggest(evidence))
+    text = json.dumps(found, allow_nan=False)
+    assert json.loads(text) == found
+    assert (found["setting"], found["measure"]) == ("β = 4", "lasso")
+    assert found["ranking"][0] == {"setting": "β = 4", "udr": 0.5, "low": 0.5, "high": 0.5}
+    assert found["ranking"][2] == {"setting": "β = 9", "udr": None, "low": None, "high": None}
+    entry = found["evidence"][1]
+    assert entry["elbo"] == [None] * 5
+    assert entry["udr_lasso"] == [0.5] * 5
+    assert (entry["n"], entry["seeds"], entry["values"]) == (5, [0, 1, 2, 3, 4], {"beta": 4})
+    assert "pairs" not in entry
+    real = suggestion.to_json(suggest(gathered(["good", "bad"], seeds=range(2))))
+    json.dumps(real, allow_nan=False)
+
+
+@pytest.mark.parametrize("count", [1, 30])
+@pytest.mark.parametrize("name", ["β = {}", "objective = beta_tcvae, capacity = {}, " + "x" * 60])
+def test_words(count, name):
+    evidence = [made(name.format(i), i / 40, rate=100.0 / (i + 1)) for i in range(count)]
+    found = suggest(evidence)
+    lines = suggestion.in_words(found).splitlines()
+    table = lines[2 : 4 + count - 1]
+    assert len({len(line.rstrip()) for line in table}) == 1, "aligned"
+    assert lines[0] == f"Suggested: {found.setting} (*)"
+    for line, row in zip(table[1:], found.ranking, strict=True):
+        assert line.startswith(row.setting + " ")
+        assert f" {row.udr:.3f} " in line
+        assert ("*" in line) == (row.setting == found.setting)
+    bullets = [line for line in lines if line.startswith("- ")]
+    assert len(bullets) == len(found.reasons) + len(found.cautions)
+    flowing = " ".join(line.strip() for line in lines)
+    for sentence in [*found.reasons, *found.cautions]:
+        assert sentence.split(":")[0] in flowing
+    assert max(map(len, lines[4 + count :])) <= 100

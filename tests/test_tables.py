@@ -1,0 +1,385 @@
+"""Tables say what the numbers are, in every format."""
+
+import csv
+import json
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from bvae_jax.comparison import findings, latex, tables
+from bvae_jax.comparison.as_json import jsonable
+from bvae_jax.comparison.base import Comparison
+from bvae_jax.comparison.cells import Cell, Table, caption, texts
+from bvae_jax.comparison.intervals import Interval, interval
+from bvae_jax.comparison.statistics import pair_tests, sentence, wide
+
+NAN = math.nan
+SCORES = ("mig", "nll", "kl", "odd_100%")
+BETTER = {"mig": "high", "nll": "low", "kl": ""}
+
+
+def comparison(betas=(1, 4, 16), seeds=6, scores=SCORES, better=BETTER, **more) -> Any:
+    """MIG is best at 4, the NLL at 1; the last score is noise."""
+    rng = np.random.default_rng(0)
+    settings = tuple(f"β = {beta}" for beta in betas)
+    means = {"mig": [0.1, 0.4, 0.39], "nll": [50, 60, 90], "kl": [30, 20, 5]}
+    rows = {
+        f"beta={beta},seed={seed}": {
+            "setting": f"β = {beta}",
+            "beta": beta,
+            "seed": seed,
+            **{s: means.get(s, [0.5])[n % len(means.get(s, "x"))] for s in scores},
+        }
+        for n, beta in enumerate(betas)
+        for seed in range(seeds)
+    }
+    members: Any = pd.DataFrame.from_dict(rows, orient="index")
+    noise = [1.0 if s in ("nll", "kl") else 0.02 for s in scores]
+    members[list(scores)] = members[list(scores)] + noise * rng.normal(
+        size=(len(members), len(scores))
+    )
+    given = {
+        "sweep_dirs": (Path("sweeps/a"),), "varied": ("beta",), "settings": settings,
+        "members": members, "scores": scores, "better": better,
+        "baselines": pd.DataFrame(columns=["baseline", *scores]), "kl_per_latent": {},
+        "factor_scores": pd.DataFrame(), "records": {}, "failed": {}, "missing": (),
+    }  # fmt: skip
+    return Comparison(**(given | more))
+
+
+def with_baselines(**more):
+    baselines = pd.DataFrame(
+        {
+            "baseline": ["raw_pixels", "untrained", "untrained", "untrained"],
+            "mig": [0.05, 0.02, 0.03, 0.04],
+            "nll": [NAN] * 4,
+            "kl": [NAN] * 4,
+            "odd_100%": [0.5, 0.4, NAN, 0.3],
+        }
+    )
+    return comparison(baselines=baselines, **more)
+
+
+def cells_of(line):
+    return [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
+
+
+# The table
+
+
+def test_cells_are_intervals_with_marks():
+    given = with_baselines()
+    table = tables.make_table(given, "iqm")
+    frame = wide(given.members, "mig", given.settings)
+    for setting in given.settings:
+        cell = table.rows[setting]["mig"]
+        assert cell.interval == interval(frame[setting].to_numpy(), average="iqm")
+    marks = {s: {k: (c.best, c.tied) for k, c in row.items()} for s, row in table.rows.items()}
+    assert marks["β = 1"]["mig"] == (False, False)
+    assert {marks[s]["mig"] for s in given.settings[1:]} == {(True, False), (False, True)}
+    assert marks["β = 1"]["nll"] == (True, False)
+    assert not any(sum(marks[s]["kl"]) + sum(marks[s]["odd_100%"]) for s in given.settings)
+    assert table.seeds == dict.fromkeys(given.settings, 6)
+    assert list(table.baselines) == ["raw_pixels", "untrained"]
+    assert table.baselines["raw_pixels"]["mig"].interval[0::3] == (0.05, 1)
+    assert table.baselines["untrained"]["odd_100%"].interval.n == 2
+    assert table.baselines["untrained"]["nll"].interval.n == 0
+
+
+def test_the_best_is_bold_by_the_average_that_is_shown():
+    given = comparison(better=BETTER | {"odd_100%": "low"})
+    given.members.loc["beta=4,seed=0", "odd_100%"] = -9.0
+    averages: Any = ("mean", "iqm")
+    bold = []
+    for average in averages:
+        rows = tables.make_table(given, average).rows
+        centers = {s: row["odd_100%"].interval.center for s, row in rows.items()}
+        bold += [s for s, row in rows.items() if row["odd_100%"].best]
+        assert bold[-1] == min(centers, key=lambda s: centers[s])
+    assert bold == ["β = 4", "β = 16"]
+
+
+def test_left_out_members_and_missing_numbers():
+    given = comparison(failed={"beta=1,seed=9": "nan in the loss"}, missing=("beta=4,seed=9",))
+    given.members.loc["beta=4,seed=2", "mig"] = NAN
+    given.members.loc[given.members.setting != "β = 4", "nll"] = NAN
+    table = tables.make_table(given)
+    assert table.rows["β = 4"]["mig"].interval.n == 5
+    assert table.rows["β = 1"]["nll"].interval.n == 0
+    assert not any(row["nll"].best or row["nll"].tied for row in table.rows.values())
+    shown = tables.to_markdown(table)
+    assert "`beta=1,seed=9` (nan in the loss); `beta=4,seed=9` (not finished)" in shown
+    assert "] (n = 5)" in shown.replace("**", "").replace(r"\*", "")
+    assert cells_of(shown.splitlines()[2])[3] == "–"
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+@pytest.mark.parametrize("betas", [(4,), range(1, 31)])
+def test_tables_of_one_seed_and_of_one_or_many_settings(betas, seeds, tmp_path):
+    given = comparison(betas=betas, seeds=seeds)
+    assert len(tables.write_tables(given, tmp_path / "new")) == 3
+    table = tables.make_table(given)
+    assert len(table.rows) == len(betas)
+    marked = any(cell.best for row in table.rows.values() for cell in row.values())
+    assert marked == (len(betas) > 1)
+    assert ("[" in tables.to_markdown(table).split("\n\n")[0]) == (seeds > 1)
+    assert findings.statistics_text(given).count("nothing can be said") == (
+        len(SCORES) * math.comb(len(betas), 2) * (seeds == 1)
+    )
+    json.dumps(findings.statistics_json(given), allow_nan=False)
+
+
+def test_tables_without_members():
+    given = comparison(missing=("beta=1,seed=0",))
+    empty = comparison(members=given.members[:0], missing=("beta=1,seed=0",))
+    table = tables.make_table(empty)
+    assert set(table.seeds.values()) == {0}
+    assert "not finished" in tables.to_markdown(table)
+    latex.to_latex(table, caption="", label="x")
+    findings.statistics_text(empty)
+    json.dumps(findings.statistics_json(empty), allow_nan=False)
+
+
+# CSV
+
+
+def test_csv_has_every_digit(tmp_path):
+    given = with_baselines()
+    table = tables.make_table(given)
+    tables.write_csv(table, tmp_path / "table.csv")
+    with (tmp_path / "table.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["setting"] for row in rows] == [*given.settings, "raw_pixels", "untrained"]
+    assert [row["kind"] for row in rows] == ["setting"] * 3 + ["baseline"] * 2
+    assert [row["n"] for row in rows] == ["6", "6", "6", "1", "3"]
+    for row in rows:
+        cells = (table.rows | table.baselines)[row["setting"]]
+        for score, cell in cells.items():
+            names = (score, f"{score}_low", f"{score}_high")
+            found = [float(row[name] or "nan") for name in names]
+            np.testing.assert_array_equal(found, cell.interval[:3])
+            assert row[f"{score}_n"] == str(cell.interval.n)
+            assert row[f"{score}_mark"] == ("best" if cell.best else "tied" if cell.tied else "")
+
+
+# Markdown
+
+
+def test_markdown_cells():
+    given = with_baselines()
+    table = tables.make_table(given)
+    lines = tables.to_markdown(table).splitlines()
+    assert cells_of(lines[0]) == ["setting", "n", *SCORES]
+    assert {len(cells_of(line)) for line in lines[:7]} == {2 + len(SCORES)}
+    rows = {cells_of(line)[0]: cells_of(line)[1:] for line in lines[2:7]}
+    low = table.rows["β = 1"]
+    c, a, b, _ = low["mig"].interval
+    assert rows["β = 1"][:2] == ["6", f"{c:.3f} [{a:.3f}, {b:.3f}]"]
+    c, a, b, _ = low["nll"].interval
+    assert rows["β = 1"][2] == f"**{c:.2f} [{a:.2f}, {b:.2f}]**"
+    marks = {rows["β = 4"][1][-2:], rows["β = 16"][1][-2:]}
+    assert marks == {"**", r"]\*"[-2:]}
+    assert rows["raw_pixels (baseline)"] == ["1", "0.050", "–", "–", "0.500"]
+    _, a, b, _ = interval(np.array([0.4, 0.3]))
+    assert rows["untrained (baseline)"][-1] == f"0.350 [{a:.3f}, {b:.3f}] (n = 2)"
+
+
+def test_markdown_says_what_it_shows():
+    few = tables.to_markdown(tables.make_table(comparison(seeds=3)))
+    many = tables.to_markdown(tables.make_table(comparison(seeds=5), "iqm"))
+    assert "\nMean over n seeds and its 95 % interval" in few
+    assert "\nInterquartile mean over n seeds and its 95 % interval" in many
+    assert "(Student's t with bootstrap standard errors)" in few
+    assert r"Bold: the best setting; \*: not told apart from it (paired t tests" in many
+    plain = tables.to_markdown(tables.make_table(comparison(better={})))
+    assert "best" not in plain
+    assert "**" not in plain
+    assert "Left out" not in plain
+
+
+def test_markdown_of_hostile_names():
+    given = comparison(scores=("a|b", "*c*"), better={})
+    given = comparison(
+        scores=("a|b", "*c*"), better={}, failed={"m": "a | b\n<b>"}, members=given.members
+    )
+    shown = tables.to_markdown(tables.make_table(given))
+    assert cells_of(shown.splitlines()[0]) == ["setting", "n", r"a\|b", r"\*c\*"]
+    assert r"`m` (a \| b \<b>)" in shown
+
+
+def test_a_legend_may_explain_the_marks():
+    average, tests = caption(tables.make_table(comparison()))
+    assert average.startswith("Mean over n seeds and its 95 % interval")
+    assert tests == "Told apart by paired t tests, Holm-corrected, α = 0.05."
+    assert len(caption(tables.make_table(comparison(better={})))) == 1
+
+
+def test_numbers_of_a_score_have_as_many_decimals():
+    ends = {"a": Interval(0.5, -0.00001, 1.00001, 5), "b": Interval(1.25, NAN, NAN, 1)}
+    for names, wanted in (("a", ("0.500", "[0.000, 1.000]")), ("ab", ("0.50", "[0.00, 1.00]"))):
+        rows = {name: {"x": Cell(ends[name])} for name in names}
+        table = Table("mean", ("x",), rows, {}, dict.fromkeys(names, 5), {})
+        assert texts(table, "x", rows["a"]["x"]) == wanted
+        assert texts(table, "x", Cell(Interval(NAN, NAN, NAN, 0))) == ("–", "")
+
+
+# LaTeX
+
+
+def assert_balanced(tex):
+    """Braces and environments close in order; no special character is left unescaped."""
+    depth = 0
+    plain = re.sub(r"\\[\\_%&#${}]", "", "\n".join(re.sub(r"(?<!\\)%.*", "", tex).splitlines()))
+    for character in plain:
+        depth += {"{": 1, "}": -1}.get(character, 0)
+        assert depth >= 0
+    assert depth == 0
+    assert plain.count("$") % 2 == 0
+    text = re.sub(r"\$[^$]*\$", "", plain)
+    text = re.sub(r"\\label\{[^}]*\}", "", text)
+    assert not re.search(r"[_#^~αβγλ]", text)
+    opened = []
+    for kind, name in re.findall(r"\\(begin|end)\{(\w+)\}", tex):
+        opened.append(name) if kind == "begin" else None
+        assert kind == "begin" or opened.pop() == name
+    assert opened == []
+
+
+def tabulars(tex):
+    """Rows of cells of each tabular."""
+    bodies = re.findall(r"\\begin\{tabular\}\{(\w+)\}(.*?)\\end\{tabular\}", tex, re.DOTALL)
+    for columns, body in bodies:
+        body = re.sub(
+            r"\\scriptsize\\shortstack\{(.*?)\}(?= &| \\\\)",
+            lambda m: m[1].replace(r"\\", ""),
+            body,
+        )
+        body = re.sub(r"\\(toprule|midrule|bottomrule|addlinespace\[2pt\])", "", body)
+        rows = [row for row in body.split(r"\\") if row.strip()]
+        yield len(columns), [[c.strip() for c in re.split(r"(?<!\\)&", row)] for row in rows]
+
+
+def test_latex_cells():
+    given = with_baselines()
+    table = tables.make_table(given)
+    tex = latex.to_latex(table, caption=r"On $x$.", label="tab:x")
+    assert_balanced(tex)
+    assert tex.startswith("% Needs \\usepackage{booktabs}.\n")
+    assert r"\caption{On $x$. Mean over n seeds and its 95 \% interval" in tex
+    assert r"{*}: not told apart from it" in tex
+    assert r"\label{tab:x}" in tex
+    ((columns, rows),) = tabulars(tex)
+    assert {len(row) for row in rows} == {columns} == {6}
+    assert rows[0] == ["", "$n$", "mig", "nll", "kl", r"odd\_100\%"]
+    c, a, b, _ = table.rows["β = 1"]["nll"].interval
+    assert rows[1][:2] == [r"$\beta$ = 1", "6"]
+    assert rows[1][3] == rf"\textbf{{{c:.2f}}}"
+    assert rows[2][3] == rf"{{\scriptsize [{a:.2f}, {b:.2f}]}}"
+    assert rows[2][:2] == ["", ""]
+    bold, starred = sorted((rows[3][2], rows[5][2]), key=lambda text: "*" in text)
+    assert re.fullmatch(r"\\textbf\{0\.\d{3}\}", bold)
+    assert re.fullmatch(r"0\.\d{3}\$\^\{\*\}\$", starred)
+    below = tex.split(r"\midrule")
+    assert len(below) == 3
+    assert "raw\\_pixels" in below[2]
+    _, a, b, _ = interval(np.array([0.4, 0.3]))
+    assert rf"{{\scriptsize [$-${-a:.3f}, {b:.3f}] (n = 2)}}" in below[2]
+
+
+def test_latex_splits_wide_tables():
+    scores = tuple(f"metric_{number}/of_a_long_name" for number in range(14))
+    tex = latex.to_latex(tables.make_table(comparison(scores=scores)), caption="", label="x")
+    assert_balanced(tex)
+    found = list(tabulars(tex))
+    assert [columns for columns, _ in found] == [7, 7, 6]
+    assert len({tuple(tuple(row[:2]) for row in rows) for _, rows in found}) == 1
+    six = latex.to_latex(tables.make_table(comparison(scores=scores[:6])), caption="", label="x")
+    assert [columns for columns, _ in tabulars(six)] == [5, 5]
+    heads = [head.replace("\\", "") for _, rows in found for head in rows[0][2:]]
+    assert heads == list(scores)
+
+
+def test_latex_escapes_everything():
+    given = comparison()
+    hostile = r"50%_&#${}~^\ <>| λ, α"
+    names = {"β = 1": f"[{hostile}", "β = 4": f"*{hostile}"}
+    members = given.members.assign(setting=given.members.setting.replace(names))
+    settings = (*names.values(), "β = 16")
+    given = comparison(members=members, settings=settings, failed={"m%": f"why\n{hostile}"})
+    tex = latex.to_latex(tables.make_table(given), caption="", label="x")
+    assert_balanced(tex)
+    assert "Left out: 1 of the runs." in tex
+    assert not any(line.lstrip().startswith(("[", "*")) for line in tex.splitlines())
+    wanted = r"50\%\_\&\#\$\{\}\textasciitilde{}\textasciicircum{}\textbackslash{} $<$$>$$|$"
+    assert latex.latex(hostile) == wanted + r" $\lambda$, $\alpha$"
+
+
+def test_minus_signs_are_math_in_latex_and_zero_has_none():
+    cell = Cell(Interval(-0.0001, -0.5, 0.25, 5), best=False, tied=False)
+    table = Table("mean", ("x",), {"a": {"x": cell}}, {}, {"a": 5}, {})
+    tex = latex.to_latex(table, caption="", label="x")
+    assert "a & 5 & 0.000 \\\\" in tex
+    assert "[$-$0.500, 0.250]" in tex
+
+
+# Files and statistics
+
+
+def test_files(tmp_path):
+    given = with_baselines()
+    paths = tables.write_tables(given, tmp_path, "iqm")
+    assert [path.name for path in paths] == ["table.csv", "table.md", "table.tex"]
+    table = tables.make_table(given, "iqm")
+    assert paths[1].read_text(encoding="utf-8") == tables.to_markdown(table)
+    assert r"\caption{Scores by beta. Interquartile" in paths[2].read_text(encoding="utf-8")
+
+
+def test_statistics_in_words():
+    given = comparison()
+    text = findings.statistics_text(given)
+    assert re.findall("^## (.*)$", text, re.MULTILINE) == list(SCORES)
+    for score in SCORES:
+        for test in pair_tests(wide(given.members, score, given.settings)):
+            assert f"- {sentence(test, score)}.\n" in text
+    assert "- Best on average (low is better): β = 1; all others are told apart from it.\n" in text
+    assert "best is β = 1 in 100%; Kendall's tau" in text
+    assert text.count("Sum of squares: setting ") == len(SCORES)
+    assert text.count("Best on average") == 2
+    only = findings.statistics_text(given, ["kl"])
+    assert re.findall("^## (.*)$", only, re.MULTILINE) == ["kl"]
+
+
+def test_statistics_as_json():
+    given = comparison()
+    given.members.loc[given.members.setting == "β = 4", "kl"] = (
+        given.members.loc[given.members.setting == "β = 1", "kl"].to_numpy() - 1
+    )
+    given.members.loc[given.members.setting == "β = 16", "kl"] = NAN
+    found = json.loads(json.dumps(findings.statistics_json(given), allow_nan=False))
+    assert list(found["scores"]) == list(SCORES)
+    mig = found["scores"]["mig"]
+    tests = pair_tests(wide(given.members, "mig", given.settings))
+    assert mig["pairs"] == [test._asdict() for test in tests]
+    assert {mig["best"], *mig["tied"]} == {"β = 4", "β = 16"}
+    assert mig["ranks"]["best_share"]["β = 1"] == 0
+    assert sum(mig["variance"].values()) == pytest.approx(1)
+    kl = found["scores"]["kl"]
+    assert (kl["best"], kl["tied"], kl["ranks"]) == (None, [], None)
+    assert kl["pairs"][0]["effect"] == "inf"
+    assert kl["pairs"][1]["p"] is None
+    assert found["agreement"]["mig"]["mig"] == 1
+    assert mig == jsonable(findings.statistics_of(given, "mig"))
+    assert mig["score"] == "mig"
+
+
+def test_all_that_is_found_is_json():
+    found = jsonable({"a": Interval(NAN, -math.inf, 2.5, 3), 4: (np.float32(0.5), np.arange(2))})
+    assert found == {"a": {"center": None, "low": "-inf", "high": 2.5, "n": 3}, "4": [0.5, [0, 1]]}
+    values = [None, True, "β", np.bool_(False), np.int64(7), np.array([[NAN]]), {}]
+    assert jsonable(values) == [None, True, "β", False, 7, [[None]], {}]
+    json.dumps(jsonable(values), allow_nan=False)

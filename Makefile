@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 CONSTRAINTS ?= constraints.txt
 RUN_DIR ?= runs/dsprites
+SWEEP_DIR ?= sweeps/dsprites
 WORKERS ?= 2
 TESTS ?=
 PIP = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check
@@ -12,11 +13,17 @@ NEWEST = $(firstword $(foreach v,3.14 3.13 3.12,$(shell \
 	for p in python$(v) $$HOME/.pyenv/versions/$(v).*/bin/python; do \
 	$$p -c 'import venv, ssl' 2>/dev/null && echo $$p && break; done)) $(PYTHON))
 
-.PHONY: train test test-oldest test-newest lint format clean
+.PHONY: train sweep test test-oldest test-newest lint format clean
 
 # Trains a beta-VAE on dSprites; goes on with the run if it is there already.
 train: $(VENV)/.run
 	$(VENV)/bin/bvae train --run-dir $(RUN_DIR) --beta 8 $(if $(wildcard $(RUN_DIR)/config.json),--resume)
+
+# A small sweep, its table, figures and report; goes on with it if it is there already.
+sweep: $(VENV)/.run
+	$(VENV)/bin/bvae sweep --sweep-dir $(SWEEP_DIR) --betas 1 4 8 16 --seeds 3 \
+		--network locatello --learning-rate 1e-3 --steps 600 --checkpoint-every 200
+	$(VENV)/bin/bvae compare $(SWEEP_DIR) --num-points 20000 --statistic mig
 
 test: $(VENV)/.dev
 	$(VENV)/bin/python -m pytest -n $(WORKERS) --dist loadfile -m "$(TESTS)"

@@ -202,8 +202,11 @@ def test_scores(shown, tmp_path, settings, seeds):
     assert_tidy(figure)
     assert len(figure.axes) == len(chosen)
     titles = [axes.get_title(loc="left") for axes in figure.axes]
-    assert [title.split("\n")[0] for title in titles] == list(chosen)
-    assert {"kl\n(nats per image)", "active_units\n(latents)"} <= set(titles)
+    words = [title.replace("\n", " ").split(" (")[0] for title in titles]
+    assert words == [score.replace("_", " ").replace("/", " ") for score in chosen]
+    assert {"kl (nats per image)", "active units (latents)"} <= {
+        title.replace("\n", " ") for title in titles
+    }
     for axes, name in zip(figure.axes, chosen, strict=True):
         dots = [line for line in axes.lines if line.get_alpha() == 0.5]
         for number, setting in enumerate(settings):

@@ -16,7 +16,7 @@ from bvae_jax.traversal import traverse
 
 POINTS = 5000
 """Images whose codes are correlated."""
-MOST_ROWS = 24
+MOST_ROWS = 16
 """Pictures below each other that a page takes."""
 
 

@@ -22,6 +22,7 @@ UNITS: Mapping[str, str] = {
     **dict.fromkeys(("nll", "kl", "elbo", "iwae", "loss"), "nats per image"),
     "bits_per_dim": "bits per dim",
     "active_units": "latents",
+    **dict.fromkeys(("mutual_information", "total_correlation", "dimension_wise_kl"), "nats"),
     "unsupervised": "nats",
 }
 """Of columns that are no pure numbers."""

@@ -71,7 +71,7 @@ def draw_comparison(
         path = directory / "metric_agreement"
         matrix_plots.save_agreement(path, agreement(comparison.members, metrics))
         caption = f"Spearman rank correlation of metrics over {len(comparison.members)} runs."
-        drawn.append(Drawn(path, "Do metrics agree?", caption))
+        drawn.append(Drawn(path, "Agreement of metrics", caption))
     if len(shown) > 1 and len(set(comparison.members["seed"])) > 1:
         drawn.append(_variance(comparison, directory, xlabel))
     drawn.append(_curves(comparison, directory, shown))
@@ -161,7 +161,7 @@ def _variance(comparison: Comparison, directory: Path, xlabel: str) -> Drawn:
     frame = pd.DataFrame.from_dict(shares, orient="index")
     matrix_plots.save_variance_split(path, frame.rename(columns={"setting": xlabel}))
     caption = "Sums of squares of a two-way analysis without replication, over common seeds."
-    return Drawn(path, f"Is it {xlabel} or the seed?", caption)
+    return Drawn(path, f"{xlabel} or seed", caption)
 
 
 def _curves(comparison: Comparison, directory: Path, settings: Sequence[Setting]) -> Drawn:

@@ -18,6 +18,10 @@ MOST_PAIRS = 15
 """Of settings that are compared one by one in words; of more, each with the best only."""
 
 
+LEADING = ("elbo", "mig", "dci/disentanglement", "factor_vae_score")
+"""Scores that the first paragraph speaks of."""
+
+
 def make_report(
     comparison: Comparison, table: Table, drawn: Sequence[Drawn], commands: Sequence[str]
 ) -> Report:
@@ -72,10 +76,10 @@ def lead(comparison: Comparison, table: Table) -> str:
         f"{len(comparison.members)} runs of {len(comparison.settings)} settings "
         f"({_listed(comparison.settings)}), {seeds} {'seed' if seeds == 1 else 'seeds'}."
     ]
-    for score in comparison.scores:
+    for score in [score for score in LEADING if score in comparison.scores]:
         best = [label for label, cells in table.rows.items() if cells[score].best]
         tied = [label for label, cells in table.rows.items() if cells[score].tied]
-        if best and score not in ("nll", "elbo"):
+        if best:
             also = f", which its seeds do not tell from {_listed(tied)}" if tied else ""
             said.append(f"Best {score}: {_listed(best)}{also}.")
     return " ".join(said)

@@ -1,5 +1,7 @@
 """Figures of how numbers of runs depend on the setting."""
 
+import re
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -65,8 +67,7 @@ def save_scores(
             for level, (grey, dashes) in zip(levels, looks.values(), strict=True):
                 axes.axhline(level, color=grey, dashes=dashes, lw=0.7, zorder=1)
             _fit(axes, np.concatenate([*seeds, levels, [c for c, _, _ in intervals]]), intervals)
-            unit = f"\n({UNITS[score]})" if score in UNITS else ""
-            axes.set_title(_short(score, 48 // columns) + unit, loc="left", size=6, pad=3)
+            axes.set_title(_title(score, 54 // columns), loc="left", size=6, pad=3)
         for axes in shown[-columns:]:
             axes.tick_params(labelbottom=True)
         put_settings(shown[-columns:], settings, xlabel)
@@ -75,6 +76,14 @@ def save_scores(
         for name, (grey, dashes) in looks.items():
             handles += [Line2D([], [], color=grey, dashes=dashes, lw=0.7, label=_short(name))]
         _legend_below(figure, handles)
+
+
+def _title(score: str, width: int) -> str:
+    """A score's name in one line or two, and its unit."""
+    unit = f" ({UNITS[score]})" if score in UNITS else ""
+    words = re.sub(r"[_/]", " ", score) + unit
+    lines = textwrap.wrap(words, width, break_on_hyphens=False)
+    return "\n".join(_short(line, width) for line in [*lines[:1], " ".join(lines[1:])] if line)
 
 
 def _layout(count: int, settings: Sequence[Setting]) -> tuple[int, list[float]]:

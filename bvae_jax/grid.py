@@ -95,7 +95,7 @@ def members(base: Config, values: Mapping[str, Sequence[Any]]) -> list[Member]:
     for name, given in values.items():
         _field(name)
         if not given or len(set(given)) < len(given):
-            raise UserError(f"{flag(name)}: got {list(given)}, wanted one value or more, no twice.")
+            raise UserError(f"{flag(name)}: got {list(given)}, wanted values that differ.")
     names = sorted(values, key=_rank)
     found = []
     for combination in itertools.product(*(values[name] for name in names)):

@@ -175,7 +175,7 @@ def train(
         shown.update(len(live) * (step - start), means[min(live)], rate)
         for i, session in list(live.items()):
             try:
-                session.record(start, step, means[i], lanes.state(i))
+                session.record(start, step, means[i], functools.partial(lanes.state, i))
             except NotFiniteError as error:
                 session.failed = error
                 del live[i]

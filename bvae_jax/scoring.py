@@ -186,6 +186,11 @@ def headlines(names: Iterable[str]) -> list[str]:
     return [name for name in names if name in labels]
 
 
+def headline(name: str) -> str:
+    """What the number that stands for a metric is called among `numbers`."""
+    return _label(name, METRICS[name].headline)
+
+
 def _label(name: str, number: str) -> str:
     return name if number == "score" else f"{name}/{number}"
 

@@ -125,12 +125,14 @@ class Session(contextlib.AbstractContextManager):
         self._loggers = self._closing.enter_context(opened)
         self._open.push(self._closing)
 
-    def record(self, start: int, step: int, means: dict[str, Any], state: TrainState) -> None:
+    def record(
+        self, start: int, step: int, means: dict[str, Any], state: Callable[[], TrainState]
+    ) -> None:
         """Keep what is due after the steps from `start` to `step`.
 
         Args:
             means: metrics of the steps.
-            state: after them.
+            state: gives the state after them; called only where something is due.
 
         Raises:
             NotFiniteError: a number is not finite; nothing was kept then.
@@ -140,15 +142,19 @@ class Session(contextlib.AbstractContextManager):
         check_finite(means, start, step, config, self._checkpoints)
         self._log(step, "train", means)
         if last or step % config.eval_every == 0:
-            self._log(step, eval_split(config), self.program.evaluate(state))
-            if config.eval_metrics:
-                from bvae_jax.representations import training_scores  # scikit-learn takes a second
-
-                scores = training_scores(self.program, weights(state))
-                if scores:
-                    self._log(step, SCORES, scores)
+            self._evaluate(state())
         if last or step % config.checkpoint_every == 0:
-            self.save(state)
+            self.save(state())
+
+    def _evaluate(self, state: TrainState) -> None:
+        config, step = self.config, int(state.step)
+        self._log(step, eval_split(config), self.program.evaluate(state))
+        if config.eval_metrics:
+            from bvae_jax.representations import training_scores  # scikit-learn takes a second
+
+            scores = training_scores(self.program, weights(state))
+            if scores:
+                self._log(step, SCORES, scores)
 
     def save(self, state: TrainState) -> None:
         """Write a checkpoint, unless that of this step is written already.

@@ -56,6 +56,26 @@ def parse_shard(given: str | None, environment: Mapping[str, str] = os.environ) 
     return int(i), int(n)
 
 
+def check_strategy(strategy: str, at_once: int | None, platform: str) -> None:
+    """Raise what `make_plan` would raise.
+
+    Raises:
+        UserError: the strategy is unknown, or does not go with the number.
+    """
+    if strategy not in STRATEGIES:
+        raise UserError(f"--strategy: got {strategy!r}, wanted one of {', '.join(STRATEGIES)}.")
+    if at_once is None:
+        return
+    if at_once < 1:
+        raise UserError(f"--members-at-once: got {at_once}, wanted auto or at least 1.")
+    vmapped = strategy == "vmap" or (strategy == "auto" and platform != "cpu")
+    if at_once > 1 and not vmapped:
+        raise UserError(
+            f"--members-at-once: got {at_once}, but --strategy {strategy} runs one member on each "
+            "device here. Leave it out, or choose --strategy vmap."
+        )
+
+
 def make_plan(
     program: Program, members: int, strategy: str, at_once: int | None, platform: str
 ) -> Plan:
@@ -74,22 +94,13 @@ def make_plan(
     Raises:
         UserError: the strategy is unknown, or does not go with the number.
     """
+    check_strategy(strategy, at_once, platform)
     devices = jax.device_count()
-    if strategy not in STRATEGIES:
-        raise UserError(f"--strategy: got {strategy!r}, wanted {', '.join(STRATEGIES)}.")
-    if at_once is not None and at_once < 1:
-        raise UserError(f"--members-at-once: got {at_once}, wanted auto or at least 1.")
     if strategy == "auto":
         strategy = "vmap" if platform != "cpu" else "devices" if devices > 1 else "sequential"
         strategy = "sequential" if at_once == 1 or members == 1 else strategy
-    fixed = {"sequential": 1, "devices": devices}.get(strategy)
-    if fixed is not None:
-        if at_once not in (None, fixed):
-            raise UserError(
-                f"--members-at-once: got {at_once}, but --strategy {strategy} runs {fixed} at once "
-                "here. Leave it out, or choose --strategy vmap."
-            )
-        return Plan(strategy, fixed, state_bytes(program))
+    if strategy in ("sequential", "devices"):
+        return Plan(strategy, devices if strategy == "devices" else 1, state_bytes(program))
     if platform == "cpu":
         return Plan("vmap", at_once or members, state_bytes(program))
     each = compiled_bytes(program)

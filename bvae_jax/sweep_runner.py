@@ -22,7 +22,12 @@ from bvae_jax.types import TrainState
 
 
 class SweepRunner:
-    """What training members in one process needs all the time."""
+    """Trains members of the sweep in a directory.
+
+    Args:
+        interrupt: asked between members; the others are left as they are then.
+        figures: draw each member's figures at its end.
+    """
 
     def __init__(
         self,
@@ -100,8 +105,11 @@ class SweepRunner:
         directory = member_dir(self._sweep_dir, one)
         if not self._is_left(one):
             return None
-        if not (directory / rundir.CONFIG).exists():
+        try:
             rundir.create(directory, one.config, overwrite=False)
+        except (UserError, OSError):
+            if not (directory / rundir.CONFIG).exists():
+                raise  # it is not that the run is there already
         keep = one.config.keep_checkpoints
         # Members that are trained together go on from the same step, after a kill between the
         # saves of two of them from the one before.

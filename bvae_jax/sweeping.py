@@ -18,7 +18,7 @@ from bvae_jax.loggers import check_installed, open_loggers
 from bvae_jax.program import build
 from bvae_jax.runner import check_config, load
 from bvae_jax.stacked import stack
-from bvae_jax.sweep_plan import parse_shard
+from bvae_jax.sweep_plan import check_strategy, parse_shard
 from bvae_jax.sweep_runner import SweepRunner
 from bvae_jax.sweepdir import Status, Sweep, member_dir, open_sweep, read_sweep, status
 from bvae_jax.types import TrainState
@@ -101,6 +101,7 @@ def sweep(
     """
     wanted = make_sweep(config, betas, seeds, grid, shared_batches)
     i, n = parse_shard(shard)
+    check_strategy(strategy, members_at_once, jax.default_backend())
     check_installed(tensorboard=tensorboard, wandb=wandb)
     directory = Path(sweep_dir).expanduser()
     for one in wanted.members():

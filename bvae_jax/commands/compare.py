@@ -69,8 +69,16 @@ def compare(argv: Sequence[str]) -> int:
     with fatal():
         from bvae_jax.comparison.compare import compare as run_compare
         from bvae_jax.comparison.findings import statistics_text
+        from bvae_jax.comparison.reading import known_scores
         from bvae_jax.comparison.tables import make_table, to_markdown
+        from bvae_jax.scoring import metric_names
 
+    known = known_scores(metric_names(args.config.metrics))
+    strange = [name for name in args.statistic if name not in known]
+    if strange:
+        raise UserError(
+            f"--statistic: got {', '.join(strange)}, wanted some of {', '.join(known)}."
+        )
     command = shlex.join(["bvae", "compare", *argv])
     try:
         compared = run_compare(
@@ -79,7 +87,7 @@ def compare(argv: Sequence[str]) -> int:
             num_points=args.num_points,
             decomposition=args.decomposition,
             baselines=args.baselines,
-            average=args.average,  # pyright: ignore[reportArgumentType]
+            average=args.average,
             out=args.out,
             figures=args.figures,
             commands=[command],
@@ -89,15 +97,11 @@ def compare(argv: Sequence[str]) -> int:
         print(f"Interrupted; what was evaluated is kept. Go on with: {command}")
         return 0
     comparison = compared.comparison
-    strange = [name for name in args.statistic if name not in comparison.scores]
-    if strange:
-        known = ", ".join(comparison.scores)
-        raise UserError(f"--statistic: got {', '.join(strange)}, wanted some of {known}.")
     scores = tuple(score for score in PRINTED if score in comparison.scores)
     shown = dataclasses.replace(comparison, scores=scores)
     print(to_markdown(make_table(shown, args.average)))  # pyright: ignore[reportArgumentType]
     if args.statistic:
-        print(statistics_text(comparison, args.statistic))
+        print(statistics_text(comparison, [s for s in args.statistic if s in comparison.scores]))
     print(" ".join(str(path) for path in compared.files if path.suffix not in (".png", ".pdf")))
     return 0
 

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from bvae_jax import rundir
 from bvae_jax.comparison.base import Comparison
@@ -17,6 +17,7 @@ from bvae_jax.comparison.reading import EvaluationSettings, read_comparison
 from bvae_jax.comparison.report import write_report
 from bvae_jax.comparison.tables import make_table, write_tables
 from bvae_jax.config import ScoreConfig
+from bvae_jax.elbo_evaluation import check_settings
 from bvae_jax.errors import UserError
 from bvae_jax.progress import bar
 from bvae_jax.scoring import metric_names
@@ -42,7 +43,7 @@ def compare(
     num_points: int = 50_000,
     decomposition: int = 1000,
     baselines: bool = True,
-    average: Average = "mean",
+    average: str = "mean",
     out: str | Path | None = None,
     figures: bool = True,
     commands: Sequence[str] = (),
@@ -67,11 +68,13 @@ def compare(
     """
     if average not in AVERAGES:
         raise UserError(f"--average: got {average!r}, wanted {' or '.join(AVERAGES)}.")
+    averaged = cast(Average, average)
     names = [name for name in metric_names(score.metrics) if name != "udr"]
     if not names:
         raise UserError("--metrics udr: bvae suggest does that. Wanted other metrics here.")
     if not sweep_dirs:
         raise UserError("Wanted the directory of a sweep, or of several.")
+    check_settings(decomposition, 0, 2)
     directories = [Path(path).expanduser() for path in sweep_dirs]
     settings = EvaluationSettings(
         dataclasses.replace(score, metrics=",".join(names)), num_points, decomposition, baselines
@@ -79,15 +82,15 @@ def compare(
     comparison = read_comparison(directories, settings, progress=progress)
     directory = Path(out).expanduser() if out else directories[0]
     directory.mkdir(parents=True, exist_ok=True)
-    files = write_tables(comparison, directory, average)
+    files = write_tables(comparison, directory, averaged)
     files += _write_statistics(comparison, directory)
     if figures:
         with bar(total=3, desc="figures", disable=not progress) as shown:
             crossed = cross(comparison)
             shown.update(1)
-            drawn = draw_comparison(comparison, directory / "figures", average, crossed)
+            drawn = draw_comparison(comparison, directory / "figures", averaged, crossed)
             shown.update(1)
-            report = make_report(comparison, make_table(comparison, average), drawn, commands)
+            report = make_report(comparison, make_table(comparison, averaged), drawn, commands)
             write_report(directory / REPORT, report)
             shown.update(1)
         files += [*_files(drawn), directory / REPORT]

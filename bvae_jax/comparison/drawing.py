@@ -17,6 +17,7 @@ from bvae_jax import score_plots
 
 STYLE: dict[Any, Any] = score_plots.STYLE | {"pdf.fonttype": 42}  # TrueType: text can be searched
 LONGEST = 34  # characters of a setting's label; of longer ones the middle is left out
+CHARACTERS = 60  # that a line takes at the size of tick labels
 SEED: dict[str, Any] = {"linestyle": "", "marker": "o", "markeredgewidth": 0, "alpha": 0.5}
 UNITS: Mapping[str, str] = {
     **dict.fromkeys(("nll", "kl", "elbo", "iwae", "loss"), "nats per image"),
@@ -102,7 +103,9 @@ def put_settings(shared: Sequence[Axes], settings: Sequence[Setting], xlabel: st
     axes.set_xlim(x[0] - edge, x[-1] + edge)
     for each in shared:
         each.set_xlabel(xlabel)
-    kept = free_labels(axes)
+    # Names far too long to stand side by side leave no width to the axes: turned before they do.
+    turned = not numeric and len(shared) * sum(map(len, names)) > CHARACTERS
+    kept = [False] if turned else free_labels(axes)
     if not numeric and not all(kept):
         for each in shared:
             each.tick_params(axis="x", labelrotation=90)

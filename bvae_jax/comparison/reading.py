@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,7 +24,7 @@ from bvae_jax.loggers import METRICS as RECORDS
 from bvae_jax.loggers import read_records
 from bvae_jax.metrics import METRICS
 from bvae_jax.progress import bar
-from bvae_jax.scoring import Entry, headlines, metric_names, numbers
+from bvae_jax.scoring import Entry, headline, metric_names, numbers
 from bvae_jax.sweepdir import Status, member_dir, read_failed, read_sweep, status
 
 NO_SETTING = {
@@ -43,7 +43,7 @@ class EvaluationSettings:
 
     Attributes:
         score: which metrics, on how many points.
-        num_points: images to encode, at most as many as there are.
+        num_points: images to encode; all, if there are not so many.
         decomposition: draws of z to take the KL apart; 0: do not.
         baselines: score other representations alike.
     """
@@ -84,6 +84,10 @@ def read_comparison(
     done = {name: place for name, place in places.items() if place.status == "done"}
     if not done:
         raise UserError(f"{sweep_dirs[0]}: no member is done yet. Train them by bvae sweep first.")
+    if settings:
+        dataset = get_dataset(next(iter(done.values())).member.config.dataset)
+        count = point_count(dataset, min(settings.num_points, dataset.size))
+        settings = replace(settings, num_points=count)
     programs = Programs()
     rows, shares, kl = [], {}, {}
     with bar(total=len(done), desc="evaluate", unit=" members", disable=not progress) as shown:
@@ -100,7 +104,8 @@ def read_comparison(
     members = pd.DataFrame(rows).set_index("member")
     first = next(iter(done.values()))
     factor_names = get_dataset(first.member.config.dataset).factor_names
-    scores = _scores(members, metric_names(settings.score.metrics) if settings else ())
+    known = known_scores(metric_names(settings.score.metrics) if settings else ())
+    scores = {name: better for name, better in known.items() if name in members}
     return Comparison(
         sweep_dirs=tuple(sweep_dirs),
         varied=tuple(varied),
@@ -180,7 +185,7 @@ def _labels(places: Mapping[str, Place], varied: Sequence[str]) -> dict[str, str
 
     def order(name: str) -> list[float]:
         return [
-            value if isinstance(value, int | float) else 1e300 + first_seen[f].index(value)
+            float(value) if isinstance(value, int | float) else 1e300 + first_seen[f].index(value)
             for f, value in values[name].items()
         ]
 
@@ -194,9 +199,7 @@ def _evaluated(
     place: Place, settings: EvaluationSettings, programs: Programs
 ) -> tuple[dict[str, Entry], dict[str, Any]]:
     """Scores and ELBO of a member; it is loaded only if some of them are not there."""
-    dataset = get_dataset(place.member.config.dataset)
-    count = point_count(dataset, min(settings.num_points, dataset.size))
-    draws = settings.decomposition
+    count, draws = settings.num_points, settings.decomposition
     entries = stored_scores(place.run_dir, settings.score, count)
     decomposed = stored_decomposition(place.run_dir, draws, count) if draws else {}
     if entries is None or decomposed is None:
@@ -219,15 +222,11 @@ def _factor_shares(entries: Mapping[str, Entry]) -> np.ndarray | None:
         return np.where(entropy > 0, matrix.max(axis=0) / entropy, math.nan)
 
 
-def _scores(members: pd.DataFrame, metrics: Iterable[str]) -> dict[str, str]:
-    """Columns that are compared, and whether high or low is better."""
-    best = {"high": "high", "low": "low"}
-    found = {name: way for name, way in (TRAINING | ELBO_PARTS).items() if name in members}
-    for name in headlines(members.columns):
-        metric = name.split("/")[0]
-        if metric in metrics:
-            found[name] = best.get(METRICS[metric].best, "")
-    return found
+def known_scores(metrics: Iterable[str]) -> dict[str, str]:
+    """Columns that can be compared, and whether "high" or "low" is better, or "" for neither."""
+    better = {"high": "high", "low": "low"}
+    headlines = {headline(name): better.get(METRICS[name].best, "") for name in metrics}
+    return TRAINING | ELBO_PARTS | headlines
 
 
 def summary_table(sweep_dir: Path, members: Sequence[Member]) -> pd.DataFrame:

@@ -1,0 +1,225 @@
+"""A small sweep compared: what is evaluated, what is written, what is left out by name."""
+
+import csv
+import dataclasses
+import json
+import re
+from typing import Any
+
+import numpy as np
+import pytest
+
+import bvae_jax
+from bvae_jax import cli, rundir
+from bvae_jax.comparison import reading
+from bvae_jax.comparison.compare import compare
+from bvae_jax.comparison.crossing import cross_traversals, one_of_each
+from bvae_jax.comparison.reading import read_comparison, read_places
+from bvae_jax.comparison.suggest import suggest
+from bvae_jax.config import Config, ScoreConfig
+from bvae_jax.sweeping import sweep
+
+BASE = Config(
+    image_source="rendered", batch_size=4, latents=3, steps=4, log_every=2, eval_every=4,
+    eval_images=16, checkpoint_every=4,
+)  # fmt: skip
+SCORE = ScoreConfig(metrics="mig,sap_r2", train_points=200, test_points=50, permutations=0)
+FAST: dict[str, Any] = {"score": SCORE, "num_points": 300, "decomposition": 20, "progress": False}
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory):
+    """Two rates with two seeds, one whose loss is not finite, and one that is not trained yet."""
+    directory = tmp_path_factory.mktemp("sweeps") / "sweep"
+    grid = {"learning_rate": (1e-4, 1e-3), "beta": (1.0, 4.0)}
+    common: dict[str, Any] = {"seeds": 2, "strategy": "sequential", "progress": False}
+    sweep(BASE, directory, grid=grid, **common)
+    larger = grid | {"learning_rate": (1e-4, 1e-3, 1e25)}
+    sweep(BASE, directory, grid=larger, shard="9/12", **common)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def compared(swept, tmp_path_factory):
+    return compare(swept, out=tmp_path_factory.mktemp("out"), commands=["bvae compare"], **FAST)
+
+
+def test_members_are_evaluated_and_the_others_named(swept, compared):
+    found = compared.comparison
+    assert found.varied == ("beta", "learning_rate")
+    assert found.settings[0] == "β = 1, learning rate = 0.0001"
+    assert len(found.settings) == 6
+    assert len(found.members) == 8
+    assert list(found.failed) == ["learning_rate=1e+25,beta=1,seed=0"]
+    assert set(found.missing) == {
+        f"learning_rate=1e+25,beta={beta},seed={seed}" for beta, seed in ((1, 1), (4, 0), (4, 1))
+    }
+    for name, row in found.members.iterrows():
+        run_dir = swept / "members" / str(name)
+        scores = rundir.read_json(run_dir / "evaluation.json")
+        assert row["mig"] == scores["mig"]["score"]
+        summary = rundir.read_json(run_dir / "summary.json")
+        assert row["nll"] == summary["nll"]
+        parts = rundir.read_json(run_dir / "elbo.json")["decomposition"]
+        assert row["total_correlation"] == parts["total_correlation"]
+        shares = np.max(scores["mig"]["mutual_information"], axis=0) / scores["mig"]["entropy"]
+        np.testing.assert_allclose(found.factor_scores.loc[name], shares)
+
+
+def test_baselines_are_scored_alike(compared):
+    rows = compared.comparison.baselines
+    counts = rows["baseline"].value_counts()
+    assert counts["untrained"] == 2  # of both seeds
+    assert counts["pca"] == counts["random codes"] == counts["true factors"] == 1
+    assert rows["mig"].notna().all()
+    assert rows["nll"].isna().all()
+    assert rows[rows["baseline"] == "raw pixels"]["sap_r2"].notna().all()
+
+
+def test_all_files_are_there(compared):
+    directory = compared.files[0].parent
+    names = {str(path.relative_to(directory)) for path in compared.files}
+    figures = {
+        "rate_distortion", "scores", "kl_spectrum", "factors", "metric_agreement", "variance",
+        "learning_curves", "matched_traversals",
+    }  # fmt: skip
+    assert names == {
+        "table.csv", "table.md", "table.tex", "statistics.md", "statistics.json", "report.html",
+        *(f"figures/{name}.{kind}" for name in figures for kind in ("png", "pdf")),
+    }  # fmt: skip
+    assert all(path.stat().st_size > 100 for path in compared.files)
+    with (directory / "table.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    means = compared.comparison.members.groupby("setting")["mig"].mean()
+    by_setting = {row["setting"]: row for row in rows}
+    for setting, mean in means.items():
+        assert float(by_setting[setting]["mig"]) == pytest.approx(mean)
+    page = (directory / "report.html").read_text()
+    assert "learning_rate=1e+25,beta=1,seed=0" in page
+    assert "Not finite" in page
+    assert "bvae compare" in page
+
+
+def test_what_is_evaluated_is_not_evaluated_again(swept, compared, monkeypatch):
+    def refuse(*args, **kwargs):
+        raise AssertionError("evaluated again")
+
+    monkeypatch.setattr(reading, "evaluate_run", refuse)
+    monkeypatch.setattr(reading, "evaluate_elbo_of_run", refuse)
+    again = compare(swept, out=compared.files[0].parent, figures=False, **FAST)
+    assert again.comparison.members.equals(compared.comparison.members)
+    larger: dict[str, Any] = FAST | {"num_points": 301}
+    with pytest.raises(AssertionError, match="evaluated again"):
+        compare(swept, out=compared.files[0].parent, figures=False, **larger)
+
+
+def test_two_sweeps_side_by_side(swept, tmp_path):
+    """The later one counts where both have a member; names say which sweep."""
+    grid = {"learning_rate": (1e-4,), "beta": (1.0, 9.0)}
+    sweep(BASE, tmp_path / "more", grid=grid, strategy="sequential", progress=False)
+    places = read_places([swept, tmp_path / "more"])
+    assert len(places) == 12 + 1
+    assert "more/learning_rate=0.0001,beta=1,seed=0" in places
+    assert "sweep/learning_rate=0.0001,beta=1,seed=0" not in places
+    found = read_comparison([swept, tmp_path / "more"], None, progress=False)
+    assert "β = 9, learning rate = 0.0001" in found.settings
+    other = dataclasses.replace(BASE, latents=2)
+    sweep(other, tmp_path / "latents", seeds=1, strategy="sequential", progress=False)
+    found = read_comparison([tmp_path / "more", tmp_path / "latents"], None, progress=False)
+    assert found.varied == ("latents", "beta", "learning_rate")
+
+
+def test_shards_are_compared_as_one_sweep(swept, compared, tmp_path):
+    """A sweep that two shards trained gives the same numbers as one that nobody divided."""
+    grid = {"learning_rate": (1e-4, 1e-3), "beta": (1.0, 4.0)}
+    for shard in ("2/2", "1/2"):
+        sweep(
+            BASE, tmp_path / "sweep", grid=grid, seeds=2, shard=shard, strategy="sequential",
+            progress=False,
+        )  # fmt: skip
+    ours = compare(tmp_path / "sweep", figures=False, baselines=False, **FAST).comparison.members
+    theirs = compared.comparison.members
+    timeless = [name for name in ours if name not in ("wall_seconds", "images_per_second")]
+    assert ours[timeless].equals(theirs[timeless])
+
+
+def test_matched_traversals_follow_planted_latents(swept):
+    """A run against itself with latents permuted by matching: each finds itself, unflipped."""
+    run = bvae_jax.load(swept / "members" / "learning_rate=0.0001,beta=1,seed=0", progress=False)
+    kl = np.array([0.02, 0.3, 0.1])
+    crossed = cross_traversals([run, run], [kl, kl], columns=3)
+    assert crossed.images.shape == (3, 2, 3, 64, 64, 1)
+    np.testing.assert_array_equal(crossed.images[:, 0], crossed.images[:, 1])
+    assert [label.split("KL ")[1] for label in crossed.labels] == ["0.30", "0.10", "0.02"]
+    dead = cross_traversals([run, run], [kl, np.array([0.0, 0.3, 0.0])], columns=3)
+    missing = np.isnan(dead.images[:, 1]).all(axis=(1, 2, 3, 4))
+    assert missing.sum() == 2
+    assert not np.isnan(dead.images[:, 0]).any()
+
+
+def test_one_run_of_each_setting_and_the_same_seed_if_there_is_one():
+    members = {"a": ("x", 0), "b": ("x", 1), "c": ("y", 1), "d": ("y", 2)}
+    assert one_of_each(["x", "y"], members) == {"x": "b", "y": "c"}
+    members = {"a": ("x", 3), "b": ("x", 1), "c": ("y", 2)}
+    assert one_of_each(["x", "y"], members) == {"x": "b", "y": "c"}
+
+
+def test_a_suggestion_is_written_and_reads_no_label(swept, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        "bvae_jax.representations._factors", lambda *_: pytest.fail("a label was read")
+    )
+    found = suggest(swept, rate=1.0, out=tmp_path, progress=False)
+    stored = json.loads((tmp_path / "suggestion.json").read_text())
+    assert stored["setting"] == found.setting
+    assert found.setting in read_comparison([swept], None, progress=False).settings
+
+
+def test_from_the_command_line(swept, tmp_path, capsys):
+    flags = "--metrics mig,sap_r2 --train-points 200 --test-points 50 --permutations 0 --quiet"
+    flags += " --num-points 300 --decomposition 20 --no-figures --average iqm --statistic mig"
+    assert cli.main(["compare", str(swept), *flags.split(), "--out", str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"\| β = 1, learning rate = 0.0001 \| 2 \|", out)
+    assert "cannot be told apart" in out or "is above" in out or "is below" in out
+    assert str(tmp_path / "table.tex") in out
+    assert cli.main(["suggest", str(swept), "--quiet", "--out", str(tmp_path)]) == 0
+    assert "labels" in capsys.readouterr().out
+
+
+MISTAKES = {
+    "compare {tmp}": "No sweep in",
+    "compare": "Wanted the directory of a sweep",
+    "compare {sweep} --metrics mgi": "Unknown metric 'mgi'",
+    "compare {sweep} --metrics udr": "bvae suggest does that",
+    "compare {sweep} --average median": "--average: got 'median', wanted",
+    "compare {sweep} --num-points 2": "--num-points: got 2",
+    "compare {sweep} --decomposition 1": "--decomposition: got 1",
+    "compare {sweep} --statistic mgi": "--statistic: got mgi, wanted some of",
+    "suggest {tmp}": "No sweep in",
+    "suggest {sweep} --rate -1": "--rate: got -1.0",
+    "suggest {sweep} --measure pearson": "--measure: got 'pearson'",
+    "sweep --sweep-dir {sweep} --betas 2": "a sweep over",
+    "sweep --sweep-dir {tmp}/new --betas 1 1": "--beta: got [1.0, 1.0]",
+    "sweep --sweep-dir {tmp}/new --betas 1 --grid beta=2": "Got beta twice",
+    "sweep --sweep-dir {tmp}/new --seeds 0": "--seeds: got 0",
+    "sweep --sweep-dir {tmp}/new --grid latnets=3": "Unknown field to vary 'latnets'",
+    "sweep --sweep-dir {tmp}/new --shard 3/2": "--shard: got '3/2'",
+    "sweep --sweep-dir {tmp}/new --strategy best": "--strategy: got 'best'",
+    "sweep --sweep-dir {tmp}/new --members-at-once two": "--members-at-once: got 'two'",
+    "sweep --sweep-dir {tmp}/new --betas -1": "--beta: got -1.0",
+    "sweep --sweep-dir {tmp}/new --resume": "No sweep in",
+    "sweep --sweep-dir {sweep}/members/learning_rate=0.001,beta=1,seed=1": "is that of no sweep",
+}
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(("command", "message"), MISTAKES.items(), ids=MISTAKES)
+def test_a_mistake_is_one_line_and_exit_code_2(swept, tmp_path, capsys, command, message):
+    arguments = [part.format(tmp=tmp_path, sweep=swept) for part in command.split()]
+    before = sorted(swept.rglob("*"))
+    assert cli.main(arguments) == 2
+    err = capsys.readouterr().err
+    assert message in err
+    assert err.count("\n") == 1
+    assert sorted(swept.rglob("*")) == before
+    assert not (tmp_path / "new").exists()

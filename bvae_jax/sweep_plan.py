@@ -101,12 +101,12 @@ def make_plan(
         strategy = "sequential" if at_once == 1 or members == 1 else strategy
     if strategy in ("sequential", "devices"):
         return Plan(strategy, devices if strategy == "devices" else 1, state_bytes(program))
-    if platform == "cpu":
-        return Plan("vmap", at_once or members, state_bytes(program))
+    if at_once or platform == "cpu":
+        return Plan("vmap", min(at_once or members, members), state_bytes(program))
     each = compiled_bytes(program)
     have = memory_of_device(jax.devices()[0])
     fits = members if math.isinf(have) else max(1, int(MEMORY_SHARE * have / each)) * devices
-    return Plan("vmap", at_once or evenly(members, fits), each)
+    return Plan("vmap", evenly(members, fits), each)
 
 
 def evenly(members: int, most: int) -> int:

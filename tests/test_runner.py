@@ -15,7 +15,7 @@ from conftest import assert_equal
 from PIL import Image
 
 import bvae_jax
-from bvae_jax import rundir, runner
+from bvae_jax import lanes, rundir, runner
 from bvae_jax.checkpoint import Checkpoints, fingerprint
 from bvae_jax.config import Config
 from bvae_jax.errors import UserError
@@ -283,13 +283,13 @@ def test_an_unknown_name_is_found_before_anything_is_overwritten(finished):
 
 
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good(tmp_path, monkeypatch):
-    averaged, calls = runner.averaged, itertools.count(1)
+    averaged, calls = lanes.averaged, itertools.count(1)
 
     def poisoned(metrics):
         bad = {"loss": float("nan")} if next(calls) == 4 else {}
         return averaged(metrics) | bad
 
-    monkeypatch.setattr(runner, "averaged", poisoned)
+    monkeypatch.setattr(lanes, "averaged", poisoned)
     with pytest.raises(UserError, match=r"between steps 6 and 8: loss .* step 4 is kept"):
         train(tmp_path / "run")
     assert max(r["step"] for r in read_records(tmp_path / "run" / "metrics.jsonl")) == 6
@@ -314,8 +314,8 @@ def test_nothing_is_compiled_after_the_first_steps(tmp_path):
             compiled.append(event)
 
     class Watched(runner.TrainingProgress):
-        def update(self, *args):
-            super().update(*args)
+        def update(self, steps, means, rate):
+            super().update(steps, means, rate)
             counts.append(len(compiled))
 
     counts = []

@@ -72,7 +72,7 @@ def _parsed(name: str, text: str) -> Any:
         return kinds[0](text)
     except ValueError:
         wanted = "a whole number" if kinds[0] is int else "a number"
-        raise UserError(f"--grid {name}: got {text!r}, wanted {wanted}.") from None
+        raise UserError(f"{flag(name)}: got {text!r}, wanted {wanted}.") from None
 
 
 def _field(name: str) -> dataclasses.Field:

@@ -48,6 +48,8 @@ class SweepRunner:
             f"{len(members)} members in {_count(len(grouped), 'compile group')}, "
             f"{len(left)} of them to train"
         )
+        if not left:
+            return
         total = sum(one.config.steps for one in left)
         with SweepProgress(total, visible=self._progress) as shown:
             for group in grouped:

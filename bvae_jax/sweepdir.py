@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from bvae_jax import rundir
-from bvae_jax.config import Config, differing_fields, flag
+from bvae_jax.config import Config, differing_fields
 from bvae_jax.errors import UserError
 from bvae_jax.grid import Member, Values, members, text
 
@@ -46,6 +46,11 @@ def open_sweep(sweep_dir: Path, wanted: Sweep) -> Sweep:
     if not (sweep_dir / CONFIG).exists() and _create(sweep_dir, wanted):
         return wanted
     stored = read_sweep(sweep_dir)
+    if wanted.base.steps < stored.base.steps:
+        raise UserError(
+            f"--steps: got {wanted.base.steps}, but the sweep in {sweep_dir} is trained to "
+            f"{stored.base.steps}: wanted at least that (--resume keeps it)."
+        )
     grown = Sweep(wanted.base, _grown(sweep_dir, stored.values, wanted.values))
     differing = [
         line
@@ -98,7 +103,7 @@ def read_sweep(sweep_dir: Path) -> Sweep:
     """
     path = sweep_dir / CONFIG
     if not path.is_file():
-        raise UserError(f"No sweep in {sweep_dir}: it has no {CONFIG}. Give a --sweep-dir.")
+        raise UserError(f"No sweep in {sweep_dir}: it has no {CONFIG}. Give the directory of one.")
     stored = rundir.read_json(path)
     if not isinstance(stored, dict) or not {"config", "values"} <= set(stored):
         raise UserError(f"{path} is that of no sweep: wanted config and values. Is it a run?")
@@ -122,7 +127,7 @@ def _grown(sweep_dir: Path, stored: Values, wanted: Mapping[str, Sequence[Any]])
         lost = [text(value) for value in given if value not in wanted[name]]
         if lost:
             raise UserError(
-                f"{flag(name)}: the sweep in {sweep_dir} has {', '.join(lost)} too. Values can be "
+                f"{name}: the sweep in {sweep_dir} has {', '.join(lost)} too. Values can be "
                 "added to a sweep, not taken away: name them all, or choose another --sweep-dir."
             )
     return {

@@ -24,7 +24,7 @@ def test_values_have_the_type_of_their_field():
     [
         ("beta", "wanted FIELD=VALUE"),
         ("beta=1,,2", "wanted FIELD=VALUE"),
-        ("beta=one", "--grid beta: got 'one', wanted a number"),
+        ("beta=one", "--beta: got 'one', wanted a number"),
         ("latents=2.5", "wanted a whole number"),
         ("bta=1", "Unknown field to vary 'bta'"),
         ("steps=10,20", "Unknown field to vary 'steps'"),

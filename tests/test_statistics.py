@@ -401,7 +401,7 @@ def test_agreement_is_scipys():
         (
             PairTest("β = 4", "β = 6", 5, 0.012, -0.0101, 0.0342, 0.2, 0.312, 0.3, 0.4),
             "β = 4 and β = 6 cannot be told apart "
-            "(difference 0.0120 [-0.0101, 0.0342], p = 0.31 corrected, n = 5)",
+            "(difference 0.0120 [-0.0101, 0.0342], p = 0.31 corrected, effect 0.4, n = 5)",
         ),
         (
             PairTest("β = 4", "β = 1", 5, 0.12, 0.08, 0.163, 0.001, 0.003, 0.06, 2.13),
@@ -417,7 +417,7 @@ def test_agreement_is_scipys():
         ),
         (
             PairTest("a", "b", 3, 0.0, 0.0, 0.0, 1.0, 1.0, 1.0, 0.0),
-            "a and b cannot be told apart (difference 0 [0, 0], p = 1 corrected, n = 3)",
+            "a and b cannot be told apart (difference 0 [0, 0], p = 1 corrected, effect 0, n = 3)",
         ),
         (
             PairTest("a", "b", 1, 0.5),

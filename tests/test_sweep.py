@@ -305,8 +305,9 @@ def test_the_directory_of_a_sweep(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"values": {"beta": (1.0,), "seed": (0,)}}, r"--beta: the sweep in .* has 4 too"),
+        ({"values": {"beta": (1.0,), "seed": (0,)}}, r"^beta: the sweep in .* has 4 too"),
         ({"values": {"seed": (0,)}}, "holds a sweep over beta, seed, got one over seed"),
+        ({"base": dataclasses.replace(BASE, steps=7)}, "--steps: got 7, .* is trained to 8"),
         ({"base": dataclasses.replace(BASE, latents=4)}, r"other settings \(latents: 3 -> 4\)"),
     ],
 )

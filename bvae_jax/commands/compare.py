@@ -97,9 +97,11 @@ def compare(argv: Sequence[str]) -> int:
         print(f"Interrupted; what was evaluated is kept. Go on with: {command}")
         return 0
     comparison = compared.comparison
-    scores = tuple(score for score in PRINTED if score in comparison.scores)
+    wanted = {*PRINTED, *args.statistic}
+    scores = tuple(score for score in comparison.scores if score in wanted)
     shown = dataclasses.replace(comparison, scores=scores)
     print(to_markdown(make_table(shown, args.average)))  # pyright: ignore[reportArgumentType]
+    print(f"All {len(comparison.scores)} scores stand in the files below.\n")
     if args.statistic:
         print(statistics_text(comparison, [s for s in args.statistic if s in comparison.scores]))
     print(" ".join(str(path) for path in compared.files if path.suffix not in (".png", ".pdf")))

@@ -22,8 +22,8 @@ class SweepArgs:
     sweep_dir: Path
     """Directory of the sweep."""
     config: tyro.conf.OmitArgPrefixes[Config]
-    betas: tuple[float, ...] = ()
-    """Values of beta."""
+    betas: tuple[str, ...] = ()
+    """Values of beta, with spaces between them."""
     seeds: int | None = None
     """Number of seeds, counted from --seed: each combination is trained with each. 1, if not
     given."""
@@ -68,7 +68,7 @@ def sweep(argv: Sequence[str]) -> int:
     config = without_other_objectives(args.config, args.preset)
     values = grid.parse_grid(args.grid)
     seeds: int | Sequence[int] = 1 if args.seeds is None else args.seeds
-    betas: tuple[float, ...] | None = args.betas or None
+    betas = grid.parse_grid([f"beta={','.join(args.betas)}"])["beta"] if args.betas else None
     if stored:
         kept = dict(stored.values)
         if betas is not None:

@@ -118,7 +118,10 @@ def _scores(
         if len(found)
     }
     plots.save_scores(path, comparison.members, settings, intervals, baselines, xlabel)
-    caption = f"Every run, the {average} over seeds with its 95 % interval, and baselines."
+    caption = (
+        f"Every run, the {average} over seeds with its 95 % interval; random codes, untrained "
+        "encoders and PCA as lines. The other baselines stand in the table."
+    )
     return Drawn(path, f"Scores against {xlabel}", caption)
 
 

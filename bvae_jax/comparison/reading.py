@@ -1,6 +1,7 @@
 """From the directories of sweeps to what is known of their members; evaluates what is not yet."""
 
 import math
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from bvae_jax import rundir
 from bvae_jax.comparison.base import Comparison
 from bvae_jax.comparison.baselines import baseline_scores
 from bvae_jax.comparison.programs import Programs
-from bvae_jax.config import RESUMABLE, ScoreConfig
+from bvae_jax.config import ScoreConfig
 from bvae_jax.data import get_dataset
 from bvae_jax.elbo_evaluation import evaluate_elbo_of_run, stored_decomposition
 from bvae_jax.encode import point_count
@@ -25,11 +26,11 @@ from bvae_jax.loggers import read_records
 from bvae_jax.metrics import METRICS
 from bvae_jax.progress import bar
 from bvae_jax.scoring import Entry, headline, metric_names, numbers
-from bvae_jax.sweepdir import Status, member_dir, read_failed, read_sweep, status
+from bvae_jax.sweepdir import Status, Sweep, member_dir, read_failed, read_sweep, status
 
 NO_SETTING = {
-    *RESUMABLE, "seed", "image_source", "log_every", "eval_every", "eval_images", "eval_metrics",
-    "checkpoint_every",
+    "seed", "image_source", "log_every", "eval_every", "eval_images", "eval_metrics",
+    "checkpoint_every", "keep_checkpoints",
 }  # fmt: skip
 """Fields that make no other setting."""
 TRAINING = {"nll": "low", "kl": "", "elbo": "high", "active_latents": ""}
@@ -58,6 +59,7 @@ class Place(NamedTuple):
     """A member of one of the sweeps that are compared."""
 
     sweep_dir: Path
+    sweep: Sweep
     member: Member
     status: Status
 
@@ -151,13 +153,16 @@ def read_places(sweep_dirs: Sequence[Path]) -> dict[str, Place]:
     found: dict[str, Place] = {}
     by_config: dict[str, str] = {}
     for sweep_dir in sweep_dirs:
-        for member in read_sweep(sweep_dir).members():
+        sweep = read_sweep(sweep_dir)
+        for member in sweep.members():
             name = f"{sweep_dir.name}/{member.name}" if len(sweep_dirs) > 1 else member.name
-            key = str({n: v for n, v in member.config.to_dict().items() if n not in RESUMABLE})
+            settings = member.config.to_dict()
+            key = str({n: v for n, v in settings.items() if n not in NO_SETTING - {"seed"}})
             if key in by_config:
-                found.pop(by_config[key], None)
+                print(f"bvae: note: {by_config[key]} is left out for {name}.", file=sys.stderr)
+                del found[by_config[key]]
             by_config[key] = name
-            found[name] = Place(sweep_dir, member, status(sweep_dir, member))
+            found[name] = Place(sweep_dir, sweep, member, status(sweep_dir, member))
     datasets = sorted({place.member.config.dataset for place in found.values()})
     if len(datasets) > 1:
         raise UserError(f"Got members on {', '.join(datasets)}, wanted members on one data set.")
@@ -165,10 +170,10 @@ def read_places(sweep_dirs: Sequence[Path]) -> dict[str, Place]:
 
 
 def varied_fields(places: Iterable[Place]) -> list[str]:
-    """Fields that make settings: that a sweep was to vary, or of which there are several values."""
-    members = [place.member for place in places]
-    dicts = [member.config.to_dict() for member in members]
-    named = {name for member in members for name in member.values}
+    """Fields that make settings: those that a sweep varies, and in which sweeps differ."""
+    sweeps = [place.sweep for place in places]
+    dicts = [sweep.base.to_dict() for sweep in sweeps]
+    named = {name for sweep in sweeps for name in sweep.values}
     return [
         name
         for name in dicts[0]

@@ -126,15 +126,15 @@ def sentence(test: PairTest, score: str, alpha: float = ALPHA) -> str:
         shared = "1 seed" if n else "no seed"
         return f"{score}: nothing can be said of {a} and {b}: they share {shared}, not 2 or more"
     p = f"p = {test.p_corrected:.2g}" if test.p_corrected >= 0.001 else "p < 0.001"
+    effect = "" if math.isnan(test.effect) else f"effect {abs(test.effect):.2g}, "
     if not test.p_corrected <= alpha:
         numbers = _with_interval(test.difference, test.low, test.high)
         return (
             f"{score}: {a} and {b} cannot be told apart "
-            f"(difference {numbers}, {p} corrected, n = {n})"
+            f"(difference {numbers}, {p} corrected, {effect}n = {n})"
         )
     side, sign = ("above", 1) if test.difference > 0 else ("below", -1)
     numbers = _with_interval(sign * test.difference, *sorted((sign * test.low, sign * test.high)))
-    effect = "" if math.isnan(test.effect) else f"effect {abs(test.effect):.2g}, "
     return f"{score}: {a} is {side} {b} by {numbers} ({p} corrected, {effect}n = {n})"
 
 

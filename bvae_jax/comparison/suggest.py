@@ -59,6 +59,9 @@ def suggest(
             on_done=lambda: shown.update(1),
         )
     found = suggestion.suggest(evidence, rate=rate, measure=measure)
+    if comparison.missing:
+        missing = f"{len(comparison.missing)} members are not finished and were not looked at."
+        found = found._replace(cautions=[missing, *found.cautions])
     directory = Path(out).expanduser() if out else directories[0]
     directory.mkdir(parents=True, exist_ok=True)
     rundir.write_json(directory / FILE, suggestion.to_json(found))

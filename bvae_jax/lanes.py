@@ -8,7 +8,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from bvae_jax.program import Program, averaged
-from bvae_jax.stacked import DATA, make_mesh, make_stacked_body, member, over_data, stack
+from bvae_jax.stacked import DATA, lane, make_mesh, make_stacked_body, over_data, stack
 from bvae_jax.train import make_loop
 from bvae_jax.types import TrainState
 
@@ -79,4 +79,4 @@ class StackedLanes:
         return [averaged({name: v[:, i] for name, v in metrics.items()}) for i in self._places]
 
     def state(self, i: int) -> TrainState:
-        return jax.device_put(member(self._states, self._places[i]), self._together.home)
+        return lane(self._states, self._places[i], self._together.home)

@@ -70,6 +70,20 @@ def stack(states: Sequence[TrainState], mesh: Mesh | None = None) -> TrainState:
     return stacked if mesh is None else jax.device_put(stacked, NamedSharding(mesh, P(RUN)))
 
 
+def lane(states: TrainState, i: int, device: Any) -> TrainState:
+    """The i-th of sharded states, on one device: copied from where it is, with no program that
+    spans devices, for which those of a CPU may wait on each other in vain."""
+
+    def pick(leaf: Any) -> Any:
+        for shard in leaf.addressable_shards:
+            first, end, _ = shard.index[0].indices(len(leaf))
+            if first <= i < end:
+                return jax.device_put(shard.data[i - first], device)
+        raise IndexError(f"There is no state {i} on this host.")
+
+    return jax.tree.map(pick, states)
+
+
 def member(states: TrainState | Sequence[TrainState], i: int) -> TrainState:
     """The i-th state of stacked ones, or of several stacks one after another.
 

@@ -70,10 +70,6 @@ class TrainingProgress(contextlib.AbstractContextManager):
     def __exit__(self, *exception) -> None:
         self._bar.close()
 
-    def name(self, description: str) -> None:
-        """What is being trained."""
-        self._bar.set_description_str(description, refresh=False)
-
     def update(self, steps: int, means: Mapping[str, Any], rate: float) -> None:
         """`steps` more are done.
 

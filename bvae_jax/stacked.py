@@ -26,12 +26,12 @@ def make_mesh(members: int, devices: Sequence[Any]) -> Mesh:
         members: trained at once.
     """
     runs = math.gcd(members, len(devices))
-    if jax.__version_info__ < (0, 9):  # which cannot divide batches in a part of a mesh
+    if jax.__version_info__ < (0, 10):  # which cannot divide batches in a part of a mesh
         devices = devices[:runs]
     return Mesh(np.array(devices).reshape(runs, -1), (RUN, DATA))
 
 
-def make_stacked_body(body: Body, mesh: Mesh | None = None) -> Body:
+def make_stacked_body(body: Body, mesh: Mesh) -> Body:
     """`body` for stacked states: the same step for each, with the same data.
 
     Each device has its share of the states. A share of one is not vmapped, for a vmapped
@@ -39,7 +39,7 @@ def make_stacked_body(body: Body, mesh: Mesh | None = None) -> Body:
 
     Args:
         body: one step of one state.
-        mesh: axes RUN and DATA; one device, if None.
+        mesh: axes RUN and DATA.
     """
 
     def share(states: TrainState, data: PyTree) -> tuple[TrainState, PyTree]:
@@ -48,8 +48,6 @@ def make_stacked_body(body: Body, mesh: Mesh | None = None) -> Body:
         one = jax.tree.map(lambda leaf: leaf[0], states)
         return jax.tree.map(lambda leaf: leaf[None], body(one, data))
 
-    if mesh is None:
-        return share
     specs = {"mesh": mesh, "in_specs": (P(RUN), P()), "out_specs": P(RUN)}
     return jax.shard_map(share, **specs, axis_names={RUN}, check_vma=False)
 

@@ -12,7 +12,8 @@ from bvae_jax.errors import UserError
 from bvae_jax.grid import Member, groups
 from bvae_jax.interrupt import Interrupt
 from bvae_jax.lanes import OneLane, Together
-from bvae_jax.program import Program, build
+from bvae_jax.program import Program
+from bvae_jax.programs import Programs
 from bvae_jax.progress import SweepProgress
 from bvae_jax.runner import train
 from bvae_jax.session import OpenLoggers, Session
@@ -25,6 +26,7 @@ class SweepRunner:
     """Trains members of the sweep in a directory.
 
     Args:
+        programs: those that are built already need not be again.
         interrupt: asked between members; the others are left as they are then.
         figures: draw each member's figures at its end.
     """
@@ -32,13 +34,14 @@ class SweepRunner:
     def __init__(
         self,
         sweep_dir: Path,
+        programs: Programs,
         loggers: OpenLoggers,
         interrupt: Interrupt,
         figures: bool,
         progress: bool,
     ):
         self._sweep_dir, self._loggers, self._interrupt = sweep_dir, loggers, interrupt
-        self._figures, self._progress = figures, progress
+        self._programs, self._figures, self._progress = programs, figures, progress
 
     def train(self, members: list[Member], strategy: str, at_once: int | None) -> None:
         """Train those that are not done."""
@@ -55,7 +58,7 @@ class SweepRunner:
             for group in grouped:
                 if not any(map(self._is_left, group)) or self._interrupt.requested:
                     continue
-                program = build(group[0].config, progress=self._progress)
+                program = self._programs.of(group[0].config)
                 earlier = None if at_once or strategy != "auto" else self._earlier_plan(group)
                 plan = earlier or make_plan(
                     program, len(group), strategy, at_once, jax.default_backend()
@@ -136,10 +139,10 @@ class SweepRunner:
         for one in group:
             path = member_dir(self._sweep_dir, one) / rundir.PROVENANCE
             if path.exists():
-                sessions = rundir.read_json(path).get("sessions", [])
-                found = sessions[-1].get("sweep", {}) if sessions else {}
-                if found.get("strategy") == "vmap":
-                    return Plan("vmap", found["members_at_once"], 0)
+                for session in reversed(rundir.read_json(path).get("sessions", [])):
+                    found = session.get("sweep", {})
+                    if found.get("strategy") == "vmap":
+                        return Plan("vmap", found["members_at_once"], 0)
         return None
 
     def _say(self, message: str) -> None:

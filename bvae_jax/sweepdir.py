@@ -42,9 +42,30 @@ def open_sweep(sweep_dir: Path, wanted: Sweep) -> Sweep:
     Raises:
         UserError: it is no sweep, or another one.
     """
-    wanted.members()  # raises what is wrong with them
-    if not (sweep_dir / CONFIG).exists() and _create(sweep_dir, wanted):
+    if check_sweep(sweep_dir, wanted) is None and _create(sweep_dir, wanted):
         return wanted
+    stored, grown = read_sweep(sweep_dir), check_sweep(sweep_dir, wanted) or wanted
+    if grown != stored:
+        rundir.write_json(sweep_dir / CONFIG, _json(grown))
+    return grown
+
+
+def check_sweep(sweep_dir: Path, wanted: Sweep) -> Sweep | None:
+    """What the sweep in a directory becomes by this one; None where there is none yet.
+
+    Writes nothing.
+
+    Raises:
+        UserError: as `open_sweep`.
+    """
+    wanted.members()  # raises what is wrong with them
+    if not (sweep_dir / CONFIG).exists():
+        if sweep_dir.exists() and (not sweep_dir.is_dir() or any(sweep_dir.iterdir())):
+            raise UserError(
+                f"{sweep_dir} exists and is no sweep (it has no {CONFIG}): it is left alone. "
+                "Choose another --sweep-dir."
+            )
+        return None
     stored = read_sweep(sweep_dir)
     if wanted.base.steps < stored.base.steps:
         raise UserError(
@@ -62,18 +83,11 @@ def open_sweep(sweep_dir: Path, wanted: Sweep) -> Sweep:
             f"{sweep_dir} holds a sweep with other settings ({'; '.join(differing)}). Go on with "
             "the old ones (--resume takes them from there), or choose another --sweep-dir."
         )
-    if grown != stored:
-        rundir.write_json(sweep_dir / CONFIG, _json(grown))
     return grown
 
 
 def _create(sweep_dir: Path, sweep: Sweep) -> bool:
     """Whether the directory was made here: it appears whole, and only once."""
-    if sweep_dir.exists() and (not sweep_dir.is_dir() or any(sweep_dir.iterdir())):
-        raise UserError(
-            f"{sweep_dir} exists and is no sweep (it has no {CONFIG}): it is left alone. Choose "
-            "another --sweep-dir."
-        )
     sweep_dir.parent.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(prefix=f".{sweep_dir.name}-", dir=sweep_dir.parent))
     try:

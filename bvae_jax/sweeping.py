@@ -15,12 +15,12 @@ from bvae_jax.errors import UserError
 from bvae_jax.grid import Values, groups
 from bvae_jax.interrupt import Interrupt
 from bvae_jax.loggers import check_installed, open_loggers
-from bvae_jax.program import build
-from bvae_jax.runner import check_config, load
+from bvae_jax.programs import Programs
+from bvae_jax.runner import check_config
 from bvae_jax.stacked import stack
 from bvae_jax.sweep_plan import check_strategy, parse_shard
 from bvae_jax.sweep_runner import SweepRunner
-from bvae_jax.sweepdir import Status, Sweep, member_dir, open_sweep, read_sweep, status
+from bvae_jax.sweepdir import Status, Sweep, check_sweep, member_dir, open_sweep, read_sweep, status
 from bvae_jax.types import TrainState
 
 
@@ -53,10 +53,9 @@ class SweepResult(NamedTuple):
         Raises:
             UserError: a member has no checkpoint.
         """
-        stacks = []
+        stacks, programs = [], Programs()
         for group in groups(self.sweep.members()):
-            program = build(group[0].config, progress=False)
-            runs = [load(member_dir(self.sweep_dir, one), program=program) for one in group]
+            runs = [programs.load(member_dir(self.sweep_dir, one)) for one in group]
             stacks.append(stack([run.state for run in runs]))
         return stacks
 
@@ -111,12 +110,13 @@ def sweep(
     loggers = functools.partial(open_loggers, tensorboard=tensorboard, wandb=wandb)
     with Interrupt() as interrupt:
         # Whatever can be wrong is found before anything is written.
-        first = build(wanted.members()[0].config, progress=progress)
-        check_memory(first)
+        check_sweep(directory, wanted)
+        programs = Programs(progress=progress)
+        check_memory(programs.of(wanted.members()[0].config))
         opened = open_sweep(directory, wanted)
         mine = opened.members()[i - 1 :: n]
         with interrupt.deferred():
-            runner = SweepRunner(directory, loggers, interrupt, figures, progress)
+            runner = SweepRunner(directory, programs, loggers, interrupt, figures, progress)
             runner.train(mine, strategy, members_at_once)
     return result(directory)
 

@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import json
 import re
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,12 +12,13 @@ import pytest
 
 import bvae_jax
 from bvae_jax import cli, rundir
-from bvae_jax.comparison import reading
+from bvae_jax.comparison import crossing, reading
 from bvae_jax.comparison.compare import compare
 from bvae_jax.comparison.crossing import cross_traversals, one_of_each
 from bvae_jax.comparison.reading import read_comparison, read_places
 from bvae_jax.comparison.suggest import suggest
 from bvae_jax.config import Config, ScoreConfig
+from bvae_jax.programs import Programs
 from bvae_jax.sweeping import sweep
 
 BASE = Config(
@@ -121,11 +123,13 @@ def test_two_sweeps_side_by_side(swept, tmp_path):
     assert len(places) == 12 + 1
     assert "more/learning_rate=0.0001,beta=1,seed=0" in places
     assert "sweep/learning_rate=0.0001,beta=1,seed=0" not in places
-    found = read_comparison([swept, tmp_path / "more"], None, progress=False)
+    found = read_comparison([swept, tmp_path / "more"], None, Programs(), progress=False)
     assert "β = 9, learning rate = 0.0001" in found.settings
     other = dataclasses.replace(BASE, latents=2)
     sweep(other, tmp_path / "latents", seeds=1, strategy="sequential", progress=False)
-    found = read_comparison([tmp_path / "more", tmp_path / "latents"], None, progress=False)
+    found = read_comparison(
+        [tmp_path / "more", tmp_path / "latents"], None, Programs(), progress=False
+    )
     assert found.varied == ("latents", "beta", "learning_rate")
 
 
@@ -157,6 +161,22 @@ def test_matched_traversals_follow_planted_latents(swept):
     assert not np.isnan(dead.images[:, 0]).any()
 
 
+def test_a_latent_that_points_the_other_way_is_turned_round(swept, monkeypatch):
+    """One latent of the second run is planted as the negative of the first's."""
+    run = bvae_jax.load(swept / "members" / "learning_rate=0.0001,beta=1,seed=0", progress=False)
+    codes = np.random.default_rng(0).standard_normal((50, 3))
+    planted = iter([codes, codes * [1.0, -1.0, 1.0]])
+    monkeypatch.setattr(
+        crossing, "encode_run", lambda *_, **__: SimpleNamespace(means=next(planted))
+    )
+    kl = np.array([0.2, 0.3, 0.1])
+    images = cross_traversals([run, run], [kl, kl], columns=3).images
+    ours, theirs = images[:, 0], images[:, 1]
+    np.testing.assert_array_equal(theirs[0], ours[0, ::-1])
+    assert (theirs[0] != ours[0]).any()
+    np.testing.assert_array_equal(theirs[1:], ours[1:])
+
+
 def test_one_run_of_each_setting_and_the_same_seed_if_there_is_one():
     members = {"a": ("x", 0), "b": ("x", 1), "c": ("y", 1), "d": ("y", 2)}
     assert one_of_each(["x", "y"], members) == {"x": "b", "y": "c"}
@@ -171,7 +191,7 @@ def test_a_suggestion_is_written_and_reads_no_label(swept, tmp_path, monkeypatch
     found = suggest(swept, rate=1.0, out=tmp_path, progress=False)
     stored = json.loads((tmp_path / "suggestion.json").read_text())
     assert stored["setting"] == found.setting
-    assert found.setting in read_comparison([swept], None, progress=False).settings
+    assert found.setting in read_comparison([swept], None, Programs(), progress=False).settings
 
 
 def test_from_the_command_line(swept, tmp_path, capsys):

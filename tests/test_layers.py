@@ -53,9 +53,10 @@ ORDER = (
     {"representations", "sweep_plan"},
     {"session"},
     {"runner"},
+    {"programs"},
     {"evaluation", "elbo_evaluation", "sweep_runner"},
     {"comparison.base", "comparison.as_json", "comparison.intervals", "comparison.matching"}
-    | {"comparison.html_table", "comparison.drawing", "comparison.programs"},
+    | {"comparison.html_table", "comparison.drawing"},
     {"comparison.statistics", "comparison.report", "comparison.baselines", "comparison.evidence"}
     | {"comparison.crossing"},
     {"comparison.stability", "comparison.cells", "comparison.cautions", "comparison.reading"},

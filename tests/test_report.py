@@ -11,9 +11,9 @@ from itertools import pairwise
 import pytest
 from PIL import Image
 
-from bvae_jax.comparison import report as report_module
+from bvae_jax import rundir
 from bvae_jax.comparison.html_table import Cell, HtmlTable
-from bvae_jax.comparison.report import Figure, Member, Report, write_report
+from bvae_jax.comparison.report import TEMPLATE, Figure, Member, Report, write_report
 
 VOID = {"meta", "link", "img", "input", "wbr", "br", "hr"}
 HOSTILE = "<script>alert('x')</script> \"q\" & $title ${lead} </pre></details><!-- ]]> \udcff"
@@ -254,7 +254,7 @@ def test_replaces_the_old_file_or_leaves_it(tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(report_module.os, "fsync", crash)
+        patch.setattr(rundir.os, "fsync", crash)
         with pytest.raises(KeyboardInterrupt):
             write_report(path, Report("New", ""))
     assert path.read_bytes() == old
@@ -272,7 +272,7 @@ def luminance(colour):
 
 
 def test_text_has_contrast_in_light_dark_and_print():
-    style = report_module.TEMPLATE.read_text(encoding="utf-8")
+    style = TEMPLATE.read_text(encoding="utf-8")
     blocks = re.findall(r":root \{(.*?)\}", style, re.DOTALL)
     assert len(blocks) == 3
     for block in blocks:

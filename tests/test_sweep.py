@@ -195,6 +195,8 @@ def test_a_signal_between_two_saves_and_the_resumed_sweep_is_the_same(
         for path in sorted((tmp_path / "parts" / "members").iterdir())
     ]
     assert steps == [[2, 4], [2]]
+    if strategy == "vmap":  # `auto` goes on as the sweep was begun
+        options["strategy"] = "auto"
     small(tmp_path / "parts", **options)
     assert fingerprints(tmp_path / "parts") == fingerprints(whole.sweep_dir)
 
@@ -225,13 +227,23 @@ def test_shared_batches(finished, tmp_path):
     found = fingerprints(result.sweep_dir)["beta=4,seed=1"][0]
     assert found == alone.summary["params_sha256"]
     program = build(dataclasses.replace(config, batch_seed=7), progress=False)
-    seen = []
-    body = program.make_body(place=lambda images: seen.append(images) or images)
-    for seed in (0, 1):
-        state = program.of(dataclasses.replace(program.config, seed=seed)).init()
-        with jax.disable_jit():
-            body(state, program.train_data)
-    np.testing.assert_array_equal(*seen)
+    states = [program.of(dataclasses.replace(program.config, seed=s)).init() for s in (0, 1)]
+    np.testing.assert_array_equal(*(images_of_a_step(program, state) for state in states))
+
+
+def images_of_a_step(program, state):
+    """The batch that a step sees; the step itself is not done."""
+
+    class SeenError(Exception):
+        pass
+
+    def place(images):
+        raise SeenError(images)
+
+    body = program.make_body(place=place)
+    with jax.disable_jit(), pytest.raises(SeenError) as seen:
+        body(state, program.train_data)
+    return seen.value.args[0]
 
 
 BVAE = (sys.executable, "-m", "bvae_jax.cli")
@@ -274,7 +286,7 @@ def test_stacked_states_take_the_steps_of_single_ones(devices, count):
         for i in range(count)
     ]
     mesh = make_mesh(count, jax.devices()[:devices])
-    if mesh.shape["data"] > 1 and jax.__version_info__ < (0, 9):
+    if mesh.shape["data"] > 1 and jax.__version_info__ < (0, 10):
         pytest.skip("older JAX cannot divide batches in a part of a mesh")
     assert dict(mesh.shape) == {
         "run": devices if count % devices == 0 else 1,

@@ -47,7 +47,7 @@ def comparison(betas=(1, 4, 16), seeds=6, scores=SCORES, better=BETTER, **more) 
         "sweep_dirs": (Path("sweeps/a"),), "varied": ("beta",), "settings": settings,
         "members": members, "scores": scores, "better": better,
         "baselines": pd.DataFrame(columns=["baseline", *scores]), "kl_per_latent": {},
-        "factor_scores": pd.DataFrame(), "records": {}, "failed": {}, "missing": (),
+        "factor_scores": pd.DataFrame(), "records": {}, "run_dirs": {}, "failed": {}, "missing": (),
     }  # fmt: skip
     return Comparison(**(given | more))
 

@@ -1,4 +1,4 @@
-"""What the comparison of a sweep's members is made from. No logic."""
+"""What the comparison of a sweep's members is made from."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -8,6 +8,15 @@ import numpy as np
 import pandas as pd
 
 from bvae_jax.loggers import Record
+
+TRAINING = {"nll": "low", "kl": "", "elbo": "high", "active_latents": ""}
+ELBO_PARTS = {"mutual_information": "", "total_correlation": "", "dimension_wise_kl": ""}
+"""Scores beside disentanglement metrics, and what is better."""
+
+
+def is_metric(score: str) -> bool:
+    """Whether a score tells of disentanglement."""
+    return score not in TRAINING | ELBO_PARTS
 
 
 @dataclass(frozen=True)
@@ -29,6 +38,7 @@ class Comparison:
         factor_scores: by member, a column for each factor: the share of its entropy that the best
             latent knows.
         records: member -> its metrics.jsonl.
+        run_dirs: member -> its directory.
         failed: member -> why it is left out.
         missing: members that are not finished.
     """
@@ -43,5 +53,6 @@ class Comparison:
     kl_per_latent: Mapping[str, np.ndarray]
     factor_scores: pd.DataFrame
     records: Mapping[str, list[Record]] = field(repr=False)
+    run_dirs: Mapping[str, Path]
     failed: Mapping[str, str]
     missing: tuple[str, ...]

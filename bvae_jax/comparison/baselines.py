@@ -8,11 +8,11 @@ from typing import Any
 import pandas as pd
 
 from bvae_jax import rundir
-from bvae_jax.comparison.programs import Programs
 from bvae_jax.config import Config, ScoreConfig
 from bvae_jax.encode import encode_points
 from bvae_jax.errors import UserError
 from bvae_jax.metrics import METRICS
+from bvae_jax.programs import Programs
 from bvae_jax.progress import bar
 from bvae_jax.representations import of_encoder, run_baselines
 from bvae_jax.scoring import PACKAGES, PIXELS, metric_names, numbers, score_all

@@ -11,14 +11,14 @@ from bvae_jax.comparison.crossing import Crossed, cross_traversals, one_of_each
 from bvae_jax.comparison.figures import Drawn, draw_comparison
 from bvae_jax.comparison.findings import statistics_json, statistics_text
 from bvae_jax.comparison.intervals import AVERAGES, Average
-from bvae_jax.comparison.pages import make_report, run_dirs
-from bvae_jax.comparison.programs import Programs
+from bvae_jax.comparison.pages import make_report
 from bvae_jax.comparison.reading import EvaluationSettings, read_comparison
 from bvae_jax.comparison.report import write_report
 from bvae_jax.comparison.tables import make_table, write_tables
 from bvae_jax.config import ScoreConfig
 from bvae_jax.elbo_evaluation import check_settings
 from bvae_jax.errors import UserError
+from bvae_jax.programs import Programs
 from bvae_jax.progress import bar
 from bvae_jax.scoring import metric_names
 
@@ -79,14 +79,15 @@ def compare(
     settings = EvaluationSettings(
         dataclasses.replace(score, metrics=",".join(names)), num_points, decomposition, baselines
     )
-    comparison = read_comparison(directories, settings, progress=progress)
+    programs = Programs()
+    comparison = read_comparison(directories, settings, programs, progress=progress)
     directory = Path(out).expanduser() if out else directories[0]
     directory.mkdir(parents=True, exist_ok=True)
     files = write_tables(comparison, directory, averaged)
     files += _write_statistics(comparison, directory)
     if figures:
         with bar(total=3, desc="figures", disable=not progress) as shown:
-            crossed = cross(comparison)
+            crossed = cross(comparison, programs)
             shown.update(1)
             drawn = draw_comparison(comparison, directory / "figures", averaged, crossed)
             shown.update(1)
@@ -97,14 +98,13 @@ def compare(
     return Compared(comparison, files)
 
 
-def cross(comparison: Comparison) -> Crossed | None:
+def cross(comparison: Comparison, programs: Programs) -> Crossed | None:
     """Matched traversals of one run of each setting; None where decoders make different images."""
     rows: Any = comparison.members
     shown = [label for label in comparison.settings if (rows["setting"] == label).any()]
     members = {str(name): (row["setting"], int(row["seed"])) for name, row in rows.iterrows()}
     chosen = one_of_each(shown, members)
-    directories, programs = run_dirs(comparison), Programs()
-    runs = [programs.load(directories[chosen[label]]) for label in shown]
+    runs = [programs.load(comparison.run_dirs[chosen[label]]) for label in shown]
     kl = [comparison.kl_per_latent[chosen[label]] for label in shown]
     return cross_traversals(runs, kl)
 
@@ -112,7 +112,7 @@ def cross(comparison: Comparison) -> Crossed | None:
 def _write_statistics(comparison: Comparison, directory: Path) -> list[Path]:
     """statistics.md in words, statistics.json in numbers."""
     words, numbers = directory / "statistics.md", directory / "statistics.json"
-    words.write_text(statistics_text(comparison))
+    rundir.write_text(words, statistics_text(comparison))
     rundir.write_json(numbers, statistics_json(comparison))
     return [words, numbers]
 

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from bvae_jax.comparison import matrix_plots, plots, training_plots
-from bvae_jax.comparison.base import Comparison
+from bvae_jax.comparison.base import Comparison, is_metric
 from bvae_jax.comparison.crossing import Crossed
 from bvae_jax.comparison.drawing import Setting
 from bvae_jax.comparison.intervals import Average, interval
@@ -21,10 +21,6 @@ from bvae_jax.program import ACTIVE_NATS
 BASELINES = ("random codes", "untrained", "pca")
 """Those that figures show. The scores of the true factors are so high that beside them runs would
 look all alike; they stand in the tables."""
-NO_METRICS = (
-    "nll", "kl", "elbo", "active_latents", "mutual_information", "total_correlation",
-    "dimension_wise_kl",
-)  # fmt: skip
 
 
 class Drawn(NamedTuple):
@@ -67,7 +63,7 @@ def draw_comparison(
     ]
     if len(comparison.factor_scores):
         drawn.append(_factors(comparison, directory, shown, xlabel))
-    metrics = [score for score in comparison.scores if score not in NO_METRICS]
+    metrics = list(filter(is_metric, comparison.scores))
     if len(metrics) > 1 and len(comparison.members) > 2:
         path = directory / "metric_agreement"
         matrix_plots.save_agreement(path, agreement(comparison.members, metrics))

@@ -1,11 +1,10 @@
 """The report of a comparison: what stands in it."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from bvae_jax import rundir
-from bvae_jax.comparison.base import Comparison
+from bvae_jax.comparison.base import Comparison, is_metric
 from bvae_jax.comparison.cells import Table, caption, texts
 from bvae_jax.comparison.figures import Drawn
 from bvae_jax.comparison.findings import ScoreStatistics, statistics_of
@@ -108,11 +107,9 @@ def _tables(comparison: Comparison, table: Table) -> list[tuple[str, HtmlTable]]
 
 
 def _divided(scores: Sequence[str]) -> dict[str, list[str]]:
-    from bvae_jax.comparison.figures import NO_METRICS
-
     parts = {
-        "Training": [score for score in scores if score in NO_METRICS],
-        "Disentanglement": [score for score in scores if score not in NO_METRICS],
+        "Training": [score for score in scores if not is_metric(score)],
+        "Disentanglement": [score for score in scores if is_metric(score)],
     }
     return {title: chosen for title, chosen in parts.items() if chosen}
 
@@ -134,19 +131,11 @@ def _in_words(found: ScoreStatistics) -> list[str]:
 def _provenance(comparison: Comparison) -> list[dict[str, Any]]:
     """The sessions in which members were trained, the oldest first."""
     sessions = []
-    for directory in run_dirs(comparison).values():
+    for directory in comparison.run_dirs.values():
         path = directory / rundir.PROVENANCE
         if path.exists():
             sessions += rundir.read_json(path)["sessions"]
     return sorted(sessions, key=lambda session: session["started"])
-
-
-def run_dirs(comparison: Comparison) -> dict[str, Path]:
-    """Where each finished member lies."""
-    from bvae_jax.comparison.reading import read_places
-
-    places = read_places(comparison.sweep_dirs)
-    return {name: places[name].run_dir for name in comparison.members.index}
 
 
 def _command(argv: Sequence[str]) -> str:
@@ -154,14 +143,13 @@ def _command(argv: Sequence[str]) -> str:
 
 
 def _members(comparison: Comparison) -> list[Member]:
-    directories = run_dirs(comparison)
     rows: Any = comparison.members
     return [
         Member(
             name=str(name),
             setting=str(row["setting"]),
             seed=int(row["seed"]),
-            run_dir=str(directories[str(name)]),
+            run_dir=str(comparison.run_dirs[str(name)]),
             numbers={score: float(row[score]) for score in comparison.scores},
         )
         for name, row in rows.iterrows()

@@ -11,9 +11,8 @@ import numpy as np
 import pandas as pd
 
 from bvae_jax import rundir
-from bvae_jax.comparison.base import Comparison
+from bvae_jax.comparison.base import ELBO_PARTS, TRAINING, Comparison
 from bvae_jax.comparison.baselines import baseline_scores
-from bvae_jax.comparison.programs import Programs
 from bvae_jax.config import ScoreConfig
 from bvae_jax.data import get_dataset
 from bvae_jax.elbo_evaluation import evaluate_elbo_of_run, stored_decomposition
@@ -24,6 +23,7 @@ from bvae_jax.grid import Member, label
 from bvae_jax.loggers import METRICS as RECORDS
 from bvae_jax.loggers import read_records
 from bvae_jax.metrics import METRICS
+from bvae_jax.programs import Programs
 from bvae_jax.progress import bar
 from bvae_jax.scoring import Entry, headline, metric_names, numbers
 from bvae_jax.sweepdir import Status, Sweep, member_dir, read_failed, read_sweep, status
@@ -33,9 +33,6 @@ NO_SETTING = {
     "checkpoint_every", "keep_checkpoints",
 }  # fmt: skip
 """Fields that make no other setting."""
-TRAINING = {"nll": "low", "kl": "", "elbo": "high", "active_latents": ""}
-ELBO_PARTS = {"mutual_information": "", "total_correlation": "", "dimension_wise_kl": ""}
-"""Scores beside disentanglement metrics, and what is better."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +66,11 @@ class Place(NamedTuple):
 
 
 def read_comparison(
-    sweep_dirs: Sequence[Path], settings: EvaluationSettings | None, *, progress: bool = True
+    sweep_dirs: Sequence[Path],
+    settings: EvaluationSettings | None,
+    programs: Programs,
+    *,
+    progress: bool = True,
 ) -> Comparison:
     """Read sweeps, and evaluate the members that are done where that has not been done.
 
@@ -90,7 +91,6 @@ def read_comparison(
         dataset = get_dataset(next(iter(done.values())).member.config.dataset)
         count = point_count(dataset, min(settings.num_points, dataset.size))
         settings = replace(settings, num_points=count)
-    programs = Programs()
     rows, shares, kl = [], {}, {}
     with bar(total=len(done), desc="evaluate", unit=" members", disable=not progress) as shown:
         for name, place in done.items():
@@ -133,6 +133,7 @@ def read_comparison(
             columns=list(factor_names),
         ),
         records={name: read_records(place.run_dir / RECORDS) for name, place in done.items()},
+        run_dirs={name: place.run_dir for name, place in done.items()},
         failed={
             name: read_failed(place.sweep_dir, place.member)
             for name, place in places.items()

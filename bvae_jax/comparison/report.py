@@ -1,7 +1,6 @@
 """The report of a comparison: one HTML file that needs no server and no network."""
 
 import json
-import os
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -9,6 +8,7 @@ from pathlib import Path
 from string import Template
 from typing import Any, NamedTuple, TypedDict
 
+from bvae_jax import rundir
 from bvae_jax.comparison.html_table import (
     Cell,
     HtmlTable,
@@ -82,13 +82,7 @@ def write_report(path: Path, report: Report) -> None:
     """
     page = _page(report)
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    # Names of files may hold bytes that are no UTF-8.
-    with part.open("w", encoding="utf-8", errors="backslashreplace") as file:
-        file.write(page)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
+    rundir.write_text(path, page)
 
 
 def _page(report: Report) -> str:

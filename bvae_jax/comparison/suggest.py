@@ -6,11 +6,10 @@ from typing import Literal
 from bvae_jax import rundir
 from bvae_jax.comparison import suggestion
 from bvae_jax.comparison.evidence import POINTS, comparisons, gather
-from bvae_jax.comparison.pages import run_dirs
-from bvae_jax.comparison.programs import Programs
 from bvae_jax.comparison.reading import read_comparison
 from bvae_jax.encode import encode_run, point_count
 from bvae_jax.errors import UserError
+from bvae_jax.programs import Programs
 from bvae_jax.progress import bar
 
 FILE = "suggestion.json"
@@ -39,9 +38,9 @@ def suggest(
     if not sweep_dirs:
         raise UserError("Wanted the directory of a sweep, or of several.")
     directories = [Path(path).expanduser() for path in sweep_dirs]
-    comparison = read_comparison(directories, None, progress=progress)
     programs, codes = Programs(), {}
-    runs = run_dirs(comparison)
+    comparison = read_comparison(directories, None, programs, progress=progress)
+    runs = comparison.run_dirs
     with bar(total=len(runs), desc="encode", unit=" members", disable=not progress) as shown:
         for name, run_dir in runs.items():
             run = programs.load(run_dir)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from bvae_jax import rundir
 from bvae_jax.comparison.base import Comparison
 from bvae_jax.comparison.cells import Cell, Table, caption, remark, rows, texts
 from bvae_jax.comparison.intervals import Average, interval
@@ -40,10 +41,10 @@ def write_tables(comparison: Comparison, directory: Path, average: Average = "me
     paths = [directory / f"table.{suffix}" for suffix in ("csv", "md", "tex")]
     directory.mkdir(parents=True, exist_ok=True)
     write_csv(table, paths[0])
-    paths[1].write_text(to_markdown(table), encoding="utf-8")
+    rundir.write_text(paths[1], to_markdown(table))
     varied = latex(", ".join(comparison.varied))
     title = f"Scores by {varied}." if varied else "Scores."
-    paths[2].write_text(to_latex(table, caption=title, label="tab:scores"), encoding="utf-8")
+    rundir.write_text(paths[2], to_latex(table, caption=title, label="tab:scores"))
     return paths
 
 
@@ -63,7 +64,7 @@ def write_csv(table: Table, path: Path) -> None:
             line |= dict(zip(names[score], (*cell.interval, mark), strict=True))
         lines.append(line)
     columns = ["setting", "kind", "n", *itertools.chain(*names.values())]
-    pd.DataFrame(lines, columns=columns).to_csv(path, index=False, encoding="utf-8")
+    rundir.write_text(path, pd.DataFrame(lines, columns=columns).to_csv(index=False))
 
 
 def to_markdown(table: Table) -> str:

@@ -11,18 +11,26 @@ from bvae_jax.runner import RunResult, load
 
 
 class Programs:
-    """Builds a program when it is first wanted, and keeps it."""
+    """Builds a program when it is first wanted, and keeps the latest ones.
 
-    def __init__(self):
+    Args:
+        keep: programs; each has its data on the device, and what was compiled for it.
+        progress: show a bar if a data set has to be rendered first.
+    """
+
+    def __init__(self, *, keep: int = 4, progress: bool = False):
         self._known: dict[str, Program] = {}
+        self._keep, self._progress = keep, progress
 
     def of(self, config: Config) -> Program:
         """The program of a run."""
         config = resolved(config)
         key = json.dumps(graph(config), sort_keys=True)
-        if key not in self._known:
-            self._known[key] = build(config, progress=False)
-        return self._known[key].of(config)
+        found = self._known.pop(key, None) or build(config, progress=self._progress)
+        while len(self._known) >= self._keep:
+            self._known.pop(next(iter(self._known)))
+        self._known[key] = found  # the last that was wanted stands last
+        return found.of(config)
 
     def load(self, run_dir: Path) -> RunResult:
         """`runner.load` by a program that may be there already."""

@@ -1,6 +1,6 @@
 """States that are trained at the same time: one, or many stacked."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import jax
@@ -17,8 +17,9 @@ from bvae_jax.types import TrainState
 class Lanes(Protocol):
     """States that are trained together, each by its own run's settings."""
 
-    def advance(self, steps: int) -> list[dict[str, Any]]:
-        """Train all states; their metrics, averaged over the steps."""
+    def advance(self, steps: int) -> Callable[[], list[dict[str, Any]]]:
+        """Start to train all states; what is returned waits, and gives each one's metrics, averaged
+        over the steps."""
         ...
 
     def state(self, i: int) -> TrainState: ...
@@ -30,9 +31,9 @@ class OneLane:
     def __init__(self, program: Program, state: TrainState):
         self._program, self._state = program, state
 
-    def advance(self, steps: int) -> list[dict[str, Any]]:
-        self._state, metrics = self._program.train(self._state, self._program.train_data, steps)
-        return [averaged(metrics)]
+    def advance(self, steps: int) -> Callable[[], list[dict[str, Any]]]:
+        self._state, fetch = self._program.train(self._state, self._program.train_data, steps)
+        return lambda: [averaged(fetch())]
 
     def state(self, i: int) -> TrainState:
         return self._state
@@ -74,9 +75,14 @@ class StackedLanes:
         self._states = stack(lanes, together.mesh)
         self._together, self._places = together, places
 
-    def advance(self, steps: int) -> list[dict[str, Any]]:
-        self._states, metrics = self._together.loop(self._states, self._together.data, steps)
-        return [averaged({name: v[:, i] for name, v in metrics.items()}) for i in self._places]
+    def advance(self, steps: int) -> Callable[[], list[dict[str, Any]]]:
+        self._states, fetch = self._together.loop(self._states, self._together.data, steps)
+
+        def means() -> list[dict[str, Any]]:
+            metrics = fetch()
+            return [averaged({name: v[:, i] for name, v in metrics.items()}) for i in self._places]
+
+        return means
 
     def state(self, i: int) -> TrainState:
         return lane(self._states, self._places[i], self._together.home)

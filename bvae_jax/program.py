@@ -132,8 +132,8 @@ def build(config: Config, *, progress: bool = True) -> Program:
 
     def evaluate(state: TrainState) -> dict[str, Any]:
         data = (state, source.arrays, jnp.asarray(eval_indices), jax.random.key(0))
-        _, metrics = eval_loop(jnp.int32(0), data, len(eval_indices))
-        return averaged(metrics)
+        _, fetch = eval_loop(jnp.int32(0), data, len(eval_indices))
+        return averaged(fetch())
 
     @jax.jit
     def encode_images(params, arrays, indices):

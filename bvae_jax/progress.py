@@ -47,12 +47,13 @@ class Clock:
         }
 
     def begin_chunk(self) -> None:
-        """Training starts, or goes on after an evaluation."""
+        """Training starts, or goes on after an evaluation or a save."""
         self._chunk_begin = time.monotonic()
 
     def end_chunk(self, steps: int) -> None:
-        """`steps` more are done."""
-        self._chunks.append((steps, time.monotonic() - self._chunk_begin))
+        """`steps` more are done, and the next are being computed."""
+        begin, self._chunk_begin = self._chunk_begin, time.monotonic()
+        self._chunks.append((steps, self._chunk_begin - begin))
 
 
 class TrainingProgress(contextlib.AbstractContextManager):

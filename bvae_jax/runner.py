@@ -2,7 +2,6 @@
 
 import functools
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,18 +10,19 @@ import jax
 from bvae_jax import rundir
 from bvae_jax.allocator import keep_freed_memory
 from bvae_jax.checkpoint import Checkpoints
-from bvae_jax.checks import NotFiniteError, check_memory, check_same, make_config_check
+from bvae_jax.checks import check_memory, check_same, make_config_check
 from bvae_jax.config import Config
 from bvae_jax.errors import UserError
 from bvae_jax.hyper import resolved
 from bvae_jax.interrupt import Interrupt
-from bvae_jax.lanes import Lanes, OneLane
+from bvae_jax.lanes import OneLane
 from bvae_jax.loggers import check_installed, open_loggers
 from bvae_jax.objectives import get_objective
 from bvae_jax.program import Program, build
 from bvae_jax.progress import TrainingProgress
 from bvae_jax.session import Session, finished_summary
 from bvae_jax.train import weights
+from bvae_jax.training import train
 from bvae_jax.types import Params, TrainState
 from bvae_jax.vae import VAE
 
@@ -150,40 +150,6 @@ def _run_in(
     return RunResult(directory, config, summary, state, program)
 
 
-def train(
-    sessions: Sequence[Session], lanes: Lanes, shown: TrainingProgress, interrupt: Interrupt
-) -> None:
-    """The loop over chunks of steps. A chunk ends wherever something is due, and leaves a record:
-    so the records do not depend on where a run was interrupted.
-
-    A session whose numbers are not finite any more is marked as failed, and the others go on.
-
-    Args:
-        sessions: begun, all at the same step, with the same settings but for what is traced.
-        lanes: their states, in the same order.
-    """
-    config, step = sessions[0].config, int(lanes.state(0).step)
-    live = {i: session for i, session in enumerate(sessions) if not session.failed}
-    while step < config.steps and live and not interrupt.requested:
-        start, step = step, next_stop(config, step)
-        for session in live.values():
-            session.clock.begin_chunk()
-        means = lanes.advance(step - start)
-        for session in live.values():
-            session.clock.end_chunk(step - start)
-        rate = sum(s.clock.times()["images_per_second"] for s in live.values())
-        shown.update(len(live) * (step - start), means[min(live)], rate)
-        for i, session in list(live.items()):
-            try:
-                session.record(start, step, means[i], functools.partial(lanes.state, i))
-            except NotFiniteError as error:
-                session.failed = error
-                del live[i]
-    if interrupt.requested:
-        for i, session in live.items():
-            session.save(lanes.state(i))
-
-
 def load(
     run_dir: str | Path,
     *,
@@ -214,12 +180,6 @@ def load(
         raise UserError(f"{directory} has no checkpoint yet: train it further with --resume.")
     summary = finished_summary(directory, int(restored.state.step), config)
     return RunResult(directory, config, summary, restored.state, program)
-
-
-def next_stop(config: Config, step: int) -> int:
-    """The first step after `step` at which a record, an evaluation or a checkpoint is due."""
-    everies = (config.log_every, config.eval_every, config.checkpoint_every)
-    return min(config.steps, *(step - step % every + every for every in everies))
 
 
 def _opening(program: Program, state: TrainState, start: int) -> str:

@@ -132,18 +132,17 @@ class Session(contextlib.AbstractContextManager):
 
         Args:
             means: metrics of the steps.
-            state: gives the state after them; called only where something is due.
+            state: gives the state after them; called only where `is_state_due`.
 
         Raises:
             NotFiniteError: a number is not finite; nothing was kept then.
             UserError: a checkpoint could not be written.
         """
-        config, last = self.config, step == self.config.steps
-        check_finite(means, start, step, config, self._checkpoints)
+        check_finite(means, start, step, self.config, self._checkpoints)
         self._log(step, "train", means)
-        if last or step % config.eval_every == 0:
+        if _is_due(self.config, step, self.config.eval_every):
             self._evaluate(state())
-        if last or step % config.checkpoint_every == 0:
+        if _is_due(self.config, step, self.config.checkpoint_every):
             self.save(state())
 
     def _evaluate(self, state: TrainState) -> None:
@@ -194,6 +193,15 @@ class Session(contextlib.AbstractContextManager):
         record = {"step": step, "split": split} | dict(sorted(means.items()))
         for logger in self._loggers:
             logger.log(record)
+
+
+def is_state_due(config: Config, step: int) -> bool:
+    """Whether a run's state is evaluated or saved after this step."""
+    return any(_is_due(config, step, n) for n in (config.eval_every, config.checkpoint_every))
+
+
+def _is_due(config: Config, step: int, every: int) -> bool:
+    return step == config.steps or step % every == 0
 
 
 def finished_summary(directory: Path, step: int, config: Config) -> dict[str, Any] | None:

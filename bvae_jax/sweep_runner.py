@@ -15,10 +15,10 @@ from bvae_jax.lanes import OneLane, Together
 from bvae_jax.program import Program
 from bvae_jax.programs import Programs
 from bvae_jax.progress import SweepProgress
-from bvae_jax.runner import train
 from bvae_jax.session import OpenLoggers, Session
 from bvae_jax.sweep_plan import Plan, batches, make_plan
 from bvae_jax.sweepdir import member_dir, status
+from bvae_jax.training import train
 from bvae_jax.types import TrainState
 
 

@@ -29,8 +29,10 @@ from bvae_jax.vae import VAE, forward, init_params
 
 Body = Callable[[PyTree, PyTree], tuple[PyTree, Metrics]]
 """(carry, data) -> (carry, metrics): one turn of a loop. `data` does not change."""
-Loop = Callable[[PyTree, PyTree, int], tuple[PyTree, dict[str, np.ndarray]]]
-"""(carry, data, n) -> (carry, metrics stacked over the n turns)."""
+Fetch = Callable[[], dict[str, np.ndarray]]
+"""Waits for the metrics of n turns, stacked."""
+Loop = Callable[[PyTree, PyTree, int], tuple[PyTree, Fetch]]
+"""(carry, data, n) -> (carry, its metrics); both are perhaps still being computed."""
 
 
 class StepKeys(NamedTuple):
@@ -240,6 +242,7 @@ def make_loop(body: Body, platform: str) -> Loop:
     On an accelerator it is one `lax.scan`, one dispatch for all turns. On a CPU it is a host loop
     over the jitted body, because XLA's convolutions are tens of times slower inside a compiled
     loop there. Both give the same numbers. The carry is donated: use what the loop returns.
+    Nothing waits for the device, so that the host has time for what came before.
 
     Args:
         platform: `jax.default_backend()`: "cpu", "gpu" or "tpu".
@@ -252,9 +255,9 @@ def _scan_loop(body: Body) -> Loop:
     def scan(carry: PyTree, data: PyTree, n: int) -> tuple[PyTree, Metrics]:
         return jax.lax.scan(lambda carry, _: body(carry, data), carry, length=n)
 
-    def loop(carry: PyTree, data: PyTree, n: int) -> tuple[PyTree, dict[str, np.ndarray]]:
+    def loop(carry: PyTree, data: PyTree, n: int) -> tuple[PyTree, Fetch]:
         carry, metrics = scan(carry, data, n)
-        return carry, jax.device_get(metrics)
+        return carry, lambda: jax.device_get(metrics)
 
     return loop
 
@@ -262,12 +265,16 @@ def _scan_loop(body: Body) -> Loop:
 def _host_loop(body: Body) -> Loop:
     turn = jax.jit(body, donate_argnums=0)
 
-    def loop(carry: PyTree, data: PyTree, n: int) -> tuple[PyTree, dict[str, np.ndarray]]:
+    def loop(carry: PyTree, data: PyTree, n: int) -> tuple[PyTree, Fetch]:
         history = []
         for _ in range(n):
             carry, metrics = turn(carry, data)
             history.append(metrics)
-        history = jax.device_get(history)
-        return carry, {name: np.stack([m[name] for m in history]) for name in history[0]}
+
+        def fetch() -> dict[str, np.ndarray]:
+            turns = jax.device_get(history)
+            return {name: np.stack([m[name] for m in turns]) for name in turns[0]}
+
+        return carry, fetch
 
     return loop

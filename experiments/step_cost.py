@@ -41,7 +41,8 @@ def training(config):
 
     def step():
         nonlocal state
-        state, _ = program.train(state, program.train_data, 1)
+        state, fetch = program.train(state, program.train_data, 1)
+        fetch()
 
     return step
 

@@ -52,6 +52,7 @@ ORDER = (
     {"figures", "score_figures", "checks", "encode", "held_out", "summary", "lanes", "sweepdir"},
     {"representations", "sweep_plan"},
     {"session"},
+    {"training"},
     {"runner"},
     {"programs"},
     {"evaluation", "elbo_evaluation", "sweep_runner"},

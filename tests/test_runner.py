@@ -15,7 +15,7 @@ from conftest import assert_equal
 from PIL import Image
 
 import bvae_jax
-from bvae_jax import lanes, rundir, runner
+from bvae_jax import lanes, rundir, runner, training
 from bvae_jax.checkpoint import Checkpoints, fingerprint
 from bvae_jax.config import Config
 from bvae_jax.errors import UserError
@@ -334,7 +334,7 @@ def test_next_stop_is_where_the_first_thing_is_due():
     config = small(log_every=50, eval_every=70, checkpoint_every=120, steps=200)
     stops, step = [], 0
     while step < 200:
-        stops.append(step := runner.next_stop(config, step))
+        stops.append(step := training.next_stop(config, step))
     assert stops == [50, 70, 100, 120, 140, 150, 200]
 
 

@@ -295,10 +295,11 @@ def test_stacked_states_take_the_steps_of_single_ones(devices, count):
     place = {"place": over_data} if mesh.shape["data"] > 1 else {}
     loop = make_loop(make_stacked_body(program.make_body(**place), mesh), "cpu")
     data = jax.device_put(program.train_data, jax.NamedSharding(mesh, jax.P()))
-    together, metrics = loop(stack(states, mesh), data, 2)
+    together, fetch = loop(stack(states, mesh), data, 2)
+    metrics = fetch()
     for i, state in enumerate(states):
-        alone, numbers = program.train(jax.tree.map(jnp.copy, state), program.train_data, 2)
-        np.testing.assert_allclose(metrics["loss"][:, i], numbers["loss"], rtol=1e-5)
+        alone, fetch = program.train(jax.tree.map(jnp.copy, state), program.train_data, 2)
+        np.testing.assert_allclose(metrics["loss"][:, i], fetch()["loss"], rtol=1e-5)
         ours = jax.device_put(member(together, i), jax.devices()[0])
         assert_close(ours.params, alone.params, rtol=1e-3, atol=2e-4)
 

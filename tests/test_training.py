@@ -1,0 +1,79 @@
+"""The loop over chunks: what is computed and recorded, and in which order."""
+
+import pytest
+
+from bvae_jax.checks import NotFiniteError
+from bvae_jax.config import Config
+from bvae_jax.interrupt import Interrupt
+from bvae_jax.progress import Clock, TrainingProgress
+from bvae_jax.session import Session, is_state_due
+from bvae_jax.training import train
+
+CONFIG = Config(steps=8, log_every=2, eval_every=6, checkpoint_every=100)
+MEANS = {"nll": 1.0, "kl": 1.0, "active_latents": 1}
+
+
+class Recorded(Session):
+    """Lanes and a session that only write down what happens to them."""
+
+    def __init__(self, bad_at=None):
+        self.events, self.step, self.bad_at = [], 0, bad_at
+        self.config, self.clock, self.failed = CONFIG, Clock(64), None
+        self.at_advance = lambda step: None
+
+    def advance(self, steps):
+        self.step += steps
+        self.events.append(f"compute to {self.step}")
+        self.at_advance(self.step)
+        return lambda: [MEANS]
+
+    def state(self, i):
+        class State:
+            step = self.step
+
+        return State
+
+    def record(self, start, step, means, state):
+        if step == self.bad_at:
+            raise NotFiniteError("not finite")
+        self.events.append(f"record {step}")
+        if is_state_due(self.config, step):
+            assert state().step == step
+            self.events.append(f"evaluate {step}")
+
+    def save(self, state):
+        self.events.append(f"save {state.step}")
+
+
+def trained(one, interrupt=None):
+    with TrainingProgress(8, 0, visible=False) as shown:
+        train([one], one, shown, interrupt or Interrupt())
+    return one.events
+
+
+def test_the_next_chunk_is_computed_while_the_last_is_recorded():
+    assert trained(Recorded()) == [
+        "compute to 2", "compute to 4", "record 2", "compute to 6", "record 4",
+        "record 6", "evaluate 6",  # needs the state of step 6: nothing goes on before
+        "compute to 8", "record 8", "evaluate 8",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("bad_at", [2, 6])
+def test_nothing_is_recorded_after_numbers_that_are_not_finite(bad_at):
+    one = Recorded(bad_at)
+    events = trained(one)
+    assert isinstance(one.failed, NotFiniteError)
+    assert [event for event in events if event.startswith("record")] == [
+        f"record {step}" for step in range(2, bad_at, 2)
+    ]
+
+
+def test_what_was_computed_is_recorded_and_saved_when_interrupted():
+    one, interrupt = Recorded(), Interrupt()
+
+    def ask_at_four(step):
+        interrupt.requested = step == 4
+
+    one.at_advance = ask_at_four
+    assert trained(one, interrupt)[-3:] == ["record 2", "record 4", "save 4"]

@@ -1,19 +1,29 @@
-"""A strided convolution and its transpose, fast on every platform.
+"""A strided convolution and its transpose, fast on every platform, for one model or many at once.
 
-XLA's CPU backend is several times slower on the gradient of a strided convolution with respect to
-its input (and on a transposed convolution, which is that same operation) than on the convolution.
-There it is computed as a dense convolution with stride 1 and a depth-to-space shuffle. On
-accelerators it is the dilated convolution that their libraries have kernels for.
+Both are written twice: as XLA's convolution, and as matrix products of patches. Which is faster
+depends on the platform, the channels and whether `vmap` runs over models:
 
-The two operations are each other's transpose in their first argument and share the gradient with
-respect to the kernel, so each one's derivative is written with the other. Layout: images NHWC,
-kernels HWIO in the orientation of the downward convolution for both.
+- On a CPU, XLA is several times slower with few channels and on a convolution whose input is
+  dilated, which the transposed one is: products there, convolutions elsewhere.
+- On an accelerator one model's convolutions have library kernels, and are left to them. Those of
+  many models, each with a kernel of its own, would become grouped convolutions, which hardly fill
+  a device: there they are batched matrix products.
+
+A convolution is linear in the image and in the kernel, so three operations are closed under
+differentiation, to any order: down, up (its transpose in the image) and the kernel's gradient (its
+transpose in the kernel). Layout: images NHWC, kernels HWIO in the orientation of `conv_down` for
+all. Sources: Dumoulin & Visin 2016 ("A guide to convolution arithmetic"), sections 2.4 and 4.5.
 """
 
 import functools
+import os
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 from jax import lax
+from jax.custom_batching import custom_vmap
 from jaxtyping import Array, Float
 
 Kernel = Float[Array, "side side fine coarse"]
@@ -21,13 +31,42 @@ Fine = Float[Array, "batch height width fine"]
 Coarse = Float[Array, "batch small_height small_width coarse"]
 
 LAYOUT = ("NHWC", "HWIO", "NHWC")
+FEW_CHANNELS = 4
+"""Fine channels up to which products beat XLA's convolutions on a CPU (measured: 1 and 3)."""
+FORM = "BVAE_CONV"
+"""Environment variable that overrides the choice, to measure it: "convolution" or "product"."""
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+class Form(NamedTuple):
+    """What is static in a convolution.
+
+    Attributes:
+        side: of the kernel, a multiple of `stride`.
+        precision: of products, as `jax.default_matmul_precision` has it.
+    """
+
+    side: int
+    stride: int
+    precision: str | None
+
+    @property
+    def taps(self) -> int:
+        """Blocks of stride x stride pixels along a side of the kernel."""
+        return self.side // self.stride
+
+    @property
+    def pad(self) -> tuple[int, int]:
+        """Zeros before and after a side of the fine image."""
+        total = self.side - self.stride
+        return total // 2, total - total // 2
+
+
 def conv_down(x: Fine, kernel: Kernel, stride: int) -> Coarse:
     """Convolution that divides the image's sides by `stride`, with "SAME" padding.
 
         y[i] = sum_k x[stride i + k - pad] kernel[k],    pad = (side - stride) / 2
+
+    Products have the precision of `jax.default_matmul_precision`, gradients too.
 
     Args:
         x: [batch, height, width, fine]; height and width are multiples of `stride`.
@@ -37,13 +76,9 @@ def conv_down(x: Fine, kernel: Kernel, stride: int) -> Coarse:
     Returns:
         [batch, height / stride, width / stride, coarse].
     """
-    pad = _padding(kernel, stride)
-    return lax.conv_general_dilated(
-        x, kernel, (stride, stride), (pad, pad), dimension_numbers=LAYOUT
-    )
+    return _down(_form(kernel, stride), x, kernel)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def conv_up(y: Coarse, kernel: Kernel, stride: int) -> Fine:
     """Transposed convolution: multiplies the image's sides by `stride`.
 
@@ -57,77 +92,180 @@ def conv_up(y: Coarse, kernel: Kernel, stride: int) -> Fine:
     Returns:
         [batch, stride height, stride width, fine].
     """
-    shuffle = functools.partial(_up_by_shuffle, stride=stride)
-    dilation = functools.partial(_up_by_dilation, stride=stride)
-    return lax.platform_dependent(y, kernel, cpu=shuffle, default=dilation)
+    return _up(_form(kernel, stride), y, kernel)
 
 
-def _up_by_dilation(y: Coarse, kernel: Kernel, *, stride: int) -> Fine:
-    """The textbook form: zeros between the pixels, then a convolution with the flipped kernel."""
-    low, high = _padding(kernel, stride)
-    side = kernel.shape[0]
-    pad = (side - 1 - low, side - 1 - high)
-    flipped = kernel[::-1, ::-1].swapaxes(2, 3)
-    return lax.conv_general_dilated(
-        y, flipped, (1, 1), (pad, pad), lhs_dilation=(stride, stride), dimension_numbers=LAYOUT
-    )
+def _form(kernel: Kernel, stride: int) -> Form:
+    return Form(kernel.shape[0], stride, jax.config.jax_default_matmul_precision)  # pyright: ignore
 
 
-def _up_by_shuffle(y: Coarse, kernel: Kernel, *, stride: int) -> Fine:
-    """The same numbers without zeros: one dense convolution makes all stride^2 phases at once.
+# Derivatives: each operation is bilinear, and its two transposes are the other two.
 
-    Output pixel p of the uncropped image gets y[i] kernel[p - stride i]. With
-    p = stride b + phase, that is a sum over the few taps t = b - i of
-    y[b - t] kernel[stride t + phase]: a convolution with `taps` pixels a side, stride 1 and
-    stride^2 * fine output channels, which depth-to-space turns into the image.
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _down(form: Form, x: Fine, kernel: Kernel) -> Coarse:
+    few = x.shape[-1] <= FEW_CHANNELS
+    return _chosen(form, down_by_convolution, down_by_product, cpu_product=few)(x, kernel)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _up(form: Form, y: Coarse, kernel: Kernel) -> Fine:
+    return _chosen(form, up_by_convolution, up_by_product, cpu_product=True)(y, kernel)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _kernel_gradient(form: Form, x: Fine, y: Coarse) -> Kernel:
+    """sum over the batch of the products of x[stride i + k - pad] and y[i]."""
+    forms = kernel_gradient_by_convolution, kernel_gradient_by_product
+    return _chosen(form, *forms, cpu_product=x.shape[-1] <= FEW_CHANNELS)(x, y)
+
+
+def _define(operation: Any, first: Callable, second: Callable) -> None:
+    """Give a bilinear operation its gradient.
+
+    Args:
+        first, second: (form, a, b, cotangent) -> cotangent of a, of b.
     """
-    side, _, fine, coarse = kernel.shape
-    taps = side // stride
-    phases = kernel.reshape(taps, stride, taps, stride, fine, coarse)[::-1, :, ::-1]
-    phases = phases.transpose(0, 2, 5, 1, 3, 4).reshape(taps, taps, coarse, stride**2 * fine)
-    pad = (taps - 1, taps - 1)
-    out = lax.conv_general_dilated(y, phases, (1, 1), (pad, pad), dimension_numbers=LAYOUT)
-    batch, rows, columns, _ = out.shape
-    out = out.reshape(batch, rows, columns, stride, stride, fine).swapaxes(2, 3)
-    out = out.reshape(batch, rows * stride, columns * stride, fine)
-    low, high = _padding(kernel, stride)
-    return out[:, low : rows * stride - high, low : columns * stride - high]
+
+    def forward(form, a, b):
+        return operation(form, a, b), (a, b)
+
+    def backward(form, arguments, cotangent):
+        return first(form, *arguments, cotangent), second(form, *arguments, cotangent)
+
+    operation.defvjp(forward, backward)
 
 
-def _padding(kernel: Kernel, stride: int) -> tuple[int, int]:
-    total = kernel.shape[0] - stride
-    return total // 2, total - total // 2
+_define(_down, lambda f, x, k, dy: _up(f, dy, k), lambda f, x, k, dy: _kernel_gradient(f, x, dy))
+_define(_up, lambda f, y, k, dx: _down(f, dx, k), lambda f, y, k, dx: _kernel_gradient(f, dx, y))
+_define(_kernel_gradient, lambda f, x, y, dk: _up(f, y, dk), lambda f, x, y, dk: _down(f, x, dk))
 
 
-def _kernel_gradient(x: Fine, y: Coarse, kernel: Kernel, stride: int) -> Kernel:
-    pad = _padding(kernel, stride)
+# Which form
 
-    def conv(kernel: Kernel) -> Coarse:
-        return lax.conv_general_dilated(
-            x, kernel, (stride, stride), (pad, pad), dimension_numbers=LAYOUT
-        )
 
-    (gradient,) = jax.linear_transpose(conv, kernel)(y)
+def _chosen(form: Form, convolution: Callable, product: Callable, *, cpu_product: bool) -> Callable:
+    """(a, b) -> the operation in the form that is fastest where it runs.
+
+    Args:
+        convolution, product: (form, a, b) -> result.
+        cpu_product: a CPU does better by products.
+    """
+    forms = {
+        "convolution": functools.partial(convolution, form),
+        "product": functools.partial(product, form),
+    }
+    on_cpu = forms["product" if cpu_product else "convolution"]
+    if FORM in os.environ:
+        forms = dict.fromkeys(forms, forms[os.environ[FORM]])
+        on_cpu = forms["product"]
+
+    @custom_vmap
+    def operation(a, b):
+        return lax.platform_dependent(a, b, cpu=on_cpu, default=forms["convolution"])
+
+    @operation.def_vmap
+    def of_many_models(size, batched, a, b):
+        axes = tuple(0 if one else None for one in batched)
+        many = [jax.vmap(one, axes, axis_size=size) for one in (on_cpu, forms["product"])]
+        return lax.platform_dependent(a, b, cpu=many[0], default=many[1]), True
+
+    return operation
+
+
+# As convolutions
+
+
+def down_by_convolution(form: Form, x: Fine, kernel: Kernel) -> Coarse:
+    """`conv_down` as it is written in textbooks."""
+    strides = (form.stride, form.stride)
+    return _convolve(form, x, kernel, strides, (form.pad, form.pad))
+
+
+def up_by_convolution(form: Form, y: Coarse, kernel: Kernel) -> Fine:
+    """Zeros between the pixels, then a convolution with the flipped kernel."""
+    low, high = form.pad
+    pad = (form.side - 1 - low, form.side - 1 - high)
+    flipped = kernel[::-1, ::-1].swapaxes(2, 3)
+    return _convolve(form, y, flipped, (1, 1), (pad, pad), lhs_dilation=(form.stride, form.stride))
+
+
+def kernel_gradient_by_convolution(form: Form, x: Fine, y: Coarse) -> Kernel:
+    """What JAX derives: a convolution over the batch with dilated y."""
+    kernel = jax.ShapeDtypeStruct((form.side, form.side, x.shape[-1], y.shape[-1]), x.dtype)
+    (gradient,) = jax.linear_transpose(lambda k: down_by_convolution(form, x, k), kernel)(y)
     return gradient
 
 
-def _conv_down_forward(x, kernel, stride):
-    return conv_down(x, kernel, stride), (x, kernel)
+def _convolve(form: Form, x, kernel, strides, pads, **dilation):
+    return lax.conv_general_dilated(
+        x, kernel, strides, pads, dimension_numbers=LAYOUT, precision=form.precision, **dilation
+    )
 
 
-def _conv_down_backward(stride, residuals, dy):
-    x, kernel = residuals
-    return conv_up(dy, kernel, stride), _kernel_gradient(x, dy, kernel, stride)
+# As products of matrices: [images and pixels, numbers in a patch] x [numbers in a patch, coarse]
 
 
-def _conv_up_forward(y, kernel, stride):
-    return conv_up(y, kernel, stride), (y, kernel)
+def down_by_product(form: Form, x: Fine, kernel: Kernel) -> Coarse:
+    """Patches times the kernel."""
+    patches = _patches(form, x)
+    batch, rows, columns, numbers = patches.shape
+    y = _product(form, patches.reshape(-1, numbers), _matrix(form, kernel))
+    return y.reshape(batch, rows, columns, -1)
 
 
-def _conv_up_backward(stride, residuals, dx):
-    y, kernel = residuals
-    return conv_down(dx, kernel, stride), _kernel_gradient(dx, y, kernel, stride)
+def up_by_product(form: Form, y: Coarse, kernel: Kernel) -> Fine:
+    """Each pixel times the kernel; the patches that come out are added up where they overlap."""
+    batch, rows, columns, coarse = y.shape
+    patches = _product(form, y.reshape(-1, coarse), _matrix(form, kernel).T)
+    return _add_up(form, patches.reshape(batch, rows, columns, -1))
 
 
-conv_down.defvjp(_conv_down_forward, _conv_down_backward)
-conv_up.defvjp(_conv_up_forward, _conv_up_backward)
+def kernel_gradient_by_product(form: Form, x: Fine, y: Coarse) -> Kernel:
+    """Patches, transposed, times the pixels of y."""
+    patches = _patches(form, x)
+    coarse = y.shape[-1]
+    matrix = _product(form, patches.reshape(-1, patches.shape[-1]).T, y.reshape(-1, coarse))
+    taps, stride = form.taps, form.stride
+    kernel = matrix.reshape(taps, taps, stride, stride, x.shape[-1], coarse).swapaxes(1, 2)
+    return kernel.reshape(form.side, form.side, x.shape[-1], coarse)
+
+
+def _product(form: Form, a: Array, b: Array) -> Array:
+    return jnp.dot(a, b, precision=form.precision)
+
+
+def _matrix(form: Form, kernel: Kernel) -> Float[Array, "number coarse"]:
+    """The kernel with its pixels in the order of a patch: blocks, then pixels of a block."""
+    taps, stride = form.taps, form.stride
+    blocks = kernel.reshape(taps, stride, taps, stride, *kernel.shape[2:]).swapaxes(1, 2)
+    return blocks.reshape(-1, kernel.shape[-1])
+
+
+def _patches(form: Form, x: Fine) -> Float[Array, "batch small_height small_width number"]:
+    """Under each pixel of the coarse image the fine pixels that the kernel covers."""
+    batch, height, width, fine = x.shape
+    stride, (low, high) = form.stride, form.pad
+    x = jnp.pad(x, ((0, 0), (low, high), (low, high), (0, 0)))
+    rows, columns = x.shape[1] // stride, x.shape[2] // stride
+    blocks = x.reshape(batch, rows, stride, columns, stride, fine).swapaxes(2, 3)
+    blocks = blocks.reshape(batch, rows, columns, stride**2 * fine)
+    high, wide = height // stride, width // stride
+    shifts = [(i, j) for i in range(form.taps) for j in range(form.taps)]
+    return jnp.concatenate([blocks[:, i : i + high, j : j + wide] for i, j in shifts], axis=-1)
+
+
+def _add_up(form: Form, patches: Float[Array, "batch rows columns number"]) -> Fine:
+    """The transpose of `_patches`."""
+    batch, rows, columns, _ = patches.shape
+    taps, stride, (low, high) = form.taps, form.stride, form.pad
+    patches = patches.reshape(batch, rows, columns, taps, taps, -1)
+    blocks = sum(
+        jnp.pad(patches[:, :, :, i, j], ((0, 0), (i, taps - 1 - i), (j, taps - 1 - j), (0, 0)))
+        for i in range(taps)
+        for j in range(taps)
+    )
+    rows, columns = rows + taps - 1, columns + taps - 1
+    x = jnp.reshape(blocks, (batch, rows, columns, stride, stride, -1)).swapaxes(2, 3)
+    x = x.reshape(batch, rows * stride, columns * stride, -1)
+    return x[:, low : rows * stride - high, low : columns * stride - high]

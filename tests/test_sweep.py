@@ -109,8 +109,10 @@ def test_members_trained_together_are_close_to_single_runs(finished, tmp_path, s
     assert set(result.statuses.values()) == {"done"}
     for ours, alone in zip(result.states, finished.states, strict=True):
         # Adam divides by small numbers at first: roundings become steps of the learning rate.
-        assert_close(ours.params, alone.params, rtol=1e-3, atol=2e-4)
+        assert_close(ours.params, alone.params, rtol=1e-3, atol=4 * BASE.learning_rate)
         assert_equal(ours.key, alone.key)
+    np.testing.assert_allclose(result.table["loss"], finished.table["loss"], rtol=1e-4)
+    np.testing.assert_allclose(result.table["kl"], finished.table["kl"], rtol=1e-2)
     sessions = rundir.read_json(
         tmp_path / "sweep" / "members" / "beta=1,seed=0" / rundir.PROVENANCE
     )["sessions"]
@@ -286,11 +288,11 @@ def test_stacked_states_take_the_steps_of_single_ones(devices, count):
         for i in range(count)
     ]
     mesh = make_mesh(count, jax.devices()[:devices])
-    if mesh.shape["data"] > 1 and jax.__version_info__ < (0, 10):
-        pytest.skip("older JAX cannot divide batches in a part of a mesh")
+    divided = count % devices == 0
+    older = jax.__version_info__ < (0, 10)  # which leaves the second device alone
     assert dict(mesh.shape) == {
-        "run": devices if count % devices == 0 else 1,
-        "data": 1 if count % devices == 0 else devices,
+        "run": devices if divided else 1,
+        "data": 1 if divided or older else devices,
     }
     place = {"place": over_data} if mesh.shape["data"] > 1 else {}
     loop = make_loop(make_stacked_body(program.make_body(**place), mesh), "cpu")

@@ -2,7 +2,6 @@
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from bvae_jax.likelihoods.base import PIXEL_AXES, Likelihood, Own, expected_image, log_normaliser
 from bvae_jax.types import Images, PerImage
@@ -14,7 +13,8 @@ def bernoulli_log_prob(decoded: Images, images: Images, own: Own) -> PerImage:
     Kingma & Welling, "Auto-Encoding Variational Bayes", 2014, eq. 11. For x strictly between 0
     and 1 it is a cross-entropy, not a normalised log-likelihood.
     """
-    return -jnp.sum(optax.sigmoid_binary_cross_entropy(decoded, images), axis=PIXEL_AXES)
+    # x l - log(1 + exp(l)): one logarithm for each pixel, where log s(l) and log s(-l) take two.
+    return jnp.sum(images * decoded - jax.nn.softplus(decoded), axis=PIXEL_AXES)
 
 
 def continuous_bernoulli_log_prob(decoded: Images, images: Images, own: Own) -> PerImage:

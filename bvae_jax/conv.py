@@ -3,8 +3,9 @@
 Both are written twice: as XLA's convolution, and as matrix products of patches. Which is faster
 depends on the platform, the channels and whether `vmap` runs over models:
 
-- On a CPU, XLA is several times slower with few channels and on a convolution whose input is
-  dilated, which the transposed one is: products there, convolutions elsewhere.
+- On a CPU, XLA is several times slower with few channels, and on a convolution whose input is
+  dilated, which the transposed one is. With few channels there are products there; otherwise the
+  transposed one is a dense convolution that makes all pixels of a block at once.
 - On an accelerator one model's convolutions have library kernels, and are left to them. Those of
   many models, each with a kernel of its own, would become grouped convolutions, which hardly fill
   a device: there they are batched matrix products.
@@ -104,20 +105,22 @@ def _form(kernel: Kernel, stride: int) -> Form:
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _down(form: Form, x: Fine, kernel: Kernel) -> Coarse:
-    few = x.shape[-1] <= FEW_CHANNELS
-    return _chosen(form, down_by_convolution, down_by_product, cpu_product=few)(x, kernel)
+    forms = down_by_convolution, down_by_product
+    return _chosen(form, *forms, cpu=forms[x.shape[-1] <= FEW_CHANNELS])(x, kernel)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _up(form: Form, y: Coarse, kernel: Kernel) -> Fine:
-    return _chosen(form, up_by_convolution, up_by_product, cpu_product=True)(y, kernel)
+    few = kernel.shape[2] <= FEW_CHANNELS
+    cpu = up_by_product if few else up_by_blocks
+    return _chosen(form, up_by_convolution, up_by_product, cpu)(y, kernel)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _kernel_gradient(form: Form, x: Fine, y: Coarse) -> Kernel:
     """sum over the batch of the products of x[stride i + k - pad] and y[i]."""
     forms = kernel_gradient_by_convolution, kernel_gradient_by_product
-    return _chosen(form, *forms, cpu_product=x.shape[-1] <= FEW_CHANNELS)(x, y)
+    return _chosen(form, *forms, cpu=forms[x.shape[-1] <= FEW_CHANNELS])(x, y)
 
 
 def _define(operation: Any, first: Callable, second: Callable) -> None:
@@ -144,31 +147,26 @@ _define(_kernel_gradient, lambda f, x, y, dk: _up(f, y, dk), lambda f, x, y, dk:
 # Which form
 
 
-def _chosen(form: Form, convolution: Callable, product: Callable, *, cpu_product: bool) -> Callable:
+def _chosen(form: Form, convolution: Callable, product: Callable, cpu: Callable) -> Callable:
     """(a, b) -> the operation in the form that is fastest where it runs.
 
     Args:
-        convolution, product: (form, a, b) -> result.
-        cpu_product: a CPU does better by products.
+        convolution, product, cpu: (form, a, b) -> result; `cpu` is that for a CPU.
     """
-    forms = {
-        "convolution": functools.partial(convolution, form),
-        "product": functools.partial(product, form),
-    }
-    on_cpu = forms["product" if cpu_product else "convolution"]
-    if FORM in os.environ:
-        forms = dict.fromkeys(forms, forms[os.environ[FORM]])
-        on_cpu = forms["product"]
+    one, many, cpu = (functools.partial(f, form) for f in (convolution, product, cpu))
+    wanted = os.environ.get(FORM)
+    if wanted:
+        one = many = cpu = {"convolution": one, "product": many}[wanted]
 
     @custom_vmap
     def operation(a, b):
-        return lax.platform_dependent(a, b, cpu=on_cpu, default=forms["convolution"])
+        return lax.platform_dependent(a, b, cpu=cpu, default=one)
 
     @operation.def_vmap
     def of_many_models(size, batched, a, b):
-        axes = tuple(0 if one else None for one in batched)
-        many = [jax.vmap(one, axes, axis_size=size) for one in (on_cpu, forms["product"])]
-        return lax.platform_dependent(a, b, cpu=many[0], default=many[1]), True
+        axes = tuple(0 if is_batched else None for is_batched in batched)
+        on_cpu, elsewhere = (jax.vmap(f, axes, axis_size=size) for f in (cpu, many))
+        return lax.platform_dependent(a, b, cpu=on_cpu, default=elsewhere), True
 
     return operation
 
@@ -188,6 +186,20 @@ def up_by_convolution(form: Form, y: Coarse, kernel: Kernel) -> Fine:
     pad = (form.side - 1 - low, form.side - 1 - high)
     flipped = kernel[::-1, ::-1].swapaxes(2, 3)
     return _convolve(form, y, flipped, (1, 1), (pad, pad), lhs_dilation=(form.stride, form.stride))
+
+
+def up_by_blocks(form: Form, y: Coarse, kernel: Kernel) -> Fine:
+    """Without zeros: one dense convolution makes all stride^2 pixels of a block at once.
+
+    Pixel p of the uncropped image gets y[i] kernel[p - stride i]. With p = stride b + phase, that
+    is a sum over the few taps t = b - i of y[b - t] kernel[stride t + phase]: a convolution with
+    `taps` pixels a side and stride^2 * fine output channels, which are the pixels of block b.
+    """
+    taps, stride, fine, coarse = form.taps, form.stride, *kernel.shape[2:]
+    phases = kernel.reshape(taps, stride, taps, stride, fine, coarse)[::-1, :, ::-1]
+    phases = phases.transpose(0, 2, 5, 1, 3, 4).reshape(taps, taps, coarse, stride**2 * fine)
+    blocks = _convolve(form, y, phases, (1, 1), ((taps - 1, taps - 1),) * 2)
+    return _from_blocks(form, blocks)
 
 
 def kernel_gradient_by_convolution(form: Form, x: Fine, y: Coarse) -> Kernel:
@@ -258,14 +270,20 @@ def _patches(form: Form, x: Fine) -> Float[Array, "batch small_height small_widt
 def _add_up(form: Form, patches: Float[Array, "batch rows columns number"]) -> Fine:
     """The transpose of `_patches`."""
     batch, rows, columns, _ = patches.shape
-    taps, stride, (low, high) = form.taps, form.stride, form.pad
+    taps = form.taps
     patches = patches.reshape(batch, rows, columns, taps, taps, -1)
     blocks = sum(
         jnp.pad(patches[:, :, :, i, j], ((0, 0), (i, taps - 1 - i), (j, taps - 1 - j), (0, 0)))
         for i in range(taps)
         for j in range(taps)
     )
-    rows, columns = rows + taps - 1, columns + taps - 1
-    x = jnp.reshape(blocks, (batch, rows, columns, stride, stride, -1)).swapaxes(2, 3)
+    return _from_blocks(form, jnp.asarray(blocks))
+
+
+def _from_blocks(form: Form, blocks: Float[Array, "batch rows columns number"]) -> Fine:
+    """The image whose blocks of pixels these are, without what lies outside of it."""
+    batch, rows, columns, _ = blocks.shape
+    stride, (low, high) = form.stride, form.pad
+    x = blocks.reshape(batch, rows, columns, stride, stride, -1).swapaxes(2, 3)
     x = x.reshape(batch, rows * stride, columns * stride, -1)
     return x[:, low : rows * stride - high, low : columns * stride - high]

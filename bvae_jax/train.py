@@ -262,8 +262,12 @@ def _scan_loop(body: Body) -> Loop:
     return loop
 
 
+CPU_OPTIONS = {"xla_cpu_enable_concurrency_optimized_scheduler": True}
+"""Parts of a batch that do not wait for each other run at the same time."""
+
+
 def _host_loop(body: Body) -> Loop:
-    turn = jax.jit(body, donate_argnums=0)
+    turn = jax.jit(body, donate_argnums=0, compiler_options=CPU_OPTIONS)
 
     def loop(carry: PyTree, data: PyTree, n: int) -> tuple[PyTree, Fetch]:
         history = []

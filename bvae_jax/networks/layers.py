@@ -7,9 +7,12 @@ doubles the side and crops that row again, so the two stay each other's transpos
 Parameters are float32 always; `dtype` is that of activations and products.
 """
 
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from flax.typing import Initializer
 from jaxtyping import Array, Float
@@ -18,6 +21,8 @@ from bvae_jax.conv import Coarse, Fine, conv_down, conv_up
 from bvae_jax.types import Posterior
 
 Features = Float[Array, "batch feature"]
+Matrix = Float[Array, "feature output"]
+Outputs = Float[Array, "batch output"]
 
 UNIFORM: Initializer = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 """Uniform on +-1/sqrt(fan_in), PyTorch's default.
@@ -38,6 +43,67 @@ class Network(NamedTuple):
 
     encoder: nn.Module
     decoder: nn.Module
+
+
+CPU_PARTS, SMALLEST_PART = 4, 8
+
+
+def chain(layers: Sequence[Callable[[Array], Array]]) -> Callable[[Array], Array]:
+    """One layer after another."""
+    return lambda x: functools.reduce(lambda h, layer: layer(h), layers, x)
+
+
+def in_parts(layers: Callable[[Array], Array], x: Array) -> Array:
+    """`layers(x)`; on a CPU in parts of the batch that do not wait for each other.
+
+    There XLA computes a convolution on one core, and what a part leaves fits into its caches. More
+    parts make compiling slower.
+
+    Args:
+        layers: convolutions, say: the result for an image depends on no other image.
+        x: [batch, ...].
+    """
+    parts = min(CPU_PARTS, len(x) // SMALLEST_PART) if jax.default_backend() == "cpu" else 1
+    if parts < 2 or len(x) % parts:
+        return layers(x)
+    return jnp.concatenate([layers(part) for part in jnp.split(x, parts)])
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def product(x: Features, kernel: Matrix, precision: str | None) -> Outputs:
+    """x @ kernel. The kernel's gradient comes out as the kernel lies: JAX's own is its transpose,
+    which the optimizer's loops on a CPU would read in bad order."""
+    return jnp.dot(x, kernel, precision=precision)
+
+
+def _product_forward(x, kernel, precision):
+    return product(x, kernel, precision), (x, kernel)
+
+
+def _product_backward(precision, arguments, dy):
+    x, kernel = arguments
+    dot = functools.partial(jnp.dot, precision=precision)
+    return dot(dy, kernel.T), dot(x.T, dy)
+
+
+product.defvjp(_product_forward, _product_backward)
+
+
+class Dense(nn.Module):
+    """Affine map of the features."""
+
+    features: int
+    weights: Initializer = UNIFORM
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, h: Features) -> Outputs:
+        shape = (h.shape[-1], self.features)
+        kernel = self.param("kernel", self.weights, shape).astype(self.dtype)
+        bias = self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype)
+        precision = jax.config.jax_default_matmul_precision  # pyright: ignore
+        y: Outputs = product(h.astype(self.dtype), kernel, precision)  # pyright: ignore
+        return y + bias[None]
 
 
 class ConvDown(nn.Module):
@@ -85,8 +151,7 @@ class GaussianHead(nn.Module):
     @nn.compact
     def __call__(self, h: Features) -> Posterior:
         def affine(name: str) -> Array:
-            dense = nn.Dense(self.latents, kernel_init=self.weights, dtype=self.dtype, name=name)
-            return dense(h).astype(jnp.float32)
+            return Dense(self.latents, self.weights, self.dtype, name=name)(h).astype(jnp.float32)
 
         return Posterior(mean=affine("mean"), logvar=affine("logvar"))
 

@@ -6,7 +6,7 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
-from bvae_jax.networks.layers import UNIFORM, GaussianHead, Network
+from bvae_jax.networks.layers import Dense, GaussianHead, Network
 from bvae_jax.types import Decoded, Images, ImageShape, Latents, Posterior
 
 
@@ -21,7 +21,7 @@ class MLPEncoder(nn.Module):
     def __call__(self, images: Images) -> Posterior:
         h = images.reshape((images.shape[0], -1)).astype(self.dtype)
         for features in self.hidden:
-            h = nn.relu(nn.Dense(features, kernel_init=UNIFORM, dtype=self.dtype)(h))
+            h = nn.relu(Dense(features, dtype=self.dtype)(h))
         return GaussianHead(self.latents, dtype=self.dtype, name="head")(h)
 
 
@@ -38,8 +38,8 @@ class MLPDecoder(nn.Module):
         shape = (*self.sides, self.outputs)
         h = z.astype(self.dtype)
         for features in self.hidden:
-            h = jnp.tanh(nn.Dense(features, kernel_init=UNIFORM, dtype=self.dtype)(h))
-        h = nn.Dense(math.prod(shape), kernel_init=UNIFORM, dtype=self.dtype)(h)
+            h = jnp.tanh(Dense(features, dtype=self.dtype)(h))
+        h = Dense(math.prod(shape), dtype=self.dtype)(h)
         return h.reshape((h.shape[0], *shape)).astype(jnp.float32)
 
 

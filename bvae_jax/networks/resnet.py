@@ -8,7 +8,17 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from bvae_jax.conv import Fine
-from bvae_jax.networks.layers import UNIFORM, ConvDown, ConvUp, GaussianHead, Network, halvings
+from bvae_jax.networks.layers import (
+    UNIFORM,
+    ConvDown,
+    ConvUp,
+    Dense,
+    GaussianHead,
+    Network,
+    chain,
+    halvings,
+    in_parts,
+)
 from bvae_jax.types import Decoded, Images, ImageShape, Latents, Posterior
 
 GROUPS = 8
@@ -51,13 +61,13 @@ class ResNetEncoder(nn.Module):
 
     @nn.compact
     def __call__(self, images: Images) -> Posterior:
-        dense = functools.partial(nn.Dense, kernel_init=UNIFORM, dtype=self.dtype)
+        dense = functools.partial(Dense, dtype=self.dtype)
         stem = nn.Conv(self.channels[0], (3, 3), kernel_init=UNIFORM, dtype=self.dtype)
-        h = stem(images.astype(self.dtype))
+        layers: list[Any] = [stem]
         for features in self.channels:
-            h = ConvDown(features, dtype=self.dtype)(h)
-            h = ResidualBlock(self.dtype)(h)
-        h = NormRelu(self.dtype)(h)
+            layers += [ConvDown(features, dtype=self.dtype), ResidualBlock(self.dtype)]
+        layers.append(NormRelu(self.dtype))
+        h = in_parts(chain(layers), images.astype(self.dtype))
         h = nn.relu(dense(self.hidden)(h.reshape((h.shape[0], -1))))
         return GaussianHead(self.latents, dtype=self.dtype, name="head")(h)
 
@@ -73,18 +83,18 @@ class ResNetDecoder(nn.Module):
 
     @nn.compact
     def __call__(self, z: Latents) -> Decoded:
-        dense = functools.partial(nn.Dense, kernel_init=UNIFORM, dtype=self.dtype)
+        dense = functools.partial(Dense, dtype=self.dtype)
         *levels, small = halvings(self.sides, len(self.channels))
         h = nn.relu(dense(self.hidden)(z.astype(self.dtype)))
         h = dense(math.prod(small) * self.channels[-1])(h)
         h = h.reshape((h.shape[0], *small, self.channels[-1]))
         ups = (self.channels[0], *self.channels[:-1])
+        layers: list[Any] = []
         for features, sides in zip(reversed(ups), reversed(levels), strict=True):
-            h = ResidualBlock(self.dtype)(h)
-            h = ConvUp(features, sides, dtype=self.dtype)(h)
-        h = NormRelu(self.dtype)(h)
-        h = nn.Conv(self.outputs, (3, 3), kernel_init=UNIFORM, dtype=self.dtype)(h)
-        return h.astype(jnp.float32)
+            layers += [ResidualBlock(self.dtype), ConvUp(features, sides, dtype=self.dtype)]
+        layers.append(NormRelu(self.dtype))
+        layers.append(nn.Conv(self.outputs, (3, 3), kernel_init=UNIFORM, dtype=self.dtype))
+        return in_parts(chain(layers), h).astype(jnp.float32)
 
 
 def resnet(latents: int, image_shape: ImageShape, outputs: int, dtype: Any) -> Network:

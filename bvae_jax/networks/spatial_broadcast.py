@@ -1,12 +1,13 @@
 """The spatial broadcast decoder: z at every pixel, and where the pixel is."""
 
+import functools
 from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from bvae_jax.networks.layers import UNIFORM, Network
+from bvae_jax.networks.layers import UNIFORM, Network, chain, in_parts
 from bvae_jax.networks.strided import StridedEncoder
 from bvae_jax.types import Decoded, ImageShape, Latents
 
@@ -31,10 +32,9 @@ class SpatialBroadcastDecoder(nn.Module):
         tiled = jnp.broadcast_to(z[:, None, None], (batch, *self.sides, latents))
         grid = jnp.broadcast_to(coordinates(self.sides)[None], (batch, *self.sides, 2))
         h = jnp.concatenate([tiled, grid], axis=-1).astype(self.dtype)
-        for features in self.channels:
-            h = nn.relu(nn.Conv(features, (3, 3), kernel_init=UNIFORM, dtype=self.dtype)(h))
-        h = nn.Conv(self.outputs, (3, 3), kernel_init=UNIFORM, dtype=self.dtype)(h)
-        return h.astype(jnp.float32)
+        conv = functools.partial(nn.Conv, kernel_size=(3, 3), kernel_init=UNIFORM, dtype=self.dtype)
+        layers = [layer for features in self.channels for layer in (conv(features), nn.relu)]
+        return in_parts(chain([*layers, conv(self.outputs)]), h).astype(jnp.float32)
 
 
 def coordinates(sides: tuple[int, int]) -> Float[Array, "height width 2"]:

@@ -13,9 +13,12 @@ from bvae_jax.networks.layers import (
     UNIFORM,
     ConvDown,
     ConvUp,
+    Dense,
     GaussianHead,
     Network,
+    chain,
     halvings,
+    in_parts,
 )
 from bvae_jax.types import Decoded, Images, ImageShape, Latents, Posterior
 
@@ -38,12 +41,13 @@ class StridedEncoder(nn.Module):
 
     @nn.compact
     def __call__(self, images: Images) -> Posterior:
-        h = images.astype(self.dtype)
+        layers = []
         for features, side in zip(self.channels, self.kernels, strict=True):
-            h = nn.relu(ConvDown(features, side, self.weights, self.dtype)(h))
+            layers += [ConvDown(features, side, self.weights, self.dtype), nn.relu]
+        h = in_parts(chain(layers), images.astype(self.dtype))
         h = h.reshape((h.shape[0], -1))
         for features in self.hidden:
-            h = nn.relu(nn.Dense(features, kernel_init=self.weights, dtype=self.dtype)(h))
+            h = nn.relu(Dense(features, self.weights, self.dtype)(h))
         return GaussianHead(self.latents, self.weights, self.dtype, name="head")(h)
 
 
@@ -67,7 +71,7 @@ class StridedDecoder(nn.Module):
 
     @nn.compact
     def __call__(self, z: Latents) -> Decoded:
-        dense = functools.partial(nn.Dense, kernel_init=self.weights, dtype=self.dtype)
+        dense = functools.partial(Dense, weights=self.weights, dtype=self.dtype)
         up = functools.partial(ConvUp, weights=self.weights, dtype=self.dtype)
         *levels, small = halvings(self.sides, len(self.channels))
         h = z.astype(self.dtype)
@@ -76,9 +80,10 @@ class StridedDecoder(nn.Module):
         h = dense(math.prod(small) * self.channels[-1])(h)
         h = h if self.linear_start else nn.relu(h)
         h = h.reshape((h.shape[0], *small, self.channels[-1]))
+        layers = []
         for features, sides in zip(reversed(self.channels[:-1]), reversed(levels[1:]), strict=True):
-            h = nn.relu(up(features, sides)(h))
-        return up(self.outputs, self.sides)(h).astype(jnp.float32)
+            layers += [up(features, sides), nn.relu]
+        return in_parts(chain([*layers, up(self.outputs, self.sides)]), h).astype(jnp.float32)
 
 
 def conv(latents: int, image_shape: ImageShape, outputs: int, dtype: Any) -> Network:

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from bvae_jax import compile_cache
 from bvae_jax.commands import COMMANDS, USAGE
 from bvae_jax.errors import UserError, unknown
 
@@ -48,6 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run_main() -> None:
     """The entry point of the `bvae` command: `main` in a process of its own."""
     # A failed write is reported once, by us; not again by every background task of Orbax.
+    compile_cache.set_default()
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     sys.unraisablehook = _unraisable
     sys.exit(main())

@@ -30,8 +30,9 @@ class Config:
     """Encoder and decoder: conv, mlp, locatello, burgess, conv128, spatial_broadcast or resnet."""
     latents: int = 10
     """Number of latents."""
-    precision: Literal["float32", "bfloat16"] = "float32"
-    """What the networks compute in. Parameters, losses and KL are float32 always."""
+    precision: Literal["float32", "tensorfloat32", "bfloat16"] = "float32"
+    """What the networks compute in. tensorfloat32: float32 whose products a GPU rounds to 10 bits.
+    Parameters, losses and KL are float32 always."""
     likelihood: str = "bernoulli"
     """p(x|z): bernoulli, continuous_bernoulli, gaussian, sigma_vae, optimal_sigma_vae, laplace or
     logistic_mixture."""
@@ -169,7 +170,7 @@ RESUMABLE = ("steps", "keep_checkpoints")
 
 _CHOICES = {
     "image_source": ("auto", "rendered", "resident"),
-    "precision": ("float32", "bfloat16"),
+    "precision": ("float32", "tensorfloat32", "bfloat16"),
     "bound": ("elbo", "iwae"),
 }
 LARGEST = 1e30

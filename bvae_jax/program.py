@@ -42,6 +42,8 @@ from bvae_jax.types import Hyper, Params, Posterior, PRNGKey, TrainState
 from bvae_jax.vae import VAE, decode_raw, encode
 
 EVAL_BATCH = 256
+PRODUCTS = {"float32": "float32", "tensorfloat32": "tensorfloat32", "bfloat16": "default"}
+"""Precision of matrix products, as JAX names it: of bfloat16 there is but one."""
 ACTIVE_NATS = 0.01
 """A latent is active when its KL is above this."""
 
@@ -103,11 +105,11 @@ def build(config: Config, *, progress: bool = True) -> Program:
         config.latents,
         dataset.image_shape,
         likelihood.parameters(dataset.image_shape[-1]),
-        jnp.dtype(config.precision).type,
+        jnp.bfloat16 if config.precision == "bfloat16" else jnp.float32,
     )
     parts = split(dataset, config.holdout)
     recipe = Recipe(
-        model=VAE(*network, likelihood),
+        model=VAE(*network, likelihood, PRODUCTS[config.precision]),
         objective=_objective(config),
         optimizer=_optimizer(config),
         schedules=schedules(config),

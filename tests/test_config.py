@@ -30,7 +30,7 @@ def test_numbers_become_plain():
         ("beta", "4", "wanted a number"),
         ("beta", True, "wanted a number"),
         ("beta_schedule", 3, "wanted a name"),
-        ("precision", "float16", "wanted one of float32, bfloat16"),
+        ("precision", "float16", "wanted one of float32, tensorfloat32, bfloat16"),
         ("bound", "tight", "wanted one of elbo, iwae"),
         ("gamma", -1.0, "wanted a number of at least 0"),
         ("ema", 1.0, "wanted a fraction"),

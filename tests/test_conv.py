@@ -65,6 +65,18 @@ def test_both_forms_agree(case):
             ours = getattr(conv, f"{name}_by_product")(form, a, b)
             theirs = getattr(conv, f"{name}_by_convolution")(form, a, b)
             np.testing.assert_allclose(ours, theirs, atol=1e-12)
+        blocks = conv.up_by_blocks(form, y, kernel)
+        np.testing.assert_allclose(blocks, conv.up_by_product(form, y, kernel), atol=1e-12)
+
+
+@pytest.mark.parametrize("wanted", ["convolution", "product"])
+def test_a_form_can_be_asked_for(wanted, monkeypatch):
+    with float64():
+        x, _, kernel = arrays(4, 5, 2)
+        monkeypatch.setenv(conv.FORM, wanted)
+        text = jax.jit(lambda x, k: conv.conv_down(x, k, STRIDE)).lower(x, kernel).as_text()
+        assert ("stablehlo.convolution" in text) == (wanted == "convolution")
+        assert ("stablehlo.dot_general" in text) == (wanted == "product")
 
 
 @pytest.mark.parametrize("down", [True, False])
@@ -103,3 +115,17 @@ def test_vmap_over_models(down):
         together = jax.vmap(gradient)(kernels)
         for got, kernel in zip(together, kernels, strict=True):
             np.testing.assert_allclose(got, gradient(kernel), atol=1e-10)
+
+
+@pytest.mark.parametrize("down", [True, False])
+@pytest.mark.parametrize("axes", [(0, None), (None, 0), (0, 0)])
+def test_vmap_over_either_argument(down, axes):
+    with float64():
+        x, y, kernel = arrays(4, 2, 3)
+        ours, reference = cases(down)
+        given = [
+            jnp.stack([a, 2 * a, -a]) if axis == 0 else a
+            for a, axis in zip((x if down else y, kernel), axes, strict=True)
+        ]
+        got, wanted = (jax.vmap(f, axes)(*given) for f in (ours, reference))
+        np.testing.assert_allclose(got, wanted, atol=1e-12)

@@ -38,6 +38,7 @@ DRAWINGS = ("plots", "training_plots", "matrix_plots")
 ORDER = (
     {"errors", "types", "comparison.__init__"},
     {"config", "elbo", "conv", "allocator", "interrupt", "progress", "data.base", "beta_units"}
+    | {"compile_cache"}
     | {"npz", "points_file", "likelihoods.base", "schedules", "optimizers", "presets"},
     {"networks.layers", "data.cache", "data.dsprites", "objectives.base", "metrics.base"}
     | {"decomposition"}

@@ -4,13 +4,16 @@ import functools
 import itertools
 import re
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import assert_close
 
 from bvae_jax.errors import UserError
 from bvae_jax.networks import NETWORKS, make_network
+from bvae_jax.networks import layers as made_of
 
 LATENTS = 3
 SMALL = (13, 22, 2)  # sides 13, 7, 4, 2, 1 and 22, 11, 6, 3, 2: odd and even at every level
@@ -140,6 +143,38 @@ def test_types_of_bfloat16(name):
     text = jax.jit(jax.grad(objective(apply))).lower(params, *inputs()).as_text()
     types = re.findall(r"stablehlo\.(?:convolution|dot_general).*-> tensor<.*x(\w+)>", text)
     assert set(types) == {"bf16"}
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("name", ["conv", "resnet", "spatial_broadcast"])
+def test_parts_of_a_batch_change_nothing(name, monkeypatch):
+    """On a CPU convolutions run on parts of the batch: the numbers are those of the whole."""
+    network = make_network(name, LATENTS, (16, 16, 1), 1)
+    images = jax.random.uniform(jax.random.key(0), (4, 16, 16, 1))
+    z = jax.random.normal(jax.random.key(1), (4, LATENTS))
+    found = []
+    for smallest in (1, 100):
+        seen = []
+        monkeypatch.setattr(made_of, "SMALLEST_PART", smallest)
+        monkeypatch.setattr(jnp, "split", lambda x, n, seen=seen: seen.append(n) or np.split(x, n))
+        params = network.encoder.init(jax.random.key(2), images)
+        decoder = network.decoder.init(jax.random.key(3), z)
+        found.append((network.encoder.apply(params, images), network.decoder.apply(decoder, z)))
+        monkeypatch.undo()
+        assert set(seen) == ({4} if smallest == 1 else set())
+    assert_close(*found, rtol=1e-4, atol=1e-5)
+
+
+def test_a_dense_layer_is_flaxs():
+    ours, theirs = made_of.Dense(5), nn.Dense(5)
+    h = jax.random.normal(jax.random.key(0), (7, 3))
+    params = ours.init(jax.random.key(1), h)
+    assert_close(ours.apply(params, h), theirs.apply(params, h), rtol=1e-6, atol=1e-6)
+
+    def gradient(layer):
+        return jax.grad(lambda p, h: jnp.sum(jnp.sin(layer.apply(p, h))), argnums=(0, 1))(params, h)
+
+    assert_close(gradient(ours), gradient(theirs), rtol=1e-5, atol=1e-6)
 
 
 def test_unknown_network_is_named():

@@ -77,3 +77,46 @@ def test_reparameterized_samples_have_the_posterior_moments():
     sigma = np.exp(0.5 * np.asarray(logvar[0]))
     np.testing.assert_array_less(abs(z.mean(0) - np.asarray(mean[0])), 4 * sigma / np.sqrt(n))
     np.testing.assert_allclose(z.std(0), sigma, rtol=0.02)
+
+
+def equations(jaxpr):
+    """All equations, also those inside of others."""
+    for equation in jaxpr.eqns:
+        yield equation
+        inside = jax.tree.leaves(
+            list(equation.params.values()),
+            is_leaf=lambda x: hasattr(x, "eqns") or hasattr(x, "jaxpr"),
+        )
+        for inner in inside:
+            inner = getattr(inner, "jaxpr", inner)
+            if hasattr(inner, "eqns"):
+                yield from equations(inner)
+
+
+@pytest.mark.parametrize(
+    ("products", "precision"), [("float32", "HIGHEST"), ("tensorfloat32", "HIGH")]
+)
+@pytest.mark.parametrize("network", ["conv", "mlp", "resnet"])
+def test_every_product_has_the_precision_that_is_wanted(network, products, precision):
+    """Those of the gradient too, of one model and of several."""
+    model = VAE(
+        *make_network(network, 3, (16, 16, 1), 1), make_likelihood("bernoulli", 1.0), products
+    )
+    images = jnp.zeros((2, 16, 16, 1))
+
+    def loss(params):
+        return forward(model, params, images, jax.random.key(0)).log_likelihood.sum()
+
+    params = jax.eval_shape(lambda: init_params(model, (16, 16, 1), jax.random.key(0)))
+    many = jax.tree.map(lambda x: jax.ShapeDtypeStruct((2, *x.shape), x.dtype), params)
+    for function, given in ((jax.grad(loss), params), (jax.vmap(jax.grad(loss)), many)):
+        jaxpr = jax.make_jaxpr(function)(given).jaxpr
+        found = [
+            e
+            for e in equations(jaxpr)
+            if e.primitive.name in ("dot_general", "conv_general_dilated")
+        ]
+        assert len(found) > 10
+        for equation in found:
+            given_precision = equation.params["precision"]
+            assert {p.name for p in given_precision} == {precision}, equation

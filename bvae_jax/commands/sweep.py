@@ -7,6 +7,7 @@ from pathlib import Path
 
 import tyro
 
+from bvae_jax import compile_cache
 from bvae_jax.commands.parsing import parse
 from bvae_jax.commands.settings import start_config, without_other_objectives
 from bvae_jax.config import Config
@@ -50,6 +51,9 @@ class SweepArgs:
     """Also log to this project of Weights & Biases."""
     figures: bool = False
     """Draw each member's figures at its end."""
+    compile_cache: str | None = None
+    """Directory that keeps compiled programs for the next start, or off. Not given:
+    JAX_COMPILATION_CACHE_DIR, or the user's cache directory."""
     quiet: bool = False
     """No progress bar."""
 
@@ -65,6 +69,7 @@ def sweep(argv: Sequence[str]) -> int:
     if stored or args.preset:
         start = SweepArgs(sweep_dir, start_config(stored and stored.base, args.preset))
         args = parse(SweepArgs, argv, "bvae sweep", default=start)
+    compile_cache.use(args.compile_cache)
     config = without_other_objectives(args.config, args.preset)
     values = grid.parse_grid(args.grid)
     seeds: int | Sequence[int] = 1 if args.seeds is None else args.seeds

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import tyro
 
+from bvae_jax import compile_cache
 from bvae_jax.commands.parsing import parse
 from bvae_jax.commands.settings import start_config, without_other_objectives
 from bvae_jax.config import Config
@@ -33,6 +34,9 @@ class TrainArgs:
     """Also log to this project of Weights & Biases."""
     figures: bool = True
     """Draw figures at the end (--no-figures: do not)."""
+    compile_cache: str | None = None
+    """Directory that keeps compiled programs for the next start, or off. Not given:
+    JAX_COMPILATION_CACHE_DIR, or the user's cache directory."""
     quiet: bool = False
     """No progress bar."""
 
@@ -48,6 +52,7 @@ def train(argv: Sequence[str]) -> int:
         stored = rundir.read_config(run_dir) if args.resume else None
         start = TrainArgs(run_dir, start_config(stored, args.preset))
         args = parse(TrainArgs, argv, "bvae train", default=start)
+    compile_cache.use(args.compile_cache)
     config = without_other_objectives(args.config, args.preset)
     resume_command = f"bvae train --run-dir {shlex.quote(str(run_dir))} --resume"
     try:

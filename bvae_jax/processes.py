@@ -1,9 +1,11 @@
 """Processes that train one run together: all compute the same, and the first one has the disk."""
 
+import contextlib
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -16,6 +18,7 @@ from bvae_jax.checkpoint import keys_as_data, keys_as_in
 from bvae_jax.errors import UserError
 
 T = TypeVar("T")
+WAIT_SECONDS = 10
 COORDINATOR, COUNT, INDEX = "JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"
 
 
@@ -141,7 +144,8 @@ def join(environment: Mapping[str, str] = os.environ) -> Team:
         given = _given(environment)
         try:
             _leave_signals_alone()
-            jax.distributed.initialize(**given)
+            with _saying_that_it_waits():
+                jax.distributed.initialize(**given)
         except Exception as error:
             reason = str(error).strip().split("\n")[0].rstrip(".")
             raise UserError(
@@ -165,6 +169,19 @@ def _given(environment: Mapping[str, str]) -> dict[str, Any]:
             f"{index!r}, wanted host:port, a number n, and one from 0 to n - 1."
         )
     return {"coordinator_address": address, "num_processes": int(count), "process_id": int(index)}
+
+
+@contextlib.contextmanager
+def _saying_that_it_waits() -> Iterator[None]:
+    """A line when the others do not come: JAX aborts the process in the end, without one."""
+    line = "bvae: waiting for the other processes; after five minutes JAX ends this one."
+    timer = threading.Timer(WAIT_SECONDS, print, (line,), {"file": sys.stderr})
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def _leave_signals_alone() -> None:

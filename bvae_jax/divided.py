@@ -86,25 +86,30 @@ def on_one_device(tree: PyTree) -> PyTree:
     return jax.tree.map(lambda leaf: leaf.addressable_data(0), tree)
 
 
-def parse_devices(given: int | str | None, earlier: int) -> int:
-    """The number of this process's devices that a run uses.
+def choose_devices(given: int | str | None, earlier: int, *, distributed: bool) -> list[Any]:
+    """Those that train a run.
 
     Args:
-        given: a number, "all", or None for as many as before.
+        given: how many of this process's devices, "all", or None for as many as before.
         earlier: on how many the run was trained so far.
+        distributed: take all, of all processes.
 
     Raises:
         UserError: there are not so many.
     """
-    here = jax.local_device_count()
+    if distributed:
+        if given not in (None, "all"):
+            raise UserError(f"--devices: got {given}, but --distributed takes all: leave it out.")
+        return jax.devices()
+    here = jax.local_devices()
     if given == "all":
         return here
-    if given is None and earlier > here:
+    if given is None and earlier > len(here):
         raise UserError(
-            f"The run was divided over {earlier} devices, here are {here}: choose --devices, or "
-            "start as many processes again (--distributed). Roundings will differ."
+            f"The run was divided over {earlier} devices, here are {len(here)}: choose --devices "
+            "(roundings will differ), or start as many processes again (--distributed)."
         )
     wanted = earlier if given is None else given
-    if not str(wanted).isdigit() or not 1 <= int(wanted) <= here:
-        raise UserError(f"--devices: got {wanted}, wanted all or a number from 1 to {here}.")
-    return int(wanted)
+    if not str(wanted).isdigit() or not 1 <= int(wanted) <= len(here):
+        raise UserError(f"--devices: got {wanted}, wanted all or a number from 1 to {len(here)}.")
+    return here[: int(wanted)]

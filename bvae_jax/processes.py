@@ -112,6 +112,20 @@ class _Together(Team):
         return found, [other.get("value") for other in replies]  # pyright: ignore[reportReturnType]
 
 
+def check_agreed(team: Team, asked: Any) -> None:
+    """Refuse to train together what was asked for differently: the processes would hang.
+
+    Args:
+        asked: of this process; JSON.
+
+    Raises:
+        UserError: another was asked for something else.
+    """
+    here = json.dumps(asked)
+    if team.any(team.first(lambda: here) != here):
+        raise UserError("--distributed: start all processes with the same flags; these differ.")
+
+
 def _gather(value: np.ndarray | np.int32) -> np.ndarray:
     """[process, ...] the values of all processes, which have the same shape."""
     from jax.experimental import multihost_utils

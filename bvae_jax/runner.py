@@ -14,14 +14,14 @@ from bvae_jax.allocator import keep_freed_memory
 from bvae_jax.checkpoint import Checkpoints
 from bvae_jax.checks import check_memory, check_same, make_config_check
 from bvae_jax.config import Config
-from bvae_jax.divided import divide, parse_devices
+from bvae_jax.divided import choose_devices, divide
 from bvae_jax.errors import UserError
 from bvae_jax.hyper import resolved
 from bvae_jax.interrupt import Interrupt
 from bvae_jax.lanes import OneLane
 from bvae_jax.loggers import check_installed, open_loggers
 from bvae_jax.objectives import get_objective
-from bvae_jax.processes import ALONE, join
+from bvae_jax.processes import ALONE, check_agreed, join
 from bvae_jax.program import Program, build
 from bvae_jax.progress import TrainingProgress
 from bvae_jax.session import Session, finished_summary
@@ -96,18 +96,19 @@ def run(
     directory = Path(run_dir or _default_dir(config)).expanduser()
     if resume and overwrite:
         raise UserError("Got both --resume and --overwrite: give one of them.")
+    check_agreed(team, [config.to_dict(), resume, overwrite])
     team.first(lambda: _check_directory(directory, config, resume, overwrite))
-    check_installed(tensorboard=tensorboard, wandb=wandb)
-    check_config(config)
+    team.each(lambda: check_installed(tensorboard=tensorboard, wandb=wandb))
+    team.each(lambda: check_config(config))
     if jax.default_backend() == "cpu":
         keep_freed_memory()
     with Interrupt() as interrupt, contextlib.ExitStack() as deferring:
         if team is not ALONE:  # a signal to one process is a wish to all
             deferring.enter_context(interrupt.deferred())
         earlier = team.first(lambda: rundir.earlier_devices(directory)) if resume else 1
-        used = team.each(lambda: _devices(devices, distributed, earlier))
+        used = team.each(lambda: choose_devices(devices, earlier, distributed=distributed))
         if resume and len(used) != earlier:
-            _say(f"on {len(used)} devices, {earlier} before: roundings will differ.", progress)
+            _say(f"{len(used)} device(s), before {earlier}: roundings will differ.", progress)
         program = team.each(lambda: _program(config, used, progress))
         # From here on a signal waits: a process that ends while JAX compiles may crash.
         with interrupt.deferred():
@@ -126,15 +127,6 @@ def _check_directory(directory: Path, config: Config, resume: bool, overwrite: b
         check_same(rundir.read_config(directory), config, directory)
     else:
         rundir.check_free(directory, overwrite=overwrite)
-
-
-def _devices(given: int | str | None, distributed: bool, earlier: int) -> list[Any]:
-    """Those that train the run, of all processes."""
-    if not distributed:
-        return jax.local_devices()[: parse_devices(given, earlier)]
-    if given not in (None, "all"):
-        raise UserError(f"--devices: got {given}, but --distributed takes all: leave it out.")
-    return jax.devices()
 
 
 def _program(config: Config, devices: Sequence[Any], progress: bool) -> Program:

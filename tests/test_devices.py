@@ -14,8 +14,9 @@ from typing import Any
 
 import jax
 import numpy as np
+import optax
 import pytest
-from conftest import assert_close, assert_equal
+from conftest import assert_equal
 
 import bvae_jax
 from bvae_jax import rundir
@@ -47,6 +48,17 @@ def constraints_may_see_keys_twice():
 def flags(config=SMALL):
     pairs = [(f"--{name.replace('_', '-')}", getattr(config, name)) for name in CHANGED]
     return [str(part) for pair in pairs for part in pair]
+
+
+def assert_near(ours, other):
+    """Two runs went the same way, but for roundings: Adam divides by small numbers at first, so
+    that some become steps of the learning rate."""
+    start = other.program.init().params["vae"]
+    moved, apart = (
+        optax.tree.norm(jax.tree.map(lambda a, b: a - b, other.params, from_))
+        for from_ in (start, ours.params)
+    )
+    assert apart < 0.05 * moved  # with other batches it is half
 
 
 def train(path, config=SMALL, **options: Any):
@@ -138,8 +150,7 @@ def longer(tmp_path_factory):
 
 
 def test_two_devices_do_what_one_does(single, divided):
-    # Adam divides by small numbers at first: roundings become steps of the learning rate.
-    assert_close(divided.params, single.params, rtol=1e-3, atol=2e-4)
+    assert_near(divided, single)
     assert_equal(divided.state.key, single.state.key)
     assert divided.summary["nll"] == pytest.approx(single.summary["nll"], rel=1e-5)
     assert left(divided.run_dir) != left(single.run_dir)  # the roundings of another order of sums
@@ -167,7 +178,7 @@ def test_a_run_may_go_on_with_other_devices(divided, longer, tmp_path, capsys):
     options = {"resume": True, "figures": False, "devices": 1}
     result = bvae_jax.run(LONGER, tmp_path / "run", **options)
     assert "1 device(s), before 2: roundings will differ" in capsys.readouterr().err
-    assert_close(result.params, longer.params, rtol=1e-3, atol=2e-3)
+    assert_near(result, longer)
 
 
 def test_devices_that_do_not_fit(divided, tmp_path):
@@ -194,7 +205,7 @@ def test_eight_devices(single, tmp_path):
     run_flags = ["--run-dir", tmp_path / "run", "--devices", "all", "--no-figures", "--steps", "8"]
     subprocess.run([*BVAE, "train", *flags(), *run_flags], **options)
     result = bvae_jax.load(tmp_path / "run", progress=False)
-    assert_close(result.params, single.params, rtol=1e-3, atol=2e-4)
+    assert_near(result, single)
     (session,) = rundir.read_json(tmp_path / "run" / rundir.PROVENANCE)["sessions"]
     assert (session["devices"], session["device"]) == (8, "8 x cpu (cpu)")
 
@@ -204,7 +215,7 @@ def test_eight_devices(single, tmp_path):
     members = tmp_path / "sweep" / "members"
     assert len(list(members.rglob("summary.json"))) == 8
     member = bvae_jax.load(members / "beta=4,seed=0", progress=False)
-    assert_close(member.params, single.params, rtol=1e-3, atol=2e-4)
+    assert_near(member, single)
     session = rundir.read_json(members / "beta=4,seed=0" / rundir.PROVENANCE)["sessions"][0]
     assert session["sweep"] == {"strategy": "devices", "members_at_once": 8}
 

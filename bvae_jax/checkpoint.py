@@ -34,18 +34,18 @@ class Restored(NamedTuple):
 def fingerprint(tree: PyTree) -> str:
     """SHA-256 over the bytes of the leaves in path order, in hexadecimal."""
     digest = hashlib.sha256()
-    for leaf in jax.tree.leaves(_keys_as_data(tree)):
+    for leaf in jax.tree.leaves(keys_as_data(tree)):
         digest.update(np.ascontiguousarray(leaf).tobytes())
     return digest.hexdigest()
 
 
-def _keys_as_data(tree: PyTree) -> PyTree:
+def keys_as_data(tree: PyTree) -> PyTree:
     """Typed keys as integers: what they become on disk, whatever Orbax knows of keys."""
     return jax.tree.map(lambda x: jax.random.key_data(x) if _is_key(x) else x, tree)
 
 
-def _keys_as_in(tree: PyTree, like: PyTree) -> PyTree:
-    """The inverse of `_keys_as_data`: keys of the default kind where `like` has keys."""
+def keys_as_in(tree: PyTree, like: PyTree) -> PyTree:
+    """The inverse of `keys_as_data`: keys of the default kind where `like` has keys."""
     return jax.tree.map(lambda x, y: jax.random.wrap_key_data(x) if _is_key(y) else x, tree, like)
 
 
@@ -68,8 +68,18 @@ class Checkpoints(contextlib.AbstractContextManager):
         # Orbax narrates every save; what goes wrong comes as an exception too.
         logging.getLogger("absl").setLevel(logging.CRITICAL)
         self.directory = directory.absolute()
+        if not read_only:
+            self.directory.mkdir(parents=True, exist_ok=True)
+        # One process writes, whoever else trains the run: the others do not wait for each other.
+        me = jax.process_index()
         options = ocp.CheckpointManagerOptions(
-            max_to_keep=keep, read_only=read_only, cleanup_tmp_directories=not read_only
+            max_to_keep=keep,
+            create=False,
+            read_only=read_only,
+            cleanup_tmp_directories=not read_only,
+            multiprocessing_options=ocp.options.MultiprocessingOptions(
+                primary_host=me, active_processes={me}
+            ),
         )
         self._manager = ocp.CheckpointManager(self.directory, options=options)
 
@@ -93,7 +103,9 @@ class Checkpoints(contextlib.AbstractContextManager):
         step = int(state.step)
         meta = meta | {"state_sha256": fingerprint(state), "format": FORMAT}
         items = ocp.args.Composite(
-            state=ocp.args.StandardSave(_keys_as_data(state)), meta=ocp.args.JsonSave(meta)
+            # As copies in NumPy: Orbax takes an array of JAX for one that all processes have.
+            state=ocp.args.StandardSave(jax.tree.map(np.array, keys_as_data(state))),
+            meta=ocp.args.JsonSave(meta),
         )
         try:
             self._check_room(state)
@@ -179,17 +191,14 @@ class Checkpoints(contextlib.AbstractContextManager):
                 "provenance.json, or train anew."
             )
         check(meta)
-        device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-        plain = jax.eval_shape(_keys_as_data, like)
-        target = jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), plain
-        )
+        plain = jax.eval_shape(keys_as_data, like)
+        target = jax.tree.map(lambda x: np.empty(x.shape, x.dtype), plain)
         only_state = ocp.args.Composite(state=ocp.args.StandardRestore(target))
         state = self._manager.restore(step, args=only_state)["state"]
         # Orbax casts other dtypes without a word; the fingerprint sees it.
         if meta["state_sha256"] != fingerprint(state):
             raise ValueError("its contents are not what was saved")
-        return Restored(_keys_as_in(state, like), meta)
+        return Restored(keys_as_in(jax.tree.map(jnp.asarray, state), like), meta)
 
     def _check_room(self, state: TrainState) -> None:
         """Ask first: a write that fails half way leaves a mess behind, and a mess on stderr."""

@@ -2,14 +2,13 @@
 
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 
 from bvae_jax import rundir
-from bvae_jax.checkpoint import Checkpoints
 from bvae_jax.config import Config, differing_fields
 from bvae_jax.errors import UserError
 from bvae_jax.program import Program
@@ -45,7 +44,7 @@ def make_config_check(directory: Path, config: Config) -> Callable[[dict[str, An
 
 def check_memory(program: Program) -> None:
     """Refuse what cannot fit, by a lower bound: parameters, gradient, Adam's moments, one batch."""
-    config, device = program.config, jax.devices()[0]
+    config, device = program.config, jax.local_devices()[0]
     have = memory_of_device(device)
     parameters = sum(x.size for x in jax.tree.leaves(jax.eval_shape(program.init).params))
     need = 4 * (4 * parameters + config.batch_size * math.prod(program.dataset.image_shape))
@@ -65,9 +64,12 @@ def memory_of_device(device: Any) -> float:
 
 
 def check_finite(
-    means: dict[str, Any], start: int, stop: int, config: Config, checkpoints: Checkpoints
+    means: dict[str, Any], start: int, stop: int, config: Config, saved: Callable[[], Sequence[int]]
 ) -> None:
     """Stop before anything that is not finite is saved.
+
+    Args:
+        saved: gives the steps of the checkpoints that are kept.
 
     Raises:
         NotFiniteError: some of `means` are not.
@@ -75,8 +77,7 @@ def check_finite(
     values = {k: v if isinstance(v, list) else [v] for k, v in means.items()}
     bad = [name for name, numbers in values.items() if not all(map(math.isfinite, numbers))]
     if bad:
-        checkpoints.wait()
-        steps = checkpoints.steps()
+        steps = saved()
         kept = f"the checkpoint of step {steps[-1]} is kept" if steps else "none was saved yet"
         raise NotFiniteError(
             f"Not finite between steps {start} and {stop}: {', '.join(bad)} (learning rate "

@@ -44,7 +44,8 @@ class Interrupt(contextlib.AbstractContextManager):
 
     def __exit__(self, *exception) -> None:
         for number, handler in self._old.items():
-            signal.signal(number, handler)
+            # None: it was not set from Python, and cannot be set back.
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
     @contextlib.contextmanager
     def deferred(self) -> Iterator[None]:

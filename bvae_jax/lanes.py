@@ -7,6 +7,7 @@ import jax
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from bvae_jax.divided import on_one_device
 from bvae_jax.program import Program, averaged
 from bvae_jax.stacked import DATA, lane, make_mesh, make_stacked_body, over_data, stack
 from bvae_jax.train import make_loop
@@ -26,7 +27,7 @@ class Lanes(Protocol):
 
 
 class OneLane:
-    """A run by itself."""
+    """A run by itself, perhaps with its batches divided over devices."""
 
     def __init__(self, program: Program, state: TrainState):
         self._program, self._state = program, state
@@ -36,7 +37,7 @@ class OneLane:
         return lambda: [averaged(fetch())]
 
     def state(self, i: int) -> TrainState:
-        return self._state
+        return on_one_device(self._state)
 
 
 class Together:

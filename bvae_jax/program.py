@@ -57,6 +57,8 @@ class Program(NamedTuple):
         train: `train(state, train_data, n)` does n steps; the state is donated.
         train_data: what the training loop reads.
         evaluate: state -> mean metrics over the evaluation images.
+        make_evaluate: (data, `place` of `make_eval_body`) -> such a function.
+        eval_data: what it reads: images, indices and a key.
         eval_indices: [batches, batch], which images those are.
         encode: (parameters of the VAE, image indices) -> posteriors.
     """
@@ -71,6 +73,8 @@ class Program(NamedTuple):
     train: Loop
     train_data: Any
     evaluate: Callable[[TrainState], dict[str, Any]]
+    make_evaluate: Callable[..., Callable[[TrainState], dict[str, Any]]]
+    eval_data: Any
     eval_indices: np.ndarray
     encode: Callable[[Params, jax.Array], Posterior]
 
@@ -130,12 +134,16 @@ def build(config: Config, *, progress: bool = True) -> Program:
     draw, train_data = _make_draw(config, recipe.objective, dataset, source, parts)
     batch_key = None if config.batch_seed < 0 else jax.random.key(config.batch_seed)
     make_body = functools.partial(make_train_body, make_train_step(recipe), draw, batch_key)
-    eval_loop = make_loop(make_eval_body(recipe, source.take), platform)
+    eval_data = (source.arrays, jnp.asarray(eval_indices), jax.random.key(0))
 
-    def evaluate(state: TrainState) -> dict[str, Any]:
-        data = (state, source.arrays, jnp.asarray(eval_indices), jax.random.key(0))
-        _, fetch = eval_loop(jnp.int32(0), data, len(eval_indices))
-        return averaged(fetch())
+    def make_evaluate(data: Any, **place: Any) -> Callable[[TrainState], dict[str, Any]]:
+        loop = make_loop(make_eval_body(recipe, source.take, **place), platform)
+
+        def evaluate(state: TrainState) -> dict[str, Any]:
+            _, fetch = loop(jnp.int32(0), (state, *data), len(eval_indices))
+            return averaged(fetch())
+
+        return evaluate
 
     @jax.jit
     def encode_images(params, arrays, indices):
@@ -151,7 +159,9 @@ def build(config: Config, *, progress: bool = True) -> Program:
         make_body=make_body,
         train=make_loop(make_body(), platform),
         train_data=train_data,
-        evaluate=evaluate,
+        evaluate=make_evaluate(eval_data),
+        make_evaluate=make_evaluate,
+        eval_data=eval_data,
         eval_indices=eval_indices,
         encode=lambda params, indices: encode_images(params, source.arrays, indices),
     )

@@ -148,7 +148,7 @@ def add_session(run_dir: Path, start_step: int, **remarks: Any) -> None:
     """Append to provenance.json who computes from `start_step` on: code, versions, device."""
     path = run_dir / PROVENANCE
     sessions = _sessions(path)
-    device = jax.devices()[0]
+    device = jax.local_devices()[0]
     session = {
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "start_step": start_step,
@@ -162,6 +162,12 @@ def add_session(run_dir: Path, start_step: int, **remarks: Any) -> None:
         **remarks,
     }
     write_json(path, {"sessions": [*sessions, session]})
+
+
+def earlier_devices(run_dir: Path) -> int:
+    """Over how many devices the run's last session divided its batches."""
+    sessions = _sessions(run_dir / PROVENANCE)
+    return sessions[-1].get("devices", 1) if sessions else 1
 
 
 def _sessions(path: Path) -> list[dict[str, Any]]:

@@ -1,7 +1,9 @@
 """The impure shell of a run: disk, signals, and the order in which things are done."""
 
+import contextlib
 import functools
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,12 +14,14 @@ from bvae_jax.allocator import keep_freed_memory
 from bvae_jax.checkpoint import Checkpoints
 from bvae_jax.checks import check_memory, check_same, make_config_check
 from bvae_jax.config import Config
+from bvae_jax.divided import choose_devices, divide
 from bvae_jax.errors import UserError
 from bvae_jax.hyper import resolved
 from bvae_jax.interrupt import Interrupt
 from bvae_jax.lanes import OneLane
 from bvae_jax.loggers import check_installed, open_loggers
 from bvae_jax.objectives import get_objective
+from bvae_jax.processes import ALONE, check_agreed, join
 from bvae_jax.program import Program, build
 from bvae_jax.progress import TrainingProgress
 from bvae_jax.session import Session, finished_summary
@@ -61,6 +65,8 @@ def run(
     wandb: str | None = None,
     figures: bool = True,
     progress: bool = True,
+    devices: int | str | None = None,
+    distributed: bool = False,
 ) -> RunResult:
     """Train what `config` says, and leave checkpoints, metrics, a summary and figures.
 
@@ -74,36 +80,59 @@ def run(
         wandb: also log to this project of Weights & Biases.
         figures: draw figures at the end.
         progress: show progress bars.
+        devices: over how many of this process's devices each batch is divided, or "all"; if None,
+            1, or as many as the run that is resumed had.
+        distributed: train together with other processes that call this with the same arguments, on
+            all their devices. The first of them alone reads and writes files.
 
     Raises:
         UserError: a name is unknown, a package is missing, the directory is taken or missing, the
-            stored config differs, no checkpoint can be read, or a metric is not finite any more.
+            stored config differs, no checkpoint can be read, a metric is not finite any more, or
+            the devices or processes do not fit.
     """
+    team = join() if distributed else ALONE
+    progress = progress and team.index == 0
     config = resolved(config)
     directory = Path(run_dir or _default_dir(config)).expanduser()
     if resume and overwrite:
         raise UserError("Got both --resume and --overwrite: give one of them.")
+    check_agreed(team, [config.to_dict(), resume, overwrite])
+    team.first(lambda: _check_directory(directory, config, resume, overwrite))
+    team.each(lambda: check_installed(tensorboard=tensorboard, wandb=wandb))
+    team.each(lambda: check_config(config))
+    if jax.default_backend() == "cpu":
+        keep_freed_memory()
+    with Interrupt() as interrupt, contextlib.ExitStack() as deferring:
+        if team is not ALONE:  # a signal to one process is a wish to all
+            deferring.enter_context(interrupt.deferred())
+        earlier = team.first(lambda: rundir.earlier_devices(directory)) if resume else 1
+        used = team.each(lambda: choose_devices(devices, earlier, distributed=distributed))
+        if resume and len(used) != earlier:
+            _say(f"{len(used)} device(s), before {earlier}: roundings will differ.", progress)
+        program = team.each(lambda: _program(config, used, progress))
+        # From here on a signal waits: a process that ends while JAX compiles may crash.
+        with interrupt.deferred():
+            state = None if resume else program.init()  # before anything is replaced
+            if team.any(interrupt.requested):
+                raise KeyboardInterrupt
+            if not resume:
+                team.first(lambda: rundir.create(directory, config, overwrite=overwrite))
+            loggers = functools.partial(open_loggers, tensorboard=tensorboard, wandb=wandb)
+            with Session(directory, program, loggers, team=team) as session:
+                return _run_in(session, state, interrupt, figures, progress, used)
+
+
+def _check_directory(directory: Path, config: Config, resume: bool, overwrite: bool) -> None:
     if resume:
         check_same(rundir.read_config(directory), config, directory)
     else:
         rundir.check_free(directory, overwrite=overwrite)
-    check_installed(tensorboard=tensorboard, wandb=wandb)
-    check_config(config)
-    if jax.default_backend() == "cpu":
-        keep_freed_memory()
-    with Interrupt() as interrupt:
-        program = build(config, progress=progress)
-        check_memory(program)
-        # From here on a signal waits: a process that ends while JAX compiles may crash.
-        with interrupt.deferred():
-            state = None if resume else program.init()  # before anything is replaced
-            if interrupt.requested:
-                raise KeyboardInterrupt
-            if not resume:
-                rundir.create(directory, config, overwrite=overwrite)
-            loggers = functools.partial(open_loggers, tensorboard=tensorboard, wandb=wandb)
-            with Session(directory, program, loggers) as session:
-                return _run_in(session, state, interrupt, figures, progress)
+
+
+def _program(config: Config, devices: Sequence[Any], progress: bool) -> Program:
+    program = build(config, progress=progress)
+    check_memory(program)
+    return divide(program, devices) if len(devices) > 1 else program
 
 
 def check_config(config: Config) -> None:
@@ -128,18 +157,18 @@ def _run_in(
     interrupt: Interrupt,
     figures: bool,
     progress: bool,
+    devices: Sequence[Any],
 ) -> RunResult:
     """Train and finish; without a state, resume."""
     directory, config, program = session.directory, session.config, session.program
-    if state is None:
-        state = session.restore()
+    state = session.restore() if state is None else session.team.share(state)
     start = int(state.step)
     summary = session.summary_at(start)
     if summary is not None:
         _say(f"{directory} is at step {start} already; --steps N goes on to N.", progress)
         return RunResult(directory, config, summary, state, program)
-    session.begin(start)
-    _say(_opening(program, state, start), progress)
+    session.begin(start, devices=len(devices), processes=session.team.count)
+    _say(_opening(program, state, start, devices), progress)
     lane = OneLane(program, state)
     with TrainingProgress(config.steps, start, progress) as shown:
         train([session], lane, shown, interrupt)
@@ -182,14 +211,15 @@ def load(
     return RunResult(directory, config, summary, restored.state, program)
 
 
-def _opening(program: Program, state: TrainState, start: int) -> str:
+def _opening(program: Program, state: TrainState, start: int, devices: Sequence[Any]) -> str:
     parameters, others = (
         sum(x.size for x in jax.tree.leaves(state.params[part])) for part in ("vae", "aux")
     )
     others = f" and {others:,} of the objective's own" if others else ""
-    device = jax.devices()[0]
+    number = f"{len(devices)} x " if len(devices) > 1 else ""
     return (
-        f"{program.config.network}, {parameters:,} parameters{others}, on {device.device_kind}; "
+        f"{program.config.network}, {parameters:,} parameters{others}, on {number}"
+        f"{devices[0].device_kind}; "
         f"{program.dataset.name}: {len(program.split.train):,} images to train on, "
         f"{len(program.split.holdout):,} held out; from step {start}"
     )

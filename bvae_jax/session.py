@@ -15,6 +15,7 @@ from bvae_jax.config import Config
 from bvae_jax.errors import UserError
 from bvae_jax.figures import draw_figures
 from bvae_jax.loggers import METRICS, SCORES, Logger, read_records
+from bvae_jax.processes import ALONE, Team
 from bvae_jax.program import Program
 from bvae_jax.progress import Clock
 from bvae_jax.summary import eval_split, summarise
@@ -33,6 +34,7 @@ class Session(contextlib.AbstractContextManager):
     Args:
         open_loggers: `loggers.open_loggers`, told which loggers.
         keep: newest checkpoints; as the config says if None.
+        team: the processes that train this run: all compute, and the first one has the directory.
 
     Attributes:
         failed: why the run cannot go on, if its numbers are not finite any more.
@@ -46,10 +48,12 @@ class Session(contextlib.AbstractContextManager):
         open_loggers: OpenLoggers,
         *,
         keep: int | None = None,
+        team: Team = ALONE,
     ):
         self.directory = directory
         self.program = program
         self.config = program.config
+        self.team = team
         self.failed: NotFiniteError | None = None
         self.clock = Clock(self.config.batch_size)
         self._open_loggers = open_loggers
@@ -60,12 +64,15 @@ class Session(contextlib.AbstractContextManager):
         self._saved = 0
 
     def __enter__(self) -> "Session":
+        self.team.first(self._open_directory)
+        return self
+
+    def _open_directory(self) -> None:
         with contextlib.ExitStack() as opening:
             opening.enter_context(rundir.lock(self.directory))
             checkpoints = Checkpoints(self.directory / "checkpoints", self._keep)
             self._checkpoints = opening.enter_context(checkpoints)
             self._open = opening.pop_all()
-        return self
 
     def __exit__(self, *exception) -> bool | None:
         return self._open.__exit__(*exception)
@@ -79,6 +86,11 @@ class Session(contextlib.AbstractContextManager):
             UserError: there is none of this step, none can be read, or the run is further than its
                 number of steps.
         """
+        found = []
+        self.team.first(lambda: found.append(self._restored(step)))
+        return self.team.share(found[0] if found else self.program.init())
+
+    def _restored(self, step: int | None) -> TrainState:
         if step == 0:
             self._checkpoints.drop_after(0)
             return self.program.init()
@@ -110,7 +122,7 @@ class Session(contextlib.AbstractContextManager):
 
     def summary_at(self, step: int) -> dict[str, Any] | None:
         """The summary on disk, if the run is finished with this step."""
-        return finished_summary(self.directory, step, self.config)
+        return self.team.first(lambda: finished_summary(self.directory, step, self.config))
 
     def begin(self, start: int, **remarks: Any) -> None:
         """Write down who trains on from step `start`, and open the loggers.
@@ -118,10 +130,13 @@ class Session(contextlib.AbstractContextManager):
         Args:
             remarks: for provenance.json.
         """
+        self._saved = start
+        self.team.first(lambda: self._begin(start, remarks))
+
+    def _begin(self, start: int, remarks: dict[str, Any]) -> None:
         rundir.write_json(self.directory / rundir.CONFIG, self.config.to_dict())
         rundir.add_session(self.directory, start, **remarks)
         opened = self._open_loggers(self.directory, start, self.config.to_dict())
-        self._saved = start
         self._loggers = self._closing.enter_context(opened)
         self._open.push(self._closing)
 
@@ -138,20 +153,36 @@ class Session(contextlib.AbstractContextManager):
             NotFiniteError: a number is not finite; nothing was kept then.
             UserError: a checkpoint could not be written.
         """
-        check_finite(means, start, step, self.config, self._checkpoints)
-        self._log(step, "train", means)
+        check_finite(means, start, step, self.config, self._steps_saved)
+        evaluation = None
         if _is_due(self.config, step, self.config.eval_every):
-            self._evaluate(state())
+            evaluation = self.program.evaluate(state())
+        self.team.first(lambda: self._write(step, means, evaluation, state))
         if _is_due(self.config, step, self.config.checkpoint_every):
             self.save(state())
 
-    def _evaluate(self, state: TrainState) -> None:
-        config, step = self.config, int(state.step)
-        self._log(step, eval_split(config), self.program.evaluate(state))
-        if config.eval_metrics:
+    def _steps_saved(self) -> list[int]:
+        def steps() -> list[int]:
+            self._checkpoints.wait()
+            return self._checkpoints.steps()
+
+        return self.team.first(steps)
+
+    def _write(
+        self,
+        step: int,
+        means: dict[str, Any],
+        evaluation: dict[str, Any] | None,
+        state: Callable[[], TrainState],
+    ) -> None:
+        self._log(step, "train", means)
+        if evaluation is None:
+            return
+        self._log(step, eval_split(self.config), evaluation)
+        if self.config.eval_metrics:
             from bvae_jax.representations import training_scores  # scikit-learn takes a second
 
-            scores = training_scores(self.program, weights(state))
+            scores = training_scores(self.program, weights(state()))
             if scores:
                 self._log(step, SCORES, scores)
 
@@ -163,7 +194,8 @@ class Session(contextlib.AbstractContextManager):
         """
         step = int(state.step)
         if step != self._saved:
-            self._checkpoints.save(state, self.clock.times() | {"config": self.config.to_dict()})
+            meta = self.clock.times() | {"config": self.config.to_dict()}
+            self.team.first(lambda: self._checkpoints.save(state, meta))
         self._saved = step
 
     def end(self, state: TrainState, *, figures: bool) -> dict[str, Any] | None:
@@ -172,14 +204,24 @@ class Session(contextlib.AbstractContextManager):
         Returns:
             The summary; None for a run that has steps left.
         """
+        times = self.team.first(lambda: self._close(int(state.step)))
+        if int(state.step) < self.config.steps:
+            return None
+        evaluation = self.program.evaluate(state)
+        return self.team.first(lambda: self._finish(state, evaluation, times, figures))
+
+    def _close(self, step: int) -> dict[str, Any]:
         self._closing.close()
         self._checkpoints.wait()
-        step, times = int(state.step), self.clock.times()
+        times = self.clock.times()
         rundir.end_session(self.directory, step, times["wall_seconds"])
-        if step < self.config.steps:
-            return None
-        records = read_records(self.directory / METRICS)
-        summary = summarise(self.program, state, times)
+        return times
+
+    def _finish(
+        self, state: TrainState, evaluation: dict[str, Any], times: dict[str, Any], figures: bool
+    ) -> dict[str, Any]:
+        step, records = int(state.step), read_records(self.directory / METRICS)
+        summary = summarise(self.program, state, evaluation, times)
         if self.config.eval_metrics:
             scores = [r for r in records if r["split"] == SCORES and r["step"] == step]
             found = scores[-1] if scores else {}

@@ -10,13 +10,15 @@ from bvae_jax.train import weights
 from bvae_jax.types import TrainState
 
 
-def summarise(program: Program, state: TrainState, times: dict[str, float]) -> dict[str, Any]:
-    """The contents of summary.json; the numbers are those of the evaluation images.
+def summarise(
+    program: Program, state: TrainState, evaluation: dict[str, Any], times: dict[str, float]
+) -> dict[str, Any]:
+    """The contents of summary.json.
 
     Args:
+        evaluation: of this state: the numbers of the evaluation images.
         times: how long it took, by name.
     """
-    evaluation = program.evaluate(state)
     return {
         "step": int(state.step),
         **{name: evaluation[name] for name in REPORTED if name in evaluation},

@@ -56,6 +56,39 @@ def parse_shard(given: str | None, environment: Mapping[str, str] = os.environ) 
     return int(i), int(n)
 
 
+LAUNCHERS = (
+    ("JAX_PROCESS_ID", "JAX_NUM_PROCESSES", None),
+    ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID"),
+    ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK"),
+)
+"""Variables that tell a process its number, of how many, and its number on its host."""
+
+
+def shard_of_process(environment: Mapping[str, str] = os.environ) -> tuple[int, int]:
+    """(i, n): this is the i-th of n processes that a cluster started, counted from 1.
+
+    Members share nothing, so the processes do not join each other, and none ends with another.
+    Like `jax.distributed.initialize`, a process takes the GPUs in JAX_LOCAL_DEVICE_IDS; else, of
+    several on a host, that of its own number.
+
+    Raises:
+        UserError: nothing tells which process this is.
+    """
+    for index, count, local in LAUNCHERS:
+        if environment.get(index, "").isdigit() and environment.get(count, "").isdigit():
+            gpus = environment.get("JAX_LOCAL_DEVICE_IDS") or environment.get(local or "")
+            if gpus:
+                jax.config.update("jax_cuda_visible_devices", gpus)
+                jax.config.update("jax_rocm_visible_devices", gpus)
+            return int(environment[index]) + 1, int(environment[count])
+    if jax.default_backend() != "tpu":  # which knows the other hosts of a pod
+        raise UserError(
+            "--distributed: found no other processes: start them by srun, mpirun or on all workers "
+            f"of a TPU pod, or set {LAUNCHERS[0][0]} (from 0) and {LAUNCHERS[0][1]} for each."
+        )
+    return jax.process_index() + 1, jax.process_count()
+
+
 def check_strategy(strategy: str, at_once: int | None, platform: str) -> None:
     """Raise what `make_plan` would raise.
 
@@ -95,7 +128,7 @@ def make_plan(
         UserError: the strategy is unknown, or does not go with the number.
     """
     check_strategy(strategy, at_once, platform)
-    devices = jax.device_count()
+    devices = jax.local_device_count()
     if strategy == "auto":
         strategy = "vmap" if platform != "cpu" else "devices" if devices > 1 else "sequential"
         strategy = "sequential" if at_once == 1 or members == 1 else strategy
@@ -104,7 +137,7 @@ def make_plan(
     if at_once or platform == "cpu":
         return Plan("vmap", min(at_once or members, members), state_bytes(program))
     each = compiled_bytes(program)
-    have = memory_of_device(jax.devices()[0])
+    have = memory_of_device(jax.local_devices()[0])
     fits = members if math.isinf(have) else max(1, int(MEMORY_SHARE * have / each)) * devices
     return Plan("vmap", evenly(members, fits), each)
 
@@ -131,7 +164,7 @@ def state_bytes(program: Program) -> int:
 def compiled_bytes(program: Program) -> int:
     """Of one member's step, as the compiler counts: states and temporaries, without the data."""
     state = stack([program.init()])
-    mesh = make_mesh(1, jax.devices()[:1])
+    mesh = make_mesh(1, jax.local_devices()[:1])
     step = jax.jit(make_stacked_body(program.make_body(), mesh), donate_argnums=0)
     analysis = step.lower(state, program.train_data).compile().memory_analysis()
     if analysis is None:

@@ -65,7 +65,7 @@ class SweepRunner:
                 )
                 shown.say(_announced(plan, len(group)))
                 several = plan.at_once > 1
-                together = Together(program, plan.at_once, jax.devices()) if several else None
+                together = Together(program, plan.at_once, jax.local_devices()) if several else None
                 for batch in batches(group, plan.at_once):
                     if not self._interrupt.requested:
                         self._train_batch(batch, program, plan, together, shown)
@@ -166,7 +166,7 @@ def restored_together(sessions: Sequence[Session]) -> list[TrainState]:
 
 
 def _announced(plan: Plan, members: int) -> str:
-    device = jax.devices()[0]
+    device = jax.local_devices()[0]
     manner = {
         "sequential": "one after another",
         "devices": f"{plan.at_once} at once, one on each device",
@@ -174,7 +174,7 @@ def _announced(plan: Plan, members: int) -> str:
     }[plan.strategy]
     memory = f", at least {plan.bytes_each / 1e6:,.0f} MB each" if plan.bytes_each else ""
     return (
-        f"{_count(members, 'member')} by one program on {jax.device_count()} x "
+        f"{_count(members, 'member')} by one program on {jax.local_device_count()} x "
         f"{device.device_kind}: {manner}{memory}"
     )
 

@@ -18,7 +18,7 @@ from bvae_jax.loggers import check_installed, open_loggers
 from bvae_jax.programs import Programs
 from bvae_jax.runner import check_config
 from bvae_jax.stacked import stack
-from bvae_jax.sweep_plan import check_strategy, parse_shard
+from bvae_jax.sweep_plan import check_strategy, parse_shard, shard_of_process
 from bvae_jax.sweep_runner import SweepRunner
 from bvae_jax.sweepdir import Status, Sweep, check_sweep, member_dir, open_sweep, read_sweep, status
 from bvae_jax.types import TrainState
@@ -75,6 +75,7 @@ def sweep(
     wandb: str | None = None,
     figures: bool = False,
     progress: bool = True,
+    distributed: bool = False,
 ) -> SweepResult:
     """Train a member for each combination of values; go on with what is there already.
 
@@ -93,13 +94,16 @@ def sweep(
             many in one program; "auto", by the machine.
         members_at_once: in one program, for "vmap"; as many as fit if None.
         tensorboard, wandb, figures, progress: as for `run`.
+        distributed: each process that the cluster started trains its part, on its own devices.
 
     Raises:
         UserError: a setting does not fit, the directory holds another sweep, or a checkpoint cannot
             be read or written.
     """
+    if distributed and shard is not None:
+        raise UserError("Got both --shard and --distributed: give one of them.")
+    i, n = shard_of_process() if distributed else parse_shard(shard)
     wanted = make_sweep(config, betas, seeds, grid, shared_batches)
-    i, n = parse_shard(shard)
     check_strategy(strategy, members_at_once, jax.default_backend())
     check_installed(tensorboard=tensorboard, wandb=wandb)
     directory = Path(sweep_dir).expanduser()

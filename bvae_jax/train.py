@@ -217,18 +217,25 @@ def make_train_body(
     return body
 
 
-def make_eval_body(recipe: Recipe, take: Callable[[Any, jax.Array], Images]) -> Body:
+def make_eval_body(
+    recipe: Recipe,
+    take: Callable[[Any, jax.Array], Images],
+    place: Callable[[Images], Images] = lambda images: images,
+) -> Body:
     """A loop's body that evaluates batch i: carry i, data (state, arrays, indices, key).
 
     `indices` is [batches, batch]; `take(arrays, indices[i])` makes the images. The noise of
     batch i is a pure function of (key, i): evaluating twice gives the same numbers.
+
+    Args:
+        place: says on which devices the images of a batch are.
     """
     loss_fn = make_loss(recipe, training=False)
 
     def body(i: jax.Array, data: PyTree) -> tuple[jax.Array, Metrics]:
         state, arrays, indices, key = data
         noise_key, loss_key = jax.random.split(jax.random.fold_in(key, i))
-        images = take(arrays, indices[i])
+        images = place(take(arrays, indices[i]))
         params = {"vae": weights(state), "aux": state.params["aux"]}
         _, (metrics, _) = loss_fn(params, state, images, noise_key, loss_key)
         return i + 1, metrics

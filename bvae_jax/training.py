@@ -19,15 +19,17 @@ def train(
     so the records do not depend on where a run was interrupted.
 
     A session whose numbers are not finite any more is marked as failed, and the others go on.
+    Processes that train a run together stop at the same step, whichever of them is interrupted.
 
     Args:
         sessions: begun, all at the same step, with the same settings but for what is traced.
         lanes: their states, in the same order.
     """
-    config, step = sessions[0].config, int(lanes.state(0).step)
+    config, team, step = sessions[0].config, sessions[0].team, int(lanes.state(0).step)
+    stop = False
     live = {i: session for i, session in enumerate(sessions) if not session.failed}
     computed = None  # the last chunk, until its numbers are looked at
-    while step < config.steps and live and not interrupt.requested:
+    while step < config.steps and live and not (stop := team.any(interrupt.requested)):
         if computed is None:
             for session in live.values():
                 session.clock.begin_chunk()
@@ -41,7 +43,7 @@ def train(
             computed = None
     if computed:
         _record(computed, live, lanes, shown)
-    if interrupt.requested:
+    if stop:
         for i, session in live.items():
             session.save(lanes.state(i))
 

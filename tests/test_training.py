@@ -5,6 +5,7 @@ import pytest
 from bvae_jax.checks import NotFiniteError
 from bvae_jax.config import Config
 from bvae_jax.interrupt import Interrupt
+from bvae_jax.processes import ALONE
 from bvae_jax.progress import Clock, TrainingProgress
 from bvae_jax.session import Session, is_state_due
 from bvae_jax.training import train
@@ -19,6 +20,7 @@ class Recorded(Session):
     def __init__(self, bad_at=None):
         self.events, self.step, self.bad_at = [], 0, bad_at
         self.config, self.clock, self.failed = CONFIG, Clock(64), None
+        self.team = ALONE
         self.at_advance = lambda step: None
 
     def advance(self, steps):

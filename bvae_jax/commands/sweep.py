@@ -56,6 +56,8 @@ class SweepArgs:
     JAX_COMPILATION_CACHE_DIR, or the user's cache directory."""
     quiet: bool = False
     """No progress bar."""
+    distributed: bool = False
+    """Each process that srun, mpirun or a TPU pod started trains its part, as by --shard."""
 
 
 def sweep(argv: Sequence[str]) -> int:
@@ -83,6 +85,7 @@ def sweep(argv: Sequence[str]) -> int:
         values = kept | values
     again = ["bvae", "sweep", "--sweep-dir", str(sweep_dir), "--resume"]
     again += ["--shard", args.shard] if args.shard else []
+    again += ["--distributed"] if args.distributed else []
     try:
         result = sweeping.sweep(
             config,
@@ -98,6 +101,7 @@ def sweep(argv: Sequence[str]) -> int:
             wandb=args.wandb,
             figures=args.figures,
             progress=not args.quiet,
+            distributed=args.distributed,
         )
     except KeyboardInterrupt:
         begun = (sweep_dir / sweepdir.CONFIG).exists()

@@ -39,22 +39,32 @@ class TrainArgs:
     JAX_COMPILATION_CACHE_DIR, or the user's cache directory."""
     quiet: bool = False
     """No progress bar."""
+    devices: str | None = None
+    """Divide each batch over so many devices of this machine, or all. A run that is resumed keeps
+    its number; else 1."""
+    distributed: bool = False
+    """Train together with the processes that srun, mpirun or a TPU pod started with this one (or
+    see JAX_COORDINATOR_ADDRESS in the README), on all devices of all."""
 
 
 def train(argv: Sequence[str]) -> int:
     """`bvae train`."""
     with fatal():
-        from bvae_jax import rundir, runner
+        from bvae_jax import processes, rundir, runner
 
     args = parse(TrainArgs, argv, "bvae train")
     run_dir = args.run_dir.expanduser()
+    team = processes.join() if args.distributed else processes.ALONE
     if args.resume or args.preset:
-        stored = rundir.read_config(run_dir) if args.resume else None
+        stored = None
+        if args.resume:  # from where the first process sees it
+            stored = Config.from_dict(team.first(lambda: rundir.read_config(run_dir).to_dict()))
         start = TrainArgs(run_dir, start_config(stored, args.preset))
         args = parse(TrainArgs, argv, "bvae train", default=start)
     compile_cache.use(args.compile_cache)
     config = without_other_objectives(args.config, args.preset)
     resume_command = f"bvae train --run-dir {shlex.quote(str(run_dir))} --resume"
+    resume_command += " --distributed" if args.distributed else ""
     try:
         result = runner.run(
             config,
@@ -65,10 +75,14 @@ def train(argv: Sequence[str]) -> int:
             wandb=args.wandb,
             figures=args.figures,
             progress=not args.quiet,
+            devices=args.devices,
+            distributed=args.distributed,
         )
     except KeyboardInterrupt:
         begun = (run_dir / rundir.CONFIG).exists()
         print("Interrupted.", f"Go on with: {resume_command}" if begun else "Nothing was begun.")
+        return 0
+    if team.index:  # the first process speaks for all
         return 0
     if result.summary is None:
         print(f"Interrupted at step {result.state.step}; all is kept. Go on with: {resume_command}")

@@ -7,7 +7,6 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-import platformdirs
 from jaxtyping import UInt8
 
 from bvae_jax.data.base import Dataset
@@ -21,7 +20,11 @@ Packed = UInt8[np.ndarray, "image byte"]
 
 def cache_path(dataset: Dataset) -> Path:
     """Where the cache of `dataset` lies: under `$BVAE_CACHE_DIR`, or the user's cache directory."""
-    root = os.environ.get("BVAE_CACHE_DIR") or platformdirs.user_cache_dir("bvae_jax")
+    root = os.environ.get("BVAE_CACHE_DIR")
+    if not root:
+        import platformdirs  # only wanted here, and perhaps missing where images are rendered
+
+        root = platformdirs.user_cache_dir("bvae_jax")
     return Path(root).expanduser() / f"{dataset.name}-v{dataset.version}.npz"
 
 

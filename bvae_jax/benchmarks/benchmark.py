@@ -19,8 +19,9 @@ from bvae_jax.benchmarks.contenders import OURS, Cast, Contender, Machine, avail
 from bvae_jax.benchmarks.pool import Process, WorkerError, take_turns, turns
 from bvae_jax.benchmarks.settings import Settings
 from bvae_jax.data import get_dataset
-from bvae_jax.errors import UserError
+from bvae_jax.errors import UserError, unknown
 from bvae_jax.interrupt import Interrupt
+from bvae_jax.networks import NETWORKS
 from bvae_jax.progress import bar
 
 PACKAGES = (*rundir.PACKAGES, "torch")
@@ -125,6 +126,8 @@ def _layers(settings: Settings, image_shape: tuple[int, int, int]):
             "--peer torch: got no PyTorch here, wanted version 2.6 or later: install the extra "
             "bench, or leave the flag out."
         )
+    if settings.network not in NETWORKS:
+        raise unknown("network", settings.network, NETWORKS)
     try:
         return architecture(settings.network, settings.latents, image_shape)
     except UserError:

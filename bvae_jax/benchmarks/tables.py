@@ -9,6 +9,8 @@ from bvae_jax.benchmarks.contenders import COPY, MATMUL, OURS
 Report = Mapping[str, Any]
 Entry = Mapping[str, Any]
 NONE = "–"
+Number = int | float | None
+"""None where nothing was measured, or nobody knows."""
 
 
 def markdown(report: Report) -> str:
@@ -93,7 +95,7 @@ def _work(part: Mapping[str, Entry], report: Report) -> list[str]:
     return found
 
 
-def limit_seconds(part: Mapping[str, Entry], least: Entry) -> float | None:
+def limit_seconds(part: Mapping[str, Entry], least: Entry) -> Number:
     """The time of the least work at the machine's own rates: of products, or of memory."""
     per_flop, per_byte = (seconds(part.get(name, {})) for name in (MATMUL, COPY))
     if not (least and per_flop and per_byte):
@@ -182,8 +184,8 @@ def _errors(part: Mapping[str, Entry]) -> list[str]:
     return ["\n".join(lines)] if lines else []
 
 
-def seconds(entry: Entry) -> float | None:
-    """The median; None where nothing was measured."""
+def seconds(entry: Entry) -> Number:
+    """The median."""
     return entry.get(f"median_seconds_per_{entry.get('unit')}")
 
 
@@ -198,31 +200,31 @@ def _rounds(entry: Entry) -> Sequence[float]:
     return entry.get(f"seconds_per_{entry.get('unit')}", ())
 
 
-def _us_or_ms(value: float | None) -> str:
+def _us_or_ms(value: Number) -> str:
     if value is None:
         return NONE
     return f"{1e3 * value:.2f} ms" if value >= 1e-3 else f"{1e6 * value:.1f} µs"
 
 
-def _rate(amount: float, value: float | None) -> str:
+def _rate(amount: int, value: Number) -> str:
     return NONE if value is None else f"{amount / value:,.0f}"
 
 
-def _scaled(value: float | None, unit: float) -> str:
-    return NONE if value is None else f"{value / unit:,.3g}" if value < 100 * unit else (
-        f"{value / unit:,.0f}"
-    )  # fmt: skip
+def _scaled(value: Number, unit: float) -> str:
+    if value is None:
+        return NONE
+    return f"{value / unit:,.3g}" if value < 100 * unit else f"{value / unit:,.0f}"
 
 
-def _percent(share: float | None) -> str:
+def _percent(share: Number) -> str:
     return NONE if share is None else f"{100 * share:.3g} %"
 
 
-def _quotient(a: float | None, b: float | None) -> float | None:
+def _quotient(a: Number, b: Number) -> Number:
     return a / b if a is not None and b else None
 
 
-def _inverse(value: float | None) -> float | None:
+def _inverse(value: Number) -> Number:
     return _quotient(1, value)
 
 

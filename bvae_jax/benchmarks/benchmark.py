@@ -15,7 +15,7 @@ from typing import Any
 from bvae_jax import rundir
 from bvae_jax.benchmarks import startup
 from bvae_jax.benchmarks.architecture import architecture, least_work
-from bvae_jax.benchmarks.contenders import OURS, Cast, Contender, Machine, available_cores
+from bvae_jax.benchmarks.contenders import Cast, Contender, Machine, available_cores
 from bvae_jax.benchmarks.pool import Process, WorkerError, take_turns, turns
 from bvae_jax.benchmarks.settings import Settings
 from bvae_jax.data import get_dataset
@@ -96,7 +96,7 @@ def _measure(
             found = report["parts"][part] = {}
             take_turns(
                 contenders, settings.rounds, found, environment=environment, advance=advance,
-                profile=OURS if settings.profile and part == "step" else None,
+                profile=settings.profile,
             )  # fmt: skip
             if json:
                 rundir.write_json(Path(json), report)
@@ -141,7 +141,8 @@ def _machine(settings: Settings, environment: dict[str, str]) -> Machine:
     probe = Contender("machine", "machine", "", {}, settings.threads or available_cores())
     try:
         with Process(probe, environment) as process:
-            process.build()
+            process.begin_build()
+            process.end_build()
             facts = process.ask("facts")
     except WorkerError as error:
         raise UserError(f"JAX does not start here: {error}.") from None

@@ -16,6 +16,9 @@ class Contender(NamedTuple):
         cores: that it may use.
         keep_memory: freed memory is kept, see `bvae_jax.allocator`.
         environment: its own variables.
+        compiles_beside: it is built at the same time as others that are, for it takes long and its
+            compiler measures nothing.
+        profiled: worth a profile.
     """
 
     name: str
@@ -25,6 +28,8 @@ class Contender(NamedTuple):
     cores: int
     keep_memory: bool = True
     environment: Mapping[str, str] = {}
+    compiles_beside: bool = False
+    profiled: bool = False
 
 
 class Machine(NamedTuple):
@@ -90,7 +95,7 @@ class Cast:
 
     def _training(self) -> list[Contender]:
         ours = self._ours(OURS, "train", "step", members=1, strategy="sequential")
-        found = [ours]
+        found = [ours._replace(profiled=True)]
         if self._on_cpu:
             found.append(ours._replace(name=f"{OURS}, default malloc", keep_memory=False))
         if "xla" in self._settings.peer:
@@ -122,7 +127,7 @@ class Cast:
         found = [
             Contender(
                 f"PyTorch {mode}", f"torch_{task}", unit, {**options, "mode": mode}, self._cores,
-                keep_memory=False,
+                keep_memory=False, compiles_beside=not self._on_cpu,
             )
             for mode in modes
         ]  # fmt: skip
@@ -154,7 +159,7 @@ class Cast:
         )
         if strategy == "devices" and self._on_cpu:
             return one._replace(environment={"JAX_NUM_CPU_DEVICES": str(self._devices)})
-        return one
+        return one._replace(profiled=strategy == "vmap")
 
 
 def available_cores() -> int:

@@ -19,6 +19,9 @@ PATIENCE_SECONDS = 300
 PACKAGE_ROOT = str(Path(__file__).parents[2])
 
 
+Work = Callable[[Contender, "Process"], None]
+
+
 class WorkerError(Exception):
     """A worker is dead, or does not answer."""
 
@@ -41,6 +44,7 @@ class Process(contextlib.AbstractContextManager):
             [sys.executable, "-m", "bvae_jax.benchmarks.worker"],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors,
             env=self._environment, start_new_session=True,  # Ctrl-C is for the parent
+            bufsize=0,  # `select` does not see lines that a buffer has taken
         )  # fmt: skip
         return self
 
@@ -51,14 +55,23 @@ class Process(contextlib.AbstractContextManager):
                 with contextlib.suppress(BrokenPipeError):
                     pipe.close()
 
-    def build(self) -> None:
-        """Wait until the contender is built and warm.
+    def begin_build(self) -> None:
+        """Start to build the contender.
+
+        Raises:
+            WorkerError: the worker is dead already.
+        """
+        self._tell(self._spec._asdict())
+        self._tell(["warm_up", None])
+
+    def end_build(self) -> None:
+        """Wait until it is built and warm.
 
         Raises:
             WorkerError: it failed.
         """
-        self._exchange(self._spec._asdict())
-        self.ask("warm_up")
+        self._answer()
+        self._answer()
 
     def ask(self, command: str, argument: Any = None) -> dict[str, Any]:
         """What the worker answers to a command.
@@ -66,17 +79,21 @@ class Process(contextlib.AbstractContextManager):
         Raises:
             WorkerError: it does not.
         """
-        return self._exchange([command, argument])
+        self._tell([command, argument])
+        return self._answer()
 
-    def _exchange(self, message: Any) -> dict[str, Any]:
-        stdin, stdout = self._process.stdin, self._process.stdout
-        assert stdin is not None
-        assert stdout is not None
+    def _tell(self, message: Any) -> None:
+        stdin = self._process.stdin
+        assert stdin
         try:
             stdin.write(json.dumps(message).encode() + b"\n")
             stdin.flush()
         except BrokenPipeError:
             raise WorkerError(self._last_words()) from None
+
+    def _answer(self) -> dict[str, Any]:
+        stdout = self._process.stdout
+        assert stdout
         if not select.select([stdout], [], [], PATIENCE_SECONDS)[0]:
             raise WorkerError(f"no answer in {PATIENCE_SECONDS} s")
         line = stdout.readline()
@@ -112,7 +129,7 @@ def take_turns(
     found: dict[str, Any],
     *,
     environment: Mapping[str, str] = {},
-    profile: str | None = None,
+    profile: bool = False,
     advance: Callable[[str], None] = lambda name: None,
 ) -> None:
     """Build all, then let each work in turn, round after round.
@@ -121,7 +138,7 @@ def take_turns(
         found: filled as it goes, so that an interruption leaves what was measured: name -> `unit`,
             `seconds_per_<unit>` of each round, and after the last its facts; or `error`.
         environment: of all workers.
-        profile: name of the one to profile at the end.
+        profile: at the end, profile those that are worth it.
         advance: called with a name so often as `turns` says.
     """
     for one in contenders:
@@ -129,15 +146,20 @@ def take_turns(
     with contextlib.ExitStack() as stack:
         processes = {c.name: stack.enter_context(Process(c, environment)) for c in contenders}
 
-        def each(work: Callable[[Contender, Process], None]) -> None:
-            for one in contenders:
+        def each(work: Work, some: Sequence[Contender] = contenders, shown: bool = True) -> None:
+            for one in some:
                 if one.name in processes:
                     try:
                         work(one, processes[one.name])
                     except WorkerError as error:
                         found[one.name]["error"] = str(error)
                         del processes[one.name]
-                advance(one.name)
+                if shown:
+                    advance(one.name)
+
+        def build(_: Contender, process: Process) -> None:
+            process.begin_build()
+            process.end_build()
 
         def turn(one: Contender, process: Process) -> None:
             seconds = process.ask("turn")["seconds"]
@@ -145,11 +167,14 @@ def take_turns(
 
         def facts(one: Contender, process: Process) -> None:
             found[one.name] |= process.ask("facts")
-            if one.name == profile:
+            if profile and one.profiled:
                 with tempfile.TemporaryDirectory() as directory:
                     found[one.name] |= process.ask("profile", directory)
 
-        each(lambda _, process: process.build())
+        each(build, [one for one in contenders if not one.compiles_beside])
+        others = [one for one in contenders if one.compiles_beside]
+        each(lambda _, process: process.begin_build(), others, shown=False)
+        each(lambda _, process: process.end_build(), others)
         for _ in range(rounds):
             each(turn)
         each(facts)

@@ -48,7 +48,7 @@ class Settings:
     quick: bool = False
     """Few and small rounds, to see whether it works; its figures mean little."""
     profile: bool = False
-    """Also list the ten operations of our training step that take the most time."""
+    """Also list the ten operations of our step, and of vmapped ones, that take the most time."""
 
     def __post_init__(self) -> None:
         for name, value, known in (

@@ -66,7 +66,7 @@ def _step(part: Mapping[str, Entry], report: Report) -> list[str]:
         "host memory",
         "device memory",
     ]
-    return [table(header, rows), *_errors(part), *_work(part, report), *_profile(ours)]
+    return [table(header, rows), *_errors(part), *_work(part, report), *_profiles(part)]
 
 
 def _work(part: Mapping[str, Entry], report: Report) -> list[str]:
@@ -139,7 +139,7 @@ def _sweep(part: Mapping[str, Entry], report: Report) -> list[str]:
     ]
     header = ["sweep: strategy, members", "cores", "time for a step of one member"]
     header += ["throughput, of the first", "of the limit", "host memory", "device memory"]
-    return [table(header, rows), *_errors(part)]
+    return [table(header, rows), *_errors(part), *_profiles(part)]
 
 
 def _startup(part: Mapping[str, Entry], report: Report) -> list[str]:
@@ -153,21 +153,22 @@ def _startup(part: Mapping[str, Entry], report: Report) -> list[str]:
     return [table(header, rows), *_errors(part)]
 
 
-def _profile(ours: Entry) -> list[str]:
-    if not ours.get("profile"):
-        return []
-    rows = [
-        [
-            f"`{op['name'][:60]}`",
-            f"`{op['origin']}`",
-            str(op["calls"]),
-            f"{1e3 * op['seconds']:.2f}",
-            _percent(op["share"]),
-        ]
-        for op in ours["profile"]
-    ]
+def _profiles(part: Mapping[str, Entry]) -> list[str]:
+    found = []
     header = ["operation", "from", "calls", "ms in all", "share"]
-    return [f"The largest operations of {OURS}'s training step:", table(header, rows)]
+    for name, entry in part.items():
+        rows = [
+            [
+                f"`{op['name'][:60]}`",
+                f"`{op['origin'] or NONE}`",
+                str(op["calls"]),
+                f"{1e3 * op['seconds']:.2f}",
+                _percent(op["share"]),
+            ]
+            for op in entry.get("profile", ())
+        ]
+        found += [f"The largest operations of {name}:", table(header, rows)] if rows else []
+    return found
 
 
 SECTIONS: dict[str, Callable[[Mapping[str, Entry], Report], list[str]]] = {

@@ -48,14 +48,16 @@ def train(options: Options) -> Task:
     def facts() -> dict[str, Any]:
         data = sum(leaf.nbytes for leaf in jax.tree.leaves(program.source.arrays))
         parameters = sum(leaf.size for leaf in jax.tree.leaves(program.init().params["vae"]))
-        return _device_memory() | {"data_bytes": data, "parameters": parameters} | _cost(program)
+        found = _device_memory() | {"data_bytes": data, "parameters": parameters}
+        return found | (_cost(program) if options["members"] == 1 else {})
 
     def profile(directory: Path) -> list[dict[str, Any]]:
         # Read here: the profiler's modules take a while to import, which nobody else waits for.
         from bvae_jax.benchmarks import traces
 
         traces.trace(directory, lambda: run(1))
-        names = traces.origins(_compiled_step(program).as_text())
+        alone = options["members"] == 1  # else the program that runs is another
+        names = traces.origins(_compiled_step(program).as_text()) if alone else {}
         return traces.largest(traces.read_events(directory), names)
 
     return Task(run, chunk * options["members"], facts, profile)

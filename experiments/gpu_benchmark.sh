@@ -16,7 +16,7 @@ export PYTHONPATH=$PWD XLA_PYTHON_CLIENT_PREALLOCATE=false MPLBACKEND=Agg
 export JAX_COMPILATION_CACHE_DIR=$OUT/.compiled JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0
 
 stage() { # NAME SECONDS COMMAND...
-	local name=$1 limit=$2 begin=$SECONDS code
+	local name=$1 limit=$(($2 * (${#SMALL[@]} ? 4 : 1))) begin=$SECONDS code
 	shift 2
 	echo "== $name"
 	timeout --signal=INT --kill-after=10 "$limit" "$@" >"$OUT/$name.txt" 2>"$OUT/$name.err"
@@ -31,10 +31,10 @@ ours() { # STAGE SECONDS [PRECISION]
 }
 
 stage machine 10 bash -c 'nvidia-smi; nproc; grep -m 1 "model name" /proc/cpuinfo'
-ours check 40
-ours tests 40
+ours check 35
+ours tests 35
 for precision in float32 tensorfloat32 bfloat16; do ours sweeps 75 $precision; done
-for precision in float32 tensorfloat32 bfloat16; do ours peers 50 $precision; done
+for precision in float32 tensorfloat32 bfloat16; do ours peers 60 $precision; done
 ours train 40
 rm -rf "$OUT/.compiled"
 echo "All is in $OUT."

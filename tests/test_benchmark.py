@@ -153,6 +153,19 @@ def test_pytorch_starts_from_the_same_distribution(network):
         assert theirs.detach().abs().max().item() == pytest.approx(abs(ours).max(), rel=0.1)
 
 
+def test_pytorch_encodes():
+    pytest.importorskip("torch")
+    from bvae_jax.benchmarks import torch_peer
+
+    layers = architecture("conv", 2, (64, 64, 1))._asdict()
+    (eager, *_) = cast(Settings(peer=("torch",), parts=("encode",)), layers=layers).parts()[
+        "encode"
+    ][1:]
+    task = torch_peer.torch_encode(eager.options)
+    task.run(2)
+    assert task.amount == 128
+
+
 def test_plain_convolutions_are_ours():
     rng = np.random.default_rng(0)
     x, y = (rng.normal(size=shape).astype(np.float32) for shape in ((2, 8, 12, 3), (2, 4, 6, 5)))
@@ -282,7 +295,7 @@ def report(tmp_path_factory):
     """All that is measured in turn, with PyTorch where it is installed."""
     peer = ("torch",) if importlib.util.find_spec("torch") else ()
     path = tmp_path_factory.mktemp("benchmark") / "report.json"
-    settings = dataclasses.replace(SMALL, peer=peer, parts=("step", "encode"), profile=True)
+    settings = dataclasses.replace(SMALL, peer=peer, parts=("step",), profile=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TORCHDYNAMO_DISABLE", "1")  # torch.compile takes a minute
         found = benchmark(settings, json=path, progress=False)
@@ -358,13 +371,22 @@ def test_a_worker_that_dies_is_reported_and_the_others_go_on():
     assert "dead: bvae_jax.errors.UserError: Unknown network 'escher'" in text
 
 
+def test_a_worker_that_does_not_answer_is_left_out():
+    found = {}
+    copy = next(one for one in cast(SMALL).parts()["step"] if one.name == COPY)
+    pool.take_turns([copy], 1, found, patience=0)
+    assert found[COPY] == {
+        "unit": "byte", "cores": 1, "seconds_per_byte": [], "error": "no answer in 0 s"
+    }  # fmt: skip
+
+
 def test_ctrl_c_leaves_what_was_measured(tmp_path, monkeypatch):
     asked, processes = [], []
     ask, enter = pool.Process.ask, pool.Process.__enter__
 
-    def interrupted_at_the_third_turn(self, command, argument=None):
+    def interrupted_at_the_fifth_turn(self, command, argument=None):
         asked.append(command)
-        if asked.count("turn") == 3:
+        if asked.count("turn") == 5:
             raise KeyboardInterrupt
         return ask(self, command, argument)
 
@@ -372,16 +394,17 @@ def test_ctrl_c_leaves_what_was_measured(tmp_path, monkeypatch):
         processes.append(enter(self))
         return processes[-1]
 
-    monkeypatch.setattr(pool.Process, "ask", interrupted_at_the_third_turn)
+    monkeypatch.setattr(pool.Process, "ask", interrupted_at_the_fifth_turn)
     monkeypatch.setattr(pool.Process, "__enter__", remembered)
     path = tmp_path / "report.json"
-    arguments = "--network mlp --batch-size 2 --quick --parts batch --channels 3 --quiet"
+    arguments = "--network mlp --batch-size 2 --quick --parts batch encode --channels 3 --quiet"
     assert cli.main(["benchmark", *arguments.split(), "--json", str(path)]) == 0
     left = json.loads(path.read_text())
     assert left["interrupted"]
-    entry = left["parts"]["batch"]["rendered"]
-    assert len(entry["seconds_per_batch"]) == 2
-    assert entry["median_seconds_per_batch"] > 0
+    assert len(left["parts"]["batch"]["rendered"]["seconds_per_batch"]) == 3
+    entry = left["parts"]["encode"][OURS]
+    assert len(entry["seconds_per_image"]) == 1
+    assert entry["median_seconds_per_image"] == entry["seconds_per_image"][0] > 0
     assert all(process._process.poll() is not None for process in processes)
 
 

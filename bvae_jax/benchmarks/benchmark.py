@@ -96,7 +96,7 @@ def _measure(
             found = report["parts"][part] = {}
             take_turns(
                 contenders, settings.rounds, found, environment=environment, advance=advance,
-                profile=settings.profile,
+                profile=settings.profile, patience=settings.patience,
             )  # fmt: skip
             if json:
                 rundir.write_json(Path(json), report)
@@ -140,7 +140,7 @@ def _machine(settings: Settings, environment: dict[str, str]) -> Machine:
     """What JAX finds here, by a process that is gone before anything is timed."""
     probe = Contender("machine", "machine", "", {}, settings.threads or available_cores())
     try:
-        with Process(probe, environment) as process:
+        with Process(probe, environment, settings.patience) as process:
             process.begin_build()
             process.end_build()
             facts = process.ask("facts")

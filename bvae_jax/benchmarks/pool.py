@@ -14,8 +14,6 @@ from typing import Any
 
 from bvae_jax.benchmarks.contenders import Contender
 
-PATIENCE_SECONDS = 300
-"""For an answer: compiling takes long."""
 PACKAGE_ROOT = str(Path(__file__).parents[2])
 
 
@@ -31,10 +29,11 @@ class Process(contextlib.AbstractContextManager):
 
     Args:
         environment: variables beside those of this process and the contender's own.
+        patience: seconds to wait for an answer.
     """
 
-    def __init__(self, contender: Contender, environment: Mapping[str, str]):
-        self._spec = contender
+    def __init__(self, contender: Contender, environment: Mapping[str, str], patience: int):
+        self._spec, self._patience = contender, patience
         self._environment = worker_environment({**environment, **contender.environment})
         self._environment["OMP_NUM_THREADS"] = str(contender.cores)
 
@@ -49,7 +48,7 @@ class Process(contextlib.AbstractContextManager):
         return self
 
     def __exit__(self, *exception) -> None:
-        end(self._process)
+        self.end()
         for pipe in (self._process.stdin, self._process.stdout, self._errors):
             if pipe:
                 with contextlib.suppress(BrokenPipeError):
@@ -73,6 +72,10 @@ class Process(contextlib.AbstractContextManager):
         self._answer()
         self._answer()
 
+    def end(self) -> None:
+        """Kill it, and what it has started."""
+        end(self._process)
+
     def ask(self, command: str, argument: Any = None) -> dict[str, Any]:
         """What the worker answers to a command.
 
@@ -94,8 +97,8 @@ class Process(contextlib.AbstractContextManager):
     def _answer(self) -> dict[str, Any]:
         stdout = self._process.stdout
         assert stdout
-        if not select.select([stdout], [], [], PATIENCE_SECONDS)[0]:
-            raise WorkerError(f"no answer in {PATIENCE_SECONDS} s")
+        if not select.select([stdout], [], [], self._patience)[0]:
+            raise WorkerError(f"no answer in {self._patience} s")
         line = stdout.readline()
         if not line:
             raise WorkerError(self._last_words())
@@ -129,6 +132,7 @@ def take_turns(
     found: dict[str, Any],
     *,
     environment: Mapping[str, str] = {},
+    patience: int = 300,
     profile: bool = False,
     advance: Callable[[str], None] = lambda name: None,
 ) -> None:
@@ -138,13 +142,16 @@ def take_turns(
         found: filled as it goes, so that an interruption leaves what was measured: name -> `unit`,
             `seconds_per_<unit>` of each round, and after the last its facts; or `error`.
         environment: of all workers.
+        patience: seconds to wait for an answer; a worker that needs longer is ended.
         profile: at the end, profile those that are worth it.
         advance: called with a name so often as `turns` says.
     """
     for one in contenders:
         found[one.name] = {"unit": one.unit, "cores": one.cores, f"seconds_per_{one.unit}": []}
     with contextlib.ExitStack() as stack:
-        processes = {c.name: stack.enter_context(Process(c, environment)) for c in contenders}
+        processes = {
+            one.name: stack.enter_context(Process(one, environment, patience)) for one in contenders
+        }
 
         def each(work: Work, some: Sequence[Contender] = contenders, shown: bool = True) -> None:
             for one in some:
@@ -153,7 +160,7 @@ def take_turns(
                         work(one, processes[one.name])
                     except WorkerError as error:
                         found[one.name]["error"] = str(error)
-                        del processes[one.name]
+                        processes.pop(one.name).end()
                 if shown:
                     advance(one.name)
 

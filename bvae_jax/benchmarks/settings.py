@@ -45,6 +45,8 @@ class Settings:
     """Steps that are started together. 0: 5 on a CPU, 50 (a record's) elsewhere."""
     rounds: int = 15
     """In each, every contender has its turn."""
+    patience: int = 300
+    """Seconds to wait for an answer: a contender that is not built by then is left out."""
     quick: bool = False
     """Few and small rounds, to see whether it works; its figures mean little."""
     profile: bool = False
@@ -58,7 +60,8 @@ class Settings:
         ):
             if value not in known:
                 raise unknown(name, value, known)
-        counts = [("channels", self.channels), ("rounds", self.rounds)]
+        names = ("channels", "rounds", "patience")
+        counts = [(name, getattr(self, name)) for name in names]
         for name, value in (*counts, *(("members", count) for count in self.members)):
             if value < 1:
                 raise UserError(f"--{name}: got {value}, wanted a whole number of at least 1.")

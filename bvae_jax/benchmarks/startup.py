@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bvae_jax.benchmarks.pool import PATIENCE_SECONDS, end, worker_environment
+from bvae_jax.benchmarks.pool import end, worker_environment
 from bvae_jax.benchmarks.settings import Settings
 from bvae_jax.benchmarks.worker import peak_host_bytes
 
@@ -46,14 +46,14 @@ def _begin_once(settings: Settings, folder: Path, case: str, found: dict[str, An
             stdin=subprocess.DEVNULL, stdout=stderr, stderr=stderr, start_new_session=True,
         )  # fmt: skip
         try:
-            if _has_stepped(process, run_dir / "metrics.jsonl", begin + PATIENCE_SECONDS):
+            if _has_stepped(process, run_dir / "metrics.jsonl", begin + settings.patience):
                 found["seconds"].append(time.perf_counter() - begin)
                 found["peak_host_bytes"].append(peak_host_bytes(process.pid))
                 return
         finally:
             end(process)
     lines = errors.read_text(errors="replace").strip().splitlines()
-    found["error"] = lines[-1] if lines else f"no step in {PATIENCE_SECONDS} s"
+    found["error"] = lines[-1] if lines else f"no step in {settings.patience} s"
 
 
 def _has_stepped(process: subprocess.Popen, records: Path, deadline: float) -> bool:

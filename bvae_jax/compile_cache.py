@@ -6,8 +6,6 @@ import platform
 from collections.abc import MutableMapping
 from pathlib import Path
 
-import platformdirs
-
 DIRECTORY = "JAX_COMPILATION_CACHE_DIR"
 LEAST_SECONDS = "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"
 
@@ -36,8 +34,17 @@ def use(where: str | None) -> None:
 def default_directory() -> Path:
     """In the user's cache directory, apart for each kind of processor: programs for a CPU use the
     instructions of the one on which they were compiled."""
-    root = os.environ.get("BVAE_CACHE_DIR") or platformdirs.user_cache_dir("bvae_jax")
-    return Path(root).expanduser() / f"compiled-{_processor()}"
+    return user_cache() / f"compiled-{_processor()}"
+
+
+def user_cache() -> Path:
+    """`$BVAE_CACHE_DIR`, or the user's cache directory."""
+    root = os.environ.get("BVAE_CACHE_DIR")
+    if not root:
+        import platformdirs  # of all packages the only one that this needs, so only where it does
+
+        root = platformdirs.user_cache_dir("bvae_jax")
+    return Path(root).expanduser()
 
 
 def _processor() -> str:

@@ -1,10 +1,9 @@
-"""What a member of a sweep costs: by strategy and step, and as a whole beside runs by themselves.
+"""What a sweep costs as a whole, beside runs by themselves.
 
-python experiments/sweep_cost.py [--steps 200] [--members 12] [--devices 2] [--together 4]
+python experiments/sweep_cost.py [--steps 200] [--members 12]
 
-First, milliseconds for a step of one member, in turn: one run; as many members as there are
-devices, one on each; some vmapped in one program. Then `bvae sweep` of all members, and `bvae
-train` of one before it and one after it, each in a process of its own, evaluation included.
+`bvae sweep` of all members, and `bvae train` of one before it and one after it, each in a process
+of its own, evaluation included. What a step costs by strategy: bvae benchmark --parts sweep.
 """
 
 import argparse
@@ -17,40 +16,6 @@ import time
 from pathlib import Path
 
 FLAGS = ["--eval-every", "1000000", "--checkpoint-every", "1000000", "--quiet"]
-
-
-def step_costs(devices, together, rounds):
-    """Milliseconds for a step of one member, by strategy."""
-    import jax
-
-    jax.config.update("jax_num_cpu_devices", devices)
-    from bvae_jax import Config
-    from bvae_jax.allocator import keep_freed_memory
-    from bvae_jax.lanes import OneLane, Together
-    from bvae_jax.program import build
-
-    keep_freed_memory()
-    program = build(Config(), progress=False)
-
-    def states(count):
-        configs = [Config(seed=seed, beta=1.0 + seed) for seed in range(count)]
-        return [program.of(config).init() for config in configs]
-
-    def at_once(count, where):
-        return Together(program, count, where).start(states(count), range(count))
-
-    lanes = {
-        "sequential": (1, OneLane(program, states(1)[0])),
-        f"devices ({devices})": (devices, at_once(devices, jax.devices())),
-        f"vmap ({together})": (together, at_once(together, jax.devices()[:1])),
-    }
-    found = {name: [] for name in lanes}
-    for _ in range(rounds + 1):
-        for name, (count, lane) in lanes.items():
-            begin = time.perf_counter()
-            lane.advance(5)()
-            found[name].append(1000 * (time.perf_counter() - begin) / 5 / count)
-    return {name: statistics.median(values[1:]) for name, values in found.items()}
 
 
 def seconds(*arguments):
@@ -81,19 +46,11 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--members", type=int, default=12)
-    parser.add_argument("--devices", type=int, default=2)
-    parser.add_argument("--together", type=int, default=4)
-    parser.add_argument("--rounds", type=int, default=5)
     args = parser.parse_args()
-    costs = step_costs(args.devices, args.together, args.rounds)
-    print("| strategy (members at once) | ms for a step of one member | of sequential |")
-    print("| --- | --- | --- |")
-    for name, cost in costs.items():
-        print(f"| {name} | {cost:.1f} | {cost / costs['sequential']:.2f} |")
     with tempfile.TemporaryDirectory() as folder:
         together, alone, ours, theirs = whole(Path(folder), args.steps, args.members)
     print(
-        f"\nsweep of {args.members}, {args.steps} steps each: {together:.1f} s in all; one run by "
+        f"sweep of {args.members}, {args.steps} steps each: {together:.1f} s in all; one run by "
         f"itself: {alone:.1f} s, {args.members} of them: {args.members * alone:.1f} s "
         f"({together / args.members / alone:.2f} of a run's time for each member)"
     )

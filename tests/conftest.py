@@ -1,6 +1,7 @@
 """Strict JAX, two fake devices, caches that outlive a run, and one tiny model for many tests."""
 
 import contextlib
+import importlib.util
 import os
 from pathlib import Path
 
@@ -22,9 +23,10 @@ PACKAGE = REPOSITORY / "bvae_jax"
 CHECKED = sorted(
     {path.relative_to(PACKAGE).parts[0].removesuffix(".py") for path in PACKAGE.rglob("*.py")}
 )
-install_import_hook(
-    [f"bvae_jax.{name}" for name in CHECKED if name != "config"], "beartype.beartype"
-)
+if importlib.util.find_spec("beartype"):  # a GPU machine that nothing can be installed on has none
+    install_import_hook(
+        [f"bvae_jax.{name}" for name in CHECKED if name != "config"], "beartype.beartype"
+    )
 
 jax.config.update("jax_num_cpu_devices", 2)
 jax.config.update("jax_numpy_rank_promotion", "raise")

@@ -32,7 +32,7 @@ LIKELIHOOD_FILES = {m for m in MODULES if m.startswith("likelihoods.")} - {
     "likelihoods.base",
 }
 COMMANDS = (
-    "beta", "compare", "evaluate", "lists", "score", "sweep", "train", "traverse",
+    "benchmark", "beta", "compare", "evaluate", "lists", "score", "sweep", "train", "traverse",
 )  # fmt: skip
 DRAWINGS = ("plots", "training_plots", "matrix_plots")
 ORDER = (
@@ -46,7 +46,10 @@ ORDER = (
     {"networks.strided", "likelihoods.__init__"},
     {"objectives.beta_vae", "objectives.vae", "vae", "data.__init__", "loggers", *NETWORK_FILES}
     | METRIC_HELPERS,
-    {"networks.__init__", "traversal", "checkpoint", "rundir"} | METRIC_FILES | OBJECTIVE_FILES,
+    {"networks.__init__", "traversal", "checkpoint", "rundir"}
+    | {"benchmarks.__init__", "benchmarks.settings", "benchmarks.worker", "benchmarks.traces"}
+    | METRIC_FILES
+    | OBJECTIVE_FILES,
     {"objectives.__init__", "plots", "points", "metrics.__init__"},
     {"train", "hyper", "processes"},
     {"program", "score_plots", "scoring", "stacked", "grid"},
@@ -68,6 +71,11 @@ ORDER = (
     {"comparison.findings"},
     {"comparison.pages"},
     {"comparison.compare", "comparison.suggest"},
+    {"benchmarks.architecture", "benchmarks.variants", "benchmarks.torch_peer"}
+    | {"benchmarks.contenders"},
+    {"benchmarks.tasks", "benchmarks.pool", "benchmarks.tables"},
+    {"benchmarks.startup"},
+    {"benchmarks.benchmark"},
     {"commands.parsing", "commands.scores", "commands.settings"},
     {f"commands.{name}" for name in COMMANDS},
     {"commands.__init__", "__init__"},
@@ -84,6 +92,7 @@ ONLY_IN = {
     "tensorboardX": {"loggers"},
     "wandb": {"loggers"},
     "tqdm": {"progress"},
+    "torch": {"benchmarks.torch_peer"},
 }
 
 

@@ -2,7 +2,17 @@
 
 from collections.abc import Callable, Sequence
 
-from bvae_jax.commands import beta, compare, evaluate, lists, score, sweep, train, traverse
+from bvae_jax.commands import (
+    benchmark,
+    beta,
+    compare,
+    evaluate,
+    lists,
+    score,
+    sweep,
+    train,
+    traverse,
+)
 
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "train": train.train,
@@ -15,6 +25,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "objectives": lists.objectives,
     "presets": lists.presets,
     "beta": beta.beta,
+    "benchmark": benchmark.benchmark,
 }
 USAGE = """usage: bvae COMMAND ...
 
@@ -30,5 +41,6 @@ The laboratory for beta-VAEs in JAX.
   bvae objectives                           list what can be minimised, with formulas
   bvae presets                              list settings of published experiments
   bvae beta --from disent --value 0.03      what other codes call beta, in our units
+  bvae benchmark [--peer torch ...]         how fast it is here, beside PyTorch
 
 bvae COMMAND --help lists a command's flags."""

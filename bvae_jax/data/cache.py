@@ -1,15 +1,14 @@
 """A rendered data set as one bit-packed array, kept compressed in the user's cache directory."""
 
-import os
 import sys
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import platformdirs
 from jaxtyping import UInt8
 
+from bvae_jax.compile_cache import user_cache
 from bvae_jax.data.base import Dataset
 from bvae_jax.npz import DamagedError, read_npz, write_npz
 from bvae_jax.progress import bar
@@ -21,8 +20,7 @@ Packed = UInt8[np.ndarray, "image byte"]
 
 def cache_path(dataset: Dataset) -> Path:
     """Where the cache of `dataset` lies: under `$BVAE_CACHE_DIR`, or the user's cache directory."""
-    root = os.environ.get("BVAE_CACHE_DIR") or platformdirs.user_cache_dir("bvae_jax")
-    return Path(root).expanduser() / f"{dataset.name}-v{dataset.version}.npz"
+    return user_cache() / f"{dataset.name}-v{dataset.version}.npz"
 
 
 def load_packed(dataset: Dataset, *, progress: bool = True) -> Packed:

@@ -20,7 +20,7 @@ from bvae_jax.interrupt import Interrupt
 from bvae_jax.npz import DamagedError, read_npz, write_npz
 from bvae_jax.program import Program
 from bvae_jax.progress import bar
-from bvae_jax.types import Params
+from bvae_jax.types import Params, Posterior
 
 BATCHES = {"cpu": 128}
 """Images in a batch, by platform: on a CPU, small enough for the caches and for malloc."""
@@ -92,17 +92,26 @@ def encode_points(
         total=count, initial=done, desc="encode", unit=" images", unit_scale=True,
         disable=not progress or done == count,
     )  # fmt: skip
+
+    def keep(start: int, posterior: Posterior) -> int:
+        size = min(batch, count - start)
+        means[start : start + size] = np.asarray(posterior.mean)[:size]
+        logvars[start : start + size] = np.asarray(posterior.logvar)[:size]
+        shown.update(size)
+        return start + size
+
+    computed = []  # the batch before, which is copied while the device computes the next
     with shown:
-        while done < count and not (interrupt and interrupt.requested):
+        for start in range(done, count, batch):
+            if interrupt and interrupt.requested:
+                break
             # The last batch is filled up with copies of its last image: one shape, one compile.
-            indices = order[np.minimum(np.arange(done, done + batch), count - 1)]
-            posterior = program.encode(params, jnp.asarray(indices))
-            rows = slice(done, min(done + batch, count))
-            size = rows.stop - rows.start
-            means[rows] = np.asarray(posterior.mean)[:size]
-            logvars[rows] = np.asarray(posterior.logvar)[:size]
-            done = rows.stop
-            shown.update(size)
+            indices = order[np.minimum(np.arange(start, start + batch), count - 1)]
+            computed.append((start, program.encode(params, jnp.asarray(indices))))
+            if len(computed) > 1:
+                done = keep(*computed.pop(0))
+        for last in computed:
+            done = keep(*last)
     return Encoded(means[:done], logvars[:done])
 
 

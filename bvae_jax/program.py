@@ -32,6 +32,7 @@ from bvae_jax.train import (
     Body,
     Loop,
     Recipe,
+    compiler_options,
     init_state,
     make_eval_body,
     make_loop,
@@ -145,7 +146,7 @@ def build(config: Config, *, progress: bool = True) -> Program:
 
         return evaluate
 
-    @jax.jit
+    @functools.partial(jax.jit, compiler_options=compiler_options(platform))
     def encode_images(params, arrays, indices):
         return encode(recipe.model, params, source.take(arrays, indices))
 

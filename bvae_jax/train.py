@@ -269,12 +269,14 @@ def _scan_loop(body: Body) -> Loop:
     return loop
 
 
-CPU_OPTIONS = {"xla_cpu_enable_concurrency_optimized_scheduler": True}
-"""Parts of a batch that do not wait for each other run at the same time."""
+def compiler_options(platform: str) -> dict[str, bool]:
+    """XLA's options where the defaults are slow."""
+    # On a CPU, parts of a batch that do not wait for each other then run at the same time.
+    return {"xla_cpu_enable_concurrency_optimized_scheduler": True} if platform == "cpu" else {}
 
 
 def _host_loop(body: Body) -> Loop:
-    turn = jax.jit(body, donate_argnums=0, compiler_options=CPU_OPTIONS)
+    turn = jax.jit(body, donate_argnums=0, compiler_options=compiler_options("cpu"))
 
     def loop(carry: PyTree, data: PyTree, n: int) -> tuple[PyTree, Fetch]:
         history = []

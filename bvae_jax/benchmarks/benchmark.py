@@ -157,6 +157,7 @@ def _provenance(settings: Settings, machine: Machine) -> dict[str, Any]:
         | {
             "cores": settings.threads or available_cores(),
             "cpu_count": os.cpu_count(),
+            "load_average": os.getloadavg()[0],
             "machine": platform.platform(),
             "python": platform.python_version(),
             "versions": rundir.versions(PACKAGES),

@@ -37,11 +37,17 @@ def _opening(report: Report) -> str:
         for name in ("jax", "torch")
         if machine["versions"].get(name)
     )
+    load = machine.get("load_average", 0)
+    busy = (
+        f" Others were at work here (load average {load:.1f} at the start): contenders whose "
+        "threads wait for each other lose more by that, so do not trust the ratios."
+    )
     return (
         f"{machine['device']} ({machine['platform']}), {machine['cores']} of {machine['cpu_count']}"
         f" cores, {versions}, commit {machine['git_commit']}; {settings['network']}, batch "
         f"{settings['batch_size']}, {settings['channels']} channel(s), {settings['precision']}; "
         f"medians of {settings['rounds']} rounds in turn."
+        + (busy if load > machine["cpu_count"] / 2 else "")
     )
 
 

@@ -1,6 +1,6 @@
 """The stages of gpu_benchmark.sh, by the package's functions: they need no command line.
 
-python experiments/gpu_benchmark.py {check,tests,sweeps,peers,train} --out DIR
+python experiments/gpu_benchmark.py {check,tests,sweeps,grouped,peers,train} --out DIR
     [--precision float32] [--small]
 """
 
@@ -63,6 +63,12 @@ def sweeps(args):
     )
 
 
+def grouped(args):
+    """A sweep whose convolutions are not matrix products."""
+    members = (2,) if args.small else (64,)
+    measure(args, "grouped", parts=("sweep",), members=members, strategies=("vmap",), rounds=5)
+
+
 def peers(args):
     """One run beside PyTorch's."""
     if importlib.util.find_spec("torch") is None:
@@ -85,7 +91,7 @@ def train(args):
 
 
 def main():
-    stages = {stage.__name__: stage for stage in (check, tests, sweeps, peers, train)}
+    stages = {stage.__name__: stage for stage in (check, tests, sweeps, grouped, peers, train)}
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("stage", choices=stages)
     parser.add_argument("--out", type=Path, required=True)

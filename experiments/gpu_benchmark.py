@@ -79,11 +79,13 @@ def peers(args):
 
 
 def train(args):
-    """A real run."""
+    """A real run: what a precision costs in nll."""
     import bvae_jax
 
-    config = bvae_jax.Config(steps=20 if args.small else 5000, eval_images=512)
-    run_dir = args.out / "run"
+    config = bvae_jax.Config(
+        steps=20 if args.small else 3000, eval_images=512, precision=args.precision
+    )
+    run_dir = args.out / f"run-{args.precision}"
     result = bvae_jax.run(config, run_dir, overwrite=run_dir.exists(), figures=False)
     print({name: (result.summary or {}).get(name) for name in (
         "step", "nll", "kl", "elbo", "active_latents", "images_per_second", "wall_seconds"

@@ -33,10 +33,10 @@ ours() { # STAGE SECONDS [PRECISION]
 stage machine 10 bash -c 'nvidia-smi; nproc; grep -m 1 "model name" /proc/cpuinfo'
 ours check 35
 ours tests 35
-for precision in float32 tensorfloat32 bfloat16; do ours sweeps 60 $precision; done
+for precision in float32 tensorfloat32 bfloat16; do ours sweeps 55 $precision; done
 # The same with grouped convolutions instead of batched products, which are the choice for many models.
-BVAE_CONV=convolution ours grouped 45 tensorfloat32
-for precision in float32 tensorfloat32 bfloat16; do ours peers 60 $precision; done
-ours train 40
+BVAE_CONV=convolution ours grouped 40 tensorfloat32
+for precision in float32 tensorfloat32 bfloat16; do ours peers 55 $precision; done
+for precision in float32 tensorfloat32 bfloat16; do ours train 25 $precision; done
 rm -rf "$OUT/.compiled"
 echo "All is in $OUT."

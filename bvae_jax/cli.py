@@ -5,6 +5,7 @@ import importlib.metadata
 import logging
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -50,6 +51,8 @@ def run_main() -> None:
     """The entry point of the `bvae` command: `main` in a process of its own."""
     # A failed write is reported once, by us; not again by every background task of Orbax.
     compile_cache.set_default()
+    # A cache that cannot be written, on a full disk say, is done without.
+    warnings.filterwarnings("ignore", message="Error (reading|writing) persistent compilation")
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     sys.unraisablehook = _unraisable
     sys.exit(main())

@@ -320,11 +320,18 @@ def test_a_report_says_what_was_measured(report):
     adam = ours["compiled_flop"] - report["least"]["flop"]
     assert 5 * ours["parameters"] < adam < 30 * ours["parameters"]
     assert ours["compiled_bytes"] > report["least"]["parameters"] * 4 * 6
-    assert 1 <= len(ours["profile"]) <= 10
-    assert any("Dense" in op["origin"] for op in ours["profile"])
-    assert 0 < sum(op["share"] for op in ours["profile"]) <= 1
     assert report["machine"]["versions"]["jax"] == jax.__version__
     assert report["machine"]["cores"] == 1
+
+
+def test_the_profile_of_a_step(report):
+    operations = report["parts"]["step"][OURS]["profile"]
+    if jax.__version_info__ < (0, 8):
+        assert "names no operations of bvae_jax here" in tables.markdown(report)
+        pytest.skip("the profiler of older JAX sees no single operations on a CPU")
+    assert 1 <= len(operations) <= 10
+    assert any("Dense" in operation["origin"] for operation in operations)
+    assert 0 < sum(operation["share"] for operation in operations) <= 1
 
 
 def test_its_tables(report):

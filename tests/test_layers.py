@@ -48,6 +48,7 @@ ORDER = (
     | METRIC_HELPERS,
     {"networks.__init__", "traversal", "checkpoint", "rundir"}
     | {"benchmarks.__init__", "benchmarks.settings", "benchmarks.worker", "benchmarks.traces"}
+    | {"benchmarks.numbers"}
     | METRIC_FILES
     | OBJECTIVE_FILES,
     {"objectives.__init__", "plots", "points", "metrics.__init__"},

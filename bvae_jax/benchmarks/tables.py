@@ -1,16 +1,25 @@
 """The report of a benchmark as Markdown."""
 
-import statistics
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from bvae_jax.benchmarks.contenders import COPY, MATMUL, OURS
+from bvae_jax.benchmarks.numbers import (
+    NONE,
+    Entry,
+    Number,
+    duration,
+    inverse,
+    memory,
+    percent,
+    quotient,
+    rate,
+    ratio,
+    scaled,
+    seconds,
+)
 
 Report = Mapping[str, Any]
-Entry = Mapping[str, Any]
-NONE = "–"
-Number = int | float | None
-"""None where nothing was measured, or nobody knows."""
 
 
 def markdown(report: Report) -> str:
@@ -56,10 +65,10 @@ def _step(part: Mapping[str, Entry], report: Report) -> list[str]:
     rows = [
         [
             name,
-            _us_or_ms(seconds(entry)),
-            _rate(batch, seconds(entry)),
+            duration(seconds(entry)),
+            rate(batch, seconds(entry)),
             ratio(entry, ours),
-            *_memory(entry),
+            *memory(entry),
         ]
         for name, entry in part.items()
         if name not in (MATMUL, COPY)
@@ -79,24 +88,24 @@ def _work(part: Mapping[str, Entry], report: Report) -> list[str]:
     """What a step is, and how near it comes to what the machine can do."""
     ours, least = part.get(OURS, {}), report.get("least") or {}
     step, limit = seconds(ours), limit_seconds(part, least)
-    product, copied = (_inverse(seconds(part.get(name, {}))) for name in (MATMUL, COPY))
-    rows = [["this machine", _scaled(product, 1e9), "", _scaled(copied, 1e9), ""]]
+    product, copied = (inverse(seconds(part.get(name, {}))) for name in (MATMUL, COPY))
+    rows = [["this machine", scaled(product, 1e9), "", scaled(copied, 1e9), ""]]
     for name, flop, moved in (
         ("a step, as compiled", ours.get("compiled_flop"), ours.get("compiled_bytes")),
         ("a step, fused by hand", least.get("flop"), least.get("bytes")),
     ):
-        flops, traffic = _quotient(flop, step), _quotient(moved, step)
+        flops, traffic = quotient(flop, step), quotient(moved, step)
         rows.append([
-            f"{name}: {_scaled(flop, 1e9)} GFLOP, {_scaled(moved, 1e6)} MB",
-            _scaled(flops, 1e9), _percent(_quotient(flops, product)),
-            _scaled(traffic, 1e9), _percent(_quotient(traffic, copied)),
+            f"{name}: {scaled(flop, 1e9)} GFLOP, {scaled(moved, 1e6)} MB",
+            scaled(flops, 1e9), percent(quotient(flops, product)),
+            scaled(traffic, 1e9), percent(quotient(traffic, copied)),
         ])  # fmt: skip
     header = ["", "GFLOP/s", "of matrix product", "GB/s", "of copy"]
     found = [table(header, rows)]
     if limit and step:
         found.append(
-            f"No step can take less than {_us_or_ms(limit)} at these rates; ours is at "
-            f"{_percent(limit / step)} of that limit."
+            f"No step can take less than {duration(limit)} at these rates; ours is at "
+            f"{percent(limit / step)} of that limit."
         )
     return found
 
@@ -112,7 +121,7 @@ def limit_seconds(part: Mapping[str, Entry], least: Entry) -> Number:
 def _batch(part: Mapping[str, Entry], report: Report) -> list[str]:
     step = report["parts"].get("step", {}).get(OURS, {})
     rows = [
-        [name, _us_or_ms(seconds(entry)), _percent(_quotient(seconds(entry), seconds(step)))]
+        [name, duration(seconds(entry)), percent(quotient(seconds(entry), seconds(step)))]
         for name, entry in part.items()
     ]
     return [table(["making a batch", "time", "of a training step"], rows), *_errors(part)]
@@ -121,7 +130,7 @@ def _batch(part: Mapping[str, Entry], report: Report) -> list[str]:
 def _encode(part: Mapping[str, Entry], report: Report) -> list[str]:
     ours = part.get(OURS, {})
     rows = [
-        [name, _rate(1, seconds(entry)), ratio(entry, ours), *_memory(entry)]
+        [name, rate(1, seconds(entry)), ratio(entry, ours), *memory(entry)]
         for name, entry in part.items()
     ]
     header = ["encoding", "images/s", f"time, of {OURS}", "host memory", "device memory"]
@@ -136,10 +145,10 @@ def _sweep(part: Mapping[str, Entry], report: Report) -> list[str]:
         [
             name,
             str(entry["cores"]),
-            _us_or_ms(seconds(entry)),
+            duration(seconds(entry)),
             ratio(first, entry),
-            _percent(_quotient(limit, seconds(entry))),
-            *_memory(entry),
+            percent(quotient(limit, seconds(entry))),
+            *memory(entry),
         ]
         for name, entry in part.items()
     ]
@@ -152,9 +161,9 @@ def _startup(part: Mapping[str, Entry], report: Report) -> list[str]:
     rows = []
     for name, entry in part.items():
         peaks = [peak for peak in entry["peak_host_bytes"] if peak]
-        memory = _scaled(max(peaks, default=None), 1e6)
+        peak = scaled(max(peaks, default=None), 1e6)
         times = ", ".join(f"{value:.1f}" for value in entry["seconds"])
-        rows.append([name, times or NONE, f"{memory} MB"])
+        rows.append([name, times or NONE, f"{peak} MB"])
     header = ["from the start of bvae train to its first step", "seconds", "host memory"]
     return [table(header, rows), *_errors(part)]
 
@@ -163,13 +172,15 @@ def _profiles(part: Mapping[str, Entry]) -> list[str]:
     found = []
     header = ["operation", "from", "calls", "ms in all", "share"]
     for name, entry in part.items():
+        if entry.get("profile") == []:
+            found.append(f"The profiler of this JAX names no operations of {name} here.")
         rows = [
             [
                 f"`{op['name'][:60]}`",
                 f"`{op['origin'] or NONE}`",
                 str(op["calls"]),
                 f"{1e3 * op['seconds']:.2f}",
-                _percent(op["share"]),
+                percent(op["share"]),
             ]
             for op in entry.get("profile", ())
         ]
@@ -189,54 +200,3 @@ SECTIONS: dict[str, Callable[[Mapping[str, Entry], Report], list[str]]] = {
 def _errors(part: Mapping[str, Entry]) -> list[str]:
     lines = [f"{name}: {entry['error']}" for name, entry in part.items() if "error" in entry]
     return ["\n".join(lines)] if lines else []
-
-
-def seconds(entry: Entry) -> Number:
-    """The median."""
-    return entry.get(f"median_seconds_per_{entry.get('unit')}")
-
-
-def ratio(entry: Entry, reference: Entry) -> str:
-    """The median over rounds of one time over the other, of the same round."""
-    pairs = zip(_rounds(entry), _rounds(reference), strict=False)
-    quotients = [ours / theirs for ours, theirs in pairs]
-    return f"{statistics.median(quotients):.2f}" if quotients else NONE
-
-
-def _rounds(entry: Entry) -> Sequence[float]:
-    return entry.get(f"seconds_per_{entry.get('unit')}", ())
-
-
-def _us_or_ms(value: Number) -> str:
-    if value is None:
-        return NONE
-    return f"{1e3 * value:.2f} ms" if value >= 1e-3 else f"{1e6 * value:.1f} µs"
-
-
-def _rate(amount: int, value: Number) -> str:
-    return NONE if value is None else f"{amount / value:,.0f}"
-
-
-def _scaled(value: Number, unit: float) -> str:
-    if value is None:
-        return NONE
-    return f"{value / unit:,.3g}" if value < 100 * unit else f"{value / unit:,.0f}"
-
-
-def _percent(share: Number) -> str:
-    return NONE if share is None else f"{100 * share:.3g} %"
-
-
-def _quotient(a: Number, b: Number) -> Number:
-    return a / b if a is not None and b else None
-
-
-def _inverse(value: Number) -> Number:
-    return _quotient(1, value)
-
-
-def _memory(entry: Entry) -> list[str]:
-    return [
-        NONE if entry.get(name) is None else f"{entry[name] / 1e6:,.0f} MB"
-        for name in ("peak_host_bytes", "peak_device_bytes")
-    ]

@@ -3,6 +3,8 @@
 It imports nothing of the package but what its worker needs: its process is PyTorch's alone.
 """
 
+# pyright: reportMissingImports=false, reportInvalidTypeForm=false
+# PyTorch is there only where the extra `bench` is installed.
 from collections.abc import Callable, Mapping
 from typing import Any
 

@@ -34,9 +34,8 @@ test: $(VENV)/.dev
 		$(if $(FILES),$(patsubst %,tests/test_%.py,$(FILES)))
 
 # What another JAX may change, compiled as users compile it; and what other packages may change.
-OF_JAX = checkpoint conv devices elbo objectives sweep train vae
-OF_PACKAGES = comparison_plots data evaluation loggers metric_predictors metric_values metrics plots \
-	points_file runner score_plots statistics tables
+OF_JAX = checkpoint conv devices elbo sweep train
+OF_PACKAGES = comparison_plots evaluation loggers metric_predictors plots points_file score_plots statistics tables
 
 test-oldest:
 	$(MAKE) test MARKED="not once" FILES="$(OF_JAX) $(OF_PACKAGES)" \

@@ -165,6 +165,7 @@ def test_each_device_computes_its_share_of_a_batch(divided):
     assert len(state.step.devices()) == 2
 
 
+@pytest.mark.once
 def test_a_resumed_run_keeps_its_devices(longer, tmp_path):
     train(tmp_path / "run", devices=2)
     again = train(tmp_path / "run", LONGER, resume=True)
@@ -173,6 +174,7 @@ def test_a_resumed_run_keeps_its_devices(longer, tmp_path):
     assert [(one["devices"], one["processes"]) for one in sessions] == [(2, 1), (2, 1)]
 
 
+@pytest.mark.once
 def test_a_run_may_go_on_with_other_devices(divided, longer, tmp_path, capsys):
     shutil.copytree(divided.run_dir, tmp_path / "run")
     options = {"resume": True, "figures": False, "devices": 1}
@@ -239,6 +241,7 @@ def test_one_process_goes_on_with_a_run_of_two(shared, longer, tmp_path):
     assert left(tmp_path / "run") == left(longer.run_dir)
 
 
+@pytest.mark.once
 def test_two_processes_go_on_with_a_run_of_one(divided, longer, tmp_path):
     shutil.copytree(divided.run_dir, tmp_path / "run")
     more = ("--steps", 12, "--no-figures", "--resume", "--distributed")
@@ -266,6 +269,7 @@ def test_a_signal_to_one_process_stops_both_at_the_same_step(tmp_path):
     assert int(checkpoint) == last
 
 
+@pytest.mark.once
 def test_a_directory_that_is_taken_ends_both(shared):
     path = shared[0]
     before = left(path)
@@ -276,6 +280,7 @@ def test_a_directory_that_is_taken_ends_both(shared):
     assert left(path) == before
 
 
+@pytest.mark.once
 def test_each_process_trains_its_part_of_a_sweep(single, tmp_path):
     more = ("--steps", 8, "--betas", 1, 4, "--quiet", "--distributed")
     together("sweep", "--sweep-dir", tmp_path / "sweep", *more, *flags())

@@ -93,6 +93,7 @@ def test_the_table_and_the_states(finished):
         member(states, 4)
 
 
+@pytest.mark.once
 def test_a_finished_sweep_is_left_alone_and_can_grow(finished, tmp_path):
     small(tmp_path / "sweep", betas=(6.0,), seeds=1, strategy="sequential")
     one = tmp_path / "sweep" / "members" / "beta=6,seed=0"
@@ -135,6 +136,7 @@ def compilations(action):
     return len(count)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("strategy", ["sequential", "devices"])
 def test_one_program_serves_all_betas_rates_and_seeds(tmp_path, strategy):
     """Eight times as many members: not one compilation more."""
@@ -148,6 +150,7 @@ def test_one_program_serves_all_betas_rates_and_seeds(tmp_path, strategy):
     assert 0 < many <= few
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("strategy", ["sequential", "vmap"])
 def test_a_member_that_is_not_finite_changes_no_other(tmp_path, capsys, strategy):
     config = dataclasses.replace(BASE, steps=4, eval_every=4)
@@ -174,6 +177,7 @@ def sweepdir_statuses(directory):
     return {one.name: sweepdir.status(directory, one) for one in found.members()}
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("strategy", ["vmap", "devices"])
 def test_a_signal_between_two_saves_and_the_resumed_sweep_is_the_same(
     tmp_path, monkeypatch, strategy
@@ -203,6 +207,7 @@ def test_a_signal_between_two_saves_and_the_resumed_sweep_is_the_same(
     assert fingerprints(tmp_path / "parts") == fingerprints(whole.sweep_dir)
 
 
+@pytest.mark.once
 def test_ctrl_c_saves_and_names_what_is_left(tmp_path, monkeypatch):
     log = Session._log
 
@@ -220,6 +225,7 @@ def test_ctrl_c_saves_and_names_what_is_left(tmp_path, monkeypatch):
     assert set(result.statuses.values()) == {"done"}
 
 
+@pytest.mark.once
 def test_shared_batches(finished, tmp_path):
     """Members with other seeds then see the same images, and a run alone can do so too."""
     result = small(tmp_path / "sweep", (4.0,), 2, strategy="sequential", shared_batches=True)
@@ -255,6 +261,7 @@ FLAGS = [part for name, value in FLAGS.items() for part in (f"--{name}", str(val
 FLAGS += ["--betas", "1", "6", "--seeds", "2", "--quiet"]
 
 
+@pytest.mark.once
 def test_two_shards_at_once_are_the_whole(finished, tmp_path):
     command = [*BVAE, "sweep", "--sweep-dir", str(tmp_path / "sweep"), *FLAGS]
     processes = [
@@ -269,6 +276,7 @@ def test_two_shards_at_once_are_the_whole(finished, tmp_path):
     assert fingerprints(tmp_path / "sweep") == fingerprints(finished.sweep_dir)
 
 
+@pytest.mark.once
 def test_a_busy_member_is_left_to_the_other_process(tmp_path, capsys):
     small(tmp_path / "sweep", (1.0,), 1, dataclasses.replace(BASE, steps=2), strategy="sequential")
     directory = tmp_path / "sweep" / "members" / "beta=1,seed=0"

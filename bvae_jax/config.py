@@ -19,13 +19,41 @@ class Config:
     """
 
     dataset: str = "dsprites"
-    """Data set to train on."""
-    image_source: Literal["auto", "rendered", "resident"] = "auto"
-    """How images come to the device: rendered in the step, or gathered from a packed array that
-    stays there. auto: resident on a CPU, rendered on an accelerator."""
+    """Data set to train on: a name that bvae data list shows, folder:DIRECTORY or npz:FILE."""
+    data_dir: str = ""
+    """Where data sets lie that were fetched or prepared. Not given: $BVAE_DATA_DIR, or the user's
+    cache directory."""
+    image_source: Literal["auto", "rendered", "resident", "streamed"] = "auto"
+    """How images come to the device: rendered in the step, gathered from an array that stays there,
+    or streamed from the host. auto: what is fastest of what fits."""
+    image_size: int = 0
+    """folder: side of the images, to which pictures are resized and cropped. 0: 64."""
+    grey: bool = False
+    """folder: grey images, of one channel."""
+    background: str = ""
+    """scream_dsprites: picture behind the sprites. Not given: a generated one."""
+    image_key: str = ""
+    """tfds: the feature that is the image. Not given: the builder's only one."""
+    factor_keys: str = ""
+    """tfds: features that are factors, with commas. Not given: its labels."""
+    only: str = ""
+    """Use the images for which conditions hold, as shape=2,x>20,orientation=0:40:5 (class indices;
+    the values that are left are numbered anew)."""
+    exclude: str = ""
+    """Never train on combinations of factors, as shape=2,x>20;scale=0."""
+    correlate: str = ""
+    """Train with correlated factors, as shape,scale=0.2: the smaller the width, the stronger."""
+    augment: str = ""
+    """Change training images at random: some of shift=PIXELS,flip,crop=AREA."""
     holdout: float = 0.1
     """Fraction of the images that training never sees and evaluation uses. 0 trains on all, as
     the papers do, and evaluates on training images."""
+    test: float = 0.0
+    """Fraction of the images that neither training nor its evaluations see."""
+    split_by: Literal["random", "index", "published"] = "random"
+    """Which images are put aside: at random, the last ones, or the published test set."""
+    split_seed: int = 0
+    """Seed of what is random in that."""
     network: str = "conv"
     """Encoder and decoder: conv, mlp, locatello, burgess, conv128, spatial_broadcast or resnet."""
     latents: int = 10
@@ -165,11 +193,12 @@ class ScoreConfig:
 HYPERPARAMETERS = tuple(f.name for f in dataclasses.fields(Config) if f.default is None)
 """Fields that have no value of their own: the objective gives them theirs."""
 
-RESUMABLE = ("steps", "keep_checkpoints")
+RESUMABLE = ("steps", "keep_checkpoints", "data_dir")
 """Fields that may change when a run is resumed: they do not change what it computes."""
 
 _CHOICES = {
-    "image_source": ("auto", "rendered", "resident"),
+    "image_source": ("auto", "rendered", "resident", "streamed"),
+    "split_by": ("random", "index", "published"),
     "precision": ("float32", "tensorfloat32", "bfloat16"),
     "bound": ("elbo", "iwae"),
 }
@@ -180,7 +209,10 @@ _NOT_NEGATIVE = "a number of at least 0"
 _FRACTION = "a fraction from 0 up to, but not including, 1"
 _COUNT = "a whole number of at least 1"
 _RANGES: dict[str, tuple[Any, str]] = {
+    "image_size": (lambda v: v == 0 or 8 <= v <= 4096, "0, or a whole number from 8 to 4096"),
     "holdout": (lambda v: 0 <= v < 1, _FRACTION),
+    "test": (lambda v: 0 <= v < 1, _FRACTION),
+    "split_seed": (lambda v: 0 <= v < 2**32, "a whole number from 0 to 4294967295"),
     "latents": (lambda v: 1 <= v <= 10**6, "a whole number from 1 to 1000000"),
     "sigma": (lambda v: v >= 1e-6, "a number of at least 1e-06"),
     "samples": (lambda v: 1 <= v <= 10**6, "a whole number from 1 to 1000000"),

@@ -1,5 +1,6 @@
 """One run on several devices: the same step, with each batch divided over them."""
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -38,12 +39,16 @@ def divide(program: Program, devices: Sequence[Any]) -> Program:
     place = _placing(mesh)
     loop = make_loop(_everywhere(program.make_body(place=place), mesh), devices[0].platform)
     train_data, eval_data = on_all(mesh, (program.train_data, program.eval_data))
+    stream = program.stream and functools.partial(
+        program.stream, place=functools.partial(on_all, mesh)
+    )
     # Batches of evaluation are smaller where there are few images.
     even = program.eval_indices.shape[1] % len(devices) == 0
     evaluate = program.make_evaluate(eval_data, **({"place": place} if even else {}))
     return program._replace(
         train=lambda state, data, steps: loop(on_all(mesh, state), data, steps),
         train_data=train_data,
+        stream=stream,
         evaluate=lambda state: evaluate(on_all(mesh, state)),
     )
 
@@ -68,8 +73,8 @@ def on_all(mesh: Mesh, tree: PyTree) -> PyTree:
     """Arrays on each device of a mesh: they must be the same in all processes."""
     everywhere, known = NamedSharding(mesh, P()), {}
 
-    def put(leaf: jax.Array) -> jax.Array:
-        if leaf.sharding == everywhere:
+    def put(leaf: jax.Array | np.ndarray) -> jax.Array:
+        if isinstance(leaf, jax.Array) and leaf.sharding == everywhere:
             return leaf
         if id(leaf) not in known:  # images are large: not twice for training and evaluation
             copies = [jax.device_put(leaf, device) for device in mesh.local_devices]

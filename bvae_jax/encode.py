@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
@@ -107,7 +106,7 @@ def encode_points(
                 break
             # The last batch is filled up with copies of its last image: one shape, one compile.
             indices = order[np.minimum(np.arange(start, start + batch), count - 1)]
-            computed.append((start, program.encode(params, jnp.asarray(indices))))
+            computed.append((start, program.encode(params, indices)))
             if len(computed) > 1:
                 done = keep(*computed.pop(0))
         for last in computed:
@@ -142,7 +141,7 @@ def encode_run(
 
 
 def _identity(dataset: Dataset, params: Params) -> str:
-    return f"{dataset.name}-v{dataset.version} {fingerprint(params)}"
+    return f"{dataset.identity} {fingerprint(params)}"
 
 
 def _read(path: Path, identity: str, latents: int) -> Encoded | None:

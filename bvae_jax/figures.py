@@ -58,7 +58,7 @@ def draw_figures(
 
     encoder, decoder = coders(program, params)
     indices = np.resize(program.eval_indices.ravel(), 2 * COLUMNS)
-    images = take(program, indices)
+    images = program.images(indices)
     means = encoder(images).mean
 
     rows = jnp.stack([images, decoder(means)]).reshape(2, 2, COLUMNS, *images.shape[1:])
@@ -104,14 +104,14 @@ def draw_traversals(
                 f"--images: got {index}, wanted an index from 0 to {program.dataset.size - 1}."
             )
     encoder, decoder = coders(program, params)
-    kl = jnp.mean(gaussian_kl(encoder(take(program, program.eval_indices[0]))), axis=0)
+    kl = jnp.mean(gaussian_kl(encoder(program.images(program.eval_indices[0]))), axis=0)
     order = by_kl(kl)[:MOST_ROWS]
     labels = [f"z{latent} ({kl[latent]:.2f})" for latent in order]
     values = jnp.linspace(-settings.span, settings.span, settings.columns)
     directory.mkdir(parents=True, exist_ok=True)
     files = []
     for index in settings.images or [int(program.eval_indices[0, 0])]:
-        code = encoder(take(program, np.array([index]))).mean[0]
+        code = encoder(program.images(np.array([index]))).mean[0]
         grid = np.asarray(traverse(decoder, code, order, values))
         name = f"traversal-{index}" if settings.images else "traversal"
         files += [directory / f"{name}.png", directory / f"{name}.gif"]
@@ -134,8 +134,3 @@ def coders(program: Program, params: Params) -> tuple[Encode, Decode]:
         functools.partial(encoder, program.model, params),
         functools.partial(decoder, program.model, params),
     )
-
-
-def take(program: Program, indices: np.ndarray) -> Images:
-    """Images of the data set by index."""
-    return jax.jit(program.source.take)(program.source.arrays, jnp.asarray(indices))

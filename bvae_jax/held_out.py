@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
@@ -82,7 +81,7 @@ def held_out_log_likelihood(
             size = len(indices[start : start + IMAGES_AT_ONCE])
             # The last batch is filled up with copies of its last image: one shape, one compile.
             chosen = np.minimum(np.arange(start, start + IMAGES_AT_ONCE), len(indices) - 1)
-            batch = program.source.take(program.source.arrays, jnp.asarray(indices[chosen]))
+            batch = program.images(indices[chosen])
             key = jax.random.fold_in(jax.random.key(0), start)
             sums = _over_samples(
                 functools.partial(function, params, batch), key, samples,

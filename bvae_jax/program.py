@@ -1,7 +1,7 @@
 """From a Config to the compiled pieces of its run."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -10,17 +10,14 @@ import numpy as np
 import optax
 
 from bvae_jax.config import Config
-from bvae_jax.data import get_dataset, make_source
-from bvae_jax.data.base import (
-    Dataset,
-    Draw,
-    Source,
-    Split,
-    evaluation_batches,
-    make_draw,
-    make_pair_draw,
-    split,
-)
+from bvae_jax.data import open_dataset
+from bvae_jax.data.augment import parse_augment
+from bvae_jax.data.base import Dataset, Stored
+from bvae_jax.data.drawing import Pick, make_draw, make_pair_pick, make_pick
+from bvae_jax.data.feed import Constant, Feed, Streamed
+from bvae_jax.data.sources import Source, make_source
+from bvae_jax.data.splits import Split, evaluation_batches, split
+from bvae_jax.data.variants import excluded, training_pool
 from bvae_jax.errors import UserError
 from bvae_jax.hyper import graph, hyperparameters, resolved, schedules
 from bvae_jax.likelihoods import Likelihood, make_likelihood
@@ -32,6 +29,7 @@ from bvae_jax.train import (
     Body,
     Loop,
     Recipe,
+    batch_key,
     compiler_options,
     init_state,
     make_eval_body,
@@ -39,7 +37,7 @@ from bvae_jax.train import (
     make_train_body,
     make_train_step,
 )
-from bvae_jax.types import Hyper, Params, Posterior, PRNGKey, TrainState
+from bvae_jax.types import Hyper, Images, Params, Posterior, PRNGKey, TrainState
 from bvae_jax.vae import VAE, decode_raw, encode
 
 EVAL_BATCH = 256
@@ -55,12 +53,14 @@ class Program(NamedTuple):
     Attributes:
         fresh: (key, hyperparameters) -> the state before the first step.
         make_body: (`place` of `make_train_body`) -> one step, as the body of a loop.
-        train: `train(state, train_data, n)` does n steps; the state is donated.
-        train_data: what the training loop reads.
+        train: `train(state, data, n)` does n steps; the state is donated.
+        train_data: what the training loop reads; None where that is streamed.
+        stream: (states that take their steps together, `place` of `Streamed`) -> their feed.
         evaluate: state -> mean metrics over the evaluation images.
         make_evaluate: (data, `place` of `make_eval_body`) -> such a function.
         eval_data: what it reads: images, indices and a key.
         eval_indices: [batches, batch], which images those are.
+        images: image indices -> images, each the same whenever it is looked at.
         encode: (parameters of the VAE, image indices) -> posteriors.
     """
 
@@ -73,16 +73,22 @@ class Program(NamedTuple):
     make_body: Callable[..., Body]
     train: Loop
     train_data: Any
+    stream: Callable[..., Feed] | None
     evaluate: Callable[[TrainState], dict[str, Any]]
     make_evaluate: Callable[..., Callable[[TrainState], dict[str, Any]]]
     eval_data: Any
     eval_indices: np.ndarray
-    encode: Callable[[Params, jax.Array], Posterior]
+    images: Callable[[np.ndarray], Images]
+    encode: Callable[[Params, np.ndarray], Posterior]
 
     def init(self) -> TrainState:
         """The state before the first step."""
         hyper = {name: jnp.float32(value) for name, value in hyperparameters(self.config).items()}
         return self.fresh(jax.random.key(self.config.seed), hyper)
+
+    def feed(self, states: Sequence[TrainState]) -> Feed:
+        """What the training loop reads for states that take their steps together."""
+        return self.stream(states) if self.stream else Constant(self.train_data)
 
     def of(self, config: Config) -> "Program":
         """The same compiled functions for another run, which differs in what is traced only."""
@@ -103,7 +109,7 @@ def build(config: Config, *, progress: bool = True) -> Program:
     """
     config = resolved(config)
     platform = jax.default_backend()
-    dataset = get_dataset(config.dataset)
+    dataset = open_dataset(config, progress=progress)
     likelihood = make_likelihood(config.likelihood, config.sigma)
     network = make_network(
         config.network,
@@ -112,7 +118,10 @@ def build(config: Config, *, progress: bool = True) -> Program:
         likelihood.parameters(dataset.image_shape[-1]),
         jnp.bfloat16 if config.precision == "bfloat16" else jnp.float32,
     )
-    parts = split(dataset, config.holdout)
+    parts = split(
+        dataset, config.holdout, config.test, by=config.split_by, seed=config.split_seed,
+        excluded=excluded(dataset, config.exclude) if config.exclude else None,
+    )  # fmt: skip
     recipe = Recipe(
         model=VAE(*network, likelihood, PRODUCTS[config.precision]),
         objective=_objective(config),
@@ -132,13 +141,15 @@ def build(config: Config, *, progress: bool = True) -> Program:
             key, hyper, recipe=recipe, image_shape=dataset.image_shape, latents=config.latents
         )
 
-    draw, train_data = _make_draw(config, recipe.objective, dataset, source, parts)
-    batch_key = None if config.batch_seed < 0 else jax.random.key(config.batch_seed)
-    make_body = functools.partial(make_train_body, make_train_step(recipe), draw, batch_key)
-    eval_data = (source.arrays, jnp.asarray(eval_indices), jax.random.key(0))
+    pick, pool = _make_pick(config, recipe.objective, dataset, parts)
+    draw = make_draw(source, pick, parse_augment(config.augment, dataset.image_shape))
+    shared_key = None if config.batch_seed < 0 else jax.random.key(config.batch_seed)
+    make_body = functools.partial(make_train_body, make_train_step(recipe), draw, shared_key)
+    eval_arrays = jax.tree.map(jnp.asarray, source.reach(eval_indices))
+    eval_data = (eval_arrays, jnp.asarray(eval_indices), jax.random.key(0))
 
     def make_evaluate(data: Any, **place: Any) -> Callable[[TrainState], dict[str, Any]]:
-        loop = make_loop(make_eval_body(recipe, source.take, **place), platform)
+        loop = make_loop(make_eval_body(recipe, source.look, **place), platform)
 
         def evaluate(state: TrainState) -> dict[str, Any]:
             _, fetch = loop(jnp.int32(0), (state, *data), len(eval_indices))
@@ -148,8 +159,9 @@ def build(config: Config, *, progress: bool = True) -> Program:
 
     @functools.partial(jax.jit, compiler_options=compiler_options(platform))
     def encode_images(params, arrays, indices):
-        return encode(recipe.model, params, source.take(arrays, indices))
+        return encode(recipe.model, params, source.look(arrays, indices))
 
+    look = jax.jit(source.look)
     return Program(
         config=config,
         dataset=dataset,
@@ -159,12 +171,14 @@ def build(config: Config, *, progress: bool = True) -> Program:
         fresh=fresh,
         make_body=make_body,
         train=make_loop(make_body(), platform),
-        train_data=train_data,
+        train_data=(pool, source.arrays) if source.read is None else None,
+        stream=_make_stream(source, dataset, pick, pool, shared_key) if source.read else None,
         evaluate=make_evaluate(eval_data),
         make_evaluate=make_evaluate,
         eval_data=eval_data,
         eval_indices=eval_indices,
-        encode=lambda params, indices: encode_images(params, source.arrays, indices),
+        images=lambda indices: look(source.reach(indices), indices),
+        encode=lambda params, indices: encode_images(params, source.reach(indices), indices),
     )
 
 
@@ -202,16 +216,31 @@ def _check_halves(config: Config, objective: Objective, eval_indices: np.ndarray
         raise UserError(f"--eval-images: got 1, wanted at least 2 for {config.objective}.")
 
 
-def _make_draw(
-    config: Config, objective: Objective, dataset: Dataset, source: Source, parts: Split
-) -> tuple[Draw, Any]:
-    """How a training batch is drawn, and the data that it is drawn from."""
-    indices = jnp.asarray(parts.train)
+def _make_pick(
+    config: Config, objective: Objective, dataset: Dataset, parts: Split
+) -> tuple[Pick, Any]:
+    """How the images of a training batch are chosen, and what they are chosen from."""
+    pool = jax.tree.map(jnp.asarray, training_pool(dataset, parts.train, config.correlate))
     if not objective.pairs:
-        return make_draw(source, config.batch_size), (indices, source.arrays)
-    draw = make_pair_draw(dataset, source, config.batch_size, config.pair_changes)
-    trained_on = jnp.zeros(dataset.size, bool).at[indices].set(True)
-    return draw, (indices, trained_on, source.arrays)
+        return make_pick(pool, config.batch_size), pool
+    pick = make_pair_pick(dataset, pool, config.batch_size, config.pair_changes)
+    return pick, (pool, jnp.zeros(dataset.size, bool).at[parts.train].set(True))
+
+
+def _make_stream(
+    source: Source, dataset: Dataset, pick: Pick, pool: Any, shared_key: PRNGKey | None
+) -> Callable[..., Feed]:
+    """What `Program.stream` is."""
+    assert isinstance(dataset.pixels, Stored)
+    image_bytes = dataset.pixels.images.nbytes // len(dataset.pixels.images)
+    keys_of = functools.partial(batch_key, own=shared_key is None)
+
+    def stream(states: Sequence[TrainState], **place: Any) -> Feed:
+        keys = [state.key for state in states] if shared_key is None else [shared_key]
+        start = int(states[0].step)
+        return Streamed(source, pool, pick, keys_of, keys, start, image_bytes, **place)
+
+    return stream
 
 
 def calibrated(program: Program, params: Params) -> Likelihood:
@@ -220,7 +249,7 @@ def calibrated(program: Program, params: Params) -> Likelihood:
     model = program.model
     if model.likelihood.calibrate is None:
         return model.likelihood
-    images = program.source.take(program.source.arrays, jnp.asarray(program.eval_indices[0]))
+    images = program.images(program.eval_indices[0])
     mean = encode(model, params, images).mean
     return model.likelihood.calibrate(decode_raw(model, params, mean), images)
 

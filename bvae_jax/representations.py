@@ -3,7 +3,6 @@
 import warnings
 from collections.abc import Iterator
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from sklearn.decomposition import FastICA, IncrementalPCA
@@ -135,12 +134,11 @@ def _pixels(program: Program, count: int, at_least: int = 1) -> Iterator[np.ndar
         at_least: images in a part; a rest that is smaller is left out.
     """
     order = encoding_order(program.dataset)[:count]
-    take = jax.jit(program.source.take)
     size = max(IMAGES_AT_ONCE, at_least)
     for start in range(0, count, size):
         # The last part is filled up with copies of its last image: one shape, one compile.
         indices = order[np.minimum(np.arange(start, start + size), count - 1)]
-        images = np.asarray(take(program.source.arrays, jnp.asarray(indices)))
+        images = np.asarray(program.images(indices))
         part = images.reshape(size, -1)[: min(size, count - start)]
         if len(part) >= at_least:
             yield part

@@ -1,5 +1,6 @@
 """How the members of a sweep are run: which part of them here, which at once, in what manner."""
 
+import contextlib
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -166,7 +167,9 @@ def compiled_bytes(program: Program) -> int:
     state = stack([program.init()])
     mesh = make_mesh(1, jax.local_devices()[:1])
     step = jax.jit(make_stacked_body(program.make_body(), mesh), donate_argnums=0)
-    analysis = step.lower(state, program.train_data).compile().memory_analysis()
+    with contextlib.closing(program.feed([program.init()])) as feed:
+        _, data = next(feed.parts(1))
+        analysis = step.lower(state, data).compile().memory_analysis()
     if analysis is None:
         return state_bytes(program)
     return max(int(analysis.temp_size_in_bytes), 0) + state_bytes(program)

@@ -43,9 +43,19 @@ class StepKeys(NamedTuple):
     objective: PRNGKey
 
 
-def step_keys(state: TrainState) -> StepKeys:
+def step_keys(key: PRNGKey, step: Int[Array, ""]) -> StepKeys:
     """A pure function of the run's key and the step."""
-    return StepKeys(*jax.random.split(jax.random.fold_in(state.key, state.step), 3))
+    return StepKeys(*jax.random.split(jax.random.fold_in(key, step), 3))
+
+
+def batch_key(key: PRNGKey, step: Int[Array, ""], *, own: bool = True) -> PRNGKey:
+    """The key of a step's batch.
+
+    Args:
+        key: of the run, or one for the batches of several runs.
+        own: whether it is the run's.
+    """
+    return step_keys(key, step).batch if own else jax.random.fold_in(key, step)
 
 
 class Recipe(NamedTuple):
@@ -171,7 +181,7 @@ def make_train_step(recipe: Recipe) -> StepFn:
     gradient = jax.grad(make_loss(recipe, training=True), has_aux=True)
 
     def train_step(state: TrainState, images: Images) -> tuple[TrainState, Metrics]:
-        keys = step_keys(state)
+        keys = step_keys(state.key, state.step)
         grads, (metrics, memory) = gradient(state.params, state, images, keys.noise, keys.objective)
         hyper = scheduled(state.hyper, state.step, recipe.schedules)
         params, opt_state = {}, {}
@@ -197,21 +207,19 @@ def make_train_step(recipe: Recipe) -> StepFn:
 def make_train_body(
     step: StepFn,
     draw: Callable[[Any, PRNGKey], Images],
-    batch_key: PRNGKey | None = None,
+    shared_key: PRNGKey | None = None,
     place: Callable[[Images], Images] = lambda images: images,
 ) -> Body:
     """A loop's body that draws its own batch: `draw(data, key)`, on the device.
 
     Args:
-        batch_key: where the keys of batches come from; the state's own key if None.
+        shared_key: where the keys of batches come from; the state's own key if None.
         place: says on which devices the images of a batch are.
     """
 
     def body(state: TrainState, data: PyTree) -> tuple[TrainState, Metrics]:
-        if batch_key is None:
-            key = step_keys(state).batch
-        else:
-            key = jax.random.fold_in(batch_key, state.step)
+        own = shared_key is None
+        key = batch_key(state.key if own else shared_key, state.step, own=own)
         return step(state, place(draw(data, key)))
 
     return body

@@ -43,6 +43,7 @@ def train(
             computed = None
     if computed:
         _record(computed, live, lanes, shown)
+    lanes.close()
     if stop:
         for i, session in live.items():
             session.save(lanes.state(i))

@@ -41,9 +41,11 @@ ORDER = (
     | {"compile_cache"}
     | {"npz", "points_file", "likelihoods.base", "schedules", "optimizers", "presets"},
     {"networks.layers", "data.cache", "data.dsprites", "objectives.base", "metrics.base"}
-    | {"decomposition"}
+    | {"decomposition", "data.augment", "data.splits"}
     | LIKELIHOOD_FILES,
-    {"networks.strided", "likelihoods.__init__"},
+    {"networks.strided", "likelihoods.__init__", "data.sources"},
+    {"data.drawing"},
+    {"data.variants", "data.feed"},
     {"objectives.beta_vae", "objectives.vae", "vae", "data.__init__", "loggers", *NETWORK_FILES}
     | METRIC_HELPERS,
     {"networks.__init__", "traversal", "checkpoint", "rundir"}

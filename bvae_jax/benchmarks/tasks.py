@@ -12,12 +12,12 @@ from jaxtyping import Array, Float
 from bvae_jax.benchmarks.variants import in_colour, with_plain_convolutions
 from bvae_jax.benchmarks.worker import Task
 from bvae_jax.config import Config
-from bvae_jax.data.base import make_draw
+from bvae_jax.data.drawing import make_draw, make_pick
 from bvae_jax.encode import encode_points
 from bvae_jax.lanes import Lanes, OneLane, Together
 from bvae_jax.program import Program, build
 from bvae_jax.sweep_plan import batches
-from bvae_jax.train import step_keys, weights
+from bvae_jax.train import batch_key, weights
 
 Options = Mapping[str, Any]
 
@@ -67,8 +67,10 @@ def draw(options: Options) -> Task:
     """Batches from the data set, rendered or gathered on the device."""
     config = options["config"] | {"image_source": options["source"]}
     program = _program({**options, "config": config})
-    make = jax.jit(make_draw(program.source, program.config.batch_size))
-    key = step_keys(program.init()).batch
+    pool, _ = program.train_data
+    make = jax.jit(make_draw(program.source, make_pick(pool, program.config.batch_size)))
+    state = program.init()
+    key = batch_key(state.key, state.step)
 
     return Task(_repeated(lambda: make(program.train_data, key)), 1, _device_memory)
 

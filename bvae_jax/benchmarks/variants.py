@@ -10,8 +10,9 @@ from jax import lax
 
 from bvae_jax import data
 from bvae_jax.conv import Coarse, Fine, Kernel
+from bvae_jax.data.base import Image
 from bvae_jax.networks import layers
-from bvae_jax.types import Factors, Images
+from bvae_jax.types import PRNGKey
 
 LAYOUT = ("NHWC", "HWIO", "NHWC")
 
@@ -24,11 +25,11 @@ def in_colour(dataset: str, channels: int) -> str:
     """
     grey = data.get_dataset(dataset)
 
-    def render(factors: Factors) -> Images:
-        return jnp.repeat(grey.render(factors), channels, axis=-1)
+    def colour(image: Image, _: PRNGKey) -> Image:
+        return jnp.repeat(image, channels, axis=-1)
 
     name, shape = f"{dataset}-{channels}", (*grey.image_shape[:2], channels)
-    data.DATASETS[name] = dataclasses.replace(grey, name=name, image_shape=shape, render=render)
+    data.DATASETS[name] = dataclasses.replace(grey, name=name, image_shape=shape, finish=colour)
     return name
 
 

@@ -1,8 +1,9 @@
 """The table of data sets. A new one is a file here and a line below."""
 
+from bvae_jax.config import Config
 from bvae_jax.data import dsprites
-from bvae_jax.data.base import Dataset, Source, rendered, resident
-from bvae_jax.data.cache import load_packed
+from bvae_jax.data.base import Dataset
+from bvae_jax.data.variants import only
 from bvae_jax.errors import unknown
 
 DATASETS: dict[str, Dataset] = {
@@ -21,16 +22,14 @@ def get_dataset(name: str) -> Dataset:
     return DATASETS[name]
 
 
-def make_source(dataset: Dataset, kind: str, platform: str, *, progress: bool = True) -> Source:
-    """How the images of `dataset` come to the device.
+def open_dataset(config: Config, *, progress: bool = True) -> Dataset:
+    """The data set that a config names, with what it leaves out.
 
     Args:
-        kind: "rendered" (drawn in the step), "resident" (gathered from an array on the device)
-            or "auto": rendered on an accelerator, resident on a CPU, where gathering costs nothing
-            and drawing would cost a tenth of a step.
-        platform: `jax.default_backend()`.
-        progress: show a bar while the resident array is made for the first time.
+        progress: show a bar where something has to be read for the first time.
+
+    Raises:
+        UserError: a name is unknown, a file is missing or damaged, or an option does not fit.
     """
-    if kind == "rendered" or (kind == "auto" and platform != "cpu"):
-        return rendered(dataset)
-    return resident(dataset, load_packed(dataset, progress=progress))
+    dataset = get_dataset(config.dataset)
+    return only(dataset, config.only) if config.only else dataset

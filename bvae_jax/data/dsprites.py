@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from bvae_jax.data.base import Dataset
+from bvae_jax.data.base import Dataset, Rendered
 from bvae_jax.types import Factors, Images
 
 SIDE = 64
@@ -93,14 +93,18 @@ def canonical(indices: np.ndarray) -> np.ndarray:
     return np.ravel_multi_index(tuple(factors), FACTOR_SIZES)
 
 
+SPRITES = Rendered(render, (SIDE, SIDE, 1), FACTOR_SIZES, cache="dsprites-v1")
+"""Shared by all sets that are made of these images."""
+
 DATASET = Dataset(
     name="dsprites",
     version=1,
     image_shape=(SIDE, SIDE, 1),
+    pixels=SPRITES,
     factor_names=FACTOR_NAMES,
     factor_sizes=FACTOR_SIZES,
-    render=render,
     canonical=canonical,
+    source="rendered",
     licence="the original is Apache-2.0; this re-rendering contains none of its pixels",
     citation="Matthey, Higgins, Hassabis, Lerchner: dSprites, 2017",
 )

@@ -1,0 +1,155 @@
+"""Which images a training batch has: a pure function of a key, exact, on the device.
+
+All that chooses is arithmetic of integers, so that every platform chooses the same images.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from bvae_jax.data.base import Dataset
+from bvae_jax.data.sources import Source
+from bvae_jax.errors import UserError
+from bvae_jax.types import Images, Indices, PRNGKey
+
+Pick = Callable[[Any, PRNGKey], Indices]
+"""(pool, key) -> indices of a batch's images."""
+Draw = Callable[[Any, PRNGKey], Images]
+"""((pool, arrays of the source), key) -> a batch, on the device."""
+Augment = Callable[[Images, PRNGKey], Images]
+
+TRIES = 16
+"""Draws of a pair's second image of which one is hoped not to be held out."""
+WHOLE = 2**30
+"""Weights are multiples of one in so many."""
+
+
+class Pool(NamedTuple):
+    """What is drawn from: images in cells; all images of a cell are equally likely.
+
+    Attributes:
+        indices: of images, cell by cell.
+        starts: where each cell begins.
+        counts: images of each cell.
+        ends: the cells' weights, added up; the last is the whole.
+    """
+
+    indices: Int[Array | np.ndarray, " image"]
+    starts: Int[Array | np.ndarray, " cell"]
+    counts: Int[Array | np.ndarray, " cell"]
+    ends: Int[Array | np.ndarray, " cell"]
+
+
+def uniform_pool(indices: Int[np.ndarray, " image"]) -> Pool:
+    """All images equally likely."""
+    return Pool(indices, *(np.array([n], np.int32) for n in (0, len(indices), len(indices))))
+
+
+def weighted_pool(
+    indices: Int[np.ndarray, " image"],
+    cells: Int[np.ndarray, " image"],
+    weights: Float[np.ndarray, " cell"],
+) -> Pool:
+    """An image's probability is proportional to the weight of its cell.
+
+    Args:
+        indices: of the images.
+        cells: which cell each image is in.
+        weights: of an image of each cell, not negative.
+
+    Raises:
+        UserError: no image has a weight above 0.
+    """
+    counts = np.bincount(cells, minlength=len(weights))
+    mass = counts * weights
+    if not mass.sum() > 0:
+        raise UserError("--correlate: no image is left whose probability is above 0.")
+    # Whole numbers whose sum is WHOLE: rounding the sums, not the parts, adds up no error.
+    ends = np.rint(np.cumsum(mass) / mass.sum() * WHOLE).astype(np.int32)
+    order = np.argsort(cells, kind="stable")
+    starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
+    return Pool(indices[order], starts.astype(np.int32), counts.astype(np.int32), ends)
+
+
+def make_pick(pool: Pool, batch_size: int) -> Pick:
+    """Draw images with replacement."""
+    many = len(pool.counts) > 1
+
+    def pick(pool: Pool, key: PRNGKey) -> Indices:
+        if not many:
+            places = jax.random.randint(key, (batch_size,), 0, len(pool.indices))
+            return pool.indices[places]
+        cell_key, place_key = jax.random.split(key)
+        drawn = jax.random.randint(cell_key, (batch_size,), 0, WHOLE)
+        cells = jnp.searchsorted(pool.ends, drawn, side="right")
+        places = jax.random.randint(place_key, (batch_size,), 0, pool.counts[cells])
+        return pool.indices[pool.starts[cells] + places]
+
+    return pick
+
+
+def make_pair_pick(dataset: Dataset, pool: Pool, batch_size: int, changes: int) -> Pick:
+    """Draw batch_size / 2 pairs of images that share factors.
+
+    The first half of the batch is drawn from the pool. Each image of the second half is one of the
+    first with some factors, chosen at random, drawn anew (a value may stay what it was), as in
+    Locatello et al., "Weakly-Supervised Disentanglement Without Compromises", 2020, section 5.
+    The pool that the pick wants is (pool, [image] whether an image may be drawn).
+
+    Args:
+        changes: how many factors are drawn anew; 0 for a number from 1 to all but one, at random
+            for each pair.
+
+    Raises:
+        UserError: the data set has not one image for each combination of factors, or fewer than
+            two factors, or not so many as `changes`.
+    """
+    if not dataset.grid:
+        raise UserError(
+            f"--dataset: got {dataset.name}, wanted one with an image for each combination of "
+            "factors, such as dsprites: the objective trains on pairs that share factors."
+        )
+    sizes = jnp.array(dataset.factor_sizes)
+    most = len(dataset.factor_sizes) - 1
+    if most < 1 or changes > most:
+        raise UserError(
+            f"--pair-changes: got {changes}, wanted 0 or a number up to {most}: {dataset.name} has "
+            f"{most + 1} factors, and a pair shares at least one."
+        )
+    pairs = batch_size // 2
+    pick_first = make_pick(pool, pairs)
+
+    def pick(data: tuple[Pool, Array], key: PRNGKey) -> Indices:
+        pool, allowed = data
+        pick_key, count_key, which_key, value_key = jax.random.split(key, 4)
+        first = pick_first(pool, pick_key)
+        counts = jnp.full((pairs,), changes)
+        if not changes:
+            counts = jax.random.randint(count_key, (pairs,), 1, most + 1)
+        # The ranks of random numbers are a random order of the factors: the first few change.
+        order = jnp.argsort(jax.random.bits(which_key, (pairs, most + 1)), axis=-1)
+        changed = jnp.argsort(order, axis=-1) < counts[:, None]
+        values = jax.random.randint(value_key, (TRIES, pairs, most + 1), 0, sizes[None, None])
+        tried = jnp.where(changed[None], values, dataset.factors(first)[None])
+        tried = dataset.indices(tried.reshape(-1, most + 1)).reshape(TRIES, pairs)
+        # The first try that may be drawn: the others are held out.
+        second = jnp.take_along_axis(tried, jnp.argmax(allowed[tried], axis=0)[None], axis=0)[0]
+        second = jnp.where(allowed[second], second, first)
+        return jnp.concatenate([first, second])
+
+    return pick
+
+
+def make_draw(source: Source, pick: Pick, augment: Augment | None = None) -> Draw:
+    """Draw a training batch: its images, what is random in them, and how they are augmented."""
+
+    def draw(data: Any, key: PRNGKey) -> Images:
+        pool, arrays = data
+        images = source.take(arrays, pick(pool, key), jax.random.fold_in(key, 1))
+        return images if augment is None else augment(images, jax.random.fold_in(key, 2))
+
+    return draw

@@ -1,0 +1,156 @@
+"""How images come to the device: drawn there, gathered there, or brought there in time."""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import psutil
+from jaxtyping import Array
+
+from bvae_jax.data.base import Dataset, Rendered, Stored
+from bvae_jax.data.cache import load_packed
+from bvae_jax.errors import UserError
+from bvae_jax.types import Images, ImageShape, Indices, PRNGKey
+
+MEMORY_SHARE = 0.5
+"""`auto` keeps images on the device up to this share of its memory."""
+
+
+class Source(NamedTuple):
+    """How images come to the device.
+
+    `arrays` is passed to the compiled program as an argument, never closed over (a constant of
+    that size would be copied into the program); `take(arrays, indices, key)` is pure and jittable.
+
+    Attributes:
+        read: indices -> arrays of NumPy that hold these images, where they do not all stay on the
+            device; `arrays` is of no use then.
+    """
+
+    arrays: Any
+    take: Callable[[Any, Indices, PRNGKey], Images]
+    read: Callable[[np.ndarray], Any] | None = None
+
+    def reach(self, indices: Any) -> Any:
+        """Arrays from which at least these images can be taken."""
+        return self.arrays if self.read is None else self.read(np.asarray(indices))
+
+    def look(self, arrays: Any, indices: Indices) -> Images:
+        """Images as evaluation sees them: each the same whenever it is looked at."""
+        return self.take(arrays, indices, jax.random.key(0))
+
+
+def make_source(dataset: Dataset, kind: str, platform: str, *, progress: bool = True) -> Source:
+    """How the images of `dataset` come to the device.
+
+    Args:
+        kind: "rendered" (drawn in the step), "resident" (gathered from an array on the device),
+            "streamed" (brought from the host while the device computes) or "auto".
+            What can be rendered, auto renders, unless that is slow on a CPU. Stored images are
+            resident up to half of the device's memory, and streamed beyond.
+        platform: `jax.default_backend()`.
+        progress: show a bar while a rendered set is cached for the first time.
+
+    Raises:
+        UserError: the images cannot come so.
+    """
+    pixels = dataset.pixels
+    if kind == "auto":
+        kind = _automatic(pixels, platform)
+    if kind == "rendered":
+        if not isinstance(pixels, Rendered):
+            raise _impossible(dataset, kind, "resident, streamed or auto: its images are stored")
+        return rendered(dataset)
+    if isinstance(pixels, Rendered):
+        if not pixels.cache:
+            raise _impossible(dataset, kind, "rendered or auto: its images are drawn in the step")
+        pixels = Stored(load_packed(pixels, progress=progress), pixels.shape)
+    return (resident if kind == "resident" else streamed)(dataset, pixels)
+
+
+def _automatic(pixels: Rendered | Stored, platform: str) -> str:
+    if isinstance(pixels, Rendered):
+        return "resident" if pixels.cache and platform == "cpu" else "rendered"
+    return "resident" if pixels.images.nbytes <= MEMORY_SHARE * device_memory() else "streamed"
+
+
+def _impossible(dataset: Dataset, kind: str, wanted: str) -> UserError:
+    return UserError(f"--image-source: got {kind} for {dataset.name}, wanted {wanted}.")
+
+
+def device_memory() -> int:
+    """Bytes of memory that a device has; of the host for a CPU."""
+    known = jax.local_devices()[0].memory_stats() or {}
+    return known.get("bytes_limit") or psutil.virtual_memory().total
+
+
+def rendered(dataset: Dataset) -> Source:
+    """Images drawn when they are needed: no memory, little arithmetic on an accelerator."""
+    pixels = dataset.pixels
+    assert isinstance(pixels, Rendered)
+
+    def draw(_: Any, rows: Indices) -> Images:
+        return pixels.render(jnp.stack(jnp.unravel_index(rows, pixels.sizes), axis=-1))
+
+    return Source(*_chosen(dataset, (), draw))
+
+
+def resident(dataset: Dataset, pixels: Stored) -> Source:
+    """Images gathered from an array that stays on the device."""
+
+    def gather(images: Array, rows: Indices) -> Images:
+        return unpacked(images[rows], pixels.shape)
+
+    return Source(*_chosen(dataset, jnp.asarray(pixels.images), gather))
+
+
+def streamed(dataset: Dataset, pixels: Stored) -> Source:
+    """Images brought to the device as far as they are needed: a window, found by index."""
+
+    def read(indices: np.ndarray) -> Any:
+        ids = np.sort(indices, axis=None)  # in the file's order
+        rows = ids if dataset.rows is None else dataset.rows[ids]
+        return ids.astype(np.int32), pixels.images[rows]
+
+    def gather(window: Any, indices: Indices) -> Images:
+        ids, images = window
+        return unpacked(images[jnp.searchsorted(ids, indices)], pixels.shape)
+
+    take = _finished(dataset, gather)
+    return Source((), take, read)
+
+
+def unpacked(rows: Array, shape: ImageShape) -> Images:
+    """Stored rows as images in [0, 1], float32."""
+    if rows.ndim == 2:
+        bits = jnp.unpackbits(rows, axis=1, count=math.prod(shape))
+        return bits.reshape(-1, *shape).astype(jnp.float32)
+    return rows.astype(jnp.float32) / 255
+
+
+def _chosen(dataset: Dataset, arrays: Any, take_rows: Callable) -> tuple[Any, Callable]:
+    """(arrays, take) by index of the data set, where `take_rows` knows rows of its pixels."""
+    if dataset.rows is None:
+        return arrays, _finished(dataset, take_rows)
+
+    def gather(arrays: Any, indices: Indices) -> Images:
+        rows, inner = arrays
+        return take_rows(inner, rows[indices])
+
+    return (jnp.asarray(dataset.rows), arrays), _finished(dataset, gather)
+
+
+def _finished(dataset: Dataset, gather: Callable) -> Callable[[Any, Indices, PRNGKey], Images]:
+    finish = dataset.finish
+
+    def take(arrays: Any, indices: Indices, key: PRNGKey) -> Images:
+        images = gather(arrays, indices)
+        if finish is None:
+            return images
+        keys = jax.vmap(lambda index: jax.random.fold_in(key, index))(indices)
+        return jax.vmap(finish)(images, keys)
+
+    return take

@@ -179,6 +179,8 @@ class ScoreConfig:
     """Points to compute a score from, or to fit on."""
     test_points: int = 5_000
     """Points to test fitted predictors on."""
+    split: Literal["all", "train", "holdout", "test", "excluded"] = "all"
+    """Which images of a run's data set the metrics see."""
     permutations: int = 20
     """Of the factors, for the null of scores that rest on mutual information. 0: none."""
     compat: bool = False
@@ -198,6 +200,7 @@ RESUMABLE = ("steps", "keep_checkpoints", "data_dir")
 
 _CHOICES = {
     "image_source": ("auto", "rendered", "resident", "streamed"),
+    "split": ("all", "train", "holdout", "test", "excluded"),
     "split_by": ("random", "index", "published"),
     "precision": ("float32", "tensorfloat32", "bfloat16"),
     "bound": ("elbo", "iwae"),

@@ -26,6 +26,7 @@ def evaluate_elbo(
     images: int = 64,
     *,
     num_points: int | None = None,
+    split: str = "all",
     step: int | None = None,
     progress: bool = True,
 ) -> dict[str, dict[str, Any]]:
@@ -52,8 +53,9 @@ def evaluate_elbo(
     check_settings(decomposition, log_likelihood, images)
     run = load(run_dir, step=step, progress=progress)
     return evaluate_elbo_of_run(
-        run, decomposition, log_likelihood, images, num_points=num_points, progress=progress
-    )
+        run, decomposition, log_likelihood, images,
+        num_points=num_points, split=split, progress=progress,
+    )  # fmt: skip
 
 
 def evaluate_elbo_of_run(
@@ -63,21 +65,23 @@ def evaluate_elbo_of_run(
     images: int = 64,
     *,
     num_points: int | None = None,
+    split: str = "all",
     progress: bool = False,
 ) -> dict[str, dict[str, Any]]:
     """`evaluate_elbo`, of a run that is loaded."""
+    run = run._replace(program=run.program._replace(points=split))
     directory = run.run_dir
     identity = {"step": int(run.state.step), "params_sha256": fingerprint(run.params)}
-    count = point_count(run.program.dataset, num_points)
+    count = point_count(run.program.dataset, run.config, split, num_points)
     path, found = directory / ELBO, {}
     if decomposition:
-        request = identity | {"samples": decomposition, "num_points": count}
+        request = identity | _request(decomposition, count, split)
         found["decomposition"] = _kept(
             path, "decomposition", request, lambda: _decompose(directory, run, request, progress)
         )
     if log_likelihood:
-        split = eval_split(run.config)
-        request = identity | {"samples": log_likelihood, "images": images, "split": split}
+        held_out = eval_split(run.config)
+        request = identity | {"samples": log_likelihood, "images": images, "split": held_out}
         found["log_likelihood"] = _kept(
             path, "log_likelihood", request, lambda: _log_likelihood(run, request, progress)
         )
@@ -85,21 +89,25 @@ def evaluate_elbo_of_run(
 
 
 def stored_decomposition(
-    run_dir: Path, decomposition: int, num_points: int
+    run_dir: Path, decomposition: int, num_points: int, split: str
 ) -> dict[str, Any] | None:
     """What `evaluate_elbo` would return of a run, if it is there; reads two small files."""
     summary = rundir.read_json(run_dir / rundir.SUMMARY)
     request = {
         "step": summary["step"],
         "params_sha256": summary["params_sha256"],
-        "samples": decomposition,
-        "num_points": num_points,
+        **_request(decomposition, num_points, split),
     }
     try:
         entry = rundir.read_json(run_dir / ELBO)["decomposition"]
         return entry if entry["request"] == request else None
     except (OSError, UserError, TypeError, KeyError):
         return None
+
+
+def _request(decomposition: int, num_points: int, split: str) -> dict[str, Any]:
+    """What a decomposition depends on, but for the parameters."""
+    return {"samples": decomposition, "num_points": num_points, "split": split}
 
 
 def check_settings(decomposition: int, log_likelihood: int, images: int) -> None:

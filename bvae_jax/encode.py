@@ -13,7 +13,9 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from bvae_jax.checkpoint import fingerprint
+from bvae_jax.config import Config
 from bvae_jax.data.base import Dataset
+from bvae_jax.data.variants import split_of
 from bvae_jax.errors import UserError
 from bvae_jax.interrupt import Interrupt
 from bvae_jax.npz import DamagedError, read_npz, write_npz
@@ -41,24 +43,41 @@ class Encoded(NamedTuple):
     logvars: Float[np.ndarray, "n latent"]
 
 
-def encoding_order(dataset: Dataset) -> Int[np.ndarray, " image"]:
-    """Indices of all images, in the order in which they are encoded."""
+def encoding_order(program: Program) -> Int[np.ndarray, " image"]:
+    """Indices of the images of `program.points`, in the order in which they are encoded."""
     # RandomState, because NumPy promises that its stream never changes.
-    return np.random.RandomState(ORDER_SEED).permutation(dataset.size)
+    order = np.random.RandomState(ORDER_SEED).permutation(program.dataset.size)
+    if program.points == "all":
+        return order
+    chosen = np.zeros(program.dataset.size, bool)
+    chosen[program.split.named(program.points)] = True
+    return order[chosen[order]]
 
 
-def point_count(dataset: Dataset, wanted: int | None) -> int:
-    """How many images to encode: all, if `wanted` is None.
+def available(dataset: Dataset, config: Config, points: str) -> int:
+    """How many images a split has."""
+    return dataset.size if points == "all" else len(split_of(dataset, config).named(points))
+
+
+def point_count(dataset: Dataset, config: Config, points: str, wanted: int | None) -> int:
+    """How many images of a split to encode: all, if `wanted` is None.
 
     Raises:
         UserError: there are not so many, or fewer than three are wanted.
     """
-    if wanted is None:
-        return dataset.size
-    if not 3 <= wanted <= dataset.size:
+    most = available(dataset, config, points)
+    if most < 3:
         raise UserError(
-            f"--num-points: got {wanted}, wanted a whole number from 3 to {dataset.size}, the "
-            f"images of {dataset.name}."
+            f"--split {points}: this run has {most} such images of {dataset.name}, wanted at least "
+            "3. See --holdout, --test and --exclude of bvae train."
+        )
+    if wanted is None:
+        return most
+    if not 3 <= wanted <= most:
+        images = "images" if points == "all" else f"{points} images"
+        raise UserError(
+            f"--num-points: got {wanted}, wanted a whole number from 3 to {most}, the {images} of "
+            f"{dataset.name}."
         )
     return wanted
 
@@ -80,7 +99,7 @@ def encode_points(
         interrupt: stop early, with fewer images, if it is requested.
         progress: show a bar.
     """
-    order = encoding_order(program.dataset)[:count]
+    order = encoding_order(program)[:count]
     shape = (count, program.config.latents)
     means, logvars = np.empty(shape, np.float32), np.empty(shape, np.float32)
     done = 0 if known is None else min(count, len(known.means))
@@ -124,7 +143,7 @@ def encode_run(
     Raises:
         KeyboardInterrupt: after Ctrl-C or SIGTERM.
     """
-    path = run_dir / CACHE
+    path = run_dir / (CACHE if program.points == "all" else f"encoded-{program.points}.npz")
     identity = _identity(program.dataset, params)
     known = _read(path, identity, program.config.latents) if path.exists() else None
     if known is not None and len(known.means) >= count:

@@ -53,7 +53,7 @@ def evaluate(
         name of the metric -> scores, or {"skipped": why}.
 
     Raises:
-        UserError: no run, no checkpoint, or settings that do not fit.
+        UserError: no run, no checkpoint, no factors, or settings that do not fit.
         KeyboardInterrupt: after Ctrl-C; what was computed is kept.
     """
     run = load(run_dir, step=step, progress=progress)
@@ -79,9 +79,15 @@ def evaluate_run(
     progress: bool = False,
 ) -> dict[str, Entry]:
     """`evaluate`, of a run that is loaded."""
-    directory = run.run_dir
-    count = point_count(run.program.dataset, num_points)
-    others = [load(other, progress=progress) for other in udr_with]
+    directory, dataset = run.run_dir, run.program.dataset
+    if not dataset.factor_names:
+        raise UserError(
+            f"{dataset.name} has no factors to score by: wanted --metrics none, which takes the "
+            "ELBO apart, or bvae suggest for the seeds of a sweep."
+        )
+    run = on_split(run, config.split)
+    count = point_count(dataset, run.config, config.split, num_points)
+    others = [on_split(load(other, progress=progress), config.split) for other in udr_with]
     for other, path in zip(others, udr_with, strict=True):
         if other.config.dataset != run.config.dataset:
             raise UserError(
@@ -97,7 +103,7 @@ def evaluate_run(
         **_request(int(run.state.step), fingerprint(run.params), count, config),
         "baselines": baselines,
         "udr_with": [fingerprint(other.params) for other in others],
-        "factor_names": list(run.program.dataset.factor_names),
+        "factor_names": list(dataset.factor_names),
     }
     _remark(points)
     path = directory / EVALUATION
@@ -114,9 +120,13 @@ def evaluate_run(
             rundir.write_json(path, {name: entries[name] for name in METRICS if name in entries})
     asked = {name: entries[name] for name in wanted}
     if figures:
-        names = run.program.dataset.factor_names
-        draw_score_figures(directory / "figures", asked, points, names)
+        draw_score_figures(directory / "figures", asked, points, dataset.factor_names)
     return asked
+
+
+def on_split(run: RunResult, split: str) -> RunResult:
+    """The same run, of which images of this split are encoded to be scored."""
+    return run._replace(program=run.program._replace(points=split))
 
 
 def stored_scores(run_dir: Path, config: ScoreConfig, num_points: int) -> dict[str, Entry] | None:
@@ -173,6 +183,8 @@ def score_file(
     Raises:
         UserError: the file is damaged, or its arrays do not fit.
     """
+    if config.split != "all":
+        raise UserError(f"--split: got {config.split}, but a file has no splits: leave it out.")
     arrays = read_points(Path(path).expanduser())
     names = [str(name) for name in arrays.pop("factor_names", _numbered(arrays["factors"]))]
     points = Representation(**arrays)  # pyright: ignore[reportArgumentType]

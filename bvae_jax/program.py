@@ -12,12 +12,12 @@ import optax
 from bvae_jax.config import Config
 from bvae_jax.data import open_dataset
 from bvae_jax.data.augment import parse_augment
-from bvae_jax.data.base import Dataset, Stored
+from bvae_jax.data.base import Dataset
 from bvae_jax.data.drawing import Pick, make_draw, make_pair_pick, make_pick
 from bvae_jax.data.feed import Constant, Feed, Streamed
 from bvae_jax.data.sources import Source, make_source
-from bvae_jax.data.splits import Split, evaluation_batches, split
-from bvae_jax.data.variants import excluded, training_pool
+from bvae_jax.data.splits import Split, evaluation_batches
+from bvae_jax.data.variants import split_of, training_pool
 from bvae_jax.errors import UserError
 from bvae_jax.hyper import graph, hyperparameters, resolved, schedules
 from bvae_jax.likelihoods import Likelihood, make_likelihood
@@ -62,6 +62,7 @@ class Program(NamedTuple):
         eval_indices: [batches, batch], which images those are.
         images: image indices -> images, each the same whenever it is looked at.
         encode: (parameters of the VAE, image indices) -> posteriors.
+        points: name of the split whose images are encoded to be scored.
     """
 
     config: Config
@@ -80,6 +81,7 @@ class Program(NamedTuple):
     eval_indices: np.ndarray
     images: Callable[[np.ndarray], Images]
     encode: Callable[[Params, np.ndarray], Posterior]
+    points: str = "all"
 
     def init(self) -> TrainState:
         """The state before the first step."""
@@ -118,10 +120,7 @@ def build(config: Config, *, progress: bool = True) -> Program:
         likelihood.parameters(dataset.image_shape[-1]),
         jnp.bfloat16 if config.precision == "bfloat16" else jnp.float32,
     )
-    parts = split(
-        dataset, config.holdout, config.test, by=config.split_by, seed=config.split_seed,
-        excluded=excluded(dataset, config.exclude) if config.exclude else None,
-    )  # fmt: skip
+    parts = split_of(dataset, config)
     recipe = Recipe(
         model=VAE(*network, likelihood, PRODUCTS[config.precision]),
         objective=_objective(config),
@@ -172,7 +171,7 @@ def build(config: Config, *, progress: bool = True) -> Program:
         make_body=make_body,
         train=make_loop(make_body(), platform),
         train_data=(pool, source.arrays) if source.read is None else None,
-        stream=_make_stream(source, dataset, pick, pool, shared_key) if source.read else None,
+        stream=_make_stream(source, pick, pool, shared_key) if source.read else None,
         evaluate=make_evaluate(eval_data),
         make_evaluate=make_evaluate,
         eval_data=eval_data,
@@ -228,17 +227,15 @@ def _make_pick(
 
 
 def _make_stream(
-    source: Source, dataset: Dataset, pick: Pick, pool: Any, shared_key: PRNGKey | None
+    source: Source, pick: Pick, pool: Any, shared_key: PRNGKey | None
 ) -> Callable[..., Feed]:
     """What `Program.stream` is."""
-    assert isinstance(dataset.pixels, Stored)
-    image_bytes = dataset.pixels.images.nbytes // len(dataset.pixels.images)
     keys_of = functools.partial(batch_key, own=shared_key is None)
 
     def stream(states: Sequence[TrainState], **place: Any) -> Feed:
         keys = [state.key for state in states] if shared_key is None else [shared_key]
         start = int(states[0].step)
-        return Streamed(source, pool, pick, keys_of, keys, start, image_bytes, **place)
+        return Streamed(source, pool, pick, keys_of, keys, start, **place)
 
     return stream
 

@@ -133,7 +133,7 @@ def _pixels(program: Program, count: int, at_least: int = 1) -> Iterator[np.ndar
     Args:
         at_least: images in a part; a rest that is smaller is left out.
     """
-    order = encoding_order(program.dataset)[:count]
+    order = encoding_order(program)[:count]
     size = max(IMAGES_AT_ONCE, at_least)
     for start in range(0, count, size):
         # The last part is filled up with copies of its last image: one shape, one compile.
@@ -146,5 +146,5 @@ def _pixels(program: Program, count: int, at_least: int = 1) -> Iterator[np.ndar
 
 def _factors(program: Program, count: int) -> np.ndarray:
     """[n, factor] class indices of the first images of `encoding_order`."""
-    indices = jnp.asarray(encoding_order(program.dataset)[:count])
+    indices = jnp.asarray(encoding_order(program)[:count])
     return np.asarray(program.dataset.factors(indices))

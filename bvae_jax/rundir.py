@@ -170,6 +170,24 @@ def earlier_devices(run_dir: Path) -> int:
     return sessions[-1].get("devices", 1) if sessions else 1
 
 
+def check_data(run_dir: Path, identity: str) -> None:
+    """Refuse images that are not those of the run's last session.
+
+    Args:
+        identity: of the data set that is there now.
+
+    Raises:
+        UserError: it differs.
+    """
+    sessions = _sessions(run_dir / PROVENANCE)
+    earlier = sessions[-1].get("data", {}).get("identity", identity) if sessions else identity
+    if earlier != identity:
+        raise UserError(
+            f"{run_dir} was trained on {earlier}, but the data set is {identity} now: its images "
+            "changed. Put the old ones back, or train a new run."
+        )
+
+
 def _sessions(path: Path) -> list[dict[str, Any]]:
     """Those on record; a file that cannot be read is kept under another name."""
     if not path.exists():

@@ -194,11 +194,12 @@ def load(
         progress: show a bar if the data set has to be rendered first.
 
     Raises:
-        UserError: there is no run, no checkpoint yet, or none can be read.
+        UserError: there is no run, no checkpoint yet, none can be read, or its data are others now.
     """
     directory = Path(run_dir).expanduser()
     config = rundir.read_config(directory)
     program = program.of(config) if program else build(config, progress=progress)
+    rundir.check_data(directory, program.dataset.identity)
     restored = None
     if (directory / "checkpoints").is_dir():
         with Checkpoints(directory / "checkpoints", read_only=True) as checkpoints:

@@ -18,7 +18,7 @@ from bvae_jax.loggers import METRICS, SCORES, Logger, read_records
 from bvae_jax.processes import ALONE, Team
 from bvae_jax.program import Program
 from bvae_jax.progress import Clock
-from bvae_jax.summary import eval_split, summarise
+from bvae_jax.summary import describe, eval_split, summarise
 from bvae_jax.train import weights
 from bvae_jax.types import TrainState
 
@@ -125,15 +125,19 @@ class Session(contextlib.AbstractContextManager):
         return self.team.first(lambda: finished_summary(self.directory, step, self.config))
 
     def begin(self, start: int, **remarks: Any) -> None:
-        """Write down who trains on from step `start`, and open the loggers.
+        """Write down who trains on from step `start`, on which data, and open the loggers.
 
         Args:
             remarks: for provenance.json.
+
+        Raises:
+            UserError: the data are others than before.
         """
         self._saved = start
-        self.team.first(lambda: self._begin(start, remarks))
+        self.team.first(lambda: self._begin(start, remarks | {"data": describe(self.program)}))
 
     def _begin(self, start: int, remarks: dict[str, Any]) -> None:
+        rundir.check_data(self.directory, self.program.dataset.identity)
         rundir.write_json(self.directory / rundir.CONFIG, self.config.to_dict())
         rundir.add_session(self.directory, start, **remarks)
         opened = self._open_loggers(self.directory, start, self.config.to_dict())

@@ -1,7 +1,10 @@
 """The end of a run in numbers."""
 
+import hashlib
 import math
 from typing import Any
+
+import numpy as np
 
 from bvae_jax.checkpoint import fingerprint
 from bvae_jax.config import Config
@@ -29,6 +32,21 @@ def summarise(
         "eval_images": int(program.eval_indices.size),
         **times,
         "params_sha256": fingerprint(weights(state)),
+    }
+
+
+def describe(program: Program) -> dict[str, Any]:
+    """The data of a run, for provenance.json: which images, and how they are divided."""
+    dataset, split = program.dataset, program.split
+    return {
+        "identity": dataset.identity,
+        "source": dataset.source,
+        "licence": dataset.licence,
+        "citation": dataset.citation,
+        "image_shape": list(dataset.image_shape),
+        "images": dataset.size,
+        **{name: len(indices) for name, indices in split._asdict().items()},
+        "split_sha256": hashlib.sha256(b"".join(map(np.ndarray.tobytes, split))).hexdigest(),
     }
 
 

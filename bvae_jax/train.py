@@ -218,8 +218,10 @@ def make_train_body(
     """
 
     def body(state: TrainState, data: PyTree) -> tuple[TrainState, Metrics]:
-        own = shared_key is None
-        key = batch_key(state.key if own else shared_key, state.step, own=own)
+        if shared_key is None:
+            key = batch_key(state.key, state.step)
+        else:
+            key = batch_key(shared_key, state.step, own=False)
         return step(state, place(draw(data, key)))
 
     return body

@@ -18,7 +18,8 @@ from bvae_jax.benchmarks.architecture import architecture, least_work
 from bvae_jax.benchmarks.benchmark import add_medians, benchmark
 from bvae_jax.benchmarks.contenders import COPY, MATMUL, OURS, Cast, Machine
 from bvae_jax.benchmarks.settings import Settings
-from bvae_jax.data import DATASETS
+from bvae_jax.data import DATASETS, dsprites
+from bvae_jax.data.sources import make_source
 from bvae_jax.errors import UserError
 from bvae_jax.likelihoods import make_likelihood
 from bvae_jax.networks import make_network
@@ -199,11 +200,14 @@ def test_colour_images(monkeypatch):
     monkeypatch.setattr(variants.data, "DATASETS", dict(DATASETS))
     name = variants.in_colour("dsprites", 3)
     coloured, grey = variants.data.DATASETS[name], DATASETS["dsprites"]
-    factors = grey.factors(jnp.arange(5) * 1000)
-    images = coloured.render(factors)
+    indices = jnp.arange(5) * 1000
+    source = make_source(coloured, "rendered", "cpu")
+    images = source.look((), indices)
     assert images.shape == (5, *coloured.image_shape) == (5, 64, 64, 3)
     for channel in range(3):
-        np.testing.assert_array_equal(images[..., channel], grey.render(factors)[..., 0])
+        np.testing.assert_array_equal(
+            images[..., channel], dsprites.render(grey.factors(indices))[..., 0]
+        )
 
 
 @pytest.mark.parametrize(
@@ -391,9 +395,9 @@ def test_ctrl_c_leaves_what_was_measured(tmp_path, monkeypatch):
     asked, processes = [], []
     ask, enter = pool.Process.ask, pool.Process.__enter__
 
-    def interrupted_at_the_fifth_turn(self, command, argument=None):
+    def interrupted_at_the_eighth_turn(self, command, argument=None):
         asked.append(command)
-        if asked.count("turn") == 5:
+        if asked.count("turn") == 8:
             raise KeyboardInterrupt
         return ask(self, command, argument)
 
@@ -401,7 +405,7 @@ def test_ctrl_c_leaves_what_was_measured(tmp_path, monkeypatch):
         processes.append(enter(self))
         return processes[-1]
 
-    monkeypatch.setattr(pool.Process, "ask", interrupted_at_the_fifth_turn)
+    monkeypatch.setattr(pool.Process, "ask", interrupted_at_the_eighth_turn)
     monkeypatch.setattr(pool.Process, "__enter__", remembered)
     path = tmp_path / "report.json"
     arguments = "--network mlp --batch-size 2 --quick --parts batch encode --channels 3 --quiet"

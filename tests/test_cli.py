@@ -398,9 +398,9 @@ def test_evaluate_and_score(run_dir, tmp_path, capsys):
     from bvae_jax.encode import encoding_order
     from bvae_jax.program import build
 
-    dataset = build(Config(image_source="rendered")).dataset
+    program = build(Config(image_source="rendered"))
     codes = np.load(directory / "encoded.npz")["means"]
-    factors = np.asarray(dataset.factors(jnp.asarray(encoding_order(dataset)[:300])))
+    factors = np.asarray(program.dataset.factors(jnp.asarray(encoding_order(program)[:300])))
     np.savez(tmp_path / "codes.npz", codes=codes, factors=factors)
     assert cli.main(["score", str(tmp_path / "codes.npz"), *flags, "--json", str(out)]) == 0
     again = json.loads(out.read_text())

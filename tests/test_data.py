@@ -9,15 +9,20 @@ import numpy as np
 import pytest
 from conftest import real_data
 
-from bvae_jax.data import DATASETS, base, cache, dsprites, get_dataset, make_source
+from bvae_jax.data import DATASETS, base, cache, drawing, dsprites, get_dataset, sources, splits
+from bvae_jax.data.sources import make_source
 from bvae_jax.errors import UserError
 
 NAMES = sorted(DATASETS)
+NONE = np.arange(0)
+CACHED = [name for name in NAMES if getattr(DATASETS[name].pixels, "cache", "") == f"{name}-v1"]
 
 
 @functools.cache
 def packed(name):
-    return cache.load_packed(DATASETS[name], progress=False)
+    pixels = DATASETS[name].pixels
+    assert isinstance(pixels, base.Rendered)
+    return cache.load_packed(pixels, progress=False)
 
 
 @functools.cache
@@ -37,15 +42,15 @@ def test_index_and_factors_are_a_bijection(name):
     np.testing.assert_array_equal(jax.jit(dataset.indices)(factors), indices)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", CACHED)
 def test_resident_and_rendered_images_agree(name):
     """But for ties on an edge, which two compilations may break differently."""
     dataset = DATASETS[name]
     indices = jax.random.randint(jax.random.key(0), (2048,), 0, dataset.size)
-    kept = base.resident(dataset, packed(name))
-    drawn = base.rendered(dataset)
-    a = jax.jit(kept.take)(kept.arrays, indices)
-    b = jax.jit(drawn.take)(drawn.arrays, indices)
+    kept = sources.resident(dataset, base.Stored(packed(name), dataset.pixels.shape))
+    drawn = sources.rendered(dataset)
+    a = jax.jit(kept.look)(kept.arrays, indices)
+    b = jax.jit(drawn.look)(drawn.arrays, indices)
     assert a.shape == b.shape == (2048, *dataset.image_shape)
     assert a.dtype == b.dtype == jnp.float32
     assert set(np.unique(a)) == {0.0, 1.0}
@@ -56,28 +61,29 @@ def test_resident_and_rendered_images_agree(name):
 @pytest.mark.parametrize("holdout", [0.0, 0.1, 0.5])
 def test_split_is_disjoint_and_parts_no_equal_images(name, holdout):
     dataset = DATASETS[name]
-    parts = base.split(dataset, holdout)
+    parts = splits.split(dataset, holdout)
     assert len(np.intersect1d(parts.train, parts.holdout)) == 0
     assert len(parts.train) + len(parts.holdout) == dataset.size
     assert len(parts.holdout) == pytest.approx(holdout * dataset.size, rel=0.01)
-    canonical = dataset.canonical
+    canonical = dataset.canonical or (lambda indices: indices)
     assert not set(canonical(parts.train)) & set(canonical(parts.holdout))
-    again = base.split(dataset, holdout)
+    again = splits.split(dataset, holdout)
     np.testing.assert_array_equal(parts.train, again.train)
 
 
 @pytest.mark.parametrize("holdout", [1e-9, 1 - 1e-9])
 def test_split_that_leaves_a_side_empty(holdout):
     with pytest.raises(UserError, match="--holdout"):
-        base.split(DATASETS["dsprites"], holdout)
+        splits.split(DATASETS["dsprites"], holdout)
 
 
 def test_training_draws_every_training_image_equally_and_no_other():
-    train = jnp.array([3, 5, 8, 13])
+    train = np.array([3, 5, 8, 13])
     numbered = jnp.arange(20.0).reshape(20, 1, 1, 1)
-    source = base.Source(numbered, lambda arrays, indices: arrays[indices])
-    draw = jax.jit(base.make_draw(source, 4000))
-    drawn = np.asarray(draw((train, source.arrays), jax.random.key(0)))
+    source = sources.Source(numbered, lambda arrays, indices, _: arrays[indices])
+    pool = drawing.uniform_pool(train)
+    draw = jax.jit(drawing.make_draw(source, drawing.make_pick(pool, 4000)))
+    drawn = np.asarray(draw((pool, source.arrays), jax.random.key(0)))
     values, counts = np.unique(drawn, return_counts=True)
     np.testing.assert_array_equal(values, train)
     assert np.sum((counts - 1000) ** 2 / 1000) < 16.3  # chi-squared, 3 degrees, p = 0.001
@@ -85,8 +91,9 @@ def test_training_draws_every_training_image_equally_and_no_other():
 
 def test_a_batch_is_a_pure_function_of_the_key():
     source = make_source(DATASETS["dsprites"], "rendered", "cpu")
-    draw = jax.jit(base.make_draw(source, 8))
-    data = (jnp.arange(1000), source.arrays)
+    pool = drawing.uniform_pool(np.arange(1000))
+    draw = jax.jit(drawing.make_draw(source, drawing.make_pick(pool, 8)))
+    data = (pool, source.arrays)
     a, b, c = (draw(data, jax.random.key(seed)) for seed in (0, 0, 1))
     np.testing.assert_array_equal(a, b)
     assert (a != c).any()
@@ -95,11 +102,10 @@ def test_a_batch_is_a_pure_function_of_the_key():
 def drawn_pairs(changes, allowed=None):
     """Factors of both images of 3,000 pairs of dSprites, and what was allowed."""
     dataset = DATASETS["dsprites"]
-    source = base.Source((), lambda _, i: i.astype(jnp.float32)[:, None, None, None])
-    draw = jax.jit(base.make_pair_draw(dataset, source, 6000, changes))
     mask = np.ones(dataset.size, bool) if allowed is None else allowed
-    data = (jnp.asarray(np.flatnonzero(mask)), jnp.asarray(mask), ())
-    indices = np.asarray(draw(data, jax.random.key(0))).ravel().astype(int)
+    pool = drawing.uniform_pool(np.flatnonzero(mask))
+    pick = jax.jit(drawing.make_pair_pick(dataset, pool, 6000, changes))
+    indices = np.asarray(pick((pool, jnp.asarray(mask)), jax.random.key(0)))
     factors = np.asarray(dataset.factors(jnp.asarray(indices)))
     return indices, factors[:3000], factors[3000:]
 
@@ -131,14 +137,14 @@ def test_pairs_hold_no_image_that_is_held_out():
 
 
 def test_evaluation_uses_held_out_images_in_whole_batches():
-    parts = base.Split(np.arange(10, 100), np.arange(10))
-    chosen = base.evaluation_batches(parts, images=8, batch=3)
+    parts = splits.Split(np.arange(10, 100), np.arange(10), NONE, NONE)
+    chosen = splits.evaluation_batches(parts, images=8, batch=3)
     assert chosen.shape == (2, 3)
     assert len(set(chosen.ravel())) == 6
     assert set(chosen.ravel()) <= set(range(10))
-    assert base.evaluation_batches(parts, images=8192, batch=256).shape == (1, 10)
-    without = base.Split(np.arange(100), np.arange(0))
-    assert base.evaluation_batches(without, images=50, batch=25).shape == (2, 25)
+    assert splits.evaluation_batches(parts, images=8192, batch=256).shape == (1, 10)
+    without = splits.Split(np.arange(100), NONE, NONE, NONE)
+    assert splits.evaluation_batches(without, images=50, batch=25).shape == (2, 25)
 
 
 def test_auto_is_resident_on_a_cpu_and_rendered_elsewhere():
@@ -197,18 +203,12 @@ def test_dsprites_images_differ_except_where_angles_do():
 
 
 def small():
-    """A data set of a few images under a name of its own."""
-    return base.Dataset(
-        name="small",
-        version=1,
-        image_shape=(64, 64, 1),
-        factor_names=("x", "y"),
-        factor_sizes=(3, 32),
-        render=lambda f: dsprites.render(jnp.concatenate([f, f[:, :1], f[:, 1:], f[:, 1:]], 1)),
-        canonical=lambda indices: indices,
-        licence="",
-        citation="",
-    )
+    """A few images under a name of their own."""
+
+    def render(f):
+        return dsprites.render(jnp.concatenate([f, f[:, :1], f[:, 1:], f[:, 1:]], 1))
+
+    return base.Rendered(render, (64, 64, 1), (3, 32), cache="small-v1")
 
 
 def test_cache_is_made_read_and_mended(tmp_path, monkeypatch, capsys):

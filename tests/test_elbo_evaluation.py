@@ -13,7 +13,6 @@ from scipy.stats import multivariate_normal
 from bvae_jax import elbo_evaluation, runner
 from bvae_jax.commands.evaluate import print_elbo
 from bvae_jax.config import Config
-from bvae_jax.data.base import Source
 from bvae_jax.elbo_evaluation import evaluate_elbo
 from bvae_jax.errors import UserError
 from bvae_jax.held_out import held_out_log_likelihood
@@ -102,7 +101,7 @@ def linear_program(program):
     images = jax.random.uniform(jax.random.key(3), (40, 2, 2, 1))
     program = program._replace(
         model=model,
-        source=Source(images, lambda arrays, indices: arrays[indices]),
+        images=lambda indices: images[indices],
         dataset=dataclasses.replace(program.dataset, image_shape=(2, 2, 1)),
         eval_indices=np.arange(40, dtype=np.int32).reshape(2, 20),
     )

@@ -16,7 +16,6 @@ from bvae_jax.config import Config, ScoreConfig
 from bvae_jax.encode import encode_points, encode_run, encoding_order
 from bvae_jax.errors import UserError
 from bvae_jax.evaluation import evaluate, score_file
-from bvae_jax.figures import take
 from bvae_jax.loggers import read_records
 from bvae_jax.representations import mean_kl, of_encoder, run_baselines
 from bvae_jax.vae import encode
@@ -49,10 +48,10 @@ def count_batches(monkeypatch, run):
 
 
 def test_every_image_is_encoded_once_in_a_fixed_order(run):
-    order = encoding_order(run.program.dataset)
+    order = encoding_order(run.program)
     assert len(set(order.tolist())) == run.program.dataset.size
     encoded = encode_points(run.program, run.params, 30)
-    posterior = encode(run.model, run.params, take(run.program, order[:30]))
+    posterior = encode(run.model, run.params, run.program.images(order[:30]))
     np.testing.assert_allclose(encoded.means, posterior.mean, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(encoded.logvars, posterior.logvar, rtol=1e-5, atol=1e-6)
     points = of_encoder(run.program, encoded)
@@ -187,7 +186,7 @@ def test_baselines_of_a_run(run):
     assert set(made) == {
         "random_codes", "untrained", "pca", "ica", scoring.PIXELS, "true_factors"
     }  # fmt: skip
-    images = np.asarray(take(run.program, encoding_order(run.program.dataset)[:60]))
+    images = np.asarray(run.program.images(encoding_order(run.program)[:60]))
     pixels = images.reshape(60, -1)
     np.testing.assert_array_equal(made[scoring.PIXELS].codes, pixels)
     # PCA: the same subspace as the singular vectors of the centred pixels.

@@ -8,7 +8,6 @@ import threading
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import assert_equal
@@ -114,7 +113,7 @@ def test_load_gives_the_run_back(finished):
     loaded = bvae_jax.load(finished.run_dir, progress=False)
     assert_equal(loaded.state, finished.state)
     assert loaded.summary == finished.summary
-    images = loaded.program.source.take((), jnp.arange(2))
+    images = loaded.program.images(np.arange(2))
     posterior = encode(loaded.model, loaded.params, images)
     assert decode(loaded.model, loaded.params, posterior.mean).shape == images.shape
     assert int(bvae_jax.load(finished.run_dir, step=8, progress=False).state.step) == 8

@@ -29,6 +29,9 @@ class Recorded(Session):
         self.at_advance(self.step)
         return lambda: [MEANS]
 
+    def close(self):
+        pass
+
     def state(self, i):
         class State:
             step = self.step

@@ -136,7 +136,7 @@ class Cast:
         return found
 
     def _sources(self) -> list[str]:
-        return ["rendered"] if self._settings.channels > 1 else ["resident", "rendered"]
+        return ["resident", "rendered"]
 
     def _sweeps(self) -> list[Contender]:
         chosen = self._settings.strategies

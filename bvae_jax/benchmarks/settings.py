@@ -26,7 +26,7 @@ class Settings:
     latents: int = 10
     """Number of latents."""
     channels: int = 1
-    """Channels of an image; with more than one each shows the same sprite, rendered."""
+    """Channels of an image; with more than one each shows the same sprite."""
     precision: str = "float32"
     """What networks compute in."""
     image_source: str = "auto"
@@ -74,8 +74,6 @@ class Settings:
         """That of our runs."""
         names = ("network", "batch_size", "latents", "precision", "image_source")
         values = {name: getattr(self, name) for name in names}
-        if self.channels > 1:
-            values["image_source"] = "rendered"
         return Config(**values)
 
     def quickened(self) -> "Settings":

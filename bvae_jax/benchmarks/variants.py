@@ -10,7 +10,7 @@ from jax import lax
 
 from bvae_jax import data
 from bvae_jax.conv import Coarse, Fine, Kernel
-from bvae_jax.data.base import Image
+from bvae_jax.data.base import Finished, Image
 from bvae_jax.networks import layers
 from bvae_jax.types import PRNGKey
 
@@ -25,7 +25,7 @@ def in_colour(dataset: str, channels: int) -> str:
     """
     grey = data.get_dataset(dataset)
 
-    def colour(image: Image, _: PRNGKey) -> Image:
+    def colour(image: Image, _: PRNGKey) -> Finished:
         return jnp.repeat(image, channels, axis=-1)
 
     name, shape = f"{dataset}-{channels}", (*grey.image_shape[:2], channels)

@@ -72,7 +72,7 @@ def evaluate(argv: Sequence[str]) -> int:
             print_scores(entries)
             write_scores(args.flags.json, entries)
             print(f"{run_dir / evaluation.EVALUATION}")
-        found = elbo_evaluation.evaluate_elbo(run_dir, *settings, **common)
+        found = elbo_evaluation.evaluate_elbo(run_dir, *settings, split=args.config.split, **common)
     except KeyboardInterrupt:
         again = shlex.join(["bvae", "evaluate", *argv])
         print(f"Interrupted; what was computed is kept. Go on with: {again}")

@@ -9,7 +9,7 @@ from jaxtyping import Float
 
 from bvae_jax.comparison.matching import match
 from bvae_jax.encode import encode_run
-from bvae_jax.figures import coders, take
+from bvae_jax.figures import coders
 from bvae_jax.program import ACTIVE_NATS
 from bvae_jax.runner import RunResult
 from bvae_jax.traversal import traverse
@@ -54,7 +54,8 @@ def cross_traversals(
         span: from -span to span, in standard deviations of the prior.
         image: index of the image that all start from; the first evaluation image if None.
     """
-    codes = [encode_run(r.run_dir, r.program, r.params, POINTS, progress=False).means for r in runs]
+    count = min(POINTS, runs[0].program.dataset.size)
+    codes = [encode_run(r.run_dir, r.program, r.params, count, progress=False).means for r in runs]
     active = [nats > ACTIVE_NATS for nats in kl]
     reference = int(np.argmax([a.sum() for a in active]))
     most = max(1, MOST_ROWS // len(runs))
@@ -82,7 +83,7 @@ def _pictures(
 ) -> np.ndarray:
     """[latent, column, height, width, channels]; nan where a latent is -1."""
     encoder, decoder = coders(run.program, run.params)
-    code = encoder(take(run.program, np.array([start]))).mean[0]
+    code = encoder(run.program.images(np.array([start]))).mean[0]
     shape = (len(latents), len(values), *run.program.dataset.image_shape)
     pictures = np.full(shape, np.nan, np.float32)
     for row, (latent, sign) in enumerate(zip(latents, signs, strict=True)):

@@ -13,10 +13,10 @@ import pandas as pd
 from bvae_jax import rundir
 from bvae_jax.comparison.base import ELBO_PARTS, TRAINING, Comparison
 from bvae_jax.comparison.baselines import baseline_scores
-from bvae_jax.config import ScoreConfig
-from bvae_jax.data import get_dataset
+from bvae_jax.config import Config, ScoreConfig
+from bvae_jax.data import open_dataset
 from bvae_jax.elbo_evaluation import evaluate_elbo_of_run, stored_decomposition
-from bvae_jax.encode import point_count
+from bvae_jax.encode import available, point_count
 from bvae_jax.errors import UserError
 from bvae_jax.evaluation import evaluate_run, stored_scores
 from bvae_jax.grid import Member, label
@@ -88,9 +88,7 @@ def read_comparison(
     if not done:
         raise UserError(f"{sweep_dirs[0]}: no member is done yet. Train them by bvae sweep first.")
     if settings:
-        dataset = get_dataset(next(iter(done.values())).member.config.dataset)
-        count = point_count(dataset, min(settings.num_points, dataset.size))
-        settings = replace(settings, num_points=count)
+        settings = _fitting(settings, next(iter(done.values())).member.config)
     rows, shares, kl = [], {}, {}
     with bar(total=len(done), desc="evaluate", unit=" members", disable=not progress) as shown:
         for name, place in done.items():
@@ -105,8 +103,9 @@ def read_comparison(
             shown.update(1)
     members = pd.DataFrame(rows).set_index("member")
     first = next(iter(done.values()))
-    factor_names = get_dataset(first.member.config.dataset).factor_names
-    known = known_scores(metric_names(settings.score.metrics) if settings else ())
+    factor_names = open_dataset(first.member.config, progress=progress).factor_names
+    scored = settings if settings and settings.score.metrics != "none" else None
+    known = known_scores(metric_names(scored.score.metrics) if scored else ())
     scores = {name: better for name, better in known.items() if name in members}
     return Comparison(
         sweep_dirs=tuple(sweep_dirs),
@@ -120,11 +119,11 @@ def read_comparison(
             sorted({place.member.config.seed for place in done.values()}),
             programs,
             first.member.config,
-            settings.score,
+            scored.score,
             scores,
             progress=progress,
         )
-        if settings and settings.baselines
+        if scored and scored.baselines
         else pd.DataFrame(columns=["baseline", *scores]),
         kl_per_latent=kl,
         factor_scores=pd.DataFrame.from_dict(
@@ -205,17 +204,27 @@ def _evaluated(
     place: Place, settings: EvaluationSettings, programs: Programs
 ) -> tuple[dict[str, Entry], dict[str, Any]]:
     """Scores and ELBO of a member; it is loaded only if some of them are not there."""
-    count, draws = settings.num_points, settings.decomposition
-    entries = stored_scores(place.run_dir, settings.score, count)
-    decomposed = stored_decomposition(place.run_dir, draws, count) if draws else {}
+    count, draws, split = settings.num_points, settings.decomposition, settings.score.split
+    scored = settings.score.metrics != "none"
+    entries = stored_scores(place.run_dir, settings.score, count) if scored else {}
+    decomposed = stored_decomposition(place.run_dir, draws, count, split) if draws else {}
     if entries is None or decomposed is None:
         run = programs.load(place.run_dir)
         if entries is None:
             entries = evaluate_run(run, settings.score, num_points=count)
         if decomposed is None:
-            found = evaluate_elbo_of_run(run, draws, num_points=count)
+            found = evaluate_elbo_of_run(run, draws, num_points=count, split=split)
             decomposed = found["decomposition"]
     return entries, decomposed
+
+
+def _fitting(settings: EvaluationSettings, config: Config) -> EvaluationSettings:
+    """With as many images as there are, and no metrics where there are no factors."""
+    dataset, split = open_dataset(config), settings.score.split
+    most = available(dataset, config, split)
+    count = point_count(dataset, config, split, min(settings.num_points, most))
+    score = settings.score if dataset.factor_names else replace(settings.score, metrics="none")
+    return replace(settings, num_points=count, score=score)
 
 
 def _factor_shares(entries: Mapping[str, Entry]) -> np.ndarray | None:

@@ -7,7 +7,7 @@ from bvae_jax import rundir
 from bvae_jax.comparison import suggestion
 from bvae_jax.comparison.evidence import POINTS, comparisons, gather
 from bvae_jax.comparison.reading import read_comparison
-from bvae_jax.encode import encode_run, point_count
+from bvae_jax.encode import encode_run
 from bvae_jax.errors import UserError
 from bvae_jax.programs import Programs
 from bvae_jax.progress import bar
@@ -44,7 +44,7 @@ def suggest(
     with bar(total=len(runs), desc="encode", unit=" members", disable=not progress) as shown:
         for name, run_dir in runs.items():
             run = programs.load(run_dir)
-            count = point_count(run.program.dataset, min(POINTS, run.program.dataset.size))
+            count = min(POINTS, run.program.dataset.size)
             codes[name] = encode_run(run_dir, run.program, run.params, count, progress=False).means
             shown.update(1)
     total = comparisons(comparison.members)

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 from bvae_jax.types import Factors, Images, ImageShape, Indices, PRNGKey
 
 Image = Float[Array, "height width channels"]
+Finished = Float[Array, "height width colours"]
 
 
 class Rendered(NamedTuple):
@@ -78,7 +79,7 @@ class Dataset:
     factor_sizes: tuple[int, ...] = ()
     labels: np.ndarray | None = None
     rows: np.ndarray | None = None
-    finish: Callable[[Image, PRNGKey], Image] | None = None
+    finish: Callable[[Image, PRNGKey], Finished] | None = None
     canonical: Callable[[np.ndarray], np.ndarray] | None = None
     published_test: np.ndarray | None = None
     source: str = ""
@@ -106,6 +107,8 @@ class Dataset:
 
     def factors(self, indices: Indices) -> Factors:
         """[batch] -> [batch, factor]: which value of each factor an image has."""
+        if not self.factor_names:
+            return jnp.zeros((len(indices), 0), jnp.int32)
         if self.labels is not None:
             return jnp.asarray(self.labels)[indices]
         return jnp.stack(jnp.unravel_index(indices, self.factor_sizes), axis=-1)

@@ -3,7 +3,7 @@
 import functools
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +24,7 @@ Keys = Callable[[PRNGKey, jax.Array], PRNGKey]
 """(key of a run, step) -> key of its batch."""
 
 
+@runtime_checkable
 class Feed(Protocol):
     """The data of a run's steps, or of several runs' that take their steps together."""
 
@@ -66,7 +67,6 @@ class Streamed:
         batch_keys: of a run's steps.
         keys: of the runs that take their steps together.
         start: the first step.
-        image_bytes: of an image that is read.
         place: puts data where the runs' states are.
     """
 
@@ -78,21 +78,24 @@ class Streamed:
         batch_keys: Keys,
         keys: Sequence[PRNGKey],
         start: int,
-        image_bytes: int,
         place: Callable[[Any], Any] = jax.device_put,
     ):
         cpu = jax.local_devices(backend="cpu")[0]
         self._pool, self._place = place(pool), place
-        here = jax.device_put((pool, jnp.stack(list(keys))), cpu)
+        kind = jax.random.key_impl(keys[0])
+        numbers = np.stack([jax.random.key_data(key) for key in keys])
+        here = jax.device_put((pool, numbers), cpu)
         shape = jax.eval_shape(pick, pool, keys[0]).shape
-        batch = len(keys) * shape[0] * image_bytes
+        batch = len(keys) * shape[0] * source.image_bytes
         self.steps_at_once = max(1, min(MOST_STEPS, WINDOW_BYTES // batch))
         self._step, self._left, self._window = start, 0, None
         self.waited = 0.0
         """Seconds that training waited for images so far."""
 
         @functools.partial(jax.jit, static_argnums=3)
-        def picked(pool: Any, keys: jax.Array, first: jax.Array, steps: int) -> jax.Array:
+        def picked(pool: Any, numbers: jax.Array, first: jax.Array, steps: int) -> jax.Array:
+            keys = jax.random.wrap_key_data(numbers, impl=kind)
+
             def one(step: jax.Array) -> jax.Array:
                 return jax.vmap(lambda key: pick(pool, batch_keys(key, step)))(keys)
 

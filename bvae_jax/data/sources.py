@@ -28,11 +28,13 @@ class Source(NamedTuple):
     Attributes:
         read: indices -> arrays of NumPy that hold these images, where they do not all stay on the
             device; `arrays` is of no use then.
+        image_bytes: of an image that is read.
     """
 
     arrays: Any
     take: Callable[[Any, Indices, PRNGKey], Images]
     read: Callable[[np.ndarray], Any] | None = None
+    image_bytes: int = 0
 
     def reach(self, indices: Any) -> Any:
         """Arrays from which at least these images can be taken."""
@@ -119,8 +121,8 @@ def streamed(dataset: Dataset, pixels: Stored) -> Source:
         ids, images = window
         return unpacked(images[jnp.searchsorted(ids, indices)], pixels.shape)
 
-    take = _finished(dataset, gather)
-    return Source((), take, read)
+    image_bytes = pixels.images.nbytes // len(pixels.images)
+    return Source((), _finished(dataset, gather), read, image_bytes)
 
 
 def unpacked(rows: Array, shape: ImageShape) -> Images:

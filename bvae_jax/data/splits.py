@@ -8,9 +8,6 @@ from jaxtyping import Bool, Int
 from bvae_jax.data.base import Dataset
 from bvae_jax.errors import UserError
 
-SPLITS = ("all", "train", "holdout", "test", "excluded")
-"""What evaluation may be asked to use."""
-
 
 class Split(NamedTuple):
     """Disjoint image indices, together all of them; `train` is never empty.
@@ -28,7 +25,7 @@ class Split(NamedTuple):
     excluded: Int[np.ndarray, " excluded"]
 
     def named(self, name: str) -> Int[np.ndarray, " image"]:
-        """The images of a split, or of "all" but those excluded from nothing: every image."""
+        """The images of a split, or with "all" every image."""
         if name == "all":
             return np.sort(np.concatenate(self))
         return getattr(self, name)

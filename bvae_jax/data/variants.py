@@ -7,8 +7,10 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Int
 
+from bvae_jax.config import Config
 from bvae_jax.data.base import Dataset
 from bvae_jax.data.drawing import Pool, uniform_pool, weighted_pool
+from bvae_jax.data.splits import Split, split
 from bvae_jax.errors import UserError
 
 CONDITION = re.compile(r"\s*([\w ]*\w)\s*(!=|<=|>=|=|<|>)\s*(\S.*?)\s*$")
@@ -122,12 +124,24 @@ def excluded(dataset: Dataset, text: str) -> Bool[np.ndarray, " image"]:
     Raises:
         UserError: see `parse_conditions`.
     """
+    combinations = [parse_conditions(part, dataset, "--exclude") for part in text.split(";")]
     factors = all_factors(dataset)
     out = np.zeros(dataset.size, bool)
-    for combination in text.split(";"):
-        found = parse_conditions(combination, dataset, "--exclude")
+    for found in combinations:
         out |= np.all([c.values[factors[:, c.factor]] for c in found], axis=0)
     return out
+
+
+def split_of(dataset: Dataset, config: Config) -> Split:
+    """The split that a run's settings make.
+
+    Raises:
+        UserError: see `split` and `excluded`.
+    """
+    return split(
+        dataset, config.holdout, config.test, by=config.split_by, seed=config.split_seed,
+        excluded=excluded(dataset, config.exclude) if config.exclude else None,
+    )  # fmt: skip
 
 
 def training_pool(dataset: Dataset, train: Int[np.ndarray, " train"], correlate: str) -> Pool:

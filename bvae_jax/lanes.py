@@ -53,6 +53,11 @@ class OneLane:
     def close(self) -> None:
         self._feed.close()
 
+    @property
+    def waited(self) -> float:
+        """Seconds that training waited for images so far."""
+        return self._feed.waited
+
 
 class Together:
     """One program for several members at the same time, compiled once for all who take turns.

@@ -26,7 +26,13 @@ Keys = Callable[[PRNGKey, jax.Array], PRNGKey]
 
 @runtime_checkable
 class Feed(Protocol):
-    """The data of a run's steps, or of several runs' that take their steps together."""
+    """The data of a run's steps, or of several runs' that take their steps together.
+
+    Attributes:
+        waited: seconds that training waited for data so far.
+    """
+
+    waited: float
 
     def parts(self, steps: int) -> Iterator[tuple[int, Any]]:
         """(number of steps, their data) for the next `steps` steps."""
@@ -46,6 +52,7 @@ class Constant:
 
     def __init__(self, data: Any):
         self._data = data
+        self.waited = 0.0
 
     def parts(self, steps: int) -> Iterator[tuple[int, Any]]:
         yield steps, self._data
@@ -90,7 +97,6 @@ class Streamed:
         self.steps_at_once = max(1, min(MOST_STEPS, WINDOW_BYTES // batch))
         self._step, self._left, self._window = start, 0, None
         self.waited = 0.0
-        """Seconds that training waited for images so far."""
 
         @functools.partial(jax.jit, static_argnums=3)
         def picked(pool: Any, numbers: jax.Array, first: jax.Array, steps: int) -> jax.Array:

@@ -38,10 +38,10 @@ DRAWINGS = ("plots", "training_plots", "matrix_plots")
 ORDER = (
     {"errors", "types", "comparison.__init__"},
     {"config", "elbo", "conv", "allocator", "interrupt", "progress", "data.base", "beta_units"}
-    | {"compile_cache"}
+    | {"compile_cache", "data.column"}
     | {"npz", "points_file", "likelihoods.base", "schedules", "optimizers", "presets"},
     {"networks.layers", "data.cache", "data.dsprites", "objectives.base", "metrics.base"}
-    | {"decomposition", "data.augment", "data.splits"}
+    | {"decomposition", "data.augment", "data.prepared", "data.splits"}
     | LIKELIHOOD_FILES,
     {"networks.strided", "likelihoods.__init__", "data.sources"},
     {"data.drawing"},

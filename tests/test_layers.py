@@ -38,13 +38,14 @@ DRAWINGS = ("plots", "training_plots", "matrix_plots")
 ORDER = (
     {"errors", "types", "comparison.__init__"},
     {"config", "elbo", "conv", "allocator", "interrupt", "progress", "data.base", "beta_units"}
-    | {"compile_cache", "data.column"}
-    | {"npz", "points_file", "likelihoods.base", "schedules", "optimizers", "presets"},
+    | {"compile_cache", "archive", "data.column", "data.pictures"}
+    | {"npz", "likelihoods.base", "schedules", "optimizers", "presets"},
     {"networks.layers", "data.cache", "data.dsprites", "objectives.base", "metrics.base"}
     | {"decomposition", "data.augment", "data.prepared", "data.splits"}
+    | {"points_file", "data.npz_factors"}
     | LIKELIHOOD_FILES,
-    {"networks.strided", "likelihoods.__init__", "data.sources"},
-    {"data.drawing"},
+    {"networks.strided", "likelihoods.__init__", "data.sources", "data.own"},
+    {"data.drawing", "data.folder", "data.npz_file"},
     {"data.variants", "data.feed"},
     {"objectives.beta_vae", "objectives.vae", "vae", "data.__init__", "loggers", *NETWORK_FILES}
     | METRIC_HELPERS,

@@ -78,7 +78,7 @@ def open_folder(
         broken: dict[int, str] = {}
         with (
             Writer(directory, shape, images=len(pictures), factors=labels.shape[1]) as writer,
-            bar(total=len(pictures), desc=f"reading {path} (once)", unit=" images",
+            bar(total=len(pictures), desc=f"reading {folder.name} (once)", unit=" images",
                 disable=not progress) as shown,
         ):  # fmt: skip
             files = [folder / picture.name for picture in pictures]

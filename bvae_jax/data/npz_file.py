@@ -44,7 +44,7 @@ AXES = "[image, height, width] or [image, height, width, channel]"
 LARGEST_SIDE = 4096
 MOST_CHANNELS = 64
 FEWEST = 3
-BLOCK_BYTES = 2**24
+BLOCK_BYTES = 2**22
 SLACK = 1e-4
 """Floats may leave [0, 1] by so much: the rounding of an interpolation."""
 
@@ -67,7 +67,9 @@ def open_npz(path: Path, *, data_dir: Path, progress: bool) -> Dataset:
     def prepare(directory: Path, meta: dict[str, Any]) -> None:
         try:
             with open_archive(file, HINT) as archive:
-                _prepare(archive, directory, meta, f"reading {path} (once)" if progress else "")
+                _prepare(
+                    archive, directory, meta, f"reading {file.name} (once)" if progress else ""
+                )
         except UserError as error:
             raise UserError(one_line(file, str(error))) from error
 
@@ -88,9 +90,7 @@ def _prepare(archive: zipfile.ZipFile, directory: Path, meta: dict[str, Any], sh
     columns = 0 if factors.labels is None else len(factors.names)
     with (
         Writer(directory, shape, images=count, packed=white > 0, factors=columns) as writer,
-        bar(
-            total=count, desc=shown, unit=" images", unit_scale=True, disable=not shown
-        ) as progress,
+        bar(total=count, desc=shown, unit=" images", disable=not shown) as progress,
     ):
         done = 0
         for levels in _read_levels(archive, header, shape):
@@ -146,7 +146,7 @@ def to_levels(values: Shaped[np.ndarray, "..."]) -> UInt8[np.ndarray, "..."]:
         UserError: a float is NaN, or outside [0, 1].
     """
     if values.dtype.kind != "f":
-        return values.astype(np.uint8)
+        return values.astype(np.uint8, copy=False)
     low, high = float(values.min()), float(values.max())
     want(not math.isnan(low), f"images holds NaN, wanted {WANTED}.")
     got = f"images has values from {low:g} to {high:g} as {values.dtype}"

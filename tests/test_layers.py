@@ -32,8 +32,9 @@ LIKELIHOOD_FILES = {m for m in MODULES if m.startswith("likelihoods.")} - {
     "likelihoods.base",
 }
 COMMANDS = (
-    "benchmark", "beta", "compare", "evaluate", "lists", "score", "sweep", "train", "traverse",
-)  # fmt: skip
+    *("benchmark", "beta", "compare", "data", "evaluate", "lists", "score", "sweep", "train"),
+    "traverse",
+)
 DRAWINGS = ("plots", "training_plots", "matrix_plots")
 ORDER = (
     {"errors", "types", "comparison.__init__"},
@@ -49,13 +50,13 @@ ORDER = (
     {"data.variants", "data.feed"},
     {"objectives.beta_vae", "objectives.vae", "vae", "data.__init__", "loggers", *NETWORK_FILES}
     | METRIC_HELPERS,
-    {"networks.__init__", "traversal", "checkpoint", "rundir"}
+    {"networks.__init__", "traversal", "checkpoint", "rundir", "data.catalogue"}
     | {"benchmarks.__init__", "benchmarks.settings", "benchmarks.worker", "benchmarks.traces"}
     | {"benchmarks.numbers"}
     | METRIC_FILES
     | OBJECTIVE_FILES,
     {"objectives.__init__", "plots", "points", "metrics.__init__"},
-    {"train", "hyper", "processes"},
+    {"train", "hyper", "processes", "data_figures"},
     {"program", "score_plots", "scoring", "stacked", "grid"},
     {"figures", "score_figures", "checks", "encode", "held_out", "summary", "divided", "sweepdir"},
     {"representations", "sweep_plan", "lanes"},

@@ -36,6 +36,10 @@ def opened(path, save=np.savez, progress=False, **arrays):
     return open_npz(path, data_dir=path.parent / "data", progress=progress)
 
 
+def stored(dataset):
+    return dataset.pixels.images
+
+
 def looked_at(dataset):
     """All images as evaluation sees them."""
     source = resident(dataset, dataset.pixels)
@@ -69,7 +73,7 @@ def test_images_come_back(path, images, wanted, packed, save):
     )
     wanted = wanted.reshape(*wanted.shape, 1) if wanted.ndim == 3 else wanted
     assert dataset.image_shape == wanted.shape[1:]
-    assert (dataset.pixels.images.ndim == 2) == packed
+    assert (stored(dataset).ndim == 2) == packed
     np.testing.assert_allclose(
         looked_at(dataset), wanted, atol=0.51 / 255 if images.dtype == np.float16 else 1e-6
     )
@@ -80,12 +84,12 @@ def test_two_values_must_be_the_same_two_in_all_blocks(path, monkeypatch):
     monkeypatch.setattr(npz_file, "BLOCK_BYTES", 1)
     images = np.concatenate([BITS, 255 * BITS])
     dataset = opened(path, images=images)
-    np.testing.assert_array_equal(dataset.pixels.images[..., 0], images)
+    np.testing.assert_array_equal(stored(dataset)[..., 0], images)
     dark_first = np.concatenate([np.zeros((2, 9, 7), np.uint8), 255 * BITS])
     os.utime(path, ns=(1, 1))
     dataset = opened(path, images=dark_first)
     np.testing.assert_array_equal(looked_at(dataset)[..., 0], dark_first / 255)
-    assert dataset.pixels.images.ndim == 2
+    assert stored(dataset).ndim == 2
 
 
 def test_factors_of_any_values_become_class_indices(path):
@@ -144,7 +148,7 @@ def test_mnist(path):
     with np.load(real_data("mnist_t10k.npz")) as file:
         images, labels = file["images"], file["labels"]
     dataset = opened(path, images=images, labels=labels)
-    np.testing.assert_array_equal(dataset.pixels.images[..., 0], images)
+    np.testing.assert_array_equal(stored(dataset)[..., 0], images)
     np.testing.assert_array_equal(np.asarray(dataset.labels)[:, 0], labels)
     assert dataset.factor_sizes == (10,)
 
@@ -174,7 +178,7 @@ def test_memory_is_bounded(path):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 30e6
-    np.testing.assert_array_equal(dataset.pixels.images[:, 5, 7, 0], np.arange(4096) % 256)
+    np.testing.assert_array_equal(stored(dataset)[:, 5, 7, 0], np.arange(4096) % 256)
 
 
 def test_the_bar_shows_images(path, capsys):
@@ -296,7 +300,7 @@ def test_damage_anywhere(path, save):
         with contextlib.suppress(UserError):
             dataset = opened(path)
             whole += 1
-            np.testing.assert_array_equal(dataset.pixels.images, COLOUR)
+            np.testing.assert_array_equal(stored(dataset), COLOUR)
             if dataset.factor_names:  # a key's own name may be what changed
                 np.testing.assert_array_equal(np.asarray(dataset.labels)[:, 0], np.arange(N) % 3)
     assert whole < len(places) / 4

@@ -12,6 +12,8 @@ from bvae_jax.data.prepared import open_prepared
 
 VERSION = 1
 """To be raised when the same files would be prepared otherwise."""
+KINDS = ("folder", "npz")
+"""What such sets are called before the colon."""
 MADE_FROM = "made_from"
 """In a prepared set's meta: the state of the files that it was made from."""
 

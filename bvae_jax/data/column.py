@@ -42,7 +42,7 @@ class Column:
             return
         if self.dtype != np.uint8:
             self.largest = np.maximum(self.largest, values.max(axis=0))
-        data = memoryview(np.ascontiguousarray(values, self.dtype)).cast("B")
+        data = np.ascontiguousarray(values, self.dtype).data.cast("B")
         self.digest.update(data)
         self.file.write(data)
         self.rows += len(values)

@@ -14,6 +14,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -37,6 +38,18 @@ def data_dir(config_data_dir: str = "") -> Path:
     return Path(given).expanduser().absolute() if given else user_cache().absolute() / "data"
 
 
+def place(data_dir: Path, name: str, *made_from: object) -> Path:
+    """Where a set is kept: another directory for whatever else it may be made from.
+
+    Args:
+        data_dir: what the function of that name gives.
+        name: what `--dataset` calls it.
+        made_from: all that its images and labels depend on.
+    """
+    digest = hashlib.sha256(repr(made_from).encode()).hexdigest()[:8]
+    return data_dir / f"{re.sub(r'[^\w.]+', '-', name)}-{digest}"
+
+
 class Writer(contextlib.AbstractContextManager):
     """Writes a prepared set chunk by chunk: the whole of it or nothing.
 
@@ -47,7 +60,7 @@ class Writer(contextlib.AbstractContextManager):
     Args:
         directory: where it is to lie; one that is there already is replaced.
         image_shape: height, width, channels.
-        images: how many there are at most.
+        images: how many there are at most; None where that is not known.
         packed: all pixels are 0 or 1, to be kept eight to a byte.
         factors: number of labels of an image.
 
@@ -60,7 +73,7 @@ class Writer(contextlib.AbstractContextManager):
         directory: Path,
         image_shape: Sequence[int],
         *,
-        images: int,
+        images: int | None,
         packed: bool = False,
         factors: int = 0,
     ):
@@ -72,7 +85,7 @@ class Writer(contextlib.AbstractContextManager):
         self._part = directory.with_name(f".{directory.name}.{os.getpid()}.part")
         with self._writing():
             directory.parent.mkdir(parents=True, exist_ok=True)
-            _check_room(directory.parent, images * (math.prod(row) + 4 * factors))
+            _check_room(directory.parent, (images or 0) * (math.prod(row) + 4 * factors))
             shutil.rmtree(self._part, ignore_errors=True)
             self._part.mkdir()
             self._images = Column(self._part / "images.npy", np.dtype(np.uint8), row)
@@ -105,7 +118,7 @@ class Writer(contextlib.AbstractContextManager):
             raise ValueError(f"got a pixel of {images.max()}, wanted 0 or 1")
         if (labels is None) != (self._labels is None):
             raise ValueError("labels are wanted where the writer has factors, and only there")
-        if self._images.rows + len(images) > self._most:
+        if self._most is not None and self._images.rows + len(images) > self._most:
             raise ValueError(f"more than {self._most} images")
         if self._packed:
             images = np.packbits(images.reshape(len(images), -1), axis=1)

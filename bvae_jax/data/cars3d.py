@@ -13,7 +13,6 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 import numpy as np
-import scipy.io
 from PIL import Image
 
 from bvae_jax.data.grids import Layout
@@ -55,6 +54,8 @@ def _read(path: Path, layout: Layout) -> tuple[list[str] | None, dict[str, np.nd
 
 
 def _images(file: IO[bytes], layout: Layout) -> np.ndarray:
+    import scipy.io
+
     views = scipy.io.loadmat(file, variable_names=["im"])["im"]
     elevations, azimuths, _ = layout.sizes
     if views.dtype != np.uint8 or views.ndim != 5 or views.shape[2:] != (3, azimuths, elevations):

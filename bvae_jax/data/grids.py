@@ -11,14 +11,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-import h5py
 import numpy as np
 
 from bvae_jax.types import ImageShape
 
 CHUNK = 2**26
 """Bytes of images that are read at once, more or less."""
-DIRECT = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 
 class Layout(NamedTuple):
@@ -45,6 +43,8 @@ Read = Callable[[Path, Layout], Iterator[np.ndarray]]
 
 def dsprites_hdf5(path: Path, layout: Layout) -> Iterator[np.ndarray]:
     """dSprites: `imgs` [image, 64, 64] and `latents/classes` [image, 1 + factor]."""
+    import h5py
+
     with h5py.File(path, "r") as file:
         images, classes = _dataset(file, "imgs"), _dataset(file, "latents/classes")
         _check_images(images.shape, images.dtype, layout)
@@ -53,7 +53,9 @@ def dsprites_hdf5(path: Path, layout: Layout) -> Iterator[np.ndarray]:
 
 
 def shapes3d_hdf5(path: Path, layout: Layout) -> Iterator[np.ndarray]:
-    """3D Shapes: `images` [image, 64, 64, 3] and `labels` [image, factor], values and not classes."""
+    """3D Shapes: `images` [image, 64, 64, 3] and `labels` [image, factor], which are values."""
+    import h5py
+
     with h5py.File(path, "r") as file:
         images, values = _dataset(file, "images"), _dataset(file, "labels")
         _check_images(images.shape, images.dtype, layout)
@@ -120,14 +122,15 @@ def _rows(file: IO[bytes], shape: tuple[int, ...], dtype: np.dtype) -> Iterator[
         raise ValueError("it is longer than its header says")
 
 
-def _dataset(file: h5py.File, name: str) -> h5py.Dataset:
+def _dataset(file: Any, name: str) -> Any:
+    """An array in an HDF5 file."""
     found = file.get(name)
-    if not isinstance(found, h5py.Dataset):
+    if not hasattr(found, "dtype"):  # a group has none
         raise ValueError(f"it has no {name}")
     return found
 
 
-def _chunks(images: h5py.Dataset, layout: Layout) -> Iterator[np.ndarray]:
+def _chunks(images: Any, layout: Layout) -> Iterator[np.ndarray]:
     """Whole chunks of HDF5, each of which is unpacked once."""
     rows = images.chunks[0] if images.chunks else 1
     step = rows * max(1, CHUNK // (rows * math.prod(layout.shape)))

@@ -47,7 +47,8 @@ def place(data_dir: Path, name: str, *made_from: object) -> Path:
         made_from: all that its images and labels depend on.
     """
     digest = hashlib.sha256(repr(made_from).encode()).hexdigest()[:8]
-    return data_dir / f"{re.sub(r'[^\w.]+', '-', name)}-{digest}"
+    plain = re.sub(r"[^\w.]+", "-", name)
+    return data_dir / f"{plain}-{digest}"
 
 
 class Writer(contextlib.AbstractContextManager):

@@ -50,8 +50,10 @@ SHAPES3D = Layout(
     (64, 64, 3),
 )
 MPI3D = Layout(
-    ("object_color", "object_shape", "object_size", "camera_height", "background_color")
-    + ("horizontal_axis", "vertical_axis"),
+    (
+        *("object_color", "object_shape", "object_size", "camera_height", "background_color"),
+        *("horizontal_axis", "vertical_axis"),
+    ),
     (6, 6, 2, 3, 3, 40, 40),
     (64, 64, 3),
 )
@@ -181,7 +183,7 @@ def open_published(name: str, data_dir: Path, *, progress: bool = True) -> Datas
 def published_place(name: str, data_dir: Path) -> Path:
     """Where a published set is kept."""
     published = PUBLISHED[name]
-    return place(data_dir, name, published.file, published.layout)
+    return place(data_dir, name, published.file.name, published.file.digest, published.layout)
 
 
 def convert(

@@ -90,11 +90,7 @@ class Writer(contextlib.AbstractContextManager):
             shutil.rmtree(self._part, ignore_errors=True)
             self._part.mkdir()
             self._images = Column(self._part / "images.npy", np.dtype(np.uint8), row)
-            self._labels = (
-                Column(self._part / "labels.npy", np.dtype(np.int32), (factors,))
-                if factors
-                else None
-            )
+            self._labels = self._label_column(factors) if factors else None
 
     def __exit__(self, *exception) -> None:
         """Leave nothing behind where `finish` was not reached."""
@@ -126,16 +122,25 @@ class Writer(contextlib.AbstractContextManager):
         with self._writing():
             self._images.append(images)
             if self._labels is not None and labels is not None:
-                if len(labels) != len(images) or (labels.size and labels.min() < 0):
-                    raise ValueError(f"got {labels.shape} labels for {len(images)} images")
                 self._labels.append(labels)
 
-    def finish(self, meta: dict[str, Any]) -> None:
+    def reorder(self, order: np.ndarray) -> None:
+        """Put the images that were added, all of them, into another order.
+
+        Args:
+            order: [image] which image, as it was added, is to stand there.
+        """
+        with self._writing():
+            for column in self._columns():
+                column.reorder(order)
+
+    def finish(self, meta: dict[str, Any], labels: np.ndarray | None = None) -> None:
         """Write what is known of the images, and move all to its place.
 
         Args:
             meta: some of factor_names, factor_sizes, published_test (a range, or indices), source,
                 licence, citation, and whatever else is to be remembered; of JSON's types.
+            labels: int [image, factor] class indices of all images, where none were added.
 
         Raises:
             ValueError: there are no images, or what is said of factors does not fit them.
@@ -144,8 +149,12 @@ class Writer(contextlib.AbstractContextManager):
         meta = {"factor_names": [], "factor_sizes": [], **meta}
         meta["published_test"] = _test_as_json(meta.get("published_test"))
         meta |= {"image_shape": list(self._shape), "images": self._images.rows}
-        meta["version"] = self._version()
+        with self._writing():
+            if labels is not None:
+                self._labels = self._label_column(labels.shape[1])
+                self._labels.append(labels)
         self._check(meta)
+        meta["version"] = self._version()
         with self._writing():
             for column in self._columns():
                 column.close()
@@ -155,6 +164,9 @@ class Writer(contextlib.AbstractContextManager):
 
     def _columns(self) -> "list[Column]":
         return [c for c in (self._images, self._labels) if c is not None]
+
+    def _label_column(self, factors: int) -> Column:
+        return Column(self._part / "labels.npy", np.dtype(np.int32), (factors,))
 
     def _version(self) -> str:
         parts = [
@@ -170,7 +182,11 @@ class Writer(contextlib.AbstractContextManager):
             raise ValueError(f"got {len(names)} factor names and {len(sizes)} sizes")
         if self._labels is None and names and math.prod(sizes) != rows:
             raise ValueError(f"got {rows} images, wanted one for each combination of {sizes}")
-        if self._labels is not None and not np.all(self._labels.largest < np.array(sizes)):
+        if self._labels is None:
+            return
+        if self._labels.rows != rows or self._labels.smallest < 0:
+            raise ValueError(f"got {self._labels.rows} labels for {rows} images, or negative ones")
+        if not np.all(self._labels.largest < np.array(sizes)):
             raise ValueError(f"got labels up to {self._labels.largest}, wanted below {sizes}")
 
     @contextlib.contextmanager

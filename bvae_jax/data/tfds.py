@@ -98,10 +98,6 @@ def _open(
         else:
             raise UserError(f"{name}: it is not in {data_dir}: bvae data prepare {name}.")
     dataset = open_prepared(directory, name=name)
-    if (
-        bare.startswith("dsprites")
-        and dataset.factor_sizes == dsprites.FACTOR_SIZES
-        and dataset.grid
-    ):
+    if dataset.grid and bare.startswith("dsprites"):
         return dataclasses.replace(dataset, canonical=dsprites.canonical)
     return dataset

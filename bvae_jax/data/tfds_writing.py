@@ -114,8 +114,8 @@ def grid_order(labels: np.ndarray, sizes: list[int]) -> np.ndarray | None:
     """
     if len(labels) != np.prod(sizes, dtype=float):
         return None
-    flat = np.ravel_multi_index(tuple(labels.T), tuple(sizes))
-    order = np.argsort(flat, kind="stable").astype(np.int64)
+    flat = np.asarray(np.ravel_multi_index(tuple(labels.T), tuple(sizes)))
+    order = np.argsort(flat, kind="stable")
     return order if np.array_equal(flat[order], np.arange(len(flat))) else None
 
 

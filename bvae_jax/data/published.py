@@ -11,11 +11,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bvae_jax.data import dsprites, grids
 from bvae_jax.data.base import Dataset
 from bvae_jax.data.cars3d import cars3d
+from bvae_jax.data.dsprites import FACTOR_NAMES, FACTOR_SIZES, SIDE, canonical
 from bvae_jax.data.files import PublishedFile, check, find, manual_dir, missing, reading
-from bvae_jax.data.grids import Layout
+from bvae_jax.data.grids import Layout, Read, dsprites_hdf5, dsprites_npz, npz_images, shapes3d_hdf5
 from bvae_jax.data.prepared import Writer, open_prepared, place
 from bvae_jax.errors import unknown
 from bvae_jax.progress import bar
@@ -36,14 +36,14 @@ class Published(NamedTuple):
 
     file: PublishedFile
     layout: Layout
-    read: grids.Read
+    read: Read
     licence: str
     citation: str
     packed: bool = False
     canonical: Callable[[np.ndarray], np.ndarray] | None = None
 
 
-DSPRITES = Layout(dsprites.FACTOR_NAMES, dsprites.FACTOR_SIZES, (dsprites.SIDE, dsprites.SIDE, 1))
+DSPRITES = Layout(FACTOR_NAMES, FACTOR_SIZES, (SIDE, SIDE, 1))
 SHAPES3D = Layout(
     ("floor_hue", "wall_hue", "object_hue", "scale", "shape", "orientation"),
     (10, 10, 10, 8, 4, 15),
@@ -81,10 +81,10 @@ PUBLISHED: dict[str, Published] = {
             digest="md5:7da33b31b13a06f4b04a70402ce90c2e",
         ),
         DSPRITES,
-        grids.dsprites_npz,
+        dsprites_npz,
         *OF_DSPRITES,
         packed=True,
-        canonical=dsprites.canonical,
+        canonical=canonical,
     ),
     "dsprites_hdf5": Published(
         PublishedFile(
@@ -94,10 +94,10 @@ PUBLISHED: dict[str, Published] = {
             "sha256:729fa22e884c9c500e1f17415d580746b4c5894fbbb780a1319bbcfa39a745bb",
         ),
         DSPRITES,
-        grids.dsprites_hdf5,
+        dsprites_hdf5,
         *OF_DSPRITES,
         packed=True,
-        canonical=dsprites.canonical,
+        canonical=canonical,
     ),
     "shapes3d_h5": Published(
         PublishedFile(
@@ -107,7 +107,7 @@ PUBLISHED: dict[str, Published] = {
             "sha256:0a0f6ed98baff276a50f3a081a7434d788da63cb135a98189b2a5b5769be1785",
         ),
         SHAPES3D,
-        grids.shapes3d_hdf5,
+        shapes3d_hdf5,
         *OF_SHAPES3D,
     ),
     "mpi3d_toy": Published(
@@ -117,19 +117,19 @@ PUBLISHED: dict[str, Published] = {
             digest="md5:55889cb7c7dfc655d6e0277beee88868",
         ),
         MPI3D,
-        grids.npz_images,
+        npz_images,
         *OF_MPI3D,
     ),
     "mpi3d_realistic": Published(
         PublishedFile("mpi3d_realistic.npz", f"{STORAGE}/mpi3d_realistic.npz"),
         MPI3D,
-        grids.npz_images,
+        npz_images,
         *OF_MPI3D,
     ),
     "mpi3d_real": Published(
         PublishedFile("mpi3d_real.npz", f"{STORAGE}/mpi3d_real.npz"),
         MPI3D,
-        grids.npz_images,
+        npz_images,
         *OF_MPI3D,
     ),
     "mpi3d_real_complex": Published(
@@ -138,7 +138,7 @@ PUBLISHED: dict[str, Published] = {
             "https://drive.google.com/file/d/1Tp8eTdHxgUMtsZv5uAoYAbJR1BOa_OQm",
         ),
         COMPLEX,
-        grids.npz_images,
+        npz_images,
         *OF_MPI3D,
     ),
     "cars3d": Published(

@@ -19,8 +19,8 @@ builders' factors are class labels, booleans and whole numbers, in alphabetical 
 import dataclasses
 from pathlib import Path
 
-from bvae_jax.data import dsprites
 from bvae_jax.data.base import Dataset
+from bvae_jax.data.dsprites import canonical
 from bvae_jax.data.prepared import open_prepared, place
 from bvae_jax.errors import UserError
 
@@ -87,17 +87,18 @@ def _open(
     directory = tfds_place(bare, data_dir, *options)
     if not directory.exists():
         # Imported only here: it takes a second.
-        from bvae_jax.data import tfds_builders, tfds_directory
+        from bvae_jax.data.tfds_builders import Wish, convert_builder, convert_directory
+        from bvae_jax.data.tfds_directory import find_directory
 
-        wish = tfds_builders.Wish(name, *options)
-        found = tfds_directory.find_directory(bare, data_dir)
+        wish = Wish(name, *options)
+        found = find_directory(bare, data_dir)
         if found is not None:
-            tfds_builders.convert_directory(found, directory, wish, progress=progress)
+            convert_directory(found, directory, wish, progress=progress)
         elif download:
-            tfds_builders.convert_builder(data_dir, directory, wish, progress=progress)
+            convert_builder(data_dir, directory, wish, progress=progress)
         else:
             raise UserError(f"{name}: it is not in {data_dir}: bvae data prepare {name}.")
     dataset = open_prepared(directory, name=name)
     if dataset.grid and bare.startswith("dsprites"):
-        return dataclasses.replace(dataset, canonical=dsprites.canonical)
+        return dataclasses.replace(dataset, canonical=canonical)
     return dataset

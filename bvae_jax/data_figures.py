@@ -48,14 +48,17 @@ def draw_dataset(
     random = np.random.RandomState(0)  # NumPy promises that its stream never changes
     below = factor_rows(dataset, random)
     count = RANDOM_ROWS if below else ALONE_ROWS
-    above = [Row("random", random.randint(dataset.size, size=COLUMNS)) for _ in range(count)]
+    chosen = random.permutation(dataset.size)[: count * COLUMNS]
+    above = [
+        Row("random", chosen[start : start + COLUMNS]) for start in range(0, len(chosen), COLUMNS)
+    ]
     images = [_look(source, row.indices) for row in above]
     labels = [row.label for row in above]
     if augment is not None:
         images += [
             np.asarray(augment(jnp.asarray(x), jax.random.key(i))) for i, x in enumerate(images)
         ]
-        labels += ["augmented"] * count
+        labels += ["augmented"] * len(above)
     images += [_look(source, row.indices) for row in below[:MOST_ROWS]]
     labels += [row.label for row in below[:MOST_ROWS]]
     told = "a factor from its first value to its last" if dataset.grid else ""

@@ -39,18 +39,23 @@ DRAWINGS = ("plots", "training_plots", "matrix_plots")
 ORDER = (
     {"errors", "types", "comparison.__init__"},
     {"config", "elbo", "conv", "allocator", "interrupt", "progress", "data.base", "beta_units"}
-    | {"compile_cache", "archive", "data.column", "data.pictures"}
+    | {"compile_cache", "archive", "data.column", "data.grids", "data.records", "data.pictures"}
     | {"npz", "likelihoods.base", "schedules", "optimizers", "presets"},
     {"networks.layers", "data.cache", "data.dsprites", "objectives.base", "metrics.base"}
-    | {"decomposition", "data.augment", "data.prepared", "data.splits"}
+    | {"decomposition", "data.augment", "data.writer", "data.splits", "data.files"}
     | {"points_file", "data.npz_factors"}
     | LIKELIHOOD_FILES,
-    {"networks.strided", "likelihoods.__init__", "data.sources", "data.own"},
-    {"data.drawing", "data.folder", "data.npz_file"},
-    {"data.variants", "data.feed"},
+    {"networks.strided", "likelihoods.__init__", "data.sources", "data.prepared", "data.cars3d"},
+    {"data.drawing", "data.published", "data.tfds_offline", "data.tfds_features", "data.own"},
+    {"data.variants", "data.feed", "data.tfds_writing", "data.tfds_downloads"}
+    | {"data.folder", "data.npz_file"},
+    {"data.tfds_directory"},
+    {"data.tfds_builders"},
+    {"data.tfds"},
+    {"data.catalogue"},
     {"objectives.beta_vae", "objectives.vae", "vae", "data.__init__", "loggers", *NETWORK_FILES}
     | METRIC_HELPERS,
-    {"networks.__init__", "traversal", "checkpoint", "rundir", "data.catalogue"}
+    {"networks.__init__", "traversal", "checkpoint", "rundir", "data.entries"}
     | {"benchmarks.__init__", "benchmarks.settings", "benchmarks.worker", "benchmarks.traces"}
     | {"benchmarks.numbers"}
     | METRIC_FILES

@@ -16,7 +16,7 @@ from bvae_jax.errors import UserError, unknown
 from bvae_jax.interrupt import fatal
 
 if TYPE_CHECKING:
-    from bvae_jax.data.catalogue import Entry
+    from bvae_jax.data.entries import Entry
 
 WIDTH = 100
 FORMATS = (".png", ".pdf", ".svg")
@@ -104,11 +104,11 @@ def list_(argv: Sequence[str]) -> int:
     """`bvae data list`."""
     args = parse(ListArgs, argv, "bvae data list")
     with fatal():
-        from bvae_jax.data.catalogue import catalogue
+        from bvae_jax.data.entries import all_entries
         from bvae_jax.data.prepared import data_dir
 
     directory = data_dir(args.data_dir)
-    entries = catalogue(directory)
+    entries = all_entries(directory)
     width = max(len(entry.name) for entry in entries if len(entry.name) < 30)
     print(f"{'name':{width}}  {'images':>9}  {'shape':>10}  {'on disk':>8}  here")
     for entry in entries:
@@ -128,7 +128,7 @@ def print_entry(entry: "Entry", width: int) -> None:
     name = entry.name if len(entry.name) <= width else ""
     print(f"{name:{width}}  {entry.images:9,}  {shape:>10}  {_size(entry.size):>8}  {here}")
     below = {
-        "factors": ", ".join(f"{name} {size}" for name, size in entry.factors),
+        "factors": ", ".join(entry.factors),
         "source": entry.source if entry.source not in entry.name else "",
         "licence": entry.licence,
     }
@@ -179,8 +179,19 @@ def prepare(argv: Sequence[str]) -> int:
         from bvae_jax import data
         from bvae_jax.data.base import Rendered
         from bvae_jax.data.cache import load_packed
-        from bvae_jax.data.catalogue import describe
+        from bvae_jax.data.entries import describe
+        from bvae_jax.data.prepared import data_dir
+        from bvae_jax.data.tfds import PREFIX, prepare_tfds
 
+    if config.dataset.startswith(PREFIX):  # opening alone would not download it
+        prepare_tfds(
+            config.dataset,
+            data_dir(config.data_dir),
+            config.image_key,
+            config.factor_keys,
+            image_size=config.image_size,
+            progress=not args.quiet,
+        )
     dataset = data.open_dataset(config, progress=not args.quiet)
     if isinstance(dataset.pixels, Rendered) and dataset.pixels.cache:
         load_packed(dataset.pixels, progress=not args.quiet)

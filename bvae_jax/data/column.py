@@ -6,6 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
+BLOCK = 2**24
+"""Bytes that are moved at once."""
+
 
 class Column:
     """An .npy file that grows by rows.
@@ -17,15 +20,19 @@ class Column:
 
     Attributes:
         rows: so far.
-        largest: the largest number at each place of a row, of numbers other than uint8.
+        largest: the largest number at each place of a row, where they are not of uint8.
+        smallest: the smallest number of all, or 0 if that is smaller.
         digest: of the content so far.
     """
 
     def __init__(self, path: Path, dtype: np.dtype, row: tuple[int, ...]):
-        self.dtype, self.rows = dtype, 0
+        self.dtype, self._row = dtype, row
+        self.largest, self.smallest = np.full(row, -1), 0
+        self._start(path)
+
+    def _start(self, path: Path) -> None:
+        self.rows = 0
         self.digest = hashlib.sha256()
-        self.largest = np.full(row, -1)
-        self._row = row
         self.file = path.open("wb")
         self._begin = self._write_header()
 
@@ -42,10 +49,27 @@ class Column:
             return
         if self.dtype != np.uint8:
             self.largest = np.maximum(self.largest, values.max(axis=0))
-        data = memoryview(np.ascontiguousarray(values, self.dtype)).cast("B")
+            self.smallest = min(self.smallest, int(values.min()))
+        data = np.ascontiguousarray(values, self.dtype).data.cast("B")
         self.digest.update(data)
         self.file.write(data)
         self.rows += len(values)
+
+    def reorder(self, order: np.ndarray) -> None:
+        """Write the rows anew in another order.
+
+        Args:
+            order: [row] which of the rows so far stands there.
+        """
+        self.file.flush()
+        path, begin = Path(self.file.name), self._begin
+        old = np.memmap(path, self.dtype, "r", begin, (self.rows, *self._row))
+        step = max(1, BLOCK // old[0].nbytes)
+        self.file.close()
+        path.unlink()  # what is mapped stays until nobody holds it
+        self._start(path)
+        for start in range(0, len(order), step):
+            self.append(old[order[start : start + step]])
 
     def close(self) -> None:
         """Write the number of rows, and see to it that all is on the disk."""

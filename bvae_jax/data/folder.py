@@ -19,7 +19,7 @@ from bvae_jax.archive import one_line
 from bvae_jax.data.base import Dataset
 from bvae_jax.data.own import open_own, text
 from bvae_jax.data.pictures import decode_all
-from bvae_jax.data.prepared import Writer
+from bvae_jax.data.writer import Writer
 from bvae_jax.errors import UserError
 from bvae_jax.progress import bar
 

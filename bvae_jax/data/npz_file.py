@@ -33,7 +33,7 @@ from bvae_jax.archive import (
 from bvae_jax.data.base import Dataset
 from bvae_jax.data.npz_factors import read_factors
 from bvae_jax.data.own import open_own
-from bvae_jax.data.prepared import Writer
+from bvae_jax.data.writer import Writer
 from bvae_jax.errors import UserError
 from bvae_jax.progress import bar
 from bvae_jax.types import ImageShape

@@ -2,20 +2,21 @@
 
 import hashlib
 import json
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from bvae_jax.data.base import Dataset
-from bvae_jax.data.prepared import open_prepared
+from bvae_jax.data.prepared import open_prepared, place
 
-VERSION = 1
-"""To be raised when the same files would be prepared otherwise."""
 KINDS = ("folder", "npz")
 """What such sets are called before the colon."""
-MADE_FROM = "made_from"
-"""In a prepared set's meta: the state of the files that it was made from."""
+VERSION = 1
+"""To be raised when the same files would be prepared otherwise."""
+STATE = "state"
+"""In a prepared set's meta: of the files that it was made from."""
+LONGEST = 40
+"""Letters of a file's name that become part of its directory's."""
 
 Prepare = Callable[[Path, dict[str, Any]], None]
 """(directory, what its meta must hold) -> None: write the prepared set."""
@@ -32,19 +33,18 @@ def open_own(
         prepare: what makes it.
         data_dir: where prepared sets lie.
         options: how it is prepared: those of each way lie side by side.
-        state: of the files; another state replaces what was prepared. Both are of JSON's types.
+        state: of the files, of JSON's types: another one replaces what was prepared.
 
     Raises:
         UserError: it cannot be prepared, or is damaged.
     """
+    source = text(str(path.resolve()))
     kind = name.partition(":")[0]
-    slug = re.sub(r"[^\w-]+", "-", path.stem)[:40]
     # One place for each path, so that a folder that changes does not fill the disk.
-    place = _digest([kind, str(path.resolve()), options])[:16]
-    directory = data_dir / f"{kind}-{slug}-{place}"
-    made_from = _digest([VERSION, state])
-    if _made_from(directory) != made_from:
-        prepare(directory, {MADE_FROM: made_from, "source": text(str(path.resolve()))})
+    directory = place(data_dir, f"{kind}-{path.stem[:LONGEST]}", source, options)
+    digest = hashlib.sha256(json.dumps([VERSION, state]).encode()).hexdigest()
+    if _state(directory) != digest:
+        prepare(directory, {STATE: digest, "source": source})
     return open_prepared(directory, name=name)
 
 
@@ -53,12 +53,8 @@ def text(name: str) -> str:
     return name.encode("utf-8", "replace").decode()
 
 
-def _digest(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value).encode()).hexdigest()
-
-
-def _made_from(directory: Path) -> str | None:
+def _state(directory: Path) -> str | None:
     try:
-        return json.loads((directory / "meta.json").read_bytes()).get(MADE_FROM)
+        return json.loads((directory / "meta.json").read_bytes()).get(STATE)
     except (OSError, ValueError, AttributeError):
         return None  # not there, or damaged: its files are at hand

@@ -21,6 +21,7 @@ MOST_ROWS = 24
 LONGEST = 24
 """Letters of a label."""
 
+Images = Float[np.ndarray, "_ height width channels"]
 Augment = Callable[[jax.Array, jax.Array], jax.Array]
 
 
@@ -52,17 +53,18 @@ def draw_dataset(
     above = [
         Row("random", chosen[start : start + COLUMNS]) for start in range(0, len(chosen), COLUMNS)
     ]
-    images = [_look(source, row.indices) for row in above]
-    labels = [row.label for row in above]
+    shown = [*above, *below[:MOST_ROWS]]
+    images = _look(source, shown)
+    labels = [row.label for row in shown]
     if augment is not None:
-        images += [
-            np.asarray(augment(jnp.asarray(x), jax.random.key(i))) for i, x in enumerate(images)
+        changed = [
+            np.asarray(augment(jnp.asarray(row), jax.random.key(number)))
+            for number, row in enumerate(images[: len(above)])
         ]
-        labels += ["augmented"] * len(above)
-    images += [_look(source, row.indices) for row in below[:MOST_ROWS]]
-    labels += [row.label for row in below[:MOST_ROWS]]
+        images[len(above) : len(above)] = changed
+        labels[len(above) : len(above)] = ["augmented"] * len(above)
     told = "a factor from its first value to its last" if dataset.grid else ""
-    plots.save_image_grid(path, _square(images), row_labels=labels, xlabel=told)
+    plots.save_image_grid(path, _filled(images), row_labels=labels, xlabel=told)
     return max(0, len(below) - MOST_ROWS)
 
 
@@ -104,14 +106,18 @@ def _label(text: str) -> str:
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
 
 
-def _look(source: Source, indices: Int[np.ndarray, " column"]) -> Float[np.ndarray, "column h w c"]:
-    return np.asarray(source.look(source.reach(indices), jnp.asarray(indices)))
+def _look(source: Source, rows: Sequence[Row]) -> list[Images]:
+    look, found = jax.jit(source.look), []
+    for row in rows:
+        # Filled up, so that all rows are of one shape and compiled once.
+        indices = np.pad(row.indices, (0, COLUMNS - len(row.indices)), mode="edge")
+        arrays = jax.device_put(source.reach(indices))
+        found.append(np.asarray(look(arrays, jnp.asarray(indices)))[: len(row.indices)])
+    return found
 
 
-def _square(
-    rows: Sequence[Float[np.ndarray, "_ height width channels"]],
-) -> Float[np.ndarray, "row {COLUMNS} height width shown"]:
-    """Rows of one length, filled up with white; the first channel of those that are no colours."""
+def _filled(rows: Sequence[Images]) -> Float[np.ndarray, "row column height width shown"]:
+    """Rows of one length, with white; the first channel of those that are no colours."""
     filled = np.ones((len(rows), COLUMNS, *rows[0].shape[1:]), np.float32)
     for place, row in zip(filled, rows, strict=True):
         place[: len(row)] = row

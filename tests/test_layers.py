@@ -52,7 +52,7 @@ ORDER = (
     {"data.tfds_directory"},
     {"data.tfds_builders"},
     {"data.tfds"},
-    {"data.catalogue"},
+    {"data.catalogue", "data.stored"},
     {"objectives.beta_vae", "objectives.vae", "vae", "data.__init__", "loggers", *NETWORK_FILES}
     | METRIC_HELPERS,
     {"networks.__init__", "traversal", "checkpoint", "rundir", "data.entries"}
@@ -86,7 +86,7 @@ ORDER = (
     {"benchmarks.tasks", "benchmarks.pool", "benchmarks.tables"},
     {"benchmarks.startup"},
     {"benchmarks.benchmark"},
-    {"commands.parsing", "commands.scores", "commands.settings"},
+    {"commands.parsing", "commands.entries", "commands.scores", "commands.settings"},
     {f"commands.{name}" for name in COMMANDS},
     {"commands.__init__", "__init__"},
     {"cli"},

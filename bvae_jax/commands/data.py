@@ -2,23 +2,21 @@
 
 import dataclasses
 import re
-import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import tyro
 
+from bvae_jax.commands.entries import print_entry, print_header
 from bvae_jax.commands.parsing import parse
 from bvae_jax.config import Config
 from bvae_jax.errors import UserError, unknown
 from bvae_jax.interrupt import fatal
 
-if TYPE_CHECKING:
-    from bvae_jax.data.entries import Entry
-
-WIDTH = 100
+MOST_WIDTH = 28
+"""Of the column of names."""
 FORMATS = (".png", ".pdf", ".svg")
 USAGE = """usage: bvae data COMMAND ...
 
@@ -49,7 +47,8 @@ class DataFlags:
     data_dir: str = ""
     """Where data sets lie. Not given: $BVAE_DATA_DIR, or the user's cache directory."""
     image_size: int = 0
-    """folder: side of the images, to which pictures are resized and cropped. 0: 64."""
+    """folder, tfds: side of the images, to which pictures are resized and cropped. 0: 64 of a
+    folder, as they are of tfds."""
     grey: bool = False
     """folder: grey images, of one channel."""
     background: str = ""
@@ -109,8 +108,8 @@ def list_(argv: Sequence[str]) -> int:
 
     directory = data_dir(args.data_dir)
     entries = all_entries(directory)
-    width = max(len(entry.name) for entry in entries if len(entry.name) < 30)
-    print(f"{'name':{width}}  {'images':>9}  {'shape':>10}  {'on disk':>8}  here")
+    width = min(MOST_WIDTH, max(len(entry.name) for entry in entries))
+    print_header(width)
     for entry in entries:
         print_entry(entry, width)
     print()
@@ -118,31 +117,6 @@ def list_(argv: Sequence[str]) -> int:
         print(f"{form:16}  {meaning}")
     print(f"\nPrepared sets lie in {directory}")
     return 0
-
-
-def print_entry(entry: "Entry", width: int) -> None:
-    """One line of numbers, and one or more of what is known besides."""
-    shape, here = "x".join(map(str, entry.shape)), "yes" if entry.present else "no"
-    if len(entry.name) > width:  # a path, perhaps: on a line of its own
-        print(entry.name)
-    name = entry.name if len(entry.name) <= width else ""
-    print(f"{name:{width}}  {entry.images:9,}  {shape:>10}  {_size(entry.size):>8}  {here}")
-    below = {
-        "factors": ", ".join(entry.factors),
-        "source": entry.source if entry.source not in entry.name else "",
-        "licence": entry.licence,
-    }
-    for title, text in below.items():
-        if text:
-            lines = textwrap.wrap(f"{title}: {text}", WIDTH - 4, subsequent_indent="  ")
-            print(textwrap.indent("\n".join(lines), "    "))
-
-
-def _size(count: int) -> str:
-    """Bytes for people."""
-    if not count:
-        return "-"
-    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{max(count / 1e6, 0.1):.1f} MB"
 
 
 def show(argv: Sequence[str]) -> int:
@@ -180,21 +154,13 @@ def prepare(argv: Sequence[str]) -> int:
         from bvae_jax.data.base import Rendered
         from bvae_jax.data.cache import load_packed
         from bvae_jax.data.entries import describe
-        from bvae_jax.data.prepared import data_dir
-        from bvae_jax.data.tfds import PREFIX, prepare_tfds
+        from bvae_jax.data.stored import open_stored
 
-    if config.dataset.startswith(PREFIX):  # opening alone would not download it
-        prepare_tfds(
-            config.dataset,
-            data_dir(config.data_dir),
-            config.image_key,
-            config.factor_keys,
-            image_size=config.image_size,
-            progress=not args.quiet,
-        )
-    dataset = data.open_dataset(config, progress=not args.quiet)
+    progress = not args.quiet
+    dataset = open_stored(config, progress=progress, fetch=True)
+    dataset = dataset or data.open_dataset(config, progress=progress)
     if isinstance(dataset.pixels, Rendered) and dataset.pixels.cache:
-        load_packed(dataset.pixels, progress=not args.quiet)
+        load_packed(dataset.pixels, progress=progress)
     print_entry(describe(dataset), len(dataset.name))
     return 0
 

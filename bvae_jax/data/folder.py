@@ -29,6 +29,7 @@ NOT_READ = (
     *(".avif", ".bmp", ".gif", ".heic", ".heif", ".j2k", ".jp2", ".jxl", ".pbm", ".pgm", ".ppm"),
     *(".tga", ".tif", ".tiff"),
 )
+SUFFIXES = frozenset(READ + NOT_READ)
 SIDE = 64
 FEWEST = 3
 """Images that a data set must have."""
@@ -112,10 +113,10 @@ def list_pictures(folder: Path) -> list[Picture]:
             continue
         visited.add((status.st_dev, status.st_ino))
         folders[:] = sorted(name for name in folders if not _hidden(name))
-        prefix = Path(where).relative_to(folder)
-        for name in files:
-            if not _hidden(name) and Path(name).suffix.lower() in READ + NOT_READ:
-                found += _look(folder, (prefix / name).as_posix())
+        prefix = os.path.relpath(where, folder)
+        for name in files:  # strings, and no paths: there may be a million
+            if not _hidden(name) and os.path.splitext(name)[1].lower() in SUFFIXES:
+                found += _look(folder, name if prefix == "." else f"{prefix}/{name}")
     if not found:
         raise UserError(
             f"{folder}: got no pictures, wanted files .png, .jpg, .jpeg or .webp, in it or in a "
@@ -135,7 +136,7 @@ def _refuse(error: OSError) -> None:
 def _look(folder: Path, name: str) -> list[Picture]:
     """What to know of a file; nothing of a pipe, which would have us wait for ever."""
     try:
-        status = os.stat(folder / name)
+        status = os.stat(f"{folder}/{name}")
     except OSError:
         return [Picture(name, -1, -1)]
     regular = stat.S_ISREG(status.st_mode)

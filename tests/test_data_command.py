@@ -11,10 +11,10 @@ from bvae_jax import data, data_figures, plots
 from bvae_jax.cli import main
 from bvae_jax.commands.data import DataFlags
 from bvae_jax.config import Config
-from bvae_jax.data import DATASETS, variants
+from bvae_jax.data import DATASETS, stored, variants
 from bvae_jax.data.base import Dataset, Stored
+from bvae_jax.data.prepared import data_dir
 from bvae_jax.data.sources import Source
-from bvae_jax.data.stored import open_stored
 
 
 @pytest.fixture(autouse=True)
@@ -25,7 +25,7 @@ def own_place(tmp_path, monkeypatch):
     rendered = data.open_dataset
 
     def open_dataset(config, *, progress=True):
-        dataset = open_stored(config, progress=progress)
+        dataset = stored.open_stored(config, progress=progress)
         if dataset is None:
             return rendered(config, progress=progress)
         return variants.only(dataset, config.only) if config.only else dataset
@@ -51,8 +51,8 @@ def npz(tmp_path, **arrays):
 def numbered(**options):
     """A data set whose images are their indices, and a source that gives them."""
     size = options.pop("size", 24)
-    stored = Stored(np.zeros((size, 1), np.uint8), (1, 1, 1))
-    dataset = Dataset("numbered", 1, (1, 1, 1), stored, **options)
+    pixels = Stored(np.zeros((size, 1), np.uint8), (1, 1, 1))
+    dataset = Dataset("numbered", 1, (1, 1, 1), pixels, **options)
     return dataset, Source((), lambda _, indices, key: jnp.float32(indices)[:, None, None, None])
 
 
@@ -149,6 +149,25 @@ def test_prepare_says_what_it_is(pictures, tmp_path, capsys):
     assert main(["data", "prepare", "folder:pictures", "--image-size", "16", "--grey"]) == 0
     assert capsys.readouterr().err == ""  # already there
     assert len(list((tmp_path / "data").iterdir())) == 1
+
+
+def test_only_prepare_downloads(monkeypatch, capsys):
+    calls = []
+    for name in ("open_tfds", "prepare_tfds"):
+
+        def opener(*args, name=name, **options):
+            calls.append((name, *args, options))
+            return numbered()[0]
+
+        monkeypatch.setattr(stored, name, opener)
+    where = data_dir("there")
+    config = Config(dataset="tfds:mnist", data_dir="there", image_key="a", factor_keys="b,c")
+    assert stored.open_stored(config, progress=False)
+    options = {"image_size": 0, "progress": False}
+    assert calls.pop() == ("open_tfds", "tfds:mnist", where, "a", "b,c", options)
+    assert main(["data", "prepare", "tfds:mnist", "--quiet", "--data-dir", "there"]) == 0
+    assert calls == [("prepare_tfds", "tfds:mnist", where, "", "", options)]
+    assert capsys.readouterr().out.split()[:3] == ["numbered", "24", "1x1x1"]
 
 
 def test_prepare_renders_what_is_cached(monkeypatch, tmp_path, capsys):

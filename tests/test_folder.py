@@ -346,6 +346,7 @@ def refused(path, data_dir, match):
 
 def test_refusals(folder, tmp_path):
     data = tmp_path / "data"
+    refused(tmp_path / ("x" * 300), data, "got nothing there")
     refused(tmp_path / "none", data, "got nothing there, wanted a folder of pictures")
     refused(folder / "b.png", data, "got a file, wanted a folder of pictures")
     (tmp_path / "empty").mkdir()
@@ -393,6 +394,7 @@ def test_links_to_nowhere_and_pipes(tmp_path, capsys):
 def test_what_may_not_be_read(folder, tmp_path):
     (folder / "closed").mkdir(0)
     refused(folder, tmp_path / "data", "closed: cannot be read")
+    refused(folder / "closed" / "x", tmp_path / "data", "got nothing there")
     (folder / "closed").chmod(0o700)
     (folder / "b.png").chmod(0)
     assert opened(folder, tmp_path / "data").size == 4

@@ -102,8 +102,9 @@ def list_pictures(folder: Path) -> list[Picture]:
     Raises:
         UserError: there are none, or a folder cannot be read.
     """
-    if not folder.is_dir():
-        got = "a file" if folder.exists() else "nothing there"
+    # os.path and not Path, which raises an error where a folder above may not be entered.
+    if not os.path.isdir(folder):
+        got = "a file" if os.path.exists(folder) else "nothing there"
         raise UserError(f"{folder}: got {got}, wanted a folder of pictures.")
     found, visited = [], set()
     for where, folders, files in os.walk(folder, onerror=_refuse, followlinks=True):

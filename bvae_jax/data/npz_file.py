@@ -11,6 +11,7 @@ The last two may be absent.
 """
 
 import math
+import os
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -73,7 +74,7 @@ def open_npz(path: Path, *, data_dir: Path, progress: bool) -> Dataset:
         except UserError as error:
             raise UserError(one_line(file, str(error))) from error
 
-    status = file.stat() if file.is_file() else None
+    status = file.stat() if os.path.isfile(file) else None  # Path's may raise PermissionError
     state = [status.st_size, status.st_mtime_ns] if status else []
     return open_own(f"npz:{path}", file, prepare, data_dir=data_dir, options=[], state=state)
 

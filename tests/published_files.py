@@ -6,6 +6,7 @@ import io
 import struct
 import tarfile
 import zipfile
+from typing import Any
 
 import h5py
 import numpy as np
@@ -93,7 +94,7 @@ def digits():
     if path.exists():
         with np.load(path) as archive:
             return archive["images"], archive["labels"].astype(np.uint8)
-    found = load_digits()
+    found: Any = load_digits()
     images = np.pad(found.images * 15, ((0, 0), (10, 10), (10, 10))).astype(np.uint8)
     return np.resize(images, (10_000, 28, 28)), np.resize(found.target.astype(np.uint8), 10_000)
 

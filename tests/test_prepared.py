@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import re
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ def labels(n):
     return np.stack([np.arange(n) % 3, np.arange(n) % 4], 1)
 
 
-def write(directory, images, known=None, meta=META, chunk=3, **options):
+def write(directory, images, known=None, meta=META, chunk=3, **options) -> Any:
     factors = 0 if known is None else known.shape[1]
     shape = images.shape[1:]
     with Writer(directory, shape, images=len(images), factors=factors, **options) as writer:
@@ -88,7 +89,7 @@ def test_labels_may_come_last_and_order_may_change(tmp_path):
         writer.add(images)
         writer.reorder(order)
         writer.finish(dict(META), labels(12))
-    late = open_prepared(tmp_path / "late", name="late")
+    late: Any = open_prepared(tmp_path / "late", name="late")
     np.testing.assert_array_equal(late.pixels.images, images[order])
     assert late.version == write(tmp_path / "early", images[order], labels(12)).version
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from bvae_jax.types import ImageShape
 
-CHUNK = 2**26
+CHUNK = 2**24
 """Bytes of images that are read at once, more or less."""
 
 

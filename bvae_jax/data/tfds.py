@@ -87,9 +87,7 @@ def _open(
     bare = name.removeprefix(PREFIX)
     name = PREFIX + bare
     if not NAME.fullmatch(bare):
-        raise UserError(
-            f"{name}: wanted tfds:BUILDER, perhaps with /CONFIG and :VERSION (1.0.0)."
-        )
+        raise UserError(f"{name}: wanted tfds:BUILDER, perhaps with /CONFIG and :VERSION (1.0.0).")
     directory = tfds_place(bare, data_dir, *options)
     if not directory.exists():
         # Imported only here: it takes a second.

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import struct
+import subprocess
 import sys
 import tarfile
 import time
@@ -70,6 +71,13 @@ def fetched(monkeypatch, data, builder, contents):
 def test_there_is_no_tensorflow():
     assert importlib.util.find_spec("tensorflow") is None
     assert "tensorflow" not in sys.modules
+
+
+def test_tfds_is_imported_only_where_it_is_needed():
+    """It takes a second."""
+    code = "import sys, bvae_jax.data.catalogue as c; c.KNOWN; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert not {"tensorflow_datasets", "h5py", "scipy.io"} & set(done.stdout.split())
 
 
 def test_the_stand_in_goes_away_again():
@@ -386,7 +394,7 @@ def array_records(data):
 def tf_records(data):
     """The same records as TFRECORD, and what says so."""
     directory = array_records(data)
-    builder = tfds.builder_from_directory(directory)
+    builder: Any = tfds.builder_from_directory(directory)
     for split, info in builder.info.splits.items():
         source = builder.as_data_source(
             split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES

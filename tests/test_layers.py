@@ -102,6 +102,8 @@ ONLY_IN = {
     "tensorboardX": {"loggers"},
     "wandb": {"loggers"},
     "tqdm": {"progress"},
+    "tensorflow_datasets": {m for m in MODULES if m.startswith("data.tfds_")},
+    "h5py": {"data.grids"},
     "torch": {"benchmarks.torch_peer"},
 }
 

@@ -10,7 +10,7 @@ data/cars/list.txt, or of their names where that is absent.
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -53,7 +53,7 @@ def _read(path: Path, layout: Layout) -> tuple[list[str] | None, dict[str, np.nd
     return order, cars
 
 
-def _images(file: IO[bytes], layout: Layout) -> np.ndarray:
+def _images(file: Any, layout: Layout) -> np.ndarray:
     import scipy.io
 
     views = scipy.io.loadmat(file, variable_names=["im"])["im"]

@@ -18,6 +18,8 @@ DAMAGES = (
 )
 """What reading a damaged file raises, of whatever format."""
 BLOCK = 2**20
+MOST = 12
+"""Files that are described in one message."""
 
 
 class PublishedFile(NamedTuple):
@@ -55,10 +57,12 @@ def find(file: PublishedFile, data_dir: Path) -> Path | None:
 
 def missing(name: str, files: Sequence[PublishedFile], place: Path) -> UserError:
     """The error for files that are not there and cannot be fetched."""
-    wanted = "; ".join(file.described() for file in files)
-    names = ", ".join(file.name for file in files)
+    wanted = "; ".join(file.described() for file in files[:MOST])
+    others = f" and {len(files) - MOST} others" if len(files) > MOST else ""
+    names = ", ".join(file.name for file in files[:MOST])
     return UserError(
-        f"{name}: fetch by hand {wanted}. Put {names} into {place}, then: bvae data prepare {name}."
+        f"{name}: fetch by hand {wanted}{others}. Put {names}{others} into {place}, then: "
+        f"bvae data prepare {name}."
     )
 
 

@@ -9,13 +9,13 @@ import math
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from bvae_jax.types import ImageShape
 
-CHUNK = 2**26
+CHUNK = 2**24
 """Bytes of images that are read at once, more or less."""
 
 
@@ -87,9 +87,7 @@ def _npz_images(archive: zipfile.ZipFile, name: str, layout: Layout) -> Iterator
 
 
 @contextlib.contextmanager
-def _member(
-    archive: zipfile.ZipFile, name: str
-) -> Iterator[tuple[IO[bytes], tuple[int, ...], np.dtype]]:
+def _member(archive: zipfile.ZipFile, name: str) -> Iterator[tuple[Any, tuple[int, ...], np.dtype]]:
     """An array in an archive: the file at its first number, its shape and type."""
     with archive.open(f"{name}.npy") as file:
         version = np.lib.format.read_magic(file)
@@ -107,7 +105,7 @@ def _member(
         yield file, shape, dtype
 
 
-def _rows(file: IO[bytes], shape: tuple[int, ...], dtype: np.dtype) -> Iterator[np.ndarray]:
+def _rows(file: Any, shape: tuple[int, ...], dtype: np.dtype) -> Iterator[np.ndarray]:
     """The rows of an array, in chunks; at the end zipfile compares its checksum."""
     width = math.prod(shape[1:]) * dtype.itemsize
     left = shape[0] * width

@@ -17,6 +17,7 @@ builders' factors are class labels, booleans and whole numbers, in alphabetical 
 """
 
 import dataclasses
+import re
 from pathlib import Path
 
 from bvae_jax.data.base import Dataset
@@ -25,6 +26,7 @@ from bvae_jax.data.prepared import open_prepared, place
 from bvae_jax.errors import UserError
 
 PREFIX = "tfds:"
+NAME = re.compile(r"[a-zA-Z]\w*(/\w[\w+.-]*)?(:\d+\.\d+\.\d+)?")
 
 
 def open_tfds(
@@ -84,6 +86,8 @@ def _open(
 ) -> Dataset:
     bare = name.removeprefix(PREFIX)
     name = PREFIX + bare
+    if not NAME.fullmatch(bare):
+        raise UserError(f"{name}: wanted tfds:BUILDER, perhaps with /CONFIG and :VERSION (1.0.0).")
     directory = tfds_place(bare, data_dir, *options)
     if not directory.exists():
         # Imported only here: it takes a second.

@@ -51,13 +51,13 @@ def convert_builder(data_dir: Path, place: Path, wish: Wish, *, progress: bool) 
         chosen = choose(builder.info.features, wish, builder.name)
         downloaded.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=downloaded, prefix="extracted-") as extracted:
-            downloads = Downloads(builder, data_dir, Path(extracted), wish.name)
+            downloads = Downloads(builder, data_dir, Path(extracted), wish.name, progress=progress)
             made = _split_generators(builder, downloads)
             if builder.name in GRIDS and wish == Wish(wish.name):
                 path = Path(made[0].gen_kwargs["filepath"])
                 convert(path, PUBLISHED[GRIDS[builder.name]], place, wish.name, progress=progress)
                 return
-            meta = _meta(builder, wish, " ".join(builder.url_infos))
+            meta = _meta(builder, wish, " ".join(builder.url_infos or ()))
             write(place, chosen, _splits(builder, made), meta, wish, progress=progress)
 
 

@@ -114,7 +114,7 @@ def _is_factor(feature: Any) -> bool:
     if isinstance(feature, tfds.features.ClassLabel):
         return True
     plain = isinstance(feature, tfds.features.Tensor) and feature.shape == ()
-    return plain and feature.np_dtype.kind in "iub"  # pyright: ignore
+    return plain and np.dtype(feature.np_dtype).kind in "iub"  # pyright: ignore
 
 
 def value(example: Mapping[str, Any], key: str) -> Any:

@@ -32,29 +32,36 @@ LIKELIHOOD_FILES = {m for m in MODULES if m.startswith("likelihoods.")} - {
     "likelihoods.base",
 }
 COMMANDS = (
-    "benchmark", "beta", "compare", "evaluate", "lists", "score", "sweep", "train", "traverse",
-)  # fmt: skip
+    *("benchmark", "beta", "compare", "data", "evaluate", "lists", "score", "sweep", "train"),
+    "traverse",
+)
 DRAWINGS = ("plots", "training_plots", "matrix_plots")
 ORDER = (
     {"errors", "types", "comparison.__init__"},
     {"config", "elbo", "conv", "allocator", "interrupt", "progress", "data.base", "beta_units"}
-    | {"compile_cache"}
-    | {"npz", "points_file", "likelihoods.base", "schedules", "optimizers", "presets"},
+    | {"compile_cache", "archive", "data.column", "data.grids", "data.records", "data.pictures"}
+    | {"npz", "likelihoods.base", "schedules", "optimizers", "presets"},
     {"networks.layers", "data.cache", "data.dsprites", "objectives.base", "metrics.base"}
-    | {"decomposition", "data.augment", "data.splits"}
+    | {"decomposition", "data.augment", "data.writer", "data.splits", "data.files"}
+    | {"points_file", "data.npz_factors"}
     | LIKELIHOOD_FILES,
-    {"networks.strided", "likelihoods.__init__", "data.sources"},
-    {"data.drawing"},
-    {"data.variants", "data.feed"},
+    {"networks.strided", "likelihoods.__init__", "data.sources", "data.prepared", "data.cars3d"},
+    {"data.drawing", "data.published", "data.tfds_offline", "data.tfds_features", "data.own"},
+    {"data.variants", "data.feed", "data.tfds_writing", "data.tfds_downloads"}
+    | {"data.folder", "data.npz_file"},
+    {"data.tfds_directory"},
+    {"data.tfds_builders"},
+    {"data.tfds"},
+    {"data.catalogue", "data.stored"},
     {"objectives.beta_vae", "objectives.vae", "vae", "data.__init__", "loggers", *NETWORK_FILES}
     | METRIC_HELPERS,
-    {"networks.__init__", "traversal", "checkpoint", "rundir"}
+    {"networks.__init__", "traversal", "checkpoint", "rundir", "data.entries"}
     | {"benchmarks.__init__", "benchmarks.settings", "benchmarks.worker", "benchmarks.traces"}
     | {"benchmarks.numbers"}
     | METRIC_FILES
     | OBJECTIVE_FILES,
     {"objectives.__init__", "plots", "points", "metrics.__init__"},
-    {"train", "hyper", "processes"},
+    {"train", "hyper", "processes", "data_figures"},
     {"program", "score_plots", "scoring", "stacked", "grid"},
     {"figures", "score_figures", "checks", "encode", "held_out", "summary", "divided", "sweepdir"},
     {"representations", "sweep_plan", "lanes"},
@@ -79,7 +86,7 @@ ORDER = (
     {"benchmarks.tasks", "benchmarks.pool", "benchmarks.tables"},
     {"benchmarks.startup"},
     {"benchmarks.benchmark"},
-    {"commands.parsing", "commands.scores", "commands.settings"},
+    {"commands.parsing", "commands.entries", "commands.scores", "commands.settings"},
     {f"commands.{name}" for name in COMMANDS},
     {"commands.__init__", "__init__"},
     {"cli"},
@@ -95,6 +102,8 @@ ONLY_IN = {
     "tensorboardX": {"loggers"},
     "wandb": {"loggers"},
     "tqdm": {"progress"},
+    "tensorflow_datasets": {m for m in MODULES if m.startswith("data.tfds_")},
+    "h5py": {"data.grids"},
     "torch": {"benchmarks.torch_peer"},
 }
 

@@ -6,6 +6,7 @@ from bvae_jax.commands import (
     benchmark,
     beta,
     compare,
+    data,
     evaluate,
     lists,
     score,
@@ -22,6 +23,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "traverse": traverse.traverse,
     "evaluate": evaluate.evaluate,
     "score": score.score,
+    "data": data.data,
     "objectives": lists.objectives,
     "presets": lists.presets,
     "beta": beta.beta,
@@ -38,6 +40,7 @@ The laboratory for beta-VAEs in JAX.
   bvae traverse DIR [--range 3 ...]         draw latent traversals of a run again
   bvae evaluate DIR [--metrics fast ...]    score a run by disentanglement metrics
   bvae score FILE.npz [--json OUT ...]      score anybody's codes and factors
+  bvae data list|show|prepare               data sets: which there are, a look, fetching
   bvae objectives                           list what can be minimised, with formulas
   bvae presets                              list settings of published experiments
   bvae beta --from disent --value 0.03      what other codes call beta, in our units

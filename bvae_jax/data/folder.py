@@ -1,0 +1,200 @@
+"""A folder of pictures as a data set.
+
+PNG, JPEG and WebP are read, by content. Pictures are turned as their EXIF says, laid on white where
+they are transparent, cropped to their central square and resized. Where they lie in several
+subfolders, these are a factor "class", in the order of their names.
+"""
+
+import os
+import stat
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Int
+
+from bvae_jax.archive import one_line
+from bvae_jax.data.base import Dataset
+from bvae_jax.data.own import open_own, text
+from bvae_jax.data.pictures import decode_all
+from bvae_jax.data.writer import Writer
+from bvae_jax.errors import UserError
+from bvae_jax.progress import bar
+
+READ = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp")
+# Whoever has these in a folder should hear that they are not read.
+NOT_READ = (
+    *(".avif", ".bmp", ".gif", ".heic", ".heif", ".j2k", ".jp2", ".jxl", ".pbm", ".pgm", ".ppm"),
+    *(".tga", ".tif", ".tiff"),
+)
+SUFFIXES = frozenset(READ + NOT_READ)
+SIDE = 64
+FEWEST = 3
+"""Images that a data set must have."""
+NAMED = 5
+"""Pictures left out whose names are given."""
+
+
+class Picture(NamedTuple):
+    """A file, and what tells whether it changed.
+
+    Attributes:
+        name: relative to the folder, with / between its parts.
+        size: bytes; -1 where it cannot be looked at.
+        modified: nanoseconds.
+    """
+
+    name: str
+    size: int
+    modified: int
+
+
+def open_folder(
+    path: Path, *, image_size: int, grey: bool, data_dir: Path, progress: bool
+) -> Dataset:
+    """The pictures of a folder, decoded when it is opened first, and again when they change.
+
+    They are sorted by name. Files whose suffix is no picture's, and hidden ones, are not looked at.
+    Pictures that cannot be read are left out, and named on stderr.
+
+    Args:
+        path: the folder: of pictures, or of folders of pictures.
+        image_size: side of the images, in pixels; 0: 64.
+        grey: one channel, and not three.
+        data_dir: where prepared sets lie.
+        progress: show a bar while pictures are decoded.
+
+    Raises:
+        UserError: there is no such folder, it cannot be read, or holds too few pictures.
+    """
+    folder = path.expanduser()
+    side = image_size or SIDE
+    pictures = list_pictures(folder)
+
+    def prepare(directory: Path, meta: dict[str, Any]) -> None:
+        classes, labels = classify(folder, [picture.name for picture in pictures])
+        shape = (side, side, 1 if grey else 3)
+        broken: dict[int, str] = {}
+        with (
+            Writer(directory, shape, images=len(pictures), factors=labels.shape[1]) as writer,
+            bar(total=len(pictures), desc=f"reading {folder.name} (once)", unit=" images",
+                disable=not progress) as shown,
+        ):  # fmt: skip
+            files = [folder / picture.name for picture in pictures]
+            for rows, images, failed in decode_all(files, shape):
+                if len(rows):
+                    writer.add(images, labels[rows] if classes else None)
+                broken |= failed
+                shown.update(len(rows) + len(failed))
+            _check_broken(folder, pictures, broken)
+            _check_classes(folder, classes, np.delete(labels, list(broken), axis=0))
+            writer.finish(meta | _factor(classes))
+
+    name, options = f"folder:{path}", [side, grey]
+    return open_own(name, folder, prepare, data_dir=data_dir, options=options, state=pictures)
+
+
+def list_pictures(folder: Path) -> list[Picture]:
+    """The files of a folder and of folders in it that are pictures by their suffix, by name.
+
+    Raises:
+        UserError: there are none, or a folder cannot be read.
+    """
+    # os.path and not Path, which raises an error where a folder above may not be entered.
+    if not os.path.isdir(folder):
+        got = "a file" if os.path.exists(folder) else "nothing there"
+        raise UserError(f"{folder}: got {got}, wanted a folder of pictures.")
+    found, visited = [], set()
+    for where, folders, files in os.walk(folder, onerror=_refuse, followlinks=True):
+        status = os.stat(where)
+        if (status.st_dev, status.st_ino) in visited:  # a link to where we come from
+            folders.clear()
+            continue
+        visited.add((status.st_dev, status.st_ino))
+        folders[:] = sorted(name for name in folders if not _hidden(name))
+        prefix = os.path.relpath(where, folder)
+        for name in files:  # strings, and no paths: there may be a million
+            if not _hidden(name) and os.path.splitext(name)[1].lower() in SUFFIXES:
+                found += _look(folder, name if prefix == "." else f"{prefix}/{name}")
+    if not found:
+        raise UserError(
+            f"{folder}: got no pictures, wanted files .png, .jpg, .jpeg or .webp, in it or in a "
+            "folder for each class."
+        )
+    return sorted(found)
+
+
+def _hidden(name: str) -> bool:
+    return name.startswith(".") or name == "__MACOSX"
+
+
+def _refuse(error: OSError) -> None:
+    raise UserError(f"{error.filename}: cannot be read ({error.strerror}).") from error
+
+
+def _look(folder: Path, name: str) -> list[Picture]:
+    """What to know of a file; nothing of a pipe, which would have us wait for ever."""
+    try:
+        status = os.stat(f"{folder}/{name}")
+    except OSError:
+        return [Picture(name, -1, -1)]
+    regular = stat.S_ISREG(status.st_mode)
+    return [Picture(name, status.st_size, status.st_mtime_ns)] if regular else []
+
+
+def classify(
+    folder: Path, names: Sequence[str]
+) -> tuple[list[str], Int[np.ndarray, "picture factor"]]:
+    """Names of the classes, and which one each picture is of: the subfolder that it is in.
+
+    There are none where all pictures are in one folder.
+
+    Raises:
+        UserError: some pictures are in subfolders, and some are not.
+    """
+    owners = [name.rpartition("/")[0].partition("/")[0] for name in names]
+    classes = sorted(set(owners))
+    if len(classes) < 2:
+        return [], np.zeros((len(names), 0), np.int32)
+    if "" in classes:
+        raise UserError(
+            f"{folder}: got pictures both beside folders and in them (as {classes[1]}), wanted all "
+            "of them in one folder, or in a folder for each class."
+        )
+    number = {name: index for index, name in enumerate(classes)}
+    return classes, np.array([[number[owner]] for owner in owners], np.int32)
+
+
+def _factor(classes: Sequence[str]) -> dict[str, Any]:
+    if not classes:
+        return {}
+    names = [text(name) for name in classes]
+    return {"factor_names": ["class"], "factor_sizes": [len(names)], "classes": names}
+
+
+def _check_broken(folder: Path, pictures: Sequence[Picture], broken: dict[int, str]) -> None:
+    """Say which pictures are left out; refuse where they are most of them."""
+    whole = len(pictures) - len(broken)
+    reasons = [f"{pictures[index].name} ({broken[index]})" for index in sorted(broken)[:NAMED]]
+    more = f" and {len(broken) - NAMED} more" if len(broken) > NAMED else ""
+    which = f": {', '.join(reasons)}{more}." if broken else "."
+    if len(broken) > whole:
+        told = f"got {len(broken)} pictures that cannot be read and {whole} that can{which}"
+        raise UserError(one_line(folder, told))
+    if whole < FEWEST:
+        told = f"got {whole} pictures that can be read, wanted at least {FEWEST}{which}"
+        raise UserError(one_line(folder, told))
+    if broken:
+        told = f"{len(broken)} of {len(pictures)} pictures cannot be read and are left out{which}"
+        print(one_line(f"bvae: {folder}", told), file=sys.stderr)
+
+
+def _check_classes(
+    folder: Path, classes: Sequence[str], labels: Int[np.ndarray, "picture factor"]
+) -> None:
+    empty = [name for index, name in enumerate(classes) if index not in labels]
+    if empty:
+        told = f"none of the pictures in {empty[0]} can be read: mend them, or remove that folder."
+        raise UserError(one_line(folder, told))

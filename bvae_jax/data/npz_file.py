@@ -1,0 +1,167 @@
+"""A user's .npz file of images as a data set: read without pickle, in bounded memory.
+
+images         [image, height, width] or [image, height, width, channel]: uint8, bool, or floats in
+               [0, 1], which are kept as the nearest of 256 levels. Those of two values, 0 and 1 or
+               0 and 255, are kept as bits
+factors        [image, factor] or [image]: whole numbers, texts, or floats of few values; each
+               column's values, sorted, are its classes. `labels` is another name for it
+factor_names   [factor] texts
+
+The last two may be absent.
+"""
+
+import math
+import os
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Shaped, UInt8
+
+from bvae_jax.archive import (
+    Header,
+    check_size,
+    members,
+    one_line,
+    open_archive,
+    read_blocks,
+    read_header,
+    reading,
+    want,
+)
+from bvae_jax.data.base import Dataset
+from bvae_jax.data.npz_factors import read_factors
+from bvae_jax.data.own import open_own
+from bvae_jax.data.writer import Writer
+from bvae_jax.errors import UserError
+from bvae_jax.progress import bar
+from bvae_jax.types import ImageShape
+
+HINT = "np.savez(FILE, images=images)"
+WANTED = "uint8, bool, or floats in [0, 1]"
+AXES = "[image, height, width] or [image, height, width, channel]"
+LARGEST_SIDE = 4096
+MOST_CHANNELS = 64
+FEWEST = 3
+BLOCK_BYTES = 2**22
+SLACK = 1e-4
+"""Floats may leave [0, 1] by so much: the rounding of an interpolation."""
+
+Levels = UInt8[np.ndarray, "image height width channels"]
+
+
+def open_npz(path: Path, *, data_dir: Path, progress: bool) -> Dataset:
+    """The images of a file, prepared when it is opened first, and again when it changes.
+
+    Args:
+        path: the file.
+        data_dir: where prepared sets lie.
+        progress: show a bar while it is prepared.
+
+    Raises:
+        UserError: the file is missing, damaged, or does not hold what is wanted.
+    """
+    file = path.expanduser()
+
+    def prepare(directory: Path, meta: dict[str, Any]) -> None:
+        try:
+            with open_archive(file, HINT) as archive:
+                _prepare(
+                    archive, directory, meta, f"reading {file.name} (once)" if progress else ""
+                )
+        except UserError as error:
+            raise UserError(one_line(file, str(error))) from error
+
+    status = file.stat() if os.path.isfile(file) else None  # Path's may raise PermissionError
+    state = [status.st_size, status.st_mtime_ns] if status else []
+    return open_own(f"npz:{path}", file, prepare, data_dir=data_dir, options=[], state=state)
+
+
+def _prepare(archive: zipfile.ZipFile, directory: Path, meta: dict[str, Any], shown: str) -> None:
+    """Write the prepared set; `shown` is what a bar is called, "" for none."""
+    found = members(archive)
+    want("images" in found, f"holds no images, wanted {WANTED}. Its keys: {', '.join(found)}.")
+    header = read_header(archive, "images", found["images"], WANTED)
+    shape = image_shape(header)
+    count = header.shape[0]
+    factors = read_factors(archive, found, count)
+    white = _white(_read_levels(archive, header, shape))
+    columns = 0 if factors.labels is None else len(factors.names)
+    with (
+        Writer(directory, shape, images=count, packed=white > 0, factors=columns) as writer,
+        bar(total=count, desc=shown, unit=" images", disable=not shown) as progress,
+    ):
+        done = 0
+        for levels in _read_levels(archive, header, shape):
+            labels = factors.labels
+            part = None if labels is None else labels[done : done + len(levels)]
+            writer.add((levels == white).astype(np.uint8) if white else levels, part)
+            done += len(levels)
+            progress.update(len(levels))
+        want(done == count, f"images ends after {done} of {count}: the file is not whole.")
+        names, sizes = list(factors.names), list(factors.sizes)
+        writer.finish(meta | {"factor_names": names, "factor_sizes": sizes})
+
+
+def image_shape(header: Header) -> ImageShape:
+    """Height, width, channels of the images.
+
+    Raises:
+        UserError: these are no images, or not as wanted.
+    """
+    dtype, shape = header.dtype, header.shape
+    known = dtype.kind in "bf" or dtype == np.uint8
+    want(known, f"images is {dtype}, wanted {WANTED}.")
+    want(len(shape) in (3, 4), f"images has shape {shape}, wanted {AXES}.")
+    want(0 not in shape, f"images has shape {shape}, wanted {AXES}, none of them 0.")
+    count, height, width, channels = *shape, *(1,) * (4 - len(shape))
+    want(count >= FEWEST, f"images has {count} images, wanted at least {FEWEST}.")
+    first = len(shape) == 4 and height in (1, 3) and channels > 4
+    last = "wanted channels last: images.transpose(0, 2, 3, 1)"
+    want(not first, f"images has shape {shape}, {last}.")
+    limits = f"sides up to {LARGEST_SIDE}, up to {MOST_CHANNELS} channels"
+    small = max(height, width) <= LARGEST_SIDE and channels <= MOST_CHANNELS
+    want(small, f"images has shape {shape}, wanted {limits}.")
+    order = "images is in Fortran's order, wanted C's: save np.ascontiguousarray(images)."
+    want(not header.fortran, order)
+    check_size(header)
+    return height, width, channels
+
+
+def _read_levels(archive: zipfile.ZipFile, header: Header, shape: ImageShape) -> Iterator[Levels]:
+    """The images as uint8, several at a time."""
+    row = math.prod(shape) * header.dtype.itemsize
+    for block in read_blocks(archive, header, row * max(1, BLOCK_BYTES // row)):
+        want(len(block) % row == 0, "images ends within an image: the file is not whole.")
+        with reading("images"):
+            values = np.frombuffer(block, header.dtype).reshape(-1, *shape)
+        yield to_levels(values)
+
+
+def to_levels(values: Shaped[np.ndarray, "..."]) -> UInt8[np.ndarray, "..."]:
+    """Numbers as bytes: floats in [0, 1] as the nearest of 256 levels, others as they are.
+
+    Raises:
+        UserError: a float is NaN, or outside [0, 1].
+    """
+    if values.dtype.kind != "f":
+        return values.astype(np.uint8, copy=False)
+    low, high = float(values.min()), float(values.max())
+    want(not math.isnan(low), f"images holds NaN, wanted {WANTED}.")
+    got = f"images has values from {low:g} to {high:g} as {values.dtype}"
+    want(low >= -SLACK and high <= 1 + SLACK, f"{got}, wanted {WANTED}.")
+    return np.rint(255 * np.clip(values, 0, 1)).astype(np.uint8)
+
+
+def _white(blocks: Iterator[Levels]) -> int:
+    """1 or 255, where that and 0 are the only levels there are; 0 otherwise."""
+    tops = set()
+    for levels in blocks:
+        top = int(levels.max())
+        two = np.count_nonzero(levels) == np.count_nonzero(levels == top)
+        tops |= {top} if two or not top else {2}
+        if not (tops <= {0, 1} or tops <= {0, 255}):
+            return 0
+    return max(tops | {1})

@@ -1,0 +1,60 @@
+"""Sets made from a user's own files: prepared once, and again when the files change."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from bvae_jax.data.base import Dataset
+from bvae_jax.data.prepared import open_prepared, place
+
+KINDS = ("folder", "npz")
+"""What such sets are called before the colon."""
+VERSION = 1
+"""To be raised when the same files would be prepared otherwise."""
+STATE = "state"
+"""In a prepared set's meta: of the files that it was made from."""
+LONGEST = 40
+"""Letters of a file's name that become part of its directory's."""
+
+Prepare = Callable[[Path, dict[str, Any]], None]
+"""(directory, what its meta must hold) -> None: write the prepared set."""
+
+
+def open_own(
+    name: str, path: Path, prepare: Prepare, *, data_dir: Path, options: Any, state: Any
+) -> Dataset:
+    """The set that was prepared from `path`, which is prepared first where that is necessary.
+
+    Args:
+        name: what `--dataset` calls it.
+        path: of the user's files.
+        prepare: what makes it.
+        data_dir: where prepared sets lie.
+        options: how it is prepared: those of each way lie side by side.
+        state: of the files, of JSON's types: another one replaces what was prepared.
+
+    Raises:
+        UserError: it cannot be prepared, or is damaged.
+    """
+    source = text(str(path.resolve()))
+    kind = name.partition(":")[0]
+    # One place for each path, so that a folder that changes does not fill the disk.
+    directory = place(data_dir, f"{kind}-{path.stem[:LONGEST]}", source, options)
+    digest = hashlib.sha256(json.dumps([VERSION, state]).encode()).hexdigest()
+    if _state(directory) != digest:
+        prepare(directory, {STATE: digest, "source": source})
+    return open_prepared(directory, name=name)
+
+
+def text(name: str) -> str:
+    """A file's name as JSON can hold it: names need not be UTF-8."""
+    return name.encode("utf-8", "replace").decode()
+
+
+def _state(directory: Path) -> str | None:
+    try:
+        return json.loads((directory / "meta.json").read_bytes()).get(STATE)
+    except (OSError, ValueError, AttributeError):
+        return None  # not there, or damaged: its files are at hand

@@ -1,0 +1,101 @@
+"""Picture files made into images of one size, by several threads (Pillow lets go of the GIL)."""
+
+import contextlib
+import math
+import os
+import warnings
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from bvae_jax.types import ImageShape
+
+FORMATS = ("PNG", "JPEG", "WEBP")
+THREADS = min(8, os.cpu_count() or 1)
+MOST_BYTES, MOST_PICTURES = 2**26, 256
+"""Of images that are decoded before any of them is passed on: what bounds the memory."""
+
+Pixels = UInt8[np.ndarray, "height width channels"]
+Decoded = tuple[list[int], UInt8[np.ndarray, "image height width channels"], dict[int, str]]
+
+
+def decode_all(
+    files: Sequence[Path], shape: ImageShape, threads: int = THREADS
+) -> Iterator[Decoded]:
+    """Decode pictures in chunks, in their order.
+
+    Args:
+        shape: of an image: a square of 1 channel (grey) or 3.
+
+    Yields:
+        Indices of files, their images, and why others of the chunk cannot be read, by index.
+    """
+    chunk = min(MOST_PICTURES, max(threads, MOST_BYTES // math.prod(shape)))
+    with ThreadPoolExecutor(threads) as pool:
+        for start in range(0, len(files), chunk):
+            with _size_matters():
+                found = list(pool.map(lambda file: _try(file, shape), files[start : start + chunk]))
+            failed = {start + i: why for i, why in enumerate(found) if isinstance(why, str)}
+            rows = [start + i for i, image in enumerate(found) if not isinstance(image, str)]
+            images = [image for image in found if not isinstance(image, str)]
+            yield rows, np.array(images, np.uint8).reshape(-1, *shape), failed
+
+
+@contextlib.contextmanager
+def _size_matters() -> Iterator[None]:
+    """What Pillow has to say of a picture's metadata does not matter; how large it is does."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        yield
+
+
+def _try(file: Path, shape: ImageShape) -> Pixels | str:
+    """The image, or why there is none."""
+    try:
+        return decode(file, shape)
+    except UnidentifiedImageError:
+        return "empty" if not file.stat().st_size else "not PNG, JPEG or WebP"
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
+        return f"more than {Image.MAX_IMAGE_PIXELS} pixels"
+    except OSError as error:
+        return error.strerror or str(error)
+    except MemoryError:
+        raise
+    except Exception as error:  # Pillow raises a dozen types for damaged files
+        return str(error) or type(error).__name__
+
+
+def decode(file: Path, shape: ImageShape) -> Pixels:
+    """A picture's central square, resized.
+
+    Args:
+        shape: of the image: a square of 1 channel (grey) or 3.
+
+    Raises:
+        Exception: of many types, from Pillow: it cannot be read.
+    """
+    side, _, channels = shape
+    with Image.open(file, formats=FORMATS) as picture:
+        # A large JPEG is decoded at a fraction of its size, no smaller than twice what is wanted.
+        picture.draft(None, (2 * side, 2 * side))
+        ImageOps.exif_transpose(picture, in_place=True)
+        plain = _plain(picture, "L" if channels == 1 else "RGB")
+    square = ImageOps.fit(plain, (side, side), Image.Resampling.LANCZOS)
+    return np.asarray(square).reshape(shape)
+
+
+def _plain(picture: Image.Image, mode: str) -> Image.Image:
+    """Eight bits, grey or RGB, and opaque."""
+    if picture.mode.startswith("I"):  # 16 bits: Pillow's own conversion cuts off all above 255
+        pixels = (np.asarray(picture).astype(np.uint32) + 128) // 257
+        picture = Image.fromarray(pixels.astype(np.uint8))
+    if picture.has_transparency_data:
+        # Before resizing: what lies under transparent pixels must not bleed into others.
+        picture = picture.convert("RGBA")
+        picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
+    return picture.convert(mode)

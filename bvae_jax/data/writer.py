@@ -1,0 +1,190 @@
+"""Writing a prepared set, see `prepared.py`, chunk by chunk."""
+
+import contextlib
+import hashlib
+import json
+import math
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bvae_jax.data.column import Column
+from bvae_jax.errors import UserError
+
+
+class Writer(contextlib.AbstractContextManager):
+    """Writes a prepared set chunk by chunk: the whole of it or nothing.
+
+        with Writer(directory, (64, 64, 1), images=1000, factors=2) as writer:
+            writer.add(images, labels)
+            writer.finish({"factor_names": ["x", "y"], "factor_sizes": [3, 7]})
+
+    Args:
+        directory: where it is to lie; one that is there already is replaced.
+        image_shape: height, width, channels.
+        images: how many there are at most; None where that is not known.
+        packed: all pixels are 0 or 1, to be kept eight to a byte.
+        factors: number of labels of an image.
+
+    Raises:
+        UserError: the directory cannot be written, or has no room for so many images.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        image_shape: Sequence[int],
+        *,
+        images: int | None,
+        packed: bool = False,
+        factors: int = 0,
+    ):
+        self._directory = directory
+        self._shape = tuple(int(side) for side in image_shape)
+        self._most, self._packed = images, packed
+        pixels = math.prod(self._shape)
+        row = (-(-pixels // 8),) if packed else self._shape
+        self._part = directory.with_name(f".{directory.name}.{os.getpid()}.part")
+        with self._writing():
+            directory.parent.mkdir(parents=True, exist_ok=True)
+            _check_room(directory.parent, (images or 0) * (math.prod(row) + 4 * factors))
+            shutil.rmtree(self._part, ignore_errors=True)
+            self._part.mkdir()
+            self._images = Column(self._part / "images.npy", np.dtype(np.uint8), row)
+            self._labels = self._label_column(factors) if factors else None
+
+    def __exit__(self, *exception) -> None:
+        """Leave nothing behind where `finish` was not reached."""
+        for column in self._columns():
+            column.file.close()
+        shutil.rmtree(self._part, ignore_errors=True)
+
+    def add(self, images: np.ndarray, labels: np.ndarray | None = None) -> None:
+        """Append a chunk.
+
+        Args:
+            images: uint8 [image, height, width, channel], in 0..255; 0 or 1 where packed.
+            labels: int [image, factor] class indices; None where the writer has no factors.
+
+        Raises:
+            ValueError: images or labels are not as the writer was told.
+            UserError: the disk is full.
+        """
+        if images.dtype != np.uint8 or images.shape[1:] != self._shape:
+            raise ValueError(f"got {images.dtype}{images.shape}, wanted uint8[n, *{self._shape}]")
+        if self._packed and images.size and images.max() > 1:
+            raise ValueError(f"got a pixel of {images.max()}, wanted 0 or 1")
+        if (labels is None) != (self._labels is None):
+            raise ValueError("labels are wanted where the writer has factors, and only there")
+        if self._most is not None and self._images.rows + len(images) > self._most:
+            raise ValueError(f"more than {self._most} images")
+        if self._packed:
+            images = np.packbits(images.reshape(len(images), -1), axis=1)
+        with self._writing():
+            self._images.append(images)
+            if self._labels is not None and labels is not None:
+                self._labels.append(labels)
+
+    def reorder(self, order: np.ndarray) -> None:
+        """Put the images that were added, all of them, into another order.
+
+        Args:
+            order: [image] which image, as it was added, is to stand there.
+        """
+        with self._writing():
+            for column in self._columns():
+                column.reorder(order)
+
+    def finish(self, meta: dict[str, Any], labels: np.ndarray | None = None) -> None:
+        """Write what is known of the images, and move all to its place.
+
+        Args:
+            meta: some of factor_names, factor_sizes, published_test (a range, or indices), source,
+                licence, citation, and whatever else is to be remembered; of JSON's types.
+            labels: int [image, factor] class indices of all images, where none were added.
+
+        Raises:
+            ValueError: there are no images, or what is said of factors does not fit them.
+            UserError: the directory cannot be written.
+        """
+        meta = {"factor_names": [], "factor_sizes": [], **meta}
+        meta["published_test"] = _test_as_json(meta.get("published_test"))
+        meta |= {"image_shape": list(self._shape), "images": self._images.rows}
+        with self._writing():
+            if labels is not None:
+                self._labels = self._label_column(labels.shape[1])
+                self._labels.append(labels)
+        self._check(meta)
+        meta["version"] = self._version()
+        with self._writing():
+            for column in self._columns():
+                column.close()
+            text = json.dumps(meta, indent=1, ensure_ascii=False)
+            (self._part / "meta.json").write_text(text, encoding="utf-8")
+            _move(self._part, self._directory)
+
+    def _columns(self) -> "list[Column]":
+        return [c for c in (self._images, self._labels) if c is not None]
+
+    def _label_column(self, factors: int) -> Column:
+        return Column(self._part / "labels.npy", np.dtype(np.int32), (factors,))
+
+    def _version(self) -> str:
+        parts = [
+            f"{self._shape} {c.dtype} {c.rows} {c.digest.hexdigest()}" for c in self._columns()
+        ]
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+    def _check(self, meta: dict[str, Any]) -> None:
+        names, sizes, rows = meta["factor_names"], meta["factor_sizes"], self._images.rows
+        if not rows:
+            raise ValueError("no images")
+        if len(names) != len(sizes):
+            raise ValueError(f"got {len(names)} factor names and {len(sizes)} sizes")
+        if self._labels is None and names and math.prod(sizes) != rows:
+            raise ValueError(f"got {rows} images, wanted one for each combination of {sizes}")
+        if self._labels is None:
+            return
+        if self._labels.rows != rows or self._labels.smallest < 0:
+            raise ValueError(f"got {self._labels.rows} labels for {rows} images, or negative ones")
+        if not np.all(self._labels.largest < np.array(sizes)):
+            raise ValueError(f"got labels up to {self._labels.largest}, wanted below {sizes}")
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            reason = error.strerror or type(error).__name__
+            raise UserError(
+                f"{self._directory}: cannot be written ({reason}): mend that, or choose another "
+                "--data-dir."
+            ) from error
+
+
+def _test_as_json(test: Any) -> Any:
+    if isinstance(test, range):
+        return {"start": test.start, "stop": test.stop}
+    return None if test is None else [int(index) for index in test]
+
+
+def _check_room(directory: Path, wanted: int) -> None:
+    free = shutil.disk_usage(directory).free
+    if wanted > free:
+        raise UserError(
+            f"{directory}: got {free / 1e9:.1f} GB of free space, wanted {wanted / 1e9:.1f} "
+            "GB: make room, or choose another --data-dir."
+        )
+
+
+def _move(part: Path, place: Path) -> None:
+    """Put a directory in its place, where there may be an older one."""
+    old = place.with_name(f".{place.name}.{os.getpid()}.old")
+    if place.exists():
+        place.replace(old)
+    part.replace(place)
+    shutil.rmtree(old, ignore_errors=True)

@@ -1,0 +1,415 @@
+"""A folder of pictures gives the images that Pillow gives by hand, in the order of their names."""
+
+import io
+import os
+import re
+import struct
+import sys
+import warnings
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+
+from bvae_jax.data import folder as module
+from bvae_jax.data import pictures as decoding
+from bvae_jax.data.folder import open_folder
+from bvae_jax.errors import UserError
+
+SIDE = 16
+
+
+def assert_near(images, wanted):
+    """But for the rounding of pixels, and the filter's reach over the edge of the square."""
+    np.testing.assert_allclose(images.astype(int), np.asarray(wanted).astype(int), atol=3)
+
+
+def opened(path, data_dir, *, size=SIDE, grey=False):
+    return open_folder(path, image_size=size, grey=grey, data_dir=data_dir, progress=False)
+
+
+def images(dataset):
+    return np.asarray(dataset.pixels.images)
+
+
+def picture(seed, width=20, height=30, mode="RGB"):
+    """Smooth, so that lossy formats lose little."""
+    rng = np.random.default_rng(seed)
+    channels = len(Image.new(mode, (1, 1)).getbands())
+    small = rng.integers(0, 256, (3, 3, channels), np.uint8)
+    bands = [Image.fromarray(small[..., c]).resize((width, height)) for c in range(channels)]
+    return Image.merge(mode, bands) if channels > 1 else bands[0].convert(mode)
+
+
+def save(path, image=None, **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    (image or picture(len(path.name))).save(path, **options)
+    return path
+
+
+def by_hand(image, side=SIDE, mode="RGB"):
+    """The shorter side resized to `side`, and then the centre: another way to the same picture."""
+    image = image.convert(mode)
+    width, height = image.size
+    scale = side / min(width, height)
+    resized = image.resize((round(width * scale), round(height * scale)), Image.Resampling.LANCZOS)
+    left, top = (resized.width - side) // 2, (resized.height - side) // 2
+    square = np.asarray(resized.crop((left, top, left + side, top + side)))
+    return square.reshape(side, side, -1)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Five pictures, b.png to f.PNG, and what is none."""
+    path = tmp_path / "my pictures"
+    for index, name in enumerate(["c.png", "b.png", "e.png", "d.png", "f.PNG"]):
+        save(path / name, picture(index), format="PNG")
+    (path / ".DS_Store").write_bytes(b"x")
+    (path / "notes.txt").write_text("x")
+    (path / "._b.png").write_bytes(b"x")
+    save(path / ".thumbnails" / "b.png")
+    return path
+
+
+@pytest.mark.parametrize(("grey", "channels"), [(False, 3), (True, 1)])
+def test_pictures_as_by_hand_in_the_order_of_their_names(folder, tmp_path, grey, channels):
+    dataset = opened(folder, tmp_path / "data", grey=grey)
+    assert dataset.image_shape == (SIDE, SIDE, channels)
+    assert (dataset.size, dataset.factor_names, dataset.labels) == (5, (), None)
+    assert dataset.name == f"folder:{folder}"
+    mode = "L" if grey else "RGB"
+    wanted = [by_hand(Image.open(folder / f"{n}"), mode=mode)
+              for n in ("b.png", "c.png", "d.png", "e.png", "f.PNG")]  # fmt: skip
+    assert_near(images(dataset), wanted)
+    assert images(dataset).dtype == np.uint8
+
+
+def test_the_default_side_is_64(folder, tmp_path):
+    assert opened(folder, tmp_path / "data", size=0).image_shape == (64, 64, 3)
+
+
+@pytest.mark.parametrize("size", [(40, 16), (16, 41), (7, 5), (500, 333)])
+def test_any_size_is_cropped_to_its_centre(tmp_path, size):
+    for index in range(3):
+        save(tmp_path / "in" / f"{index}.png", picture(index, *size))
+    got = images(opened(tmp_path / "in", tmp_path / "data")).astype(int)
+    wanted = [by_hand(Image.open(tmp_path / "in" / f"{i}.png")) for i in range(3)]
+    # By hand the middle is rounded to whole pixels of the resized picture.
+    assert np.abs(got - wanted).mean() < (0.01 if size == (40, 16) else 6)
+    # Left and right halves of the picture are left and right halves of the image.
+    half = Image.new("RGB", (60, 20), "white")
+    half.paste("black", (0, 0, 30, 20))
+    image = decoding.decode(save(tmp_path / "half.png", half), (SIDE, SIDE, 3))
+    assert image[:, :7].max() < 10
+    assert image[:, 9:].min() > 245
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.JPEG", "a.webp"])
+@pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP"])
+def test_formats_by_content_whatever_the_suffix(tmp_path, name, format):
+    image = picture(0, 64, 64)
+    path = save(tmp_path / name, image, format=format)
+    got = decoding.decode(path, (64, 64, 3)).astype(int)
+    assert np.abs(got - np.asarray(image)).mean() < (0.01 if format == "PNG" else 6)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP"])
+def test_exif_orientation(tmp_path, orientation, format):
+    """The tag says how the stored picture must be turned; so we store it turned back."""
+    seen = Image.new("RGB", (32, 32), "black")
+    seen.paste("red", (0, 0, 16, 16))
+    seen.paste("blue", (16, 0, 32, 16))
+    back = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}  # Image.Transpose's inverses
+    stored = seen if orientation == 1 else seen.transpose(Image.Transpose(back[orientation]))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = save(tmp_path / "a", stored, format=format, exif=exif, quality=95)
+    got = decoding.decode(path, (32, 32, 3)).astype(int)
+    assert np.abs(got - np.asarray(seen)).mean() < 8
+
+
+def test_transparent_pixels_are_white_and_do_not_bleed(tmp_path):
+    image = Image.new("RGBA", (64, 64), (255, 0, 0, 0))  # red, but nobody sees it
+    image.paste((0, 0, 0, 255), (0, 0, 32, 64))
+    got = decoding.decode(save(tmp_path / "a.png", image), (16, 16, 3))
+    np.testing.assert_array_equal(got[:, 12:], 255)
+    np.testing.assert_array_equal(got[:, :4], 0)
+    np.testing.assert_array_equal(got[..., 0], got[..., 1])  # nowhere red
+    half = Image.new("RGBA", (16, 16), (0, 0, 0, 128))
+    got = decoding.decode(save(tmp_path / "b.png", half), (16, 16, 1))
+    np.testing.assert_array_equal(got, 127)
+
+
+def palette(transparent):
+    image = Image.new("P", (16, 16), 1)
+    image.putpalette([0, 0, 0, 10, 200, 30] + [0] * 762)
+    image.paste(0, (0, 0, 8, 16))
+    return image, ({"transparency": 0} if transparent else {})
+
+
+def test_palettes_16_bits_and_cmyk(tmp_path):
+    for transparent, first in ((False, 0), (True, 255)):
+        image, options = palette(transparent)
+        got = decoding.decode(save(tmp_path / "p.png", image, **options), (16, 16, 3))
+        np.testing.assert_array_equal(got[:, :8], first)
+        np.testing.assert_array_equal(got[0, 15], [10, 200, 30])
+    deep = np.linspace(0, 65535, 256).round().astype(np.uint16).reshape(16, 16)
+    got = decoding.decode(save(tmp_path / "d.png", Image.fromarray(deep)), (16, 16, 1))
+    np.testing.assert_array_equal(got.ravel(), np.arange(256))
+    inks = Image.new("CMYK", (16, 16), (0, 255, 255, 0))
+    got = decoding.decode(save(tmp_path / "c.jpg", inks, quality=100), (16, 16, 3)).astype(int)
+    assert np.abs(got - [255, 0, 0]).max() < 5
+    bits = Image.new("1", (16, 16), 1)
+    assert decoding.decode(save(tmp_path / "b.png", bits), (16, 16, 1)).min() == 255
+
+
+@pytest.mark.parametrize("size", [(1000, 800), (200, 160), (70, 65)])
+def test_a_large_jpeg_decoded_in_part_is_nearly_the_same(tmp_path, size):
+    noise = np.random.default_rng(0).integers(0, 256, (20, 25, 3), np.uint8)
+    path = save(tmp_path / "a.jpg", Image.fromarray(noise).resize(size), quality=95)
+    got = decoding.decode(path, (32, 32, 3)).astype(int)
+    whole = ImageOps.fit(Image.open(path), (32, 32), Image.Resampling.LANCZOS)
+    assert np.abs(got - np.asarray(whole)).mean() < 2
+
+
+def test_subfolders_are_a_factor(tmp_path):
+    for name in ("dog/2.png", "cat/x/1.png", "cat/9.png", "dog/1.png", "bird/1.jpg"):
+        save(tmp_path / "in" / name, picture(sum(map(ord, name))), quality=95)
+    dataset = opened(tmp_path / "in", tmp_path / "data")
+    assert (dataset.factor_names, dataset.factor_sizes) == (("class",), (3,))
+    assert np.asarray(dataset.labels).tolist() == [[0], [1], [1], [2], [2]]
+    assert not dataset.grid
+    wanted = by_hand(Image.open(tmp_path / "in" / "cat" / "9.png"))
+    assert_near(images(dataset)[1], wanted)
+
+
+def test_one_subfolder_is_no_factor(tmp_path):
+    for index in range(3):
+        save(tmp_path / "in" / "all" / f"{index}.png")
+    assert opened(tmp_path / "in", tmp_path / "data").factor_names == ()
+
+
+def test_links_are_followed_once(tmp_path):
+    for index in range(3):
+        save(tmp_path / "elsewhere" / f"{index}.png")
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "link").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "loop").symlink_to(tmp_path / "in")
+    assert opened(tmp_path / "in", tmp_path / "data").size == 3
+
+
+def test_decoded_once_until_something_changes(folder, tmp_path, monkeypatch):
+    data = tmp_path / "data"
+    first = opened(folder, data)
+    before = images(first).copy()
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "decode_all", None)  # must not be called
+        again = opened(folder, data)
+        np.testing.assert_array_equal(images(again), before)
+        assert again.version == first.version
+    os.utime(folder / "b.png", ns=(1, 1))
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "decode_all", None)
+        with pytest.raises(TypeError):
+            opened(folder, data)
+    # The same pixels are the same version.
+    assert opened(folder, data).version == first.version
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "decode_all", None)
+        opened(folder, data)
+    save(folder / "b.png", picture(77))
+    assert opened(folder, data).version != first.version
+    (folder / "b.png").unlink()
+    assert opened(folder, data).size == 4
+    assert len(list(data.iterdir())) == 1  # the old one is gone
+    opened(folder, data, grey=True)
+    assert len(list(data.iterdir())) == 2
+    np.testing.assert_array_equal(images(first), before)  # whoever reads it still can
+
+
+def test_several_threads_and_chunks_are_as_one(tmp_path, monkeypatch):
+    files = [save(tmp_path / f"{i}.png", picture(i)) for i in range(23)]
+    files[5].write_bytes(b"")
+    whole = list(decoding.decode_all(files, (SIDE, SIDE, 3), threads=1))
+    monkeypatch.setattr(decoding, "MOST_PICTURES", 4)
+    parts = list(decoding.decode_all(files, (SIDE, SIDE, 3), threads=4))
+    assert (len(whole), len(parts)) == (1, 6)
+    np.testing.assert_array_equal(np.concatenate([p[1] for p in parts]), whole[0][1])
+    assert [i for p in parts for i in p[0]] == whole[0][0] == [i for i in range(23) if i != 5]
+    assert {5: "empty"} == whole[0][2] == parts[1][2]
+
+
+def test_ctrl_c_leaves_nothing_half(folder, tmp_path, monkeypatch):
+    data, decode = tmp_path / "data", decoding.decode
+
+    def interrupted(*args):
+        for number, part in enumerate(decoding.decode_all(*args)):
+            if number == 1:
+                raise KeyboardInterrupt
+            yield part
+
+    monkeypatch.setattr(decoding, "MOST_PICTURES", 2)
+    monkeypatch.setattr(decoding, "THREADS", 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "decode_all", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            opened(folder, data)
+    assert list(data.iterdir()) == []
+    assert decode is decoding.decode
+    assert opened(folder, data).size == 5
+
+
+def test_a_damaged_prepared_set_is_made_anew_or_named(folder, tmp_path):
+    data = tmp_path / "data"
+    before = images(opened(folder, data)).copy()
+    (directory,) = data.iterdir()
+    (directory / "meta.json").write_text("{")
+    np.testing.assert_array_equal(images(opened(folder, data)), before)
+    (directory / "images.npy").write_bytes(b"x")
+    with pytest.raises(UserError, match=r"is damaged .*: delete it"):
+        opened(folder, data)
+
+
+def png(width, height, data=b""):
+    """A PNG file of that size, whatever it holds."""
+
+    def chunk(kind, body):
+        return (
+            struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        )
+
+    head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+
+
+def file_bytes(format="PNG", image=None, **options):
+    file = io.BytesIO()
+    (image or picture(0, 200, 200)).save(file, format, **options)
+    return file.getvalue()
+
+
+BROKEN = {
+    "empty": (b"", "empty"),
+    "text": (b"hello, I am no picture", "not PNG, JPEG or WebP"),
+    "cut png": (file_bytes()[:-2000], "truncated"),
+    "cut jpeg": (file_bytes("JPEG")[:-600], "truncated"),
+    "cut webp": (file_bytes("WEBP")[:-100], "."),
+    "header alone": (file_bytes()[:20], "."),
+    "flipped": (file_bytes()[:300] + b"\0" * 50 + file_bytes()[350:], "."),
+    "bomb": (png(100_000, 100_000), "more than 89478485 pixels"),
+    "large": (png(10_000, 9_000), "more than 89478485 pixels"),
+    "no pixels": (png(0, 0), "."),
+    "no data": (png(10, 10), "."),
+    "gif": (file_bytes("GIF"), "not PNG, JPEG or WebP"),
+    "tiff": (file_bytes("TIFF"), "not PNG, JPEG or WebP"),
+    "postscript": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 1 1\n", "not PNG"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_broken_pictures_are_named_and_left_out(folder, tmp_path, capsys, name):
+    content, reason = BROKEN[name]
+    (folder / "d.png").write_bytes(content)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        dataset = opened(folder, tmp_path / "data")
+    assert dataset.size == 4
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1
+    start = f"bvae: {folder}: 1 of 5 pictures cannot be read and are left out: d.png ("
+    assert told.startswith(start)
+    assert re.search(rf"d\.png \(.*{reason}", told), told
+    assert_near(images(dataset)[1], by_hand(Image.open(folder / "c.png")))
+
+
+def test_only_five_of_many_are_named(folder, tmp_path, capsys):
+    for index in range(10):
+        save(folder / f"good{index}.png")
+    for index in range(8):
+        (folder / f"z{index}.png").write_text("x")
+    opened(folder, tmp_path / "data")
+    told = capsys.readouterr().err
+    assert "8 of 23 pictures" in told
+    assert "z4.png" in told
+    assert "z5.png" not in told
+    assert told.endswith("and 3 more.\n")
+
+
+def refused(path, data_dir, match):
+    with pytest.raises(UserError, match=match) as caught:
+        opened(path, data_dir)
+    assert "\n" not in str(caught.value)
+    assert not data_dir.exists() or list(data_dir.iterdir()) == []
+
+
+def test_refusals(folder, tmp_path):
+    data = tmp_path / "data"
+    refused(tmp_path / ("x" * 300), data, "got nothing there")
+    refused(tmp_path / "none", data, "got nothing there, wanted a folder of pictures")
+    refused(folder / "b.png", data, "got a file, wanted a folder of pictures")
+    (tmp_path / "empty").mkdir()
+    refused(tmp_path / "empty", data, r"got no pictures, wanted files \.png")
+    (tmp_path / "empty" / "a.txt").write_text("x")
+    refused(tmp_path / "empty", data, "got no pictures")
+    for name in ("c.png", "d.png", "e.png"):
+        (folder / name).write_text("x\ny")
+    refused(folder, data, r"got 3 pictures that cannot be read and 2 that can: c\.png \(not PNG")
+    (folder / "c.png").unlink()
+    refused(folder, data, "got 2 pictures that can be read, wanted at least 3: d.png")
+    save(folder / "sub" / "a.png")
+    refused(folder, data, r"both beside folders and in them \(as sub\)")
+    for index in range(3):
+        save(tmp_path / "in" / "a" / f"{index}.png")
+    (tmp_path / "in" / "b").mkdir()
+    (tmp_path / "in" / "b" / "0.png").write_text("x")
+    refused(tmp_path / "in", data, "none of the pictures in b can be read")
+
+
+def test_strange_names_stay_on_one_line(tmp_path, capsys):
+    path = tmp_path / "in"
+    for index in range(3):
+        save(path / f"{index}.png")
+    (path / "evil\n\x1b[31m.png").write_text("x")
+    with open(os.fsencode(path) + b"/\xff.png", "wb"):
+        pass
+    assert opened(path, tmp_path / "data").size == 3
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1
+    assert "\x1b" not in told
+
+
+def test_links_to_nowhere_and_pipes(tmp_path, capsys):
+    path = tmp_path / "in"
+    for index in range(3):
+        save(path / f"{index}.png")
+    (path / "a.png").symlink_to("nowhere.png")
+    os.mkfifo(path / "pipe.png")
+    assert opened(path, tmp_path / "data").size == 3
+    assert "1 of 4 pictures" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_what_may_not_be_read(folder, tmp_path):
+    (folder / "closed").mkdir(0)
+    refused(folder, tmp_path / "data", "closed: cannot be read")
+    refused(folder / "closed" / "x", tmp_path / "data", "got nothing there")
+    (folder / "closed").chmod(0o700)
+    (folder / "b.png").chmod(0)
+    assert opened(folder, tmp_path / "data").size == 4
+
+
+def test_a_place_that_cannot_be_written(folder, tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(UserError, match="cannot be written"):
+        opened(folder, tmp_path / "file" / "data")
+
+
+def test_the_bar_shows_pictures(folder, tmp_path, capsys):
+    open_folder(folder, image_size=8, grey=True, data_dir=tmp_path / "data", progress=True)
+    told = capsys.readouterr().err
+    assert "reading" in told
+    assert "5/5" in told
+    assert "images/s" in told or "s/ images" in told
+    assert sys.stderr is not None

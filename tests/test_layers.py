@@ -41,9 +41,11 @@ ORDER = (
     | {"compile_cache"}
     | {"npz", "points_file", "likelihoods.base", "schedules", "optimizers", "presets"},
     {"networks.layers", "data.cache", "data.dsprites", "objectives.base", "metrics.base"}
+    | {"data.shapes3d_scene"}
     | {"decomposition", "data.augment", "data.splits"}
     | LIKELIHOOD_FILES,
-    {"networks.strided", "likelihoods.__init__", "data.sources"},
+    {"networks.strided", "likelihoods.__init__", "data.sources", "data.shapes3d_render"}
+    | {"data.color_dsprites", "data.noisy_dsprites", "data.scream_dsprites", "data.xy_squares"},
     {"data.drawing"},
     {"data.variants", "data.feed"},
     {"objectives.beta_vae", "objectives.vae", "vae", "data.__init__", "loggers", *NETWORK_FILES}

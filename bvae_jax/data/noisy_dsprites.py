@@ -16,7 +16,7 @@ from bvae_jax.types import PRNGKey
 
 
 def finish(sprite: Image, key: PRNGKey) -> Image:
-    """Put a sprite on noise, every channel of every pixel uniform in [0, 1): min(sprite + noise, 1).
+    """min(sprite + noise, 1), with noise uniform in [0, 1) in each channel of each pixel.
 
     Args:
         sprite: [64, 64, 1] in {0, 1}.

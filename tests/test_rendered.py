@@ -123,7 +123,9 @@ def test_scream_dsprites_inverts_a_part_of_the_picture():
     assert dataset.finish
     indices = jax.random.randint(jax.random.key(0), (300,), 0, dataset.size)
     keys = jax.random.split(jax.random.key(1), 300)
-    images = np.asarray(jax.vmap(dataset.finish)(jnp.zeros((300, 64, 64, 1)), keys))
+    images = np.asarray(
+        jax.vmap(dataset.finish)(jnp.zeros((300, 64, 64, 1)), jax.random.clone(keys))
+    )
     places, colours = zip(*(place_and_colour(image) for image in images), strict=True)
     assert set(places) == set(itertools.product(range(4), range(7)))
     colours = np.array(colours)
@@ -245,7 +247,7 @@ def distances(shape, size, p):
         half = scene.CYLINDER_HEIGHT / 2
         d = box(across - scene.CYLINDER_RADIUS, abs(z - half) - half)
     elif shape == 2:
-        d = np.hypot(across, z - scene.SPHERE_CENTRE) - scene.SPHERE_RADIUS
+        d = np.hypot(across, z - scene.SPHERE_RADIUS) - scene.SPHERE_RADIUS
     else:
         low = scene.CAPSULE_RADIUS
         nearest = np.clip(z, low, low + scene.CAPSULE_BODY)

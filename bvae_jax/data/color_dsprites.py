@@ -9,14 +9,13 @@ import dataclasses
 
 import jax
 
-from bvae_jax.data import dsprites
-from bvae_jax.data.base import Image
+import bvae_jax.data.dsprites as dsprites
 from bvae_jax.types import PRNGKey
 
 DARKEST = 0.5
 
 
-def finish(sprite: Image, key: PRNGKey) -> Image:
+def finish(sprite: dsprites.Sprite, key: PRNGKey) -> dsprites.Coated:
     """Colour a sprite: red, green and blue uniform in [0.5, 1).
 
     Args:

@@ -10,12 +10,11 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from bvae_jax.data import dsprites
-from bvae_jax.data.base import Image
+import bvae_jax.data.dsprites as dsprites
 from bvae_jax.types import PRNGKey
 
 
-def finish(sprite: Image, key: PRNGKey) -> Image:
+def finish(sprite: dsprites.Sprite, key: PRNGKey) -> dsprites.Coated:
     """min(sprite + noise, 1), with noise uniform in [0, 1) in each channel of each pixel.
 
     Args:

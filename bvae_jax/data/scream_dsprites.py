@@ -16,11 +16,11 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Array, Float, UInt8
 from PIL import Image as Pillow
 
-from bvae_jax.data import dsprites
-from bvae_jax.data.base import Dataset, Image
+import bvae_jax.data.dsprites as dsprites
+from bvae_jax.data.base import Dataset
 from bvae_jax.errors import UserError
 from bvae_jax.types import PRNGKey
 
@@ -45,7 +45,7 @@ def make(background: Picture) -> Dataset:
 def _dataset(levels: Callable[[], np.ndarray], picture: str) -> Dataset:
     """On the picture with these levels; `picture` differs whenever they do."""
 
-    def finish(sprite: Image, key: PRNGKey) -> Image:
+    def finish(sprite: dsprites.Sprite, key: PRNGKey) -> dsprites.Coated:
         return invert(sprite, cut(jnp.asarray(levels()), key))
 
     return dataclasses.replace(
@@ -59,11 +59,11 @@ def _dataset(levels: Callable[[], np.ndarray], picture: str) -> Dataset:
     )
 
 
-def cut(levels: jax.Array, key: PRNGKey) -> Image:
+def cut(levels: UInt8[Array, "rows columns 3"], key: PRNGKey) -> dsprites.Coated:
     """A part of a picture at random, averaged with a random colour, uniform in [0, 1)^3.
 
     Args:
-        levels: [height, width, 3] of the picture, 0 to 255.
+        levels: of the picture, 0 to 255.
         key: of the place and the colour.
 
     Returns:
@@ -77,7 +77,7 @@ def cut(levels: jax.Array, key: PRNGKey) -> Image:
     return (part + jax.random.uniform(colour_key, (1, 1, 3))) / 2
 
 
-def invert(sprite: Image, background: Image) -> Image:
+def invert(sprite: dsprites.Sprite, background: dsprites.Coated) -> dsprites.Coated:
     """The background, and 1 - background where the sprite is."""
     return jnp.where(sprite > 0.5, 1 - background, background)
 

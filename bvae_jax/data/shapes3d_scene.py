@@ -22,28 +22,31 @@ LEVELS = 200
 SAMPLES = 3
 """Rays across a pixel, and down."""
 
-CAMERA_DISTANCE, CAMERA_HEIGHT, LOOK_AT_HEIGHT, FOCAL_LENGTH = 6.0674, 2.1049, 1.7972, 2.2091
-LARGEST_ANGLE = np.deg2rad(33.3)
-ROOM_HALF_WIDTH, ROOM_HEIGHT = 6.0859, 4.0323
+CAMERA_DISTANCE, CAMERA_HEIGHT, LOOK_AT_HEIGHT, FOCAL_LENGTH = 6.204, 2.072, 1.768, 2.273
+LARGEST_ANGLE = 0.588
+ROOM_HALF_WIDTH, ROOM_HEIGHT = 6.214, 3.983
 SIZES = np.linspace(0.75, 1.25, SCALES)
-CUBE_HALF_WIDTH, CUBE_HEIGHT = 0.847, 1.729
-CYLINDER_RADIUS, CYLINDER_HEIGHT = 0.9232, 1.8764
-SPHERE_RADIUS, SPHERE_CENTRE = 1.0028, 1.029
-CAPSULE_RADIUS, CAPSULE_BODY = 0.7638, 1.61
+# Of objects at scale 1.
+CUBE_HALF_WIDTH, CUBE_HEIGHT = 0.8375, 1.73
+CYLINDER_RADIUS, CYLINDER_HEIGHT = 0.884, 1.792
+SPHERE_RADIUS = 1.0
+CAPSULE_RADIUS, CAPSULE_BODY = 0.764, 1.586
 
-LAMP = np.array([-3.2, 1.0, 10.0])
+LAMP = np.array([-2.65, 0.606, 14.72])
 """Where it is. It lights the floor and the object, and throws the object's shadow on the floor."""
-SHADOW = 0.333
-HEADLIGHT, AMBIENT = 0.441, 0.516
-LAMP_DIFFUSE, LAMP_WHITE, LAMP_EDGE = 0.69, 0.118, 0.1
-FLOOR_DIFFUSE, FLOOR_FALLOFF = 1.25, 5.0
-# On walls, along them: weight in the middle, and what it gains by unit length.
-BACK_WALL, BACK_WALL_SLOPE = 1.0, -0.0125
-SIDE_WALLS, SIDE_WALL_SLOPE = (0.82, 0.76), -0.03
+FLOOR_LIGHT, FLOOR_FALLOFF = 1.231, 6.24
+SHADOW = 0.353
+# The object is lit from all sides, from the camera and by the lamp, whose white comes at once.
+AMBIENT, HEADLIGHT, LAMP_DIFFUSE = 0.5165, 0.44, 0.479
+LAMP_WHITE, LAMP_EDGE = 0.121, 0.064
+# Walls: light in their middle, and what it gains along them by unit length.
+BACK_WALL, BACK_WALL_SLOPE = 1.0, -0.0121
+LEFT_WALL, RIGHT_WALL, SIDE_WALL_SLOPE = 0.8404, 0.7717, -0.0346
 
-Rays = Float[np.ndarray, "*ray 3"]
-Distances = Float[np.ndarray, "*ray"]
-Weights = Float[np.ndarray, "*ray 5"]
+Rays = Float[np.ndarray, "#ray 3"]
+Vectors = Float[np.ndarray, "#ray axis"]
+Distances = Float[np.ndarray, "#ray"]
+Weights = Float[np.ndarray, "ray 5"]
 
 
 class Part(NamedTuple):
@@ -54,7 +57,7 @@ class Part(NamedTuple):
     normal: Rays
 
 
-def dot(a: Rays, b: Rays) -> Distances:
+def dot(a: Vectors, b: Vectors) -> Distances:
     """Scalar products, several times as fast as (a * b).sum(-1)."""
     return np.einsum("...k,...k->...", a, b)
 
@@ -95,12 +98,12 @@ def solid(shape: int, size: float, origin: Rays, direction: Rays) -> Part:
     start = origin / size
     if shape == 0:
         sides = (slab(start, direction, k, -CUBE_HALF_WIDTH, CUBE_HALF_WIDTH) for k in (0, 1))
-        part = common(*sides, slab(start, direction, 2, 0, CUBE_HEIGHT))
+        part = common(*sides, slab(start, direction, 2, 0.0, CUBE_HEIGHT))
     elif shape == 1:
         tube = round_body(start, direction, CYLINDER_RADIUS, [0, 1])
-        part = common(tube, slab(start, direction, 2, 0, CYLINDER_HEIGHT))
+        part = common(tube, slab(start, direction, 2, 0.0, CYLINDER_HEIGHT))
     elif shape == 2:
-        part = round_body(start - [0, 0, SPHERE_CENTRE], direction, SPHERE_RADIUS, [0, 1, 2])
+        part = round_body(start - [0, 0, SPHERE_RADIUS], direction, SPHERE_RADIUS, [0, 1, 2])
     else:
         part = _capsule(start, direction)
     return Part(part.enter * size, part.leave * size, part.normal)
@@ -120,7 +123,7 @@ def _capsule(start: Rays, direction: Rays) -> Part:
     return Part(enter, leave, normal)
 
 
-def camera(orientation: int) -> tuple[Float[np.ndarray, "3"], Rays]:
+def camera(orientation: int) -> tuple[Float[np.ndarray, "1 3"], Rays]:
     """Where the camera is, and the directions of its rays, row by row from the upper left."""
     angle = LARGEST_ANGLE * (2 * orientation / (ORIENTATIONS - 1) - 1)
     right = np.array([np.cos(angle), np.sin(angle), 0])
@@ -130,26 +133,28 @@ def camera(orientation: int) -> tuple[Float[np.ndarray, "3"], Rays]:
     across = (np.arange(SIDE * SAMPLES) + 0.5) / (SIDE * SAMPLES) * 2 - 1
     x, y = (a.reshape(-1, 1) for a in np.meshgrid(across, -across))
     direction = x * right + y * np.cross(right, forward) + FOCAL_LENGTH * forward
-    return origin, direction / np.linalg.norm(direction, axis=-1, keepdims=True)
+    return origin[None], direction / np.linalg.norm(direction, axis=-1, keepdims=True)
 
 
-def room(origin: Float[np.ndarray, "3"], direction: Rays) -> tuple[Weights, Rays]:
+def room(origin: Float[np.ndarray, "1 3"], direction: Rays) -> tuple[Weights, Rays]:
     """What rays see of the empty room: weights of layers, and the points of floor that they hit.
 
     A point is NaN where a ray hits no floor.
     """
-    to_side = (np.sign(direction[:, 0]) * ROOM_HALF_WIDTH - origin[0]) / direction[:, 0]
-    to_back = (ROOM_HALF_WIDTH - origin[1]) / np.where(direction[:, 1] > 0, direction[:, 1], np.nan)
+    to_side = (np.sign(direction[:, 0]) * ROOM_HALF_WIDTH - origin[:, 0]) / direction[:, 0]
+    to_back = (ROOM_HALF_WIDTH - origin[:, 1]) / np.where(
+        direction[:, 1] > 0, direction[:, 1], np.nan
+    )
     wall = origin + np.fmin(to_side, to_back)[:, None] * direction
     side = ~(to_back < to_side)
     below, above = wall[:, 2] < 0, wall[:, 2] > ROOM_HEIGHT
     down = np.where(below, direction[:, 2], np.nan)
-    floor = origin - (origin[2] / down)[:, None] * direction
+    floor = origin - (origin[:, 2] / down)[:, None] * direction
 
     weights = np.zeros((len(direction), len(LAYERS)))
-    lit = FLOOR_DIFFUSE * (LAMP[2] / np.linalg.norm(LAMP - floor, axis=-1)) ** FLOOR_FALLOFF
+    lit = FLOOR_LIGHT * (LAMP[2] / np.linalg.norm(LAMP - floor, axis=-1)) ** FLOOR_FALLOFF
     weights[:, 0] = np.where(below, lit, 0)
-    side_wall = np.where(wall[:, 0] < 0, *SIDE_WALLS) + SIDE_WALL_SLOPE * wall[:, 1]
+    side_wall = np.where(wall[:, 0] < 0, LEFT_WALL, RIGHT_WALL) + SIDE_WALL_SLOPE * wall[:, 1]
     back_wall = BACK_WALL + BACK_WALL_SLOPE * wall[:, 0]
     weights[:, 1] = np.where(below | above, 0, np.where(side, side_wall, back_wall))
     weights[:, 3] = above
@@ -166,7 +171,7 @@ def view(shape: int, size: float, eye: tuple, empty: tuple) -> Weights:
     (origin, direction), (weights, floor) = eye, empty
     weights = weights.copy()
     # Only near the object is anything to be done: within a ball for itself, a disc for its shadow.
-    to_middle = np.array([0, 0, 1.6 * size]) - origin
+    to_middle = np.array([0, 0, 1.6 * size]) - origin[0]
     (near,) = np.nonzero(direction @ to_middle > np.sqrt(to_middle @ to_middle - (2 * size) ** 2))
     (shaded,) = np.nonzero(dot(floor, floor) < (2.4 * size) ** 2)
 

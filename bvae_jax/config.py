@@ -27,7 +27,8 @@ class Config:
     """How images come to the device: rendered in the step, gathered from an array that stays there,
     or streamed from the host. auto: what is fastest of what fits."""
     image_size: int = 0
-    """folder: side of the images, to which pictures are resized and cropped. 0: 64."""
+    """folder, tfds: side of the images, to which pictures are cropped and resized. 0: 64 of a
+    folder, as they are of tfds."""
     grey: bool = False
     """folder: grey images, of one channel."""
     background: str = ""

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bvae_jax import data, data_figures, plots
+from bvae_jax import data_figures, plots
 from bvae_jax.cli import main
 from bvae_jax.commands.data import DataFlags
 from bvae_jax.config import Config
-from bvae_jax.data import DATASETS, stored, variants
+from bvae_jax.data import DATASETS, stored
 from bvae_jax.data.base import Dataset, Stored
 from bvae_jax.data.prepared import data_dir
 from bvae_jax.data.sources import Source
@@ -19,18 +19,9 @@ from bvae_jax.data.sources import Source
 
 @pytest.fixture(autouse=True)
 def own_place(tmp_path, monkeypatch):
-    """An empty place for data sets; and `open_dataset` knows stored ones."""
+    """An empty place for data sets."""
     monkeypatch.setenv("BVAE_DATA_DIR", str(tmp_path / "data"))
     monkeypatch.chdir(tmp_path)
-    rendered = data.open_dataset
-
-    def open_dataset(config, *, progress=True):
-        dataset = stored.open_stored(config, progress=progress)
-        if dataset is None:
-            return rendered(config, progress=progress)
-        return variants.only(dataset, config.only) if config.only else dataset
-
-    monkeypatch.setattr(data, "open_dataset", open_dataset)
 
 
 @pytest.fixture

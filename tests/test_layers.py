@@ -42,10 +42,13 @@ ORDER = (
     | {"compile_cache", "archive", "data.column", "data.grids", "data.records", "data.pictures"}
     | {"npz", "likelihoods.base", "schedules", "optimizers", "presets"},
     {"networks.layers", "data.cache", "data.dsprites", "objectives.base", "metrics.base"}
+    | {"data.shapes3d_scene", "data.xy_squares"}
     | {"decomposition", "data.augment", "data.writer", "data.splits", "data.files"}
     | {"points_file", "data.npz_factors"}
     | LIKELIHOOD_FILES,
-    {"networks.strided", "likelihoods.__init__", "data.sources", "data.prepared", "data.cars3d"},
+    {"networks.strided", "likelihoods.__init__", "data.sources", "data.prepared", "data.cars3d"}
+    | {"data.color_dsprites", "data.noisy_dsprites", "data.scream_dsprites"}
+    | {"data.shapes3d_render"},
     {"data.drawing", "data.published", "data.tfds_offline", "data.tfds_features", "data.own"},
     {"data.variants", "data.feed", "data.tfds_writing", "data.tfds_downloads"}
     | {"data.folder", "data.npz_file"},

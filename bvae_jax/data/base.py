@@ -19,18 +19,21 @@ class Rendered(NamedTuple):
     """Pixels that are a pure function of factors, one image for each combination.
 
     Attributes:
-        render: [batch, factor] class indices -> images in [0, 1]; jittable.
+        render: ([batch, factor] class indices, *arrays) -> images in [0, 1]; jittable.
         shape: of an image: height, width, channels.
         sizes: number of values of each factor; the last one changes fastest with the index.
         cache: set where all pixels are 0 or 1 and drawing them costs more than a few per cent of a
             training step on a CPU: the name of the file that keeps them, eight to a byte. Raise
             its version whenever a pixel changes.
+        arrays: () -> what `render` takes after the factors, which is too large to be a constant of
+            a compiled program.
     """
 
-    render: Callable[[Factors], Images]
+    render: Callable[..., Images]
     shape: ImageShape
     sizes: tuple[int, ...]
     cache: str = ""
+    arrays: Callable[[], tuple] = tuple
 
 
 class Stored(NamedTuple):

@@ -34,6 +34,9 @@ ELLIPSE_HALF_AXES = (12.766, 7.214)
 HEART_HALF_WIDTH, HEART_HEIGHT, HEART_TOP = 9.5938, 0.6622, -1.4363
 
 Plane = Float[Array, "batch side side"]
+Sprite = Float[Array, "height width 1"]
+Coated = Float[Array, "height width 3"]
+"""What the sets that are made of sprites make of one."""
 
 
 def render(factors: Factors) -> Images:

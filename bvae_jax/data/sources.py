@@ -94,10 +94,12 @@ def rendered(dataset: Dataset) -> Source:
     pixels = dataset.pixels
     assert isinstance(pixels, Rendered)
 
-    def draw(_: Any, rows: Indices) -> Images:
-        return pixels.render(jnp.stack(jnp.unravel_index(rows, pixels.sizes), axis=-1))
+    def draw(arrays: Any, rows: Indices) -> Images:
+        factors = jnp.stack(jnp.unravel_index(rows, pixels.sizes), axis=-1)
+        return pixels.render(factors, *arrays)
 
-    return Source(*_chosen(dataset, (), draw))
+    arrays = jax.tree.map(jnp.asarray, pixels.arrays())
+    return Source(*_chosen(dataset, arrays, draw))
 
 
 def resident(dataset: Dataset, pixels: Stored) -> Source:

@@ -28,14 +28,14 @@ def open_stored(config: Config, *, progress: bool = True, fetch: bool = False) -
         raise UserError(f"--dataset: got {name!r}, wanted something after the colon.")
     if kind == "folder" and colon:
         return open_folder(
-            Path(rest),
+            Path(rest).expanduser(),
             image_size=config.image_size,
             grey=config.grey,
             data_dir=where,
             progress=progress,
         )
     if kind == "npz" and colon:
-        return open_npz(Path(rest), data_dir=where, progress=progress)
+        return open_npz(Path(rest).expanduser(), data_dir=where, progress=progress)
     if name.startswith(PREFIX):
         keys = config.image_key, config.factor_keys
         opener = prepare_tfds if fetch else open_tfds

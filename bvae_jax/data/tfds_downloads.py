@@ -125,12 +125,12 @@ class _Member:
 
 
 def _show_downloads(files: list[PublishedFile]) -> None:
-    """Say what may be downloaded; where somebody watches, TFDS shows how far it is."""
+    """Say what is fetched, from the net or TFDS's cache, and let TFDS show bars on a terminal."""
     shown = bool(files) and sys.stderr.isatty()
     (tfds.enable_progress_bar if shown else tfds.disable_progress_bar)()
     if files:
         size = sum(file.size for file in files) / 1e6
-        print(f"bvae: downloading {len(files)} files, {size:.0f} MB", file=sys.stderr)
+        print(f"bvae: fetching {len(files)} files, {size:.0f} MB", file=sys.stderr)
 
 
 def _mapped(function: Callable, nested: Any, *others: Any) -> Any:

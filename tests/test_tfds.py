@@ -499,9 +499,9 @@ def test_the_grid_of_a_shuffled_directory_is_put_in_order(data, monkeypatch):
     labels = files.grid((4, 3))
 
     def generate(self, start, stop):
-        for k in order:
+        for place, k in enumerate(order):
             nested = {"picture": files.picture(IMAGES[k]), "height": 0.5}
-            yield int(k), {"nested": nested, "label": int(labels[k, 0]), "age": 5 + labels[k, 1]}
+            yield place, {"nested": nested, "label": int(labels[k, 0]), "age": 5 + labels[k, 1]}
 
     monkeypatch.setattr(Pictures, "_generate_examples", generate)
     monkeypatch.setattr(

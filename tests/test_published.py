@@ -334,7 +334,7 @@ def test_memory_is_bounded(tmp_path):
 
 @pytest.mark.once
 def test_a_third_of_dsprites(tmp_path):
-    """All 245,760 hearts, rendered, through an HDF5 file of the published layout: 1 GB of images."""
+    """All 245,760 hearts, rendered, through an HDF5 file of the published layout: 1 GB."""
     path, sizes = tmp_path / "sprites.hdf5", (1, *dsprites.FACTOR_SIZES[1:])
     wanted = cache.load_packed(dsprites.SPRITES, progress=False)[-math.prod(sizes) :]
     files.dsprites_hdf5(path, np.zeros((0, 64, 64), np.uint8), sizes, files.grid(sizes))

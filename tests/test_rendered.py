@@ -328,7 +328,8 @@ def test_shapes3d_against_marching_rays(shape, scale, orientation):
     ):
         seen = (kind == 1) & whole & np.isclose(points[..., axis], sign * half)
         expected = middle + slope * points[seen][:, 1 - axis]
-        assert np.quantile(np.abs(weights[seen][:, 1] - expected), 0.9) < 0.01
+        close = np.abs(weights[seen][:, 1] - expected) < 0.01
+        assert close.sum() >= 0.9 * len(close)
     # The object: normals are gradients of distance.
     thing = (kind == 2) & whole
     points = eye + to_object[thing][:, None] * rays[thing]

@@ -167,7 +167,7 @@ RESUME_BAD = "train --run-dir {tmp}/bad --resume --quiet"
 MISTAKES = [
     (
         "fly",
-        "Unknown command 'fly'. Known: benchmark, beta, compare, evaluate, objectives, presets, ",
+        "Unknown command 'fly'. Known: benchmark, beta, compare, data, evaluate, objectives, ",
         None,
     ),
     ("train", "--run-dir", None),

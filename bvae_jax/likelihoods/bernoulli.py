@@ -3,7 +3,13 @@
 import jax
 import jax.numpy as jnp
 
-from bvae_jax.likelihoods.base import PIXEL_AXES, Likelihood, Own, expected_image, log_normaliser
+from bvae_jax.likelihoods.base import (
+    Likelihood,
+    Own,
+    expected_image,
+    log_normaliser,
+    sum_pixels,
+)
 from bvae_jax.types import Images, PerImage
 
 
@@ -14,7 +20,7 @@ def bernoulli_log_prob(decoded: Images, images: Images, own: Own) -> PerImage:
     and 1 it is a cross-entropy, not a normalised log-likelihood.
     """
     # x l - log(1 + exp(l)): one logarithm for each pixel, where log s(l) and log s(-l) take two.
-    return jnp.sum(images * decoded - jax.nn.softplus(decoded), axis=PIXEL_AXES)
+    return sum_pixels(images * decoded - jax.nn.softplus(decoded))
 
 
 def continuous_bernoulli_log_prob(decoded: Images, images: Images, own: Own) -> PerImage:
@@ -23,7 +29,7 @@ def continuous_bernoulli_log_prob(decoded: Images, images: Images, own: Own) -> 
     Loaiza-Ganem & Cunningham, "The continuous Bernoulli", 2019, section 3, with lambda = s(l):
     the density lambda^x (1 - lambda)^(1 - x) C(lambda) in terms of its logit.
     """
-    return jnp.sum(decoded * images - log_normaliser(decoded), axis=PIXEL_AXES)
+    return sum_pixels(decoded * images - log_normaliser(decoded))
 
 
 def continuous_bernoulli_mean(decoded: Images) -> Images:

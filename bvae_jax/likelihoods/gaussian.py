@@ -5,7 +5,7 @@ import math
 
 import jax.numpy as jnp
 
-from bvae_jax.likelihoods.base import PIXEL_AXES, Likelihood, Own, expected_image
+from bvae_jax.likelihoods.base import Likelihood, Own, expected_image, sum_pixels
 from bvae_jax.types import Images, PerImage, Scalar
 
 LOWEST_LOG_SIGMA = -6.0
@@ -24,7 +24,7 @@ def gaussian_log_prob(
     """
     error = jnp.square(images - expected_image(decoded))
     constant = log_sigma + 0.5 * math.log(2 * math.pi)
-    return -jnp.sum(0.5 * jnp.exp(-2 * log_sigma) * error + constant, axis=PIXEL_AXES)
+    return -sum_pixels(0.5 * jnp.exp(-2 * log_sigma) * error + constant)
 
 
 def gaussian(log_sigma: float | Scalar) -> Likelihood:

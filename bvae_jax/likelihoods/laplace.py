@@ -5,14 +5,14 @@ import math
 
 import jax.numpy as jnp
 
-from bvae_jax.likelihoods.base import PIXEL_AXES, Likelihood, Own, expected_image
+from bvae_jax.likelihoods.base import Likelihood, Own, expected_image, sum_pixels
 from bvae_jax.types import Images, PerImage
 
 
 def laplace_log_prob(decoded: Images, images: Images, own: Own, width: float) -> PerImage:
     """-sum_pixels |x - s(l)| / b + log(2 b), b the width; nats, [batch]."""
     error = jnp.abs(images - expected_image(decoded))
-    return -jnp.sum(error / width + math.log(2 * width), axis=PIXEL_AXES)
+    return -sum_pixels(error / width + math.log(2 * width))
 
 
 def laplace(width: float) -> Likelihood:

@@ -333,9 +333,9 @@ def test_memory_is_bounded(tmp_path):
 
 
 @pytest.mark.once
-def test_a_third_of_dsprites(tmp_path):
-    """All 245,760 hearts, rendered, through an HDF5 file of the published layout: 1 GB."""
-    path, sizes = tmp_path / "sprites.hdf5", (1, *dsprites.FACTOR_SIZES[1:])
+def test_a_ninth_of_dsprites(tmp_path):
+    """The 81,920 large hearts, rendered, through an HDF5 file of the published layout."""
+    path, sizes = tmp_path / "sprites.hdf5", (1, 2, *dsprites.FACTOR_SIZES[2:])
     wanted = cache.load_packed(dsprites.SPRITES, progress=False)[-math.prod(sizes) :]
     files.dsprites_hdf5(path, np.zeros((0, 64, 64), np.uint8), sizes, files.grid(sizes))
     with h5py.File(path, "a") as file:
@@ -346,7 +346,7 @@ def test_a_third_of_dsprites(tmp_path):
             bits = np.unpackbits(wanted[start : start + 16_384], axis=1)
             images[start : start + 16_384] = bits.reshape(-1, 64, 64)
     grown = megabytes(path, tmp_path / "set", "dsprites_hdf5", sizes)
-    print(f"\nmemory grew by {grown} MB")
+    print(f"\nmemory grew by {grown} MB, the images take 336 MB")
     assert grown < 250
     np.testing.assert_array_equal(np.load(tmp_path / "set" / "images.npy", mmap_mode="r"), wanted)
 

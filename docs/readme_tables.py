@@ -104,12 +104,12 @@ def datasets() -> str:
     about = {name: paragraphs(importlib.import_module(f"bvae_jax.data.{name}"))[0].rstrip(".")
              for name in DATASETS} | {known.name: known.citation for known in KNOWN}  # fmt: skip
     rows = [
-        (f"`{e.name}`", about[e.name], f"{e.images:,}", "×".join(map(str, e.shape)),
-         ", ".join(e.factors), e.licence)
+        (f"`{e.name}`", about[e.name], f"{e.images:,} of {'×'.join(map(str, e.shape))}",
+         ", ".join(e.factors))
         for e in all_entries(Path("nowhere"))
     ]  # fmt: skip
-    rows += [(f"`{form}`", meaning, "", "", "", "") for form, meaning in FORMS.items()]
-    return table(("`--dataset`", "what it is", "images", "size", "factors", "licence"), rows)
+    rows += [(f"`{form}`", meaning, "", "") for form, meaning in FORMS.items()]
+    return table(("`--dataset`", "what it is", "images", "factors"), rows)
 
 
 TABLES: dict[str, Callable[[], str]] = {

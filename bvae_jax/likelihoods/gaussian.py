@@ -62,8 +62,9 @@ def optimal_log_sigma(decoded: Images, images: Images) -> Scalar:
 def optimal_sigma_vae_log_prob(decoded: Images, images: Images, own: Own) -> PerImage:
     """Gaussian with σ² = the batch's mean squared error (Rybkin et al. 2021).
 
-    `gaussian_log_prob` with the sigma that suits this batch best; nats, [batch]. Gradients flow through sigma. An image's value depends on the others: use `calibrate` to
-    compare batches or samples. The paper's optimal sigma-VAE.
+    `gaussian_log_prob` with the sigma that suits this batch best; nats, [batch]. Gradients flow
+    through sigma. An image's value depends on the others: use `calibrate` to compare batches or
+    samples. The paper's optimal sigma-VAE.
     """
     return gaussian_log_prob(decoded, images, own, optimal_log_sigma(decoded, images))
 

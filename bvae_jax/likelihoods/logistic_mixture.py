@@ -27,7 +27,8 @@ class Mixture(NamedTuple):
 
     Attributes:
         log_weights: [batch, height, width, component].
-        means, log_scales: [batch, height, width, channel, component].
+        means: [batch, height, width, channel, component].
+        log_scales: like them.
         coefficients: like them, in (-1, 1): green on red, blue on red, blue on green. Empty
             where there are not 3 channels.
     """

@@ -57,7 +57,8 @@ class StridedDecoder(nn.Module):
     Attributes:
         sides: height and width of the image.
         outputs: numbers for each pixel.
-        channels, hidden: those of the encoder, in the encoder's order.
+        channels: those of the encoder, in the encoder's order.
+        hidden: so, too.
         linear_start: no ReLU on the smallest map, which a dense layer makes.
     """
 

@@ -59,7 +59,7 @@ format: $(VENV)/.dev
 docs: $(VENV)/.docs
 	$(VENV)/bin/python docs/readme_tables.py
 	$(VENV)/bin/python docs/site_pages.py .cache/pages
-	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict
 
 clean:
 	rm -rf .venv .venv-oldest .venv-newest .cache site

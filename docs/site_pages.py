@@ -124,9 +124,9 @@ def write(directory: Path) -> None:
         path = directory / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
-    for file in (ROOT / "docs").iterdir():
-        if file.suffix in (".png", ".css"):
-            shutil.copy(file, directory)
+    shown = [path for path in (ROOT / "docs").iterdir() if path.suffix in (".png", ".css")]
+    for path in (ROOT / "CITATION.cff", *shown):
+        shutil.copy(path, directory)
 
 
 if __name__ == "__main__":

@@ -279,7 +279,7 @@ def test_a_data_set_is_added_as_contributing_says(added, tmp_path):
 
 SMALLER = {
     "train": ("--steps 2 --batch-size 4 --network burgess --image-source rendered --eval-images 4 "
-              "--eval-every 1 --quiet --no-figures"),
+              "--quiet --no-figures"),
     "evaluate": "--metrics mig,sap_r2 --num-points 300 --train-points 200 --test-points 90 --quiet",
     "score": "--quiet",
 }  # fmt: skip

@@ -17,7 +17,7 @@ NEWEST = $(firstword $(foreach v,3.14 3.13 3.12,$(shell \
 	for p in python$(v) $$HOME/.pyenv/versions/$(v).*/bin/python; do \
 	$$p -c 'import venv, ssl' 2>/dev/null && echo $$p && break; done)) $(PYTHON))
 
-.PHONY: train sweep test test-oldest test-newest lint format clean
+.PHONY: train sweep test test-oldest test-newest lint format docs clean
 
 # Trains a beta-VAE on dSprites; goes on with the run if it is there already.
 train: $(VENV)/.run
@@ -59,8 +59,15 @@ format: $(VENV)/.dev
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
 
+# The tables of README.md, then the site: HTML in site/. It needs no network once it is installed.
+# Fixes of this theme end in May 2027; its successor, Zensical, builds the same mkdocs.yml.
+docs: $(VENV)/.docs
+	$(VENV)/bin/python docs/readme_tables.py
+	$(VENV)/bin/python docs/site_pages.py .cache/pages
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict
+
 clean:
-	rm -rf .venv .venv-oldest .venv-newest .cache
+	rm -rf .venv .venv-oldest .venv-newest .cache site
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -73,4 +80,8 @@ $(VENV)/.run: $(VENV)/bin/python pyproject.toml $(filter-out /dev/null,$(CONSTRA
 
 $(VENV)/.dev: $(VENV)/bin/python pyproject.toml $(filter-out /dev/null,$(CONSTRAINTS))
 	$(PIP) -c $(CONSTRAINTS) -e '.[dev]'
+	touch $@ $(VENV)/.run
+
+$(VENV)/.docs: $(VENV)/bin/python pyproject.toml $(filter-out /dev/null,$(CONSTRAINTS))
+	$(PIP) -c $(CONSTRAINTS) -e '.[docs]'
 	touch $@ $(VENV)/.run

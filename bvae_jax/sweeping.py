@@ -93,7 +93,10 @@ def sweep(
         strategy: "sequential", one member after another; "devices", one on each device; "vmap",
             many in one program; "auto", by the machine.
         members_at_once: in one program, for "vmap"; as many as fit if None.
-        tensorboard, wandb, figures, progress: as for `run`.
+        tensorboard: as for `run`.
+        wandb: as for `run`.
+        figures: as for `run`.
+        progress: as for `run`.
         distributed: each process that the cluster started trains its part, on its own devices.
 
     Raises:

@@ -37,7 +37,8 @@ def interpolate(decode: Decode, start: Latents, end: Latents, columns: int) -> G
     """Images along the straight line between two codes, ends included.
 
     Args:
-        start, end: [row, latent].
+        start: [row, latent].
+        end: [row, latent].
         columns: number of images, at least 2.
 
     Returns:

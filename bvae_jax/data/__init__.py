@@ -25,6 +25,7 @@ DATASETS: dict[str, Dataset] = {
     "shapes3d_render": shapes3d_render.DATASET,
     "xy_squares": xy_squares.DATASET,
 }
+"""What `--dataset` may be, beside published files and one's own."""
 
 FORMS = ("folder:DIRECTORY", "npz:FILE", "tfds:NAME")
 """What is no name, but says where images are."""

@@ -1,11 +1,11 @@
 """A user's .npz file of images as a data set: read without pickle, in bounded memory.
 
-images         [image, height, width] or [image, height, width, channel]: uint8, bool, or floats in
-               [0, 1], which are kept as the nearest of 256 levels. Those of two values, 0 and 1 or
-               0 and 255, are kept as bits
-factors        [image, factor] or [image]: whole numbers, texts, or floats of few values; each
-               column's values, sorted, are its classes. `labels` is another name for it
-factor_names   [factor] texts
+- `images`: [image, height, width] or [image, height, width, channel], uint8, bool, or floats in
+  [0, 1], which are kept as the nearest of 256 levels. Those of two values, 0 and 1 or 0 and 255,
+  are kept as bits.
+- `factors`: [image, factor] or [image], whole numbers, texts, or floats of few values; each
+  column's values, sorted, are its classes. `labels` is another name for it.
+- `factor_names`: [factor], texts.
 
 The last two may be absent.
 """

@@ -1,10 +1,10 @@
 """The form in which stored sets are kept: plain arrays in a directory, opened in milliseconds.
 
-DIRECTORY/images.npy  uint8 [image, height, width, channel]; or [image, byte], eight pixels to a
-                      byte (`np.packbits`), where all pixels are 0 or 1
-DIRECTORY/labels.npy  int32 [image, factor]; absent where there is one image for each combination of
-                      factors, in their order, or where no factors are known
-DIRECTORY/meta.json   what is known of them
+- `images.npy`: uint8 [image, height, width, channel]; or [image, byte], eight pixels to a byte
+  (`np.packbits`), where all pixels are 0 or 1.
+- `labels.npy`: int32 [image, factor]; absent where there is one image for each combination of
+  factors, in their order, or where no factors are known.
+- `meta.json`: what is known of them.
 
 A directory is written beside its place and moved there when it is whole.
 """

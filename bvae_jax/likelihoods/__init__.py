@@ -23,6 +23,7 @@ LIKELIHOODS: dict[str, Callable[[float], Likelihood]] = {
     "laplace": laplace.laplace,
     "logistic_mixture": lambda sigma: logistic_mixture.LIKELIHOOD,
 }
+"""What `--likelihood` may be: `--sigma` -> Likelihood."""
 
 
 @functools.cache

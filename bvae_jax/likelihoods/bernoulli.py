@@ -14,19 +14,22 @@ from bvae_jax.types import Images, PerImage
 
 
 def bernoulli_log_prob(decoded: Images, images: Images, own: Own) -> PerImage:
-    """sum_pixels x log s(l) + (1 - x) log(1 - s(l)), s the logistic function; nats, [batch].
+    """x ∈ {0, 1}; for greys a cross-entropy, which is not normalised.
 
-    Kingma & Welling, "Auto-Encoding Variational Bayes", 2014, eq. 11. For x strictly between 0
-    and 1 it is a cross-entropy, not a normalised log-likelihood.
+        sum_pixels x log s(l) + (1 - x) log(1 - s(l)),   s the logistic function; nats, [batch]
+
+    Kingma & Welling, "Auto-Encoding Variational Bayes", 2014, eq. 11.
     """
     # x l - log(1 + exp(l)): one logarithm for each pixel, where log s(l) and log s(-l) take two.
     return sum_pixels(images * decoded - jax.nn.softplus(decoded))
 
 
 def continuous_bernoulli_log_prob(decoded: Images, images: Images, own: Own) -> PerImage:
-    """sum_pixels l x - log((exp(l) - 1) / l); nats, [batch].
+    """x ∈ [0, 1] (Loaiza-Ganem & Cunningham 2019).
 
-    Loaiza-Ganem & Cunningham, "The continuous Bernoulli", 2019, section 3, with lambda = s(l):
+        sum_pixels l x - log((exp(l) - 1) / l);   nats, [batch]
+
+    "The continuous Bernoulli", 2019, section 3, with lambda = s(l):
     the density lambda^x (1 - lambda)^(1 - x) C(lambda) in terms of its logit.
     """
     return sum_pixels(decoded * images - log_normaliser(decoded))

@@ -15,7 +15,9 @@ LOWEST_LOG_SIGMA = -6.0
 def gaussian_log_prob(
     decoded: Images, images: Images, own: Own, log_sigma: float | Scalar
 ) -> PerImage:
-    """log N(x; s(l), sigma^2 I) with its normalising constant; nats, [batch].
+    """Gaussian around a mean in (0, 1), with `--sigma` as standard deviation.
+
+    log N(x; s(l), sigma^2 I) with its normalising constant; nats, [batch]:
 
         -sum_pixels (x - s(l))^2 / (2 sigma^2) + log(sigma) + log(2 pi) / 2
 
@@ -42,10 +44,10 @@ def soft_clip(log_sigma: Scalar) -> Scalar:
 
 
 def sigma_vae_log_prob(decoded: Images, images: Images, own: Own) -> PerImage:
-    """`gaussian_log_prob` with a trained sigma, shared by all pixels; nats, [batch].
+    """Gaussian with one learned σ for all pixels (Rybkin et al. 2021).
 
-    Rybkin, Daniilidis & Levine, "Simple and Effective VAE Training with Calibrated Decoders",
-    2021: the sigma-VAE with one shared variance.
+    `gaussian_log_prob`; nats, [batch]. Rybkin, Daniilidis & Levine, "Simple and Effective VAE
+    Training with Calibrated Decoders": the sigma-VAE with one shared variance.
     """
     return gaussian_log_prob(decoded, images, own, soft_clip(own["log_sigma"]))
 
@@ -58,10 +60,11 @@ def optimal_log_sigma(decoded: Images, images: Images) -> Scalar:
 
 
 def optimal_sigma_vae_log_prob(decoded: Images, images: Images, own: Own) -> PerImage:
-    """`gaussian_log_prob` with the sigma that suits this batch best; nats, [batch].
+    """Gaussian with σ² = the batch's mean squared error (Rybkin et al. 2021).
 
-    Gradients flow through sigma. An image's value depends on the others: use `calibrate` to
-    compare batches or samples. Rybkin et al. 2021: the optimal sigma-VAE.
+    `gaussian_log_prob` with the sigma that suits this batch best; nats, [batch]. Gradients flow
+    through sigma. An image's value depends on the others: use `calibrate` to compare batches or
+    samples. The paper's optimal sigma-VAE.
     """
     return gaussian_log_prob(decoded, images, own, optimal_log_sigma(decoded, images))
 

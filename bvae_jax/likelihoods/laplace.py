@@ -10,7 +10,10 @@ from bvae_jax.types import Images, PerImage
 
 
 def laplace_log_prob(decoded: Images, images: Images, own: Own, width: float) -> PerImage:
-    """-sum_pixels |x - s(l)| / b + log(2 b), b the width; nats, [batch]."""
+    """Laplace around a mean in (0, 1), with `--sigma` as width b.
+
+    -sum_pixels |x - s(l)| / b + log(2 b); nats, [batch].
+    """
     error = jnp.abs(images - expected_image(decoded))
     return -sum_pixels(error / width + math.log(2 * width))
 

@@ -27,7 +27,8 @@ class Mixture(NamedTuple):
 
     Attributes:
         log_weights: [batch, height, width, component].
-        means, log_scales: [batch, height, width, channel, component].
+        means: [batch, height, width, channel, component].
+        log_scales: like them.
         coefficients: like them, in (-1, 1): green on red, blue on red, blue on green. Empty
             where there are not 3 channels.
     """
@@ -80,8 +81,11 @@ def conditional_means(
 
 
 def logistic_mixture_log_prob(decoded: Decoded, images: Images, own: Own) -> PerImage:
-    """sum_pixels log sum_k w_k prod_channels P_k(level), level = round(255 x); nats, [batch].
+    """Ten discretised logistics, for 8-bit colours (Salimans et al. 2017).
 
+    3 channels depend on each other; others do not.
+
+        sum_pixels log sum_k w_k prod_channels P_k(level),   level = round(255 x); nats, [batch]
         P_k(level) = s((v + 1/255 - m_k) / s_k) - s((v - 1/255 - m_k) / s_k),   v = 2 level/255 - 1
 
     with the tails added to levels 0 and 255. For u > l the difference s(u) - s(l) equals

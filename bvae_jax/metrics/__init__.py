@@ -48,3 +48,4 @@ METRICS: dict[str, Metric] = {
     "udr": udr.METRIC,
     "active_units": active_units.METRIC,
 }
+"""What `--metrics` may name, in the order in which they are reported."""

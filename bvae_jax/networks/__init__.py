@@ -21,6 +21,7 @@ NETWORKS: dict[str, Callable[[int, ImageShape, int, Any], Network]] = {
     "resnet": resnet.resnet,
     "spatial_broadcast": spatial_broadcast.spatial_broadcast,
 }
+"""What `--network` may be: (latents, image shape, numbers for a pixel, dtype) -> Network."""
 
 
 def make_network(

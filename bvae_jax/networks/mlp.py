@@ -44,9 +44,11 @@ class MLPDecoder(nn.Module):
 
 
 def mlp(latents: int, image_shape: ImageShape, outputs: int, dtype: Any) -> Network:
-    """Fully connected: encoder 1200-1200 ReLU, decoder 1200-1200-1200 tanh.
+    """Two layers of 1200 ReLU units; decoder of three layers of 1200 tanh units.
 
-    Higgins et al. 2017, table 1 (2D shapes). Weights: `UNIFORM`.
+    Higgins et al. 2017, table 1 (2D shapes).
+
+    Weights: `UNIFORM`.
     """
     sides = image_shape[:2]
     return Network(MLPEncoder(latents, dtype=dtype), MLPDecoder(sides, outputs, dtype=dtype))

@@ -100,8 +100,10 @@ class ResNetDecoder(nn.Module):
 def resnet(latents: int, image_shape: ImageShape, outputs: int, dtype: Any) -> Network:
     """`conv` with a residual block after each strided layer; mirrored decoder.
 
-    The widths are those of `conv`, so that the two differ in depth alone. No paper prescribes
-    this one; blocks: He et al. 2016b ("Identity mappings"). Weights: `UNIFORM`.
+    No paper; blocks of He et al. 2016b.
+
+    A block has two 3×3 convolutions and GroupNorm ("Identity mappings"). The widths are those of
+    `conv`, so that the two differ in depth alone. Weights: `UNIFORM`.
     """
     sides = image_shape[:2]
     return Network(ResNetEncoder(latents, dtype=dtype), ResNetDecoder(sides, outputs, dtype=dtype))

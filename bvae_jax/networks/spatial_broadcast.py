@@ -45,11 +45,13 @@ def coordinates(sides: tuple[int, int]) -> Float[Array, "height width 2"]:
 
 
 def spatial_broadcast(latents: int, image_shape: ImageShape, outputs: int, dtype: Any) -> Network:
-    """Encoder of four convolutions 4x4 of 64 channels and a layer of 256; broadcast decoder.
+    """Four 4×4 convolutions of 64 channels, a layer of 256; decoder of z at every pixel.
 
-    Watters et al. 2019 ("Spatial broadcast decoder"). The widths and the decoder's depth and 3x3
-    kernels are those of a public reimplementation, not checked against the paper's appendix.
-    Weights: `UNIFORM`.
+    Watters et al. 2019; sizes unchecked.
+
+    The decoder gives each pixel's coordinates beside z to 3×3 convolutions ("Spatial broadcast
+    decoder"). The widths and the decoder's depth and kernels are those of a public
+    reimplementation, not checked against the paper's appendix. Weights: `UNIFORM`.
     """
     return Network(
         StridedEncoder(latents, (64,) * 4, (4,) * 4, (256,), dtype=dtype),

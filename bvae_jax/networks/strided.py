@@ -57,7 +57,8 @@ class StridedDecoder(nn.Module):
     Attributes:
         sides: height and width of the image.
         outputs: numbers for each pixel.
-        channels, hidden: those of the encoder, in the encoder's order.
+        channels: those of the encoder, in the encoder's order.
+        hidden: so, too.
         linear_start: no ReLU on the smallest map, which a dense layer makes.
     """
 
@@ -87,9 +88,11 @@ class StridedDecoder(nn.Module):
 
 
 def conv(latents: int, image_shape: ImageShape, outputs: int, dtype: Any) -> Network:
-    """Convolutions 4x4 of 32-32-64-64 channels and a layer of 256; mirrored decoder.
+    """4×4 convolutions with stride 2 of 32-32-64-64 channels, a layer of 256; mirrored decoder.
 
-    Higgins et al. 2017, table 1 (Chairs, CelebA, 3D faces). Weights: `UNIFORM`.
+    Higgins et al. 2017, table 1 (Chairs, CelebA, 3D faces).
+
+    Weights: `UNIFORM`.
     """
     channels, hidden, sides = (32, 32, 64, 64), (256,), image_shape[:2]
     return Network(
@@ -99,9 +102,11 @@ def conv(latents: int, image_shape: ImageShape, outputs: int, dtype: Any) -> Net
 
 
 def locatello(latents: int, image_shape: ImageShape, outputs: int, dtype: Any) -> Network:
-    """`conv`, but with 2x2 kernels in the encoder's last two convolutions, and `GLOROT` weights.
+    """`conv`, but with 2×2 kernels in the encoder's last two convolutions, and Glorot's weights.
 
-    Locatello et al. 2019 ("Challenging common assumptions"), as their code has it.
+    Locatello et al. 2019, as their code has it.
+
+    Weights: `GLOROT`.
     """
     channels, hidden, sides = (32, 32, 64, 64), (256,), image_shape[:2]
     return Network(
@@ -111,9 +116,11 @@ def locatello(latents: int, image_shape: ImageShape, outputs: int, dtype: Any) -
 
 
 def burgess(latents: int, image_shape: ImageShape, outputs: int, dtype: Any) -> Network:
-    """Four convolutions 4x4 of 32 channels and two layers of 256; mirrored decoder.
+    """4×4 convolutions with stride 2 of 32-32-32-32 channels, two layers of 256; mirrored decoder.
 
-    Burgess et al. 2018 ("Understanding disentangling in beta-VAE"). Weights: `UNIFORM`.
+    Burgess et al. 2018.
+
+    Weights: `UNIFORM`.
     """
     channels, hidden, sides = (32,) * 4, (256, 256), image_shape[:2]
     return Network(
@@ -123,10 +130,12 @@ def burgess(latents: int, image_shape: ImageShape, outputs: int, dtype: Any) -> 
 
 
 def conv128(latents: int, image_shape: ImageShape, outputs: int, dtype: Any) -> Network:
-    """Convolutions 4x4 of 32-64-128-256-512 channels, no hidden layer; mirrored decoder.
+    """4×4 convolutions with stride 2 of 32-64-128-256-512 channels; mirrored decoder.
 
-    For pictures of 128x128, whose smallest maps are 4x4x512. The decoder starts from an affine map
-    of z, without ReLU. No paper: the PyTorch notebook that this package grew out of. Weights:
+    No paper: made for pictures of 128×128.
+
+    The smallest maps of such pictures are 4×4×512. The decoder starts from an affine map of z,
+    without ReLU. It is that of the PyTorch notebook that this package grew out of. Weights:
     `UNIFORM`.
     """
     channels, sides = (32, 64, 128, 256, 512), image_shape[:2]

@@ -30,6 +30,7 @@ OBJECTIVES: dict[str, Objective] = {
     "ada_gvae": ada.GVAE,
     "ada_mlvae": ada.MLVAE,
 }
+"""What `--objective` may be."""
 
 
 def get_objective(name: str) -> Objective:

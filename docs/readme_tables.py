@@ -1,0 +1,131 @@
+"""The tables of README.md that are made from the registries.
+
+`python docs/readme_tables.py` writes them anew, each between its two comments:
+
+    <!-- table: metrics -->
+    <!-- end -->
+"""
+
+import importlib
+import inspect
+import re
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import jax
+
+from bvae_jax.commands.data import FORMS
+from bvae_jax.config import flag
+from bvae_jax.data import DATASETS
+from bvae_jax.data.catalogue import KNOWN
+from bvae_jax.data.entries import all_entries
+from bvae_jax.likelihoods import LIKELIHOODS
+from bvae_jax.metrics import METRICS
+from bvae_jax.networks import NETWORKS, make_network
+from bvae_jax.objectives import OBJECTIVES
+from bvae_jax.presets import PRESETS
+from bvae_jax.vae import VAE, init_params
+
+README = Path(__file__).parents[1] / "README.md"
+BLOCK = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+SHAPE, LATENTS = (64, 64, 1), 10
+"""Of the networks whose parameters are counted."""
+
+Row = tuple[str, ...]
+
+
+def table(head: Row, rows: Iterable[Row]) -> str:
+    """In Markdown; `|` in a cell is escaped."""
+    lines = [head, ("---",) * len(head), *rows]
+    return "".join(
+        "| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines
+    )
+
+
+def paragraphs(described: object) -> list[str]:
+    """Of a docstring, each on one line."""
+    return [" ".join(part.split()) for part in (inspect.getdoc(described) or "").split("\n\n")]
+
+
+def objectives() -> str:
+    """What is minimised, its hyperparameters with their defaults, and the paper."""
+
+    def row(name: str) -> Row:
+        objective = OBJECTIVES[name]
+        hyper = ", ".join(f"`{flag(n)} {value:g}`" for n, value in objective.hyper.items())
+        return f"`{name}`", objective.formula, hyper, objective.reference
+
+    head = ("`--objective`", "what is minimised", "hyperparameters", "from")
+    return table(head, map(row, OBJECTIVES))
+
+
+def presets() -> str:
+    """Where settings come from, and what of them is not sure."""
+    rows = ((f"`{name}`", preset.source, preset.unsure) for name, preset in PRESETS.items())
+    return table(("`--preset`", "source", "not sure"), rows)
+
+
+def metrics() -> str:
+    """Definitions; the fast ones are marked."""
+
+    def row(name: str) -> Row:
+        metric = METRICS[name]
+        return f"`{name}`" + " ⚡" * metric.fast, metric.definition, metric.reference
+
+    return table(("`--metrics` (⚡: `fast`)", "what it is", "from"), map(row, METRICS))
+
+
+def networks() -> str:
+    """The first two paragraphs of each docstring, and the number of parameters."""
+
+    def row(name: str) -> Row:
+        model = VAE(*make_network(name, LATENTS, SHAPE, 1), LIKELIHOODS["bernoulli"](1.0))
+        params = jax.eval_shape(lambda: init_params(model, SHAPE, jax.random.key(0)))
+        count = sum(leaf.size for leaf in jax.tree.leaves(params))
+        what, source, *_ = paragraphs(NETWORKS[name])
+        return f"`{name}`", what.rstrip("."), source.rstrip("."), f"{count:,}"
+
+    head = ("`--network`", "encoder and decoder", "from", "parameters")
+    return table(head, map(row, NETWORKS))
+
+
+def likelihoods() -> str:
+    """The first paragraph of the docstring of each log-likelihood."""
+
+    def row(name: str) -> Row:
+        log_prob = LIKELIHOODS[name](1.0).log_prob
+        return f"`{name}`", paragraphs(getattr(log_prob, "func", log_prob))[0].rstrip(".")
+
+    return table(("`--likelihood`", "p(x|z) of a pixel"), map(row, LIKELIHOODS))
+
+
+def datasets() -> str:
+    """Sets that are drawn, those that are known by name, and one's own."""
+    about = {name: paragraphs(importlib.import_module(f"bvae_jax.data.{name}"))[0].rstrip(".")
+             for name in DATASETS} | {known.name: known.citation for known in KNOWN}  # fmt: skip
+    rows = [
+        (f"`{e.name}`", about[e.name], f"{e.images:,} of {'×'.join(map(str, e.shape))}",
+         ", ".join(e.factors))
+        for e in all_entries(Path("nowhere"))
+    ]  # fmt: skip
+    rows += [(f"`{form}`", meaning, "", "") for form, meaning in FORMS.items()]
+    return table(("`--dataset`", "what it is", "images", "factors"), rows)
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "objectives": objectives,
+    "presets": presets,
+    "metrics": metrics,
+    "networks": networks,
+    "likelihoods": likelihoods,
+    "datasets": datasets,
+}
+
+
+def refreshed(text: str) -> str:
+    """`text` with every table as the registries have it now."""
+    return BLOCK.sub(lambda found: f"{found[1]}{TABLES[found[2]]()}{found[3]}", text)
+
+
+if __name__ == "__main__":
+    README.write_text(refreshed(README.read_text()))

@@ -1,0 +1,55 @@
+"""The large study's beta-VAE on dSprites: six scores against beta, over seeds.
+
+Locatello et al., Challenging Common Assumptions, 2019. Also leaves `bvae compare`'s report.
+
+python experiments/locatello2019.py [--scale small|gpu|full] [--shard 1/4]
+"""
+
+from common import COLOURS, Scale, arguments, drawing, print_table, scored, settings, trained
+
+from bvae_jax import suggest
+from bvae_jax.comparison.suggestion import in_words
+
+BETAS = (1.0, 2.0, 4.0, 6.0, 8.0, 16.0)
+SCORES = {
+    "beta_vae_score": "BetaVAE score", "factor_vae_score": "FactorVAE score", "mig": "MIG",
+    "dci/disentanglement": "DCI", "modularity": "modularity", "sap": "SAP",
+}  # fmt: skip
+FEW = {"steps": 800, "batch_size": 16, "learning_rate": 1e-3, "eval_images": 2048}
+SCALES = {
+    "small": Scale(FEW, 3, BETAS, 12_000, "beta_vae_score,factor_vae_score,mig,modularity,sap"),
+    "gpu": Scale({"steps": 30_000, "checkpoint_every": 5000}, 10, BETAS, metrics="all"),
+    "full": Scale({"checkpoint_every": 20_000, "eval_every": 20_000}, 50, BETAS, metrics="all"),
+}
+
+
+def draw(path, members):
+    """A panel for each score: each run, and the mean over seeds."""
+    names = [name for name in SCORES if name in members]
+    with drawing(path, -(-len(names) // 3), 3, 2.6, sharex=True) as panels:
+        for axes in panels.flat[len(names) :]:
+            axes.set_axis_off()
+        for axes, name in zip(panels.flat, names, strict=False):
+            means = members.groupby("beta")[name].mean()
+            axes.plot(members["beta"], members[name], "o", ms=2, mew=0, alpha=0.5, color=COLOURS[0])
+            axes.plot(means.index, means, color=COLOURS[0])
+            axes.set_xscale("log", base=2)
+            axes.set(title=SCORES[name], xticks=BETAS[::2], ylim=(0, None))
+            axes.xaxis.set_major_formatter("{x:g}")
+            axes.xaxis.set_tick_params(labelbottom=True)
+            axes.set_xlabel("β")
+
+
+def main(argv=None):
+    args = arguments(__doc__, "locatello2019", SCALES, argv)
+    config = settings("locatello2019", args.scale.changes, "beta_vae")
+    trained(args.dir, config, args, beta=args.scale.values)
+    found = scored(args.dir, scale=args.scale, figures=True, decomposition=1000, baselines=True)
+    shown = {name: title for name, title in SCORES.items() if name in found.members}
+    print_table(found.members, {"nll": "−log p(x\\|z)", "kl": "KL"} | shown)
+    print(in_words(suggest(args.dir)))
+    draw(args.figure, found.members)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,6 +1,6 @@
 """Which factor enters when the capacity grows: KL of each latent, and what latents know, over time.
 
-Burgess et al., Understanding disentangling in beta-VAE, 2018, figure 5 and section 5.
+Burgess et al., Understanding disentangling in beta-VAE, 2018, section 5.
 
 python experiments/burgess2018.py [--scale small|full]
 """
@@ -10,12 +10,12 @@ from common import COLOURS, Scale, arguments, drawing, settings, trained_run
 
 from bvae_jax import ScoreConfig, evaluate
 from bvae_jax.loggers import read_records
-from bvae_jax.program import ACTIVE_NATS
 
 MIG = ScoreConfig(metrics="mig", permutations=0)
 FEW = {"steps": 5000, "batch_size": 16, "learning_rate": 1e-3, "keep_checkpoints": 10}
+FEW |= {"capacity_schedule": "linear:steps=5000", "gamma": 30.0}
 SCALES = {
-    "small": Scale(FEW | {"capacity_schedule": "linear:steps=5000"}, 1, (), 6000),
+    "small": Scale(FEW, 1, (), 6000),
     "full": Scale({"checkpoint_every": 10_000, "keep_checkpoints": 10}, 1, (), 100_000),
 }
 
@@ -27,13 +27,13 @@ def known(directory, step, points):
 
 
 def draw(path, run_dir, shares, factors):
-    """Above each latent's KL, in the colour of what it knows most of; below each factor's share."""
+    """Above each latent's KL, in the colour of what it knows most of; below what is known."""
     train = [r for r in read_records(run_dir / "metrics.jsonl") if r["split"] == "train"]
     steps, kl = [r["step"] for r in train], np.array([r["kl_per_latent"] for r in train])
     with drawing(path, 2, height=3.4, sharex=True) as (above, below):
-        for latent, factor in enumerate(shares[steps[-1]].argmax(axis=1)):
-            dead = kl[-1, latent] <= ACTIVE_NATS
-            above.plot(steps, kl[:, latent], color="0.75" if dead else COLOURS[factor])
+        for latent, share in enumerate(shares[steps[-1]]):
+            colour = COLOURS[share.argmax()] if share.max() > 0.05 else "0.75"  # grey: of none
+            above.plot(steps, kl[:, latent], color=colour)
         for factor, name in enumerate(factors):
             best = [share[:, factor].max() for share in shares.values()]
             below.plot(list(shares), best, "o-", ms=3, color=COLOURS[factor], label=name)

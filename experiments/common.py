@@ -113,7 +113,9 @@ def trained_run(directory: Path, config: Config) -> Any:
 def scored(*directories: Path, scale: Scale, **options: Any) -> Comparison:
     """Sweeps compared, without figures and without the KL taken apart where nothing is said."""
     options = {"figures": False, "decomposition": 0, "baselines": False} | options
-    score = ScoreConfig(metrics=scale.metrics, permutations=0)
+    test = min(5000, scale.points // 3)
+    fit = min(10_000, scale.points - test)
+    score = ScoreConfig(metrics=scale.metrics, permutations=0, train_points=fit, test_points=test)
     return compare(*directories, score=score, num_points=scale.points, **options).comparison
 
 

@@ -13,7 +13,7 @@ SCORE = "beta_vae_score"
 BASELINES = {"pca": "PCA", "ica": "ICA", "raw pixels": "raw pixels", "untrained": "untrained"}
 FEW = {"steps": 1500, "batch_size": 16, "eval_images": 2048}
 SCALES = {
-    "small": Scale(FEW, 2, (1.0, 4.0, 16.0), 15_000, SCORE),
+    "small": Scale(FEW, 2, (1.0, 4.0, 16.0), 6000, SCORE),
     "full": Scale(
         {"checkpoint_every": 20_000, "eval_every": 20_000},
         10,

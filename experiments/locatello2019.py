@@ -44,7 +44,7 @@ def main(argv=None):
     args = arguments(__doc__, "locatello2019", SCALES, argv)
     config = settings("locatello2019", args.scale.changes, "beta_vae")
     trained(args.dir, config, args, beta=args.scale.values)
-    found = scored(args.dir, scale=args.scale, figures=True, decomposition=1000, baselines=True)
+    found = scored(args.dir, scale=args.scale, figures=True, decomposition=1000)
     shown = {name: title for name, title in SCORES.items() if name in found.members}
     print_table(found.members, {"nll": "−log p(x\\|z)", "kl": "KL"} | shown)
     print(in_words(suggest(args.dir)))

@@ -12,7 +12,7 @@ RIVALS = (
     Rival("beta_tcvae", "chen2018", "beta"),
 )
 METRICS = "mig,mig_chen"
-FEW = {"steps": 700, "batch_size": 64, "eval_images": 2048}
+FEW = {"network": "locatello", "steps": 800, "batch_size": 16, "eval_images": 2048}
 SCALES = {
     "small": Scale(FEW, 2, ((1.0, 4.0, 8.0), (1.0, 4.0, 8.0)), 12_000, METRICS),
     "full": Scale({}, 10, 2 * ((1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0),), metrics=METRICS),

@@ -11,7 +11,7 @@ from common import COLOURS, Scale, arguments, drawing, print_table, scored, sett
 
 PANELS = {"nll": "−log p(x|z)\n(nats)", "kl": "KL\n(nats)", "active_latents": "active\nlatents"}
 COLUMNS = {"nll": "−log p(x\\|z)", "kl": "KL", "mutual_information": "MI"}
-FEW = {"steps": 2000, "batch_size": 16, "learning_rate": 1e-3, "eval_every": 100}
+FEW = {"steps": 1200, "batch_size": 16, "learning_rate": 1e-3, "eval_every": 100}
 FULL = {"checkpoint_every": 20_000, "eval_every": 5000}
 SCALES = {  # values: beta
     "small": Scale(FEW | {"eval_images": 512}, 2, (4.0,), 12_000, "mig"),

@@ -11,7 +11,7 @@ from common import COLOURS, Scale, arguments, drawing, print_table, scored, sett
 
 SCORE = "beta_vae_score"
 BASELINES = {"pca": "PCA", "ica": "ICA", "raw pixels": "raw pixels", "untrained": "untrained"}
-FEW = {"steps": 1500, "batch_size": 16, "eval_images": 2048}
+FEW = {"steps": 1000, "batch_size": 16, "eval_images": 2048}
 SCALES = {
     "small": Scale(FEW, 2, (1.0, 4.0, 16.0), 6000, SCORE),
     "full": Scale(

@@ -12,11 +12,10 @@ RIVALS = (
     Rival("factor_vae", "kim2018-dsprites", "gamma"),
 )
 METRICS = "factor_vae_score,mig"
-FEW = {"steps": 800, "batch_size": 32, "learning_rate": 1e-3, "aux_learning_rate": 5e-4}
+FEW = {"network": "locatello", "steps": 800, "batch_size": 16, "eval_images": 2048}
+FEW |= {"learning_rate": 1e-3, "aux_learning_rate": 5e-4}
 SCALES = {
-    "small": Scale(
-        FEW | {"eval_images": 2048}, 2, ((1.0, 4.0, 16.0), (6.0, 35.0, 100.0)), 12_000, METRICS
-    ),
+    "small": Scale(FEW, 2, ((1.0, 4.0, 16.0), (6.0, 35.0, 100.0)), 12_000, METRICS),
     "full": Scale(
         {"checkpoint_every": 20_000, "eval_every": 20_000},
         10,

@@ -14,7 +14,13 @@ RIVALS = (
     Rival("dip_vae_ii", "kumar2018-ii", "lambda_od"),
 )
 METRICS = "sap,sap_r2,mig"
-FEW = {"steps": 800, "batch_size": 16, "learning_rate": 1e-3, "eval_images": 2048}
+FEW = {
+    "network": "locatello",
+    "steps": 600,
+    "batch_size": 16,
+    "learning_rate": 1e-3,
+    "eval_images": 2048,
+}
 STRENGTHS = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0)
 SCALES = {
     "small": Scale(

@@ -16,7 +16,7 @@ from bvae_jax.figures import coders
 from bvae_jax.plots import mosaic
 from bvae_jax.traversal import interpolate
 
-FEW = {"steps": 400, "batch_size": 16, "samples": 2, "eval_images": 256}
+FEW = {"steps": 300, "batch_size": 16, "samples": 2, "eval_images": 256}
 # values: how many pictures to draw where none are given
 SCALES = {"small": Scale(FEW, 1, (600,)), "full": Scale({}, 1, (5400,))}
 COLUMNS, ROWS = 7, ("original", "decoded", "generated", "", "between")

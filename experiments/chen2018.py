@@ -5,16 +5,15 @@ Chen et al., Isolating Sources of Disentanglement in VAEs, 2018. Numbers in the 
 python experiments/chen2018.py [--scale small|full] [--shard 1/4]
 """
 
-from common import Rival, Scale, arguments, compared, drawing, print_table, trade_off
+from common import QUICK, Rival, Scale, arguments, compared, drawing, print_table, trade_off
 
 RIVALS = (
     Rival("beta_vae", "chen2018", "beta"),
     Rival("beta_tcvae", "chen2018", "beta"),
 )
 METRICS = "mig,mig_chen"
-FEW = {"network": "locatello", "steps": 800, "batch_size": 16, "eval_images": 2048}
 SCALES = {
-    "small": Scale(FEW, 2, ((1.0, 4.0, 8.0), (1.0, 4.0, 8.0)), 12_000, METRICS),
+    "small": Scale(QUICK | {"steps": 800}, 2, ((1.0, 4.0, 8.0), (1.0, 4.0, 8.0)), 12_000, METRICS),
     "full": Scale({}, 10, 2 * ((1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0),), metrics=METRICS),
 }
 

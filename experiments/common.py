@@ -20,6 +20,10 @@ from bvae_jax.plots import COLUMN_INCHES, STYLE
 from bvae_jax.presets import PRESETS
 
 ALL_IMAGES = 737_280
+QUICK = {"network": "locatello", "batch_size": 16, "learning_rate": 1e-3, "eval_images": 2048}
+"""Changes that let a network learn something within minutes."""
+LONG = {"checkpoint_every": 20_000, "eval_every": 20_000}
+"""Changes for hundreds of thousands of steps."""
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 
 

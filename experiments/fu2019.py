@@ -6,16 +6,16 @@ network of the study of 2019.
 python experiments/fu2019.py [--scale small|full] [--shard 1/4]
 """
 
+import common
 import numpy as np
-from common import COLOURS, Scale, arguments, drawing, print_table, scored, settings, trained
+from common import COLOURS, LONG, QUICK, Scale
 
 PANELS = {"nll": "−log p(x|z)\n(nats)", "kl": "KL\n(nats)", "active_latents": "active\nlatents"}
 COLUMNS = {"nll": "−log p(x\\|z)", "kl": "KL", "mutual_information": "MI"}
-FEW = {"steps": 1200, "batch_size": 16, "learning_rate": 1e-3, "eval_every": 100}
-FULL = {"checkpoint_every": 20_000, "eval_every": 5000}
+FEW = QUICK | {"steps": 1200, "eval_every": 100, "eval_images": 512}
 SCALES = {  # values: beta
-    "small": Scale(FEW | {"eval_images": 512}, 2, (4.0,), 12_000, "mig"),
-    "full": Scale(FULL, 10, (4.0,), metrics="mig"),
+    "small": Scale(FEW, 2, (4.0,), 12_000, "mig"),
+    "full": Scale(LONG | {"eval_every": 5000}, 10, (4.0,), metrics="mig"),
 }
 
 
@@ -28,18 +28,18 @@ def curves(found, schedule):
 
 
 def main(argv=None):
-    args = arguments(__doc__, "fu2019", SCALES, argv)
-    config = settings("locatello2019", args.scale.changes, "beta_vae")
+    args = common.arguments(__doc__, "fu2019", SCALES, argv)
+    config = common.settings("locatello2019", args.scale.changes, "beta_vae")
     schedules = {  # linear: as the first of four cycles
         "constant": "constant",
         "linear": f"linear:steps={config.steps // 8}",
         "cyclical": f"cyclical-linear:steps={config.steps}",
     }
     values = tuple(schedules.values())
-    trained(args.dir, config, args, beta=args.scale.values, beta_schedule=values)
-    found = scored(args.dir, scale=args.scale, decomposition=1000)
-    print_table(found.members, COLUMNS | {"active_latents": "active latents", "mig": "MIG"})
-    with drawing(args.figure, len(PANELS), height=3.6, sharex=True) as panels:
+    common.trained(args.dir, config, args, beta=args.scale.values, beta_schedule=values)
+    found = common.scored(args.dir, scale=args.scale, decomposition=1000)
+    common.print_table(found.members, COLUMNS | {"active_latents": "active latents", "mig": "MIG"})
+    with common.drawing(args.figure, len(PANELS), height=3.6, sharex=True) as panels:
         for (name, schedule), colour in zip(schedules.items(), COLOURS, strict=False):
             steps, means = curves(found, schedule)
             for axes, number in zip(panels, PANELS, strict=True):

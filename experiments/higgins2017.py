@@ -7,7 +7,7 @@ python experiments/higgins2017.py [--scale small|full] [--shard 1/4]
 
 from typing import Any
 
-from common import COLOURS, Scale, arguments, drawing, print_table, scored, settings, trained
+from common import COLOURS, LONG, Scale, arguments, drawing, print_table, scored, settings, trained
 
 SCORE = "beta_vae_score"
 BASELINES = {"pca": "PCA", "ica": "ICA", "raw pixels": "raw pixels", "untrained": "untrained"}
@@ -15,7 +15,7 @@ FEW = {"steps": 1000, "batch_size": 16, "eval_images": 2048}
 SCALES = {
     "small": Scale(FEW, 2, (1.0, 4.0, 16.0), 6000, SCORE),
     "full": Scale(
-        {"checkpoint_every": 20_000, "eval_every": 20_000},
+        LONG,
         10,
         (0.5, 1.0, 2.0, 4.0, 8.0, 16.0),
         metrics=SCORE,

@@ -5,19 +5,18 @@ Kim & Mnih, Disentangling by Factorising, 2018. Numbers in the figure are beta a
 python experiments/kim2018.py [--scale small|full] [--shard 1/4]
 """
 
-from common import Rival, Scale, arguments, compared, drawing, print_table, trade_off
+from common import LONG, QUICK, Rival, Scale, arguments, compared, drawing, print_table, trade_off
 
 RIVALS = (
     Rival("beta_vae", "kim2018-dsprites", "beta"),
     Rival("factor_vae", "kim2018-dsprites", "gamma"),
 )
 METRICS = "factor_vae_score,mig"
-FEW = {"network": "locatello", "steps": 800, "batch_size": 16, "eval_images": 2048}
-FEW |= {"learning_rate": 1e-3, "aux_learning_rate": 5e-4}
+FEW = QUICK | {"steps": 800, "aux_learning_rate": 5e-4}
 SCALES = {
     "small": Scale(FEW, 2, ((1.0, 4.0, 16.0), (6.0, 35.0, 100.0)), 12_000, METRICS),
     "full": Scale(
-        {"checkpoint_every": 20_000, "eval_every": 20_000},
+        LONG,
         10,
         ((1.0, 4.0, 6.0, 8.0, 16.0), (10.0, 20.0, 30.0, 35.0, 40.0, 50.0, 100.0)),
         metrics=METRICS,

@@ -6,7 +6,7 @@ beta and lambda_od. Network and optimizer are not the paper's, but those of the 
 python experiments/kumar2018.py [--scale small|full] [--shard 1/4]
 """
 
-from common import Rival, Scale, arguments, compared, drawing, print_table, trade_off
+from common import LONG, QUICK, Rival, Scale, arguments, compared, drawing, print_table, trade_off
 
 RIVALS = (
     Rival("beta_vae", "kumar2018-i", "beta"),
@@ -14,20 +14,17 @@ RIVALS = (
     Rival("dip_vae_ii", "kumar2018-ii", "lambda_od"),
 )
 METRICS = "sap,sap_r2,mig"
-FEW = {
-    "network": "locatello",
-    "steps": 600,
-    "batch_size": 16,
-    "learning_rate": 1e-3,
-    "eval_images": 2048,
-}
 STRENGTHS = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0)
 SCALES = {
     "small": Scale(
-        FEW, 2, ((1.0, 4.0, 16.0), (1.0, 10.0, 50.0), (1.0, 10.0, 50.0)), 12_000, METRICS
+        QUICK | {"steps": 600},
+        2,
+        ((1.0, 4.0, 16.0), (1.0, 10.0, 50.0), (1.0, 10.0, 50.0)),
+        12_000,
+        METRICS,
     ),
     "full": Scale(
-        {"checkpoint_every": 20_000, "eval_every": 20_000},
+        LONG,
         10,
         ((1.0, 2.0, 4.0, 6.0, 8.0, 16.0), STRENGTHS, STRENGTHS),
         metrics=METRICS,

@@ -5,7 +5,8 @@ Locatello et al., Challenging Common Assumptions, 2019. Also leaves `bvae compar
 python experiments/locatello2019.py [--scale small|gpu|full] [--shard 1/4]
 """
 
-from common import COLOURS, Scale, arguments, drawing, print_table, scored, settings, trained
+import common
+from common import COLOURS, LONG, QUICK, Scale
 
 from bvae_jax import suggest
 from bvae_jax.comparison.suggestion import in_words
@@ -15,18 +16,18 @@ SCORES = {
     "beta_vae_score": "BetaVAE score", "factor_vae_score": "FactorVAE score", "mig": "MIG",
     "dci/disentanglement": "DCI", "modularity": "modularity", "sap": "SAP",
 }  # fmt: skip
-FEW = {"steps": 800, "batch_size": 16, "learning_rate": 1e-3, "eval_images": 2048}
+CHEAP = "beta_vae_score,factor_vae_score,mig,modularity,sap"
 SCALES = {
-    "small": Scale(FEW, 3, BETAS, 12_000, "beta_vae_score,factor_vae_score,mig,modularity,sap"),
+    "small": Scale(QUICK | {"steps": 800}, 3, BETAS, 12_000, CHEAP),
     "gpu": Scale({"steps": 30_000, "checkpoint_every": 5000}, 10, BETAS, metrics="all"),
-    "full": Scale({"checkpoint_every": 20_000, "eval_every": 20_000}, 50, BETAS, metrics="all"),
+    "full": Scale(LONG, 50, BETAS, metrics="all"),
 }
 
 
 def draw(path, members):
     """A panel for each score: each run, and the mean over seeds."""
     names = [name for name in SCORES if name in members]
-    with drawing(path, -(-len(names) // 3), 3, 2.6, sharex=True) as panels:
+    with common.drawing(path, -(-len(names) // 3), 3, 2.6, sharex=True) as panels:
         for axes in panels.flat[len(names) :]:
             axes.set_axis_off()
         for axes, name in zip(panels.flat, names, strict=False):
@@ -41,12 +42,12 @@ def draw(path, members):
 
 
 def main(argv=None):
-    args = arguments(__doc__, "locatello2019", SCALES, argv)
-    config = settings("locatello2019", args.scale.changes, "beta_vae")
-    trained(args.dir, config, args, beta=args.scale.values)
-    found = scored(args.dir, scale=args.scale, figures=True, decomposition=1000)
+    args = common.arguments(__doc__, "locatello2019", SCALES, argv)
+    config = common.settings("locatello2019", args.scale.changes, "beta_vae")
+    common.trained(args.dir, config, args, beta=args.scale.values)
+    found = common.scored(args.dir, scale=args.scale, figures=True, decomposition=1000)
     shown = {name: title for name, title in SCORES.items() if name in found.members}
-    print_table(found.members, {"nll": "−log p(x\\|z)", "kl": "KL"} | shown)
+    common.print_table(found.members, {"nll": "−log p(x\\|z)", "kl": "KL"} | shown)
     print(in_words(suggest(args.dir)))
     draw(args.figure, found.members)
 

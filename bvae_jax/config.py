@@ -36,7 +36,7 @@ class Config:
     image_key: str = ""
     """tfds: the feature that is the image. Not given: the builder's only one."""
     factor_keys: str = ""
-    """tfds: features that are factors, with commas. Not given: its labels."""
+    """tfds: features that are factors, with commas, or none. Not given: labels, whole numbers."""
     only: str = ""
     """Use the images for which conditions hold, as shape=2,x>20,orientation=0:40:5 (class indices;
     the values that are left are numbered anew)."""

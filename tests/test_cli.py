@@ -201,7 +201,7 @@ MISTAKES = [
     (TRAIN + "--eval-images 0", "--eval-images: got 0", None),
     (TRAIN + "--keep-checkpoints 0", "--keep-checkpoints: got 0", None),
     (TRAIN + "--image-source lazy", "'lazy'", None),
-    (TRAIN + "--dataset celeba", "Unknown dataset 'celeba'. Known: dsprites", None),
+    (TRAIN + "--dataset celeba", "Unknown dataset 'celeba'. Known: cars3d", None),
     (TRAIN + "--network vgg", "Unknown network 'vgg'. Known: burgess, conv, conv128, ", None),
     (TRAIN + "--objective btcvae", "Unknown objective 'btcvae'. Known: ada_gvae, ", None),
     (TRAIN + "--likelihood poisson", "Unknown likelihood 'poisson'. Known: bernoulli", None),

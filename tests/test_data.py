@@ -1,17 +1,22 @@
 """Laws that every registered data set obeys, and what is known of dSprites."""
 
+import dataclasses
 import functools
+import json
 import os
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import real_data
+from conftest import assert_equal, real_data
 
+from bvae_jax.config import Config
 from bvae_jax.data import DATASETS, base, cache, drawing, dsprites, get_dataset, sources, splits
 from bvae_jax.data.sources import make_source
 from bvae_jax.errors import UserError
+from bvae_jax.runner import run
 
 NAMES = sorted(DATASETS)
 NONE = np.arange(0)
@@ -99,6 +104,22 @@ def test_a_batch_is_a_pure_function_of_the_key():
     assert (a != c).any()
 
 
+@pytest.mark.once
+@pytest.mark.parametrize("name", NAMES)
+def test_a_run_on_it_resumes_bit_for_bit(name, tmp_path):
+    config = Config(dataset=name, network="burgess", batch_size=4, latents=2, steps=4,
+                    eval_images=8, checkpoint_every=2, log_every=1)  # fmt: skip
+    options: dict[str, Any] = {"figures": False, "progress": False}
+    whole = run(config, tmp_path / "whole", **options)
+    run(dataclasses.replace(config, steps=2), tmp_path / "parts", **options)
+    resumed = run(config, tmp_path / "parts", resume=True, **options)
+    assert_equal(resumed.state, whole.state)
+    provenance = json.loads((tmp_path / "whole" / "provenance.json").read_text())
+    data = provenance["sessions"][0]["data"]
+    assert data["identity"] == DATASETS[name].identity
+    assert data["train"] + data["holdout"] == data["images"] == DATASETS[name].size
+
+
 def drawn_pairs(changes, allowed=None):
     """Factors of both images of 3,000 pairs of dSprites, and what was allowed."""
     dataset = DATASETS["dsprites"]
@@ -156,7 +177,7 @@ def test_auto_is_resident_on_a_cpu_and_rendered_elsewhere():
 
 
 def test_unknown_dataset_is_named():
-    with pytest.raises(UserError, match=r"Unknown dataset 'celeba'\. Known: dsprites"):
+    with pytest.raises(UserError, match=r"Unknown dataset 'celeba'\. Known: cars3d"):
         get_dataset("celeba")
 
 

@@ -1,6 +1,7 @@
 """Sets that are published as one file."""
 
 import io
+import math
 import os
 import subprocess
 import sys
@@ -332,10 +333,10 @@ def test_memory_is_bounded(tmp_path):
 
 
 @pytest.mark.once
-def test_the_whole_of_dsprites(tmp_path):
-    """All 737,280 images, rendered, through an HDF5 file of the published layout."""
-    wanted = cache.load_packed(dsprites.SPRITES, progress=False)
-    path, sizes = tmp_path / "sprites.hdf5", dsprites.FACTOR_SIZES
+def test_a_third_of_dsprites(tmp_path):
+    """All 245,760 hearts, rendered, through an HDF5 file of the published layout: 1 GB."""
+    path, sizes = tmp_path / "sprites.hdf5", (1, *dsprites.FACTOR_SIZES[1:])
+    wanted = cache.load_packed(dsprites.SPRITES, progress=False)[-math.prod(sizes) :]
     files.dsprites_hdf5(path, np.zeros((0, 64, 64), np.uint8), sizes, files.grid(sizes))
     with h5py.File(path, "a") as file:
         del file["imgs"]
@@ -346,7 +347,7 @@ def test_the_whole_of_dsprites(tmp_path):
             images[start : start + 16_384] = bits.reshape(-1, 64, 64)
     grown = megabytes(path, tmp_path / "set", "dsprites_hdf5", sizes)
     print(f"\nmemory grew by {grown} MB")
-    assert grown < 1000
+    assert grown < 250
     np.testing.assert_array_equal(np.load(tmp_path / "set" / "images.npy", mmap_mode="r"), wanted)
 
 

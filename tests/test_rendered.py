@@ -141,7 +141,13 @@ def test_scream_dsprites_inverts_a_part_of_the_picture():
 def test_scream_dsprites_version_is_that_of_its_picture():
     versions = {
         scream_dsprites.make(picture).version
-        for picture in (PICTURE, PICTURE.copy(), 1 - PICTURE, PICTURE[:-1], PICTURE[:, :-1])
+        for picture in (
+            PICTURE,
+            PICTURE.copy(),
+            1 - PICTURE,
+            PICTURE[:-1],
+            PICTURE.reshape(70, 67, 3),
+        )
     }
     assert len(versions) == 4
     assert scream_dsprites.DATASET.version not in versions
@@ -281,7 +287,7 @@ def pinhole(orientation):
 
 
 @pytest.mark.parametrize("shape", range(4))
-@pytest.mark.parametrize(("scale", "orientation"), [(7, 0), (3, 9)])
+@pytest.mark.parametrize(("scale", "orientation"), [(7, 0), (3, 12)])
 def test_shapes3d_against_marching_rays(shape, scale, orientation):
     """What is at the centre of a pixel, found by another method, is what most of it shows."""
     size = 0.75 + scale / 14
@@ -310,6 +316,20 @@ def test_shapes3d_against_marching_rays(shape, scale, orientation):
     dark = march(shape, size, points, towards / np.linalg.norm(towards, axis=1, keepdims=True))
     drawn_dark = np.isclose(weights[floor][:, 0], scene.SHADOW, atol=0.003)
     assert (np.isfinite(dark) == drawn_dark).mean() > 0.97
+    fall = np.linalg.norm(towards, axis=1) / scene.LAMP[2]
+    lit = (scene.FLOOR_LIGHT / fall**scene.FLOOR_FALLOFF)[~drawn_dark]
+    assert np.quantile(np.abs(weights[floor][~drawn_dark, 0] - lit), 0.9) < 0.004
+    # Walls are told apart by what they face.
+    points = eye + to_wall[..., None] * rays
+    for axis, sign, middle, slope in (
+        (0, -1, scene.LEFT_WALL, scene.SIDE_WALL_SLOPE),
+        (0, 1, scene.RIGHT_WALL, scene.SIDE_WALL_SLOPE),
+        (1, 1, scene.BACK_WALL, scene.BACK_WALL_SLOPE),
+    ):
+        seen = (kind == 1) & whole & np.isclose(points[..., axis], sign * half)
+        expected = middle + slope * points[seen][:, 1 - axis]
+        close = np.abs(weights[seen][:, 1] - expected) < 0.01
+        assert close.sum() >= 0.9 * len(close)
     # The object: normals are gradients of distance.
     thing = (kind == 2) & whole
     points = eye + to_object[thing][:, None] * rays[thing]

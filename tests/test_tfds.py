@@ -1,13 +1,17 @@
 """Sets of TensorFlow Datasets, without TensorFlow: its own builders on files made here."""
 
+import functools
+import http.server
 import importlib.util
 import io
 import json
 import os
+import shutil
 import struct
 import subprocess
 import sys
 import tarfile
+import threading
 import time
 from typing import Any
 
@@ -28,14 +32,21 @@ from bvae_jax.errors import UserError
 
 
 @pytest.fixture(autouse=True)
-def alone(tmp_path, monkeypatch):
-    """No network, and nothing that lies about on this machine."""
+def network(monkeypatch):
+    """No network; what is given takes that back."""
 
     def refuse(*_, **__):
         raise requests.exceptions.ConnectionError("no network in tests")
 
-    monkeypatch.setattr(requests, "head", refuse)
-    monkeypatch.setattr(requests.Session, "get", refuse)
+    with monkeypatch.context() as network:
+        network.setattr(requests, "head", refuse)
+        network.setattr(requests.Session, "get", refuse)
+        yield network
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    """No set of this machine is found."""
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.delenv("TFDS_DATA_DIR", raising=False)
 
@@ -333,9 +344,51 @@ def test_what_cannot_be_downloaded_is_named(data):
     assert "bvae data prepare tfds:smallnorb" in message
 
 
-def test_a_download_that_fails_later_is_told_the_same(data, monkeypatch):
-    monkeypatch.setattr(requests, "head", lambda *_, **__: io.BytesIO())
+def test_a_download_that_fails_later_is_told_the_same(data, network):
+    network.setattr(requests, "head", lambda *_, **__: io.BytesIO())
     refused("fetch by hand https://storage.googleapis.com/3d-shapes", "shapes3d", data)
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, format, *args):
+        pass
+
+
+@pytest.fixture
+def server(tmp_path, network, monkeypatch):
+    """(directory, URL) of a server on this machine, which is all of the network."""
+    network.undo()
+    monkeypatch.setenv("NO_PROXY", "*")
+    directory = tmp_path / "served"
+    directory.mkdir()
+    handler = functools.partial(Quiet, directory=str(directory))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as running:
+        thread = threading.Thread(target=running.serve_forever)
+        thread.start()
+        yield directory, f"http://127.0.0.1:{running.server_port}"
+        running.shutdown()
+        thread.join()
+
+
+def test_what_can_be_downloaded_is_kept(data, monkeypatch, server):
+    directory, url = server
+    path, url = directory / "3dshapes.h5", f"{url}/3dshapes.h5"
+    images = files.noise((144, 64, 64, 3))
+    files.shapes3d_h5(path, images, files.SMALL_SHAPES)
+    files.use_small(monkeypatch, "shapes3d_h5", path, files.SMALL_SHAPES)
+    cls: Any = tfds.builder_cls("shapes3d")
+    monkeypatch.setattr(sys.modules[cls.__module__], "_URL", url)
+    monkeypatch.setitem(cls.url_infos, url, checksums.compute_url_info(path))
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + b"x")
+    refused("wrong checksum", "shapes3d", data)
+    path.unlink()
+    refused(f"fetch by hand .*{url}", "shapes3d", data)  # 404
+    path.write_bytes(content)
+    np.testing.assert_array_equal(prepared("shapes3d", data).pixels.images, images)
+    path.unlink()
+    shutil.rmtree(tfds_place("shapes3d", data))
+    np.testing.assert_array_equal(prepared("shapes3d", data).pixels.images, images)
 
 
 def test_what_is_not_prepared_is_not_opened(data):
@@ -446,9 +499,9 @@ def test_the_grid_of_a_shuffled_directory_is_put_in_order(data, monkeypatch):
     labels = files.grid((4, 3))
 
     def generate(self, start, stop):
-        for k in order:
+        for place, k in enumerate(order):
             nested = {"picture": files.picture(IMAGES[k]), "height": 0.5}
-            yield int(k), {"nested": nested, "label": int(labels[k, 0]), "age": 5 + labels[k, 1]}
+            yield place, {"nested": nested, "label": int(labels[k, 0]), "age": 5 + labels[k, 1]}
 
     monkeypatch.setattr(Pictures, "_generate_examples", generate)
     monkeypatch.setattr(

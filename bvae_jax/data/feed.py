@@ -89,28 +89,19 @@ class Streamed:
     ):
         cpu = jax.local_devices(backend="cpu")[0]
         self._pool, self._place = place(pool), place
-        kind = jax.random.key_impl(keys[0])
         numbers = np.stack([jax.random.key_data(key) for key in keys])
         here = jax.device_put((pool, numbers), cpu)
+        planned = _make_plan(pick, batch_keys, jax.random.key_impl(keys[0]))
         shape = jax.eval_shape(pick, pool, keys[0]).shape
         batch = len(keys) * shape[0] * source.image_bytes
         self.steps_at_once = max(1, min(MOST_STEPS, WINDOW_BYTES // batch))
-        self._step, self._left, self._window = start, 0, None
+        self._left, self._window = 0, None
         self.waited = 0.0
-
-        @functools.partial(jax.jit, static_argnums=3)
-        def picked(pool: Any, numbers: jax.Array, first: jax.Array, steps: int) -> jax.Array:
-            keys = jax.random.wrap_key_data(numbers, impl=kind)
-
-            def one(step: jax.Array) -> jax.Array:
-                return jax.vmap(lambda key: pick(pool, batch_keys(key, step)))(keys)
-
-            return jax.vmap(one)(first + jnp.arange(steps))
 
         def window(number: int) -> Any:
             with jax.default_device(cpu):
                 first = jnp.int32(start + number * self.steps_at_once)
-                indices = np.asarray(picked(*here, first, self.steps_at_once))
+                indices = np.asarray(planned(*here, first, self.steps_at_once))
             return source.reach(indices)
 
         self._windows = _read_ahead(window)
@@ -128,6 +119,21 @@ class Streamed:
 
     def close(self) -> None:
         self._windows.close()
+
+
+def _make_plan(pick: Pick, batch_keys: Keys, kind: Any) -> Callable[..., jax.Array]:
+    """(pool, the runs' keys as numbers, step, n) -> [n, run, batch], what n steps draw."""
+
+    @functools.partial(jax.jit, static_argnums=3)
+    def planned(pool: Any, numbers: jax.Array, first: jax.Array, steps: int) -> jax.Array:
+        keys = jax.random.wrap_key_data(numbers, impl=kind)
+
+        def one(step: jax.Array) -> jax.Array:
+            return jax.vmap(lambda key: pick(pool, batch_keys(key, step)))(keys)
+
+        return jax.vmap(one)(first + jnp.arange(steps))
+
+    return planned
 
 
 def _read_ahead(window: Callable[[int], Any]) -> Any:

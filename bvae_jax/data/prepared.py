@@ -27,6 +27,8 @@ from bvae_jax.types import ImageShape
 
 __all__ = ["Writer", "data_dir", "open_prepared", "place"]
 
+FORM = 1
+"""Raise it whenever the same files become other arrays."""
 DAMAGES = (OSError, ValueError, KeyError, TypeError, EOFError)
 """What reading a damaged directory raises."""
 
@@ -45,7 +47,7 @@ def place(data_dir: Path, name: str, *made_from: object) -> Path:
         name: what `--dataset` calls it.
         made_from: all that its images and labels depend on.
     """
-    digest = hashlib.sha256(repr(made_from).encode()).hexdigest()[:8]
+    digest = hashlib.sha256(repr((FORM, *made_from)).encode()).hexdigest()[:8]
     plain = re.sub(r"[^\w.]+", "-", name)
     return data_dir / f"{plain}-{digest}"
 

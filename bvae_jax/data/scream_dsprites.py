@@ -17,7 +17,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, UInt8
-from PIL import Image as Pillow
 
 import bvae_jax.data.dsprites as dsprites
 from bvae_jax.data.base import Dataset
@@ -91,6 +90,8 @@ def read_background(path: str | Path) -> Picture:
     Raises:
         UserError: it is missing, no picture, or less than 64 pixels high or wide.
     """
+    from PIL import Image as Pillow  # 8 ms that only this needs
+
     wanted = "wanted a picture of at least 64 x 64 pixels"
     try:
         with Pillow.open(path) as picture:

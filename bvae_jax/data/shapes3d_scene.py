@@ -1,7 +1,7 @@
 """The room of 3D Shapes, by ray casting: how much of each colour every pixel of a view has.
 
 Hues move no edge. So a view (scale, shape and orientation; 480 of them) is drawn once, as weights
-of colours, and the images of all hues are weighted sums. NumPy in float64: the same everywhere.
+of colours, and the images of all hues are weighted sums.
 
 The floor is z = 0, the room a box around the origin. There stands the object, and the camera goes
 around it. x grows to the right and y away from the camera in the middle orientation. All constants
@@ -116,9 +116,8 @@ def _capsule(start: Rays, direction: Rays) -> Part:
     enter, leave, normal = common(tube, slab(start, direction, 2, low, high))
     for z in (low, high):
         ball = round_body(start - [0, 0, z], direction, CAPSULE_RADIUS, [0, 1, 2])
-        normal = np.where(
-            (np.fmin(ball.enter, enter) == ball.enter)[..., None], ball.normal, normal
-        )
+        nearer = np.fmin(enter, ball.enter) == ball.enter  # not where the ball is missed: NaN
+        normal = np.where(nearer[..., None], ball.normal, normal)
         enter, leave = np.fmin(enter, ball.enter), np.fmax(leave, ball.leave)
     return Part(enter, leave, normal)
 
@@ -176,7 +175,7 @@ def view(shape: int, size: float, eye: tuple, empty: tuple) -> Weights:
     (shaded,) = np.nonzero(dot(floor, floor) < (2.4 * size) ** 2)
 
     shadow = solid(shape, size, floor[shaded], LAMP - floor[shaded])
-    weights[shaded[shadow.enter == shadow.enter], 0] = SHADOW
+    weights[shaded[~np.isnan(shadow.enter)], 0] = SHADOW
     body = solid(shape, size, origin, direction[near])
     hit = ~np.isnan(body.enter)
     near, normal = near[hit], body.normal[hit]

@@ -43,7 +43,6 @@ def convert_builder(data_dir: Path, place: Path, wish: Wish, *, progress: bool) 
         UserError: there is no such builder; a file can neither be found nor downloaded, or is
             damaged; the builder needs TensorFlow or Beam; or a key names no feature.
     """
-    (tfds.enable_progress_bar if progress else tfds.disable_progress_bar)()
     remedy = "tfds.load prepares it where TensorFlow is installed, and what it prepared is read"
     downloaded = data_dir / "downloads"
     with without_tensorflow(), _one_line(f"{wish.name}: its builder failed", remedy):

@@ -1,6 +1,7 @@
 """TFDS's download manager: its cache and its checksums, and what else TensorFlow would be for."""
 
 import shutil
+import sys
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -29,7 +30,7 @@ class Downloads(tfds.download.DownloadManager):
         data_dir: what `prepared.data_dir` gives.
         extract_dir: for what archives hold.
         name: what `--dataset` calls the set.
-        progress: show a bar while archives are unpacked.
+        progress: say what is downloaded, and show bars.
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class Downloads(tfds.download.DownloadManager):
         self._unpacked, self._progress = extract_dir, progress
         self._place = by_hand(builder.name, data_dir)
         self._looked = self._place if self._place.is_dir() else manual_dir(data_dir)
+        _show_downloads(self._absent() if progress else [])
         super().__init__(
             download_dir=data_dir / "downloads",
             extract_dir=extract_dir,
@@ -63,8 +65,10 @@ class Downloads(tfds.download.DownloadManager):
 
     def by_hand(self) -> UserError:
         """The error that says what to fetch, and where to put it."""
-        absent = [file for file in self._files if not (self._looked / file.name).exists()]
-        return missing(self._what, absent, self._place)
+        return missing(self._what, self._absent(), self._place)
+
+    def _absent(self) -> list[PublishedFile]:
+        return [file for file in self._files if not (self._looked / file.name).exists()]
 
     def download_and_extract(self, url_or_urls: Any) -> Any:
         """Download files and unpack them: a path for each URL, nested as they are."""
@@ -118,6 +122,15 @@ class _Member:
     def read(self) -> bytes:
         """The whole file."""
         return self._archive.read(self._info)
+
+
+def _show_downloads(files: list[PublishedFile]) -> None:
+    """Say what is fetched, from the net or TFDS's cache, and let TFDS show bars on a terminal."""
+    shown = bool(files) and sys.stderr.isatty()
+    (tfds.enable_progress_bar if shown else tfds.disable_progress_bar)()
+    if files:
+        size = sum(file.size for file in files) / 1e6
+        print(f"bvae: fetching {len(files)} files, {size:.0f} MB", file=sys.stderr)
 
 
 def _mapped(function: Callable, nested: Any, *others: Any) -> Any:

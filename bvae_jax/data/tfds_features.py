@@ -65,10 +65,10 @@ class Chosen(NamedTuple):
 
 
 def choose(features: Any, wish: Wish, builder: str) -> Chosen:
-    """What to read: what is wished for, or else
+    """What to read of an example.
 
-    the only image, or that with the key "image"; and as factors class labels, booleans and whole
-    numbers.
+    Not wished for, it is the only image, or that with the key "image"; and as factors class labels,
+    booleans and whole numbers, or `FACTORS`.
 
     Args:
         features: of the builder.

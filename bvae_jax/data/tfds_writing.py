@@ -66,7 +66,7 @@ def write(
         wish: what is to be prepared.
 
     Raises:
-        UserError: images have different sizes, labels are no classes, or there are none.
+        UserError: images have different sizes, labels are no classes, or there are no images.
     """
     name, size = meta["name"], wish.image_size
     known = [split.total for split in splits if split.total is not None]

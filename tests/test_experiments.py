@@ -1,0 +1,64 @@
+"""The scripts that reproduce papers: each runs, at a tiny size, and leaves its table and figure."""
+
+import importlib
+from pathlib import Path
+
+import pytest
+
+EXPERIMENTS = Path(__file__).parents[1] / "experiments"
+LINES = 60
+STEPS = {
+    "steps": 4, "checkpoint_every": 2, "log_every": 2, "eval_every": 2, "eval_images": 32,
+    "batch_size": 4,
+}  # fmt: skip
+CHANGES = {
+    "burgess2018": {"capacity_schedule": "linear:steps=4", "keep_checkpoints": 2},
+    "notebook128": {"network": "mlp", "latents": 4},
+}
+VALUES = {
+    "burgess2018": (),
+    "chen2018": ((4.0,), (4.0,)),
+    "fu2019": (4.0,),
+    "higgins2017": (4.0,),
+    "kim2018": ((4.0,), (35.0,)),
+    "kumar2018": ((4.0,), (10.0,), (10.0,)),
+    "locatello2019": (1.0, 4.0),
+    "notebook128": (12,),
+}
+
+
+@pytest.fixture
+def script(monkeypatch):
+    """Imports a script, as Python does that is given its file."""
+    monkeypatch.syspath_prepend(str(EXPERIMENTS))
+    return importlib.import_module
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("name", sorted(VALUES))
+def test_a_script_leaves_its_table_and_figure(name, script, tmp_path, monkeypatch, capsys):
+    module = script(name)
+    small = module.SCALES["small"]
+    changes = small.changes | STEPS | CHANGES.get(name, {})
+    tiny = small._replace(changes=changes, values=VALUES[name], points=300)
+    monkeypatch.setitem(module.SCALES, "tiny", tiny)
+    module.main(["--scale", "tiny", "--dir", str(tmp_path), "--figures", str(tmp_path)])
+    assert (tmp_path / f"{name}.png").stat().st_size > 5000
+    assert "| --- |" in capsys.readouterr().out
+
+
+def test_scripts_are_short_and_listed():
+    readme = (EXPERIMENTS / "README.md").read_text()
+    for name in VALUES:
+        lines = (EXPERIMENTS / f"{name}.py").read_text().splitlines()
+        assert len(lines) <= LINES
+        assert f"`{name}.py`" in readme
+        assert f"python experiments/{name}.py" in "\n".join(lines)
+
+
+def test_settings_leave_out_what_an_objective_does_not_have(script):
+    settings = script("common").settings
+    config = settings("kim2018-dsprites", {"aux_learning_rate": 1e-3}, "beta_vae")
+    assert (config.gamma, config.aux_learning_rate, config.batch_size) == (None, None, 128)
+    config = settings("kim2018-dsprites", {"aux_learning_rate": 1e-3}, "factor_vae")
+    assert (config.gamma, config.aux_learning_rate) == (35.0, 1e-3)

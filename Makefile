@@ -17,7 +17,7 @@ NEWEST = $(firstword $(foreach v,3.14 3.13 3.12,$(shell \
 	for p in python$(v) $$HOME/.pyenv/versions/$(v).*/bin/python; do \
 	$$p -c 'import venv, ssl' 2>/dev/null && echo $$p && break; done)) $(PYTHON))
 
-.PHONY: train sweep test test-oldest test-newest lint format docs clean
+.PHONY: train sweep notebooks test test-oldest test-newest lint format docs clean
 
 # Trains a beta-VAE on dSprites; goes on with the run if it is there already.
 train: $(VENV)/.run
@@ -28,6 +28,10 @@ sweep: $(VENV)/.run
 	$(VENV)/bin/bvae sweep --sweep-dir $(SWEEP_DIR) --betas 1 4 8 16 --seeds 3 \
 		--network locatello --learning-rate 1e-3 --steps 600 --checkpoint-every 200
 	$(VENV)/bin/bvae compare $(SWEEP_DIR) --num-points 20000 --statistic mig
+
+# Runs the notebooks from top to bottom and keeps their outputs, at the size of this machine.
+notebooks: $(VENV)/.dev
+	$(VENV)/bin/python tests/execute_notebooks.py notebooks/*.ipynb
 
 test: $(VENV)/.dev
 	@# With optimization, before the tests without want the images.

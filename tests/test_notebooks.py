@@ -1,0 +1,100 @@
+"""Notebooks say how they are opened, define nothing, keep their figures, and run."""
+
+import ast
+import re
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbformat import NotebookNode
+
+pytest.importorskip("nbclient")
+
+from execute_notebooks import execute
+from IPython.core.inputtransformer2 import TransformerManager
+
+NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
+NAMES = ["beta_sweep", "metrics", "quickstart", "your_images"]
+COLAB = "https://colab.research.google.com/github/bvae-jax/bvae_jax/blob/main/notebooks/"
+DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
+MACHINE = re.compile(r"/(home|root|tmp|Users|usr|opt|mnt|work)/")
+LARGEST = 700_000
+"""Bytes of a notebook."""
+
+
+def read(path: Path) -> NotebookNode:
+    return nbformat.read(path, as_version=4)
+
+
+def code_cells(notebook: NotebookNode) -> list[NotebookNode]:
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def figures(notebook: NotebookNode) -> int:
+    outputs = [output for cell in code_cells(notebook) for output in cell.outputs]
+    return sum("image/png" in output.get("data", {}) for output in outputs)
+
+
+def parse(source: str) -> ast.Module:
+    return ast.parse(TransformerManager().transform_cell(source))
+
+
+def test_all_are_here():
+    assert [path.stem for path in NOTEBOOKS] == NAMES
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+class TestKept:
+    """What stands in the files."""
+
+    def test_opens_in_colab_and_installs(self, path: Path):
+        notebook = read(path)
+        nbformat.validate(notebook)
+        assert f"({COLAB}{path.name})" in notebook.cells[0].source
+        first = code_cells(notebook)[0].source
+        assert 'find_spec("bvae_jax") is None' in first
+        assert "%pip install" in first
+        assert "github.com/bvae-jax/bvae_jax" in first
+
+    def test_one_cell_sets_the_size(self, path: Path):
+        cells = code_cells(read(path))
+        assert [i for i, cell in enumerate(cells) if "BVAE_NOTEBOOK_SIZE" in cell.source] == [1]
+
+    def test_defines_nothing(self, path: Path):
+        for cell in code_cells(read(path)):
+            nodes = ast.walk(parse(cell.source))
+            assert not [node for node in nodes if isinstance(node, DEFINITIONS)], cell.source
+
+    def test_kept_outputs(self, path: Path):
+        notebook = read(path)
+        assert path.stat().st_size < LARGEST
+        assert figures(notebook) >= 4
+        cells = code_cells(notebook)
+        assert [cell.execution_count for cell in cells] == [*range(1, len(cells) + 1)]
+        for cell in cells:
+            assert "execution" not in cell.metadata
+            assert {output.output_type for output in cell.outputs} <= {
+                "display_data", "execute_result", "stream"
+            }  # fmt: skip
+
+    def test_names_no_machine(self, path: Path):
+        for cell in read(path).cells:
+            said = [cell.source, *cell.get("outputs", [])]
+            assert not MACHINE.search(str([text_of(one) for one in said]))
+
+
+def text_of(said: str | NotebookNode) -> str:
+    """Without the pictures, whose base64 may look like anything."""
+    if isinstance(said, str):
+        return said
+    data = {kind: text for kind, text in said.get("data", {}).items() if "image" not in kind}
+    return f"{said.get('text', '')} {data} {said.get('metadata', '')}"
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("BVAE_NOTEBOOK_SIZE", "tiny")
+    monkeypatch.setenv("BVAE_DATA_DIR", str(tmp_path / "data"))
+    executed = execute(path, tmp_path)
+    assert figures(executed) == figures(read(path))

@@ -127,6 +127,8 @@ def write(directory: Path) -> None:
     shown = [path for path in (ROOT / "docs").iterdir() if path.suffix in (".png", ".css")]
     for path in (ROOT / "CITATION.cff", *shown):
         shutil.copy(path, directory)
+    shutil.copytree(ROOT / "notebooks", directory / "notebooks")
+    shutil.copytree(ROOT / "experiments" / "figures", directory / "figures")
 
 
 if __name__ == "__main__":

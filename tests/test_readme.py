@@ -101,6 +101,14 @@ def test_named_files_and_make_targets_are_there(name):
             assert (ROOT / path).exists() or path in titled(TEXTS[name]), path
 
 
+def test_each_notebook_has_its_badge():
+    files = sorted((ROOT / "notebooks").glob("*.ipynb"))
+    badge = r"colab-badge\.svg\)\]\(https://colab\.research\.google\.com/github/bvae-jax/bvae_jax/blob/main/"
+    assert sorted(re.findall(rf"{badge}(notebooks/\w+\.ipynb)\)", README)) == [
+        f"notebooks/{file.name}" for file in files
+    ]
+
+
 def test_tables_are_those_of_the_registries():
     named = [name for _, name, _ in readme_tables.BLOCK.findall(README)]
     assert sorted(named) == sorted(readme_tables.TABLES)

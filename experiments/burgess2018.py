@@ -6,14 +6,14 @@ python experiments/burgess2018.py [--scale small|full]
 """
 
 import numpy as np
-from common import COLOURS, Scale, arguments, drawing, settings, trained_run
+from common import COLOURS, QUICK, Scale, arguments, drawing, settings, trained_run
 
 from bvae_jax import ScoreConfig, evaluate
 from bvae_jax.loggers import read_records
 
 MIG = ScoreConfig(metrics="mig", permutations=0)
-FEW = {"steps": 5000, "batch_size": 16, "learning_rate": 1e-3, "keep_checkpoints": 10}
-FEW |= {"capacity_schedule": "linear:steps=5000", "gamma": 30.0}
+FEW = QUICK | {"steps": 5000, "keep_checkpoints": 10}
+FEW |= {"capacity_schedule": "linear:steps=5000", "gamma": 100.0}
 SCALES = {
     "small": Scale(FEW, 1, (), 6000),
     "full": Scale({"checkpoint_every": 10_000, "keep_checkpoints": 10}, 1, (), 100_000),

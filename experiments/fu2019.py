@@ -46,6 +46,8 @@ def main(argv=None):
                 axes.plot(steps, means[number], color=colour, label=name)
                 axes.set_ylabel(PANELS[number])
         panels[0].set_yscale("log")
+        panels[0].yaxis.set_major_formatter("{x:g}")
+        panels[0].yaxis.set_minor_formatter("{x:g}")
         panels[0].legend(frameon=False, ncols=3)
         panels[-1].set_xlabel("training steps")
 

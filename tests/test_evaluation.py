@@ -168,6 +168,7 @@ def test_a_damaged_evaluation_is_made_anew(run, capsys):
     assert "is damaged: scoring anew" in capsys.readouterr().err
 
 
+@pytest.mark.once
 def test_udr_compares_runs(run, tmp_path):
     other = runner.run(
         Config(**SMALL, steps=2, seed=1), tmp_path / "other", figures=False, progress=False
@@ -203,6 +204,7 @@ def test_baselines_of_a_run(run):
     assert np.corrcoef(truth.codes[:, 3], truth.factors[:, 3])[0, 1] == pytest.approx(1)
 
 
+@pytest.mark.once
 def test_the_scores_of_baselines_are_in_order(run):
     settings = ScoreConfig("mig", train_points=300, test_points=1, permutations=0)
     entry = evaluate(run.run_dir, settings, num_points=301, baselines=True, figures=False, **QUIET)[
@@ -242,6 +244,7 @@ def test_a_file_from_anywhere(tmp_path):
     }
 
 
+@pytest.mark.once
 def test_scores_while_training(tmp_path, monkeypatch):
     """They are logged where an evaluation is due, on the parameters of that step."""
     seen = []
@@ -265,6 +268,7 @@ def test_scores_while_training(tmp_path, monkeypatch):
     assert (tmp_path / "run" / "figures" / "score_curves.png").exists()
 
 
+@pytest.mark.once
 def test_the_scores_of_training_are_those_of_evaluate(run):
     config = run.config.__class__(**(run.config.to_dict() | {"eval_metrics": "mig,irs,udr"}))
     found = representations.training_scores(run.program._replace(config=config), run.params)
@@ -282,6 +286,7 @@ def test_an_unknown_metric_is_found_before_training(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.once
 def test_metrics_that_cannot_be_scored_do_not_stop_a_run(tmp_path, monkeypatch):
     monkeypatch.setattr(representations, "training_scores", lambda program, params: {})
     result = runner.run(

@@ -56,12 +56,20 @@ def records(path):
     return (path / "metrics.jsonl").read_bytes()
 
 
+CHANGES = (
+    {"batch_seed": 5},
+    {"correlate": "a,b=0.3", "exclude": "a=2"},
+    {"only": "b<7"},
+    {"augment": "flip,shift=2"},
+    {"objective": "ada_gvae"},
+)
+
+
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"batch_seed": 5}, {"correlate": "a,b=0.3", "exclude": "a=2"}, {"only": "b<7"},
-     {"augment": "flip,shift=2"}, {"objective": "ada_gvae"}],
+    [{}, *(pytest.param(changes, marks=pytest.mark.once) for changes in CHANGES)],
     ids=lambda changes: ",".join(changes) or "plain",
-)  # fmt: skip
+)
 def test_a_streamed_run_is_the_resident_one(tmp_path, changes):
     resident = train(tmp_path / "a", "resident", **changes)
     streamed = train(tmp_path / "b", "streamed", **changes)
@@ -110,10 +118,11 @@ def test_members_of_a_sweep_are_streamed_together(batch_seed):
     assert finals[0][1] == finals[1][1]
 
 
+@pytest.mark.once
 def test_a_sweep_of_streamed_runs(tmp_path):
     sweep(
         Config(**{**SMALL, "image_source": "streamed", "steps": 6}), tmp_path / "sweep",
-        betas=[1.0, 4.0], seeds=[0], progress=False, figures=False,
+        betas=[1.0, 4.0], seeds=[0], strategy="sequential", progress=False, figures=False,
     )  # fmt: skip
     alone = train(tmp_path / "alone", "resident", steps=6, beta=4.0)
     member = runner.load(tmp_path / "sweep" / "members" / "beta=4,seed=0", progress=False)

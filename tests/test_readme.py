@@ -39,7 +39,7 @@ FENCE = re.compile(r'^```(\w*)(?: title="([^"\n]+)")?\n(.*?)^```$', re.MULTILINE
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 FLAG = re.compile(r"(?<!\S)--[a-z][\w-]*")
 # Of scripts and other programs; every other flag is one of ours.
-FOREIGN_FLAGS = {"--small", "--original", "--scale"}
+FOREIGN_FLAGS = {"--small", "--original", "--scale", "--dir", "--pictures"}
 
 
 def fences(text: str, language: str) -> list[str]:

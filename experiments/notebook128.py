@@ -16,9 +16,9 @@ from bvae_jax.figures import coders
 from bvae_jax.plots import mosaic
 from bvae_jax.traversal import interpolate
 
-FEW = {"steps": 300, "batch_size": 16, "samples": 2, "eval_images": 256}
+FEW = {"network": "conv", "latents": 32, "samples": 1, "batch_size": 16, "steps": 1500}
 # values: how many pictures to draw where none are given
-SCALES = {"small": Scale(FEW, 1, (600,)), "full": Scale({}, 1, (5400,))}
+SCALES = {"small": Scale(FEW, 1, (1000,)), "full": Scale({}, 1, (5400,))}
 COLUMNS, ROWS = 7, ("original", "decoded", "generated", "", "between")
 NUMBERS = ("nll", "kl", "elbo", "bits_per_dim", "active_latents")
 
@@ -50,8 +50,8 @@ def main(argv=None):
     between = interpolate(decoder, means[:1], means[1:2], COLUMNS)[0]
     with drawing(args.figure, height=2.6) as axes:
         axes.imshow(mosaic(np.stack([images, decoder(means), *jnp.split(drawn, 2), between])))
-        axes.set_yticks(64 + 130 * np.arange(5), ROWS)
-        axes.set_xticks([])
+        axes.set_yticks(64 + 130 * np.arange(len(ROWS)), ROWS)
+        axes.set(xticks=[], frame_on=False)
     print("| " + " | ".join(NUMBERS) + " |\n|" + " --- |" * len(NUMBERS))
     print("| " + " | ".join(f"{result.summary[name]:.4g}" for name in NUMBERS) + " |")
 

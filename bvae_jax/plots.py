@@ -135,7 +135,7 @@ def save_kl_per_latent(path: Path, records: Sequence[Record], active_nats: float
         axes.set_xlabel("step")
         axes.set_ylabel("KL(q(z|x) || N(0, 1)) (nats)")
         axes.legend(frameon=False, ncols=2)
-        axes.set_ylim(0, 1.35 * max(kl.max(), active_nats))
+        axes.set_ylim(0, 1.6 * max(kl.max(), active_nats))
         _save(figure, path)
 
 

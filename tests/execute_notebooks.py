@@ -14,6 +14,8 @@ from PIL import Image
 
 SECONDS = 1800
 """That a cell may take."""
+WIDEST = 640
+"""Pixels of a figure that is kept."""
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
@@ -54,6 +56,7 @@ def _is_progress(output: NotebookNode) -> bool:
 def _make_smaller(output: NotebookNode) -> None:
     if "image/png" in output.get("data", {}):
         picture = Image.open(io.BytesIO(base64.b64decode(output.data["image/png"])))
+        picture.thumbnail((WIDEST, WIDEST * picture.height))
         smaller = io.BytesIO()
         picture.convert("RGB").quantize().save(smaller, "PNG", optimize=True)
         output.data["image/png"] = base64.b64encode(smaller.getvalue()).decode()

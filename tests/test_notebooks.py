@@ -18,7 +18,7 @@ NAMES = ["beta_sweep", "metrics", "quickstart", "your_images"]
 COLAB = "https://colab.research.google.com/github/bvae-jax/bvae_jax/blob/main/notebooks/"
 DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
 MACHINE = re.compile(r"/(home|root|tmp|Users|usr|opt|mnt|work)/")
-LARGEST = 700_000
+LARGEST = 1_000_000
 """Bytes of a notebook."""
 
 

@@ -9,11 +9,12 @@ EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 LINES = 60
 STEPS = {
     "steps": 4, "checkpoint_every": 2, "log_every": 2, "eval_every": 2, "eval_images": 32,
-    "batch_size": 4,
+    "batch_size": 4, "network": "burgess", "image_source": "rendered",
 }  # fmt: skip
 CHANGES = {
     "burgess2018": {"capacity_schedule": "linear:steps=4", "keep_checkpoints": 2},
-    "notebook128": {"network": "mlp", "latents": 4},
+    "fu2019": {"steps": 8},
+    "notebook128": {"image_source": "auto", "latents": 4},
 }
 VALUES = {
     "burgess2018": (),
@@ -40,7 +41,7 @@ def test_a_script_leaves_its_table_and_figure(name, script, tmp_path, monkeypatc
     module = script(name)
     small = module.SCALES["small"]
     changes = small.changes | STEPS | CHANGES.get(name, {})
-    tiny = small._replace(changes=changes, values=VALUES[name], points=300)
+    tiny = small._replace(changes=changes, values=VALUES[name], points=300, seeds=1)
     monkeypatch.setitem(module.SCALES, "tiny", tiny)
     module.main(["--scale", "tiny", "--dir", str(tmp_path), "--figures", str(tmp_path)])
     assert (tmp_path / f"{name}.png").stat().st_size > 5000

@@ -114,7 +114,8 @@ class SweepProgress(TrainingProgress):
             self._since = time.monotonic()
         elif self._chunks == 2:
             seconds = self._left / steps * (time.monotonic() - self._since)
-            self.say(f"about {_duration(seconds)} for the {self._left:,} steps left")
+            left = f"the {self._left:,} steps left, evaluations apart"
+            self.say(f"about {_duration(seconds)} for {left}")
 
     def say(self, message: str) -> None:
         """A line above the bar."""

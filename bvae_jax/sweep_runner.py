@@ -47,13 +47,13 @@ class SweepRunner:
         """Train those that are not done."""
         left = [one for one in members if self._is_left(one)]
         grouped = groups(members)
+        total = sum(one.config.steps for one in left)
         self._say(
             f"{len(members)} members in {_count(len(grouped), 'compile group')}, "
-            f"{len(left)} of them to train"
+            f"{len(left)} of them to train, {total:,} steps in all"
         )
         if not left:
             return
-        total = sum(one.config.steps for one in left)
         with SweepProgress(total, visible=self._progress) as shown:
             for group in grouped:
                 if not any(map(self._is_left, group)) or self._interrupt.requested:

@@ -33,7 +33,7 @@ class CompareArgs:
     decomposition: int = 1000
     """Draws of z to take each member's KL apart. 0: do not."""
     baselines: bool = True
-    """Score other representations alike (--no-baselines: do not)."""
+    """Other representations (PCA, pixels, ...) take minutes; --no-baselines leaves them out."""
     average: str = "mean"
     """Over seeds: mean, or iqm (mean of the middle half)."""
     statistic: tuple[str, ...] = ()

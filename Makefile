@@ -38,7 +38,7 @@ notebooks: $(VENV)/.dev
 test: $(VENV)/.dev
 	@# With optimization, before the tests without want the images.
 	BVAE_CACHE_DIR=.cache/data $(VENV)/bin/bvae data prepare dsprites --quiet
-	XLA_FLAGS="$(XLA)" $(VENV)/bin/python -m pytest -n $(WORKERS) --dist loadfile -m "$(MARKED)" \
+	XLA_FLAGS="$(XLA)" $(VENV)/bin/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "$(MARKED)" \
 		$(if $(FILES),$(patsubst %,tests/test_%.py,$(FILES)))
 
 # What another JAX may change; of that, what is compiled as users compile it; what other packages

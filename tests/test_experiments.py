@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from bvae_jax.hyper import resolved
+
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 LINES = 60
 STEPS = {
@@ -35,8 +37,27 @@ def script(monkeypatch):
     return importlib.import_module
 
 
-@pytest.mark.once
 @pytest.mark.parametrize("name", sorted(VALUES))
+@pytest.mark.parametrize("scale", ["small", "full"])
+def test_settings_of_every_size_are_valid(name, scale, script, tmp_path, monkeypatch):
+    """All that a script does before it trains."""
+    module = script(name)
+
+    class Begun(Exception):
+        pass
+
+    def begin(config, *_, **__):
+        raise Begun(resolved(config))
+
+    monkeypatch.setattr(script("common"), "sweep", begin)
+    monkeypatch.setattr(script("common"), "run", begin)
+    (tmp_path / f"{name}-{scale}" / "pictures").mkdir(parents=True)  # those that one draws itself
+    with pytest.raises(Begun):
+        module.main(["--scale", scale, "--dir", str(tmp_path)])
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("name", ["burgess2018", "kim2018", "locatello2019", "notebook128"])
 def test_a_script_leaves_its_table_and_figure(name, script, tmp_path, monkeypatch, capsys):
     module = script(name)
     small = module.SCALES["small"]

@@ -19,7 +19,7 @@ NEWEST = $(firstword $(foreach v,3.14 3.13 3.12,$(shell \
 	for p in python$(v) $$HOME/.pyenv/versions/$(v).*/bin/python; do \
 	$$p -c 'import venv, ssl' 2>/dev/null && echo $$p && break; done)) $(PYTHON))
 
-.PHONY: train sweep notebooks test test-oldest test-newest lint format docs clean
+.PHONY: train sweep notebooks test images test-oldest setup-oldest test-newest setup-newest lint format docs clean
 
 # Trains a beta-VAE on dSprites; goes on with the run if it is there already.
 train: $(VENV)/.run
@@ -35,11 +35,13 @@ sweep: $(VENV)/.run
 notebooks: $(VENV)/.dev
 	$(VENV)/bin/python tests/execute_notebooks.py notebooks/*.ipynb
 
-test: $(VENV)/.dev
-	@# With optimization, before the tests without want the images.
-	BVAE_CACHE_DIR=.cache/data $(VENV)/bin/bvae data prepare dsprites --quiet
+test: images
 	XLA_FLAGS="$(XLA)" $(VENV)/bin/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "$(MARKED)" \
 		$(if $(FILES),$(patsubst %,tests/test_%.py,$(FILES)))
+
+# With optimization, before the tests without want them.
+images: $(VENV)/.dev
+	BVAE_CACHE_DIR=.cache/data $(VENV)/bin/bvae data prepare dsprites --quiet
 
 # What another JAX may change; of that, what is compiled as users compile it; what other packages
 # may change.
@@ -53,9 +55,15 @@ test-oldest:
 	$(MAKE) test FILES="$(COMPILED)" XLA= $(ON_OLDEST)
 	$(MAKE) test FILES="$(OF_JAX) $(OF_PACKAGES)" XLA="$(QUICK)" $(ON_OLDEST)
 
+setup-oldest:
+	$(MAKE) .venv-oldest/.dev $(ON_OLDEST)
+
 test-newest:
 	$(MAKE) test FILES="$(COMPILED)" XLA= $(ON_NEWEST)
 	$(MAKE) test FILES="$(OF_JAX)" XLA="$(QUICK)" $(ON_NEWEST)
+
+setup-newest:
+	$(MAKE) .venv-newest/.dev $(ON_NEWEST)
 
 lint: $(VENV)/.dev
 	$(VENV)/bin/ruff check .

@@ -2,7 +2,7 @@
 # All that is to be seen on a GPU, in one call of under 9 minutes: OUT=DIR experiments/gpu_benchmark.sh [--small]
 #
 # It wants a python3 with JAX, Flax, optax, Orbax and jaxtyping, and installs nothing. What needs PyTorch or pytest
-# is left out where they are missing. --small does the same with small sizes: two minutes on a CPU.
+# is left out where they are missing. --small does the same with small sizes: some minutes on a CPU.
 # Each stage has a limit; at its end what was measured so far is printed. OUT/STAGE.txt holds what a stage printed,
 # OUT/*.json the times of each round. What fails does not stop the others.
 set -uo pipefail

@@ -15,7 +15,6 @@ STEPS = {
 }  # fmt: skip
 CHANGES = {
     "burgess2018": {"capacity_schedule": "linear:steps=4", "keep_checkpoints": 2},
-    "fu2019": {"steps": 8},
     "notebook128": {"image_source": "auto", "latents": 4},
 }
 VALUES = {

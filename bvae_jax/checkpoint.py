@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import functools
 import hashlib
 import logging
 import re
@@ -47,6 +48,22 @@ def keys_as_data(tree: PyTree) -> PyTree:
 def keys_as_in(tree: PyTree, like: PyTree) -> PyTree:
     """The inverse of `keys_as_data`: keys of the default kind where `like` has keys."""
     return jax.tree.map(lambda x, y: jax.random.wrap_key_data(x) if _is_key(y) else x, tree, like)
+
+
+@functools.cache
+def _silence_late_reads() -> None:
+    """Keep what follows a failed read off stderr, from now on.
+
+    Orbax reads all arrays at once and closes its event loop when one fails; those still being read
+    then find it closed, which Python would report with a traceback for each.
+    """
+
+    def report(unraisable: Any) -> None:
+        if str(unraisable.exc_value) != "Event loop is closed":
+            before(unraisable)
+
+    before = sys.unraisablehook
+    sys.unraisablehook = report
 
 
 def _is_key(x: Any) -> bool:
@@ -146,6 +163,7 @@ class Checkpoints(contextlib.AbstractContextManager):
             UserError: `check` says so, there are checkpoints and none can be used, or none has
                 that step.
         """
+        _silence_late_reads()
         steps = self.steps()
         if step is not None and step not in steps:
             raise UserError(f"No checkpoint of step {step} in {self.directory}; there are {steps}.")

@@ -63,7 +63,7 @@ def split(
     tested = np.zeros(dataset.size, bool)
     if by == "published":
         tested |= _published(dataset, test) & ~out
-    groups = np.unique(canonical[~out & ~tested])
+    groups = np.flatnonzero(_among(canonical[~out & ~tested], dataset.size))
     # RandomState, because NumPy promises that its stream never changes.
     order = groups[::-1] if by == "index" else np.random.RandomState(seed).permutation(groups)
     held = _count("--holdout", holdout, len(groups))
@@ -77,10 +77,17 @@ def split(
         sides = order[test_count : test_count + held], order[:test_count]
     else:
         sides = order[:held], order[held : held + test_count]
-    is_held, is_tested = (~out & np.isin(canonical, side) for side in sides)
+    is_held, is_tested = (~out & _among(side, dataset.size)[canonical] for side in sides)
     is_tested, is_held = is_tested | tested, is_held & ~tested
     train = ~(out | is_held | is_tested)
     return Split(*(np.flatnonzero(x).astype(np.int32) for x in (train, is_held, is_tested, out)))
+
+
+def _among(indices: Int[np.ndarray, " index"], size: int) -> Bool[np.ndarray, " image"]:
+    """[image] whether it is one of `indices`: many times faster than sorting them."""
+    found = np.zeros(size, bool)
+    found[indices] = True
+    return found
 
 
 def _published(dataset: Dataset, test: float) -> Bool[np.ndarray, " image"]:
@@ -91,9 +98,7 @@ def _published(dataset: Dataset, test: float) -> Bool[np.ndarray, " image"]:
         )
     if test:
         raise UserError(f"--test: got {test}, but --split-by published says what the test set is.")
-    tested = np.zeros(dataset.size, bool)
-    tested[dataset.published_test] = True
-    return tested
+    return _among(dataset.published_test, dataset.size)
 
 
 def _count(flag: str, fraction: float, total: int) -> int:

@@ -1,6 +1,7 @@
 """Strict JAX, two fake devices, caches that outlive a run, and one tiny model for many tests."""
 
 import contextlib
+import gc
 import importlib.util
 import os
 from pathlib import Path
@@ -28,9 +29,26 @@ if importlib.util.find_spec("beartype"):  # a GPU machine that nothing can be in
         [f"bvae_jax.{name}" for name in CHECKED if name != "config"], "beartype.beartype"
     )
 
+gc.set_threshold(200_000, 20, 100)  # tracing leaves little garbage: a twentieth of the time
 jax.config.update("jax_num_cpu_devices", 2)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_debug_key_reuse", True)
+
+
+@pytest.fixture(scope="module")
+def tiny_network():
+    """`--network tiny`, for runs that are about something else: it compiles in half the time."""
+    from bvae_jax.networks import NETWORKS, Network
+    from bvae_jax.networks.mlp import MLPDecoder, MLPEncoder
+
+    def tiny(latents, image_shape, outputs, dtype):
+        encoder = MLPEncoder(latents, (16,), dtype=dtype)
+        return Network(encoder, MLPDecoder(image_shape[:2], outputs, (16,), dtype=dtype))
+
+    NETWORKS["tiny"] = tiny
+    yield
+    del NETWORKS["tiny"]
+
 
 REAL_DATA = Path(os.environ.get("BVAE_TEST_DATA", REPOSITORY.parent / "shared" / "data"))
 

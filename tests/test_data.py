@@ -105,9 +105,10 @@ def test_a_batch_is_a_pure_function_of_the_key():
 
 
 @pytest.mark.once
+@pytest.mark.usefixtures("tiny_network")
 @pytest.mark.parametrize("name", NAMES)
 def test_a_run_on_it_resumes_bit_for_bit(name, tmp_path):
-    config = Config(dataset=name, network="burgess", batch_size=4, latents=2, steps=4,
+    config = Config(dataset=name, network="tiny", batch_size=4, latents=2, steps=4,
                     eval_images=8, checkpoint_every=2, log_every=1)  # fmt: skip
     options: dict[str, Any] = {"figures": False, "progress": False}
     whole = run(config, tmp_path / "whole", **options)

@@ -21,7 +21,9 @@ from bvae_jax.program import calibrated
 from bvae_jax.types import Posterior
 from bvae_jax.vae import VAE, decode, encode, init_params
 
-SMALL = {"network": "mlp", "image_source": "rendered", "batch_size": 4, "latents": 3}
+pytestmark = pytest.mark.usefixtures("tiny_network")
+
+SMALL = {"network": "tiny", "image_source": "rendered", "batch_size": 4, "latents": 3}
 SMALL |= {"eval_images": 16, "log_every": 2, "eval_every": 2}
 
 

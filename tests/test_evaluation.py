@@ -20,14 +20,14 @@ from bvae_jax.loggers import read_records
 from bvae_jax.representations import mean_kl, of_encoder, run_baselines
 from bvae_jax.vae import encode
 
-SMALL = {"network": "mlp", "image_source": "rendered", "batch_size": 4, "latents": 3}
+SMALL = {"network": "tiny", "image_source": "rendered", "batch_size": 4, "latents": 3}
 SMALL |= {"eval_images": 16, "log_every": 2, "eval_every": 2}
 QUIET: dict[str, Any] = {"progress": False}
 POINTS = 200
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
+def run(tmp_path_factory, tiny_network):
     """A run of two steps; tests work in copies of its directory's name, or only look."""
     path = tmp_path_factory.mktemp("evaluation") / "run"
     return runner.run(Config(**SMALL, steps=2), path, figures=False, progress=False)

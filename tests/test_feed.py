@@ -20,9 +20,11 @@ from bvae_jax.program import build
 from bvae_jax.session import Session
 from bvae_jax.sweeping import sweep
 
+pytestmark = pytest.mark.usefixtures("tiny_network")
+
 SMALL: dict[str, Any] = {
     "dataset": "stored",
-    "network": "mlp",
+    "network": "tiny",
     "batch_size": 4,
     "latents": 2,
     "steps": 13,

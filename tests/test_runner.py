@@ -24,7 +24,10 @@ from bvae_jax.loggers import read_records
 from bvae_jax.session import Session
 from bvae_jax.vae import decode, encode
 
+pytestmark = pytest.mark.usefixtures("tiny_network")
+
 SMALL = {
+    "network": "tiny",
     "image_source": "rendered",
     "batch_size": 4,
     "latents": 3,

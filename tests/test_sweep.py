@@ -30,6 +30,8 @@ BASE = Config(
     image_source="rendered", batch_size=4, latents=3, steps=8, log_every=2, eval_every=8,
     eval_images=16, checkpoint_every=2,
 )  # fmt: skip
+TINY = dataclasses.replace(BASE, network="tiny")
+pytestmark = pytest.mark.usefixtures("tiny_network")
 
 
 @pytest.fixture(autouse=True)
@@ -141,7 +143,7 @@ def compilations(action):
 def test_one_program_serves_all_betas_rates_and_seeds(tmp_path, strategy):
     """Eight times as many members: not one compilation more."""
     rates = {"learning_rate": (1e-4, 1e-3)}
-    config = dataclasses.replace(BASE, steps=4, eval_every=4, beta_schedule="linear:steps=3")
+    config = dataclasses.replace(TINY, steps=4, eval_every=4, beta_schedule="linear:steps=3")
     few = compilations(lambda: small(tmp_path / "a", (1.0,), 1, config, strategy=strategy))
     many = compilations(
         lambda: small(tmp_path / "b", (2.0, 5.0), 2, config, grid=rates, strategy=strategy)
@@ -153,7 +155,7 @@ def test_one_program_serves_all_betas_rates_and_seeds(tmp_path, strategy):
 @pytest.mark.once
 @pytest.mark.parametrize("strategy", ["sequential", "vmap"])
 def test_a_member_that_is_not_finite_changes_no_other(tmp_path, capsys, strategy):
-    config = dataclasses.replace(BASE, steps=4, eval_every=4)
+    config = dataclasses.replace(TINY, steps=4, eval_every=4)
     good = {"learning_rate": (1e-4, 1e-3), "beta": (1.0,)}
     for name, poison in (("good", 5e-4), ("bad", 1e25)):
         grid = good | {"learning_rate": (1e-4, poison, 1e-3)}
@@ -183,7 +185,7 @@ def test_a_signal_between_two_saves_and_the_resumed_sweep_is_the_same(
     tmp_path, monkeypatch, strategy
 ):
     """One member has a checkpoint of step 4 and the others do not: all go on from step 2."""
-    options = {"betas": (1.0, 6.0), "seeds": 1, "strategy": strategy}
+    options = {"betas": (1.0, 6.0), "seeds": 1, "config": TINY, "strategy": strategy}
     whole = small(tmp_path / "whole", **options)
     original, saves = Session.save, itertools.count(1)
 
@@ -217,19 +219,20 @@ def test_ctrl_c_saves_and_names_what_is_left(tmp_path, monkeypatch):
             os.kill(os.getpid(), signal.SIGINT)
 
     monkeypatch.setattr(Session, "_log", signal_at_four)
-    result = small(tmp_path / "sweep", strategy="sequential", seeds=1)
+    options = {"seeds": 1, "config": TINY, "strategy": "sequential"}
+    result = small(tmp_path / "sweep", **options)
     assert result.statuses == {"beta=1,seed=0": "begun", "beta=6,seed=0": "missing"}
     monkeypatch.undo()
     assert np.isnan(result.table["nll"]["beta=1,seed=0"])
-    result = small(tmp_path / "sweep", strategy="sequential", seeds=1)
+    result = small(tmp_path / "sweep", **options)
     assert set(result.statuses.values()) == {"done"}
 
 
 @pytest.mark.once
-def test_shared_batches(finished, tmp_path):
+def test_shared_batches(tmp_path):
     """Members with other seeds then see the same images, and a run alone can do so too."""
-    result = small(tmp_path / "sweep", (4.0,), 2, strategy="sequential", shared_batches=True)
-    config = dataclasses.replace(BASE, beta=4.0, seed=1, batch_seed=0)
+    result = small(tmp_path / "sweep", (4.0,), 2, TINY, strategy="sequential", shared_batches=True)
+    config = dataclasses.replace(TINY, beta=4.0, seed=1, batch_seed=0)
     alone = bvae_jax.run(config, tmp_path / "alone", figures=False, progress=False)
     assert alone.summary
     found = fingerprints(result.sweep_dir)["beta=4,seed=1"][0]
@@ -278,10 +281,10 @@ def test_two_shards_at_once_are_the_whole(finished, tmp_path):
 
 @pytest.mark.once
 def test_a_busy_member_is_left_to_the_other_process(tmp_path, capsys):
-    small(tmp_path / "sweep", (1.0,), 1, dataclasses.replace(BASE, steps=2), strategy="sequential")
+    small(tmp_path / "sweep", (1.0,), 1, dataclasses.replace(TINY, steps=2), strategy="sequential")
     directory = tmp_path / "sweep" / "members" / "beta=1,seed=0"
     with rundir.lock(directory):
-        result = sweep(BASE, tmp_path / "sweep", betas=(1.0,), strategy="sequential")
+        result = sweep(TINY, tmp_path / "sweep", betas=(1.0,), strategy="sequential")
     assert result.statuses == {"beta=1,seed=0": "begun"}
     assert "is being trained by another process" in capsys.readouterr().err
 

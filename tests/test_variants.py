@@ -237,10 +237,14 @@ def test_published_test_set_and_a_fraction_of_its_own():
         splits.split(tiny(published_test=np.arange(9)), 0.1, 0.1, by="published")
 
 
-def test_test_images_that_are_equal_are_never_parted():
-    parts = splits.split(DSPRITES, 0.1, 0.3)
-    sides = [set(dsprites.canonical(side)) for side in parts[:3]]
+@pytest.mark.parametrize("only", ["", "shape=1,orientation=0:40:13,scale=3"])
+def test_test_images_that_are_equal_are_never_parted(only):
+    dataset = variants.only(DSPRITES, only) if only else DSPRITES
+    parts = splits.split(dataset, 0.1, 0.3)
+    assert dataset.canonical
+    sides = [set(dataset.canonical(side)) for side in parts[:3]]
     assert len(sides[0] | sides[1] | sides[2]) == sum(map(len, sides))
+    np.testing.assert_array_equal(np.sort(np.concatenate(parts)), np.arange(dataset.size))
 
 
 def test_source_that_a_set_does_not_have():

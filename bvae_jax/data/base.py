@@ -66,8 +66,9 @@ class Dataset:
         finish: (image [height, width, channel], key) -> image, what is done to one image when it is
             looked at; pure and jittable. Training draws a new key each time; elsewhere the key
             depends on the image's index alone.
-        canonical: indices -> numbers that are equal where images are equal by construction, so that
-            a split never parts them. None where no two images are.
+        canonical: indices -> numbers from 0 (no larger than need be) that are equal where images
+            are equal by construction, so that a split never parts them. None where no two images
+            are.
         published_test: indices of the images that those who published the set test on.
         source: where it comes from, in words.
         licence: of the images.

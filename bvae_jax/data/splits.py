@@ -63,7 +63,7 @@ def split(
     tested = np.zeros(dataset.size, bool)
     if by == "published":
         tested |= _published(dataset, test) & ~out
-    groups = np.flatnonzero(_among(canonical[~out & ~tested], dataset.size))
+    groups = np.flatnonzero(_among(canonical[~out & ~tested], canonical))
     # RandomState, because NumPy promises that its stream never changes.
     order = groups[::-1] if by == "index" else np.random.RandomState(seed).permutation(groups)
     held = _count("--holdout", holdout, len(groups))
@@ -77,16 +77,18 @@ def split(
         sides = order[test_count : test_count + held], order[:test_count]
     else:
         sides = order[:held], order[held : held + test_count]
-    is_held, is_tested = (~out & _among(side, dataset.size)[canonical] for side in sides)
+    is_held, is_tested = (~out & _among(side, canonical)[canonical] for side in sides)
     is_tested, is_held = is_tested | tested, is_held & ~tested
     train = ~(out | is_held | is_tested)
     return Split(*(np.flatnonzero(x).astype(np.int32) for x in (train, is_held, is_tested, out)))
 
 
-def _among(indices: Int[np.ndarray, " index"], size: int) -> Bool[np.ndarray, " image"]:
-    """[image] whether it is one of `indices`: many times faster than sorting them."""
-    found = np.zeros(size, bool)
-    found[indices] = True
+def _among(
+    some: Int[np.ndarray, " some"], numbers: Int[np.ndarray, " image"]
+) -> Bool[np.ndarray, " number"]:
+    """[number] whether it is one of some of the `numbers`: many times faster than sorting them."""
+    found = np.zeros(numbers.max(initial=-1) + 1, bool)
+    found[some] = True
     return found
 
 
@@ -98,7 +100,9 @@ def _published(dataset: Dataset, test: float) -> Bool[np.ndarray, " image"]:
         )
     if test:
         raise UserError(f"--test: got {test}, but --split-by published says what the test set is.")
-    return _among(dataset.published_test, dataset.size)
+    tested = np.zeros(dataset.size, bool)
+    tested[dataset.published_test] = True
+    return tested
 
 
 def _count(flag: str, fraction: float, total: int) -> int:

@@ -256,17 +256,9 @@ def test_the_discriminator_has_an_optimizer_of_its_own():
     assert_equal(moved[1].params["vae"], first.params["vae"])
 
 
-@pytest.mark.parametrize("platform", ["cpu", "cuda", "tpu"])
-@pytest.mark.parametrize(
-    ("network", "images"),
-    [
-        ("conv", "resident"),
-        ("conv", "rendered"),
-        *(pytest.param(n, "rendered", marks=pytest.mark.once) for n in NETWORKS if n != "conv"),
-    ],
-)
-def test_step_and_chunk_lower_for_every_platform(platform, network, images):
-    """From a machine with a CPU only; no float64 and no call back to the host in the program."""
+@functools.cache
+def programs(network, images):
+    """What is lowered for several platforms, traced once: (function, arguments) of each."""
     dataset = DATASETS["dsprites"]
     if images == "rendered":
         source = rendered(dataset)
@@ -285,9 +277,23 @@ def test_step_and_chunk_lower_for_every_platform(platform, network, images):
     def chunk(state, data):
         return jax.lax.scan(lambda carry, _: body(carry, data), state, length=50)
 
-    programs = [(step, (state, batch)), (chunk, (state, data))]
-    for function, arguments in programs if network == "conv" else programs[:1]:
-        module = jax.export.export(jax.jit(function), platforms=[platform])(*arguments)
+    found = [(jax.jit(step), (state, batch)), (jax.jit(chunk), (state, data))]
+    return found if network == "conv" else found[:1]
+
+
+@pytest.mark.parametrize("platform", ["cpu", "cuda", "tpu"])
+@pytest.mark.parametrize(
+    ("network", "images"),
+    [
+        ("conv", "resident"),
+        ("conv", "rendered"),
+        *(pytest.param(n, "rendered", marks=pytest.mark.once) for n in NETWORKS if n != "conv"),
+    ],
+)
+def test_step_and_chunk_lower_for_every_platform(platform, network, images):
+    """From a machine with a CPU only; no float64 and no call back to the host in the program."""
+    for function, arguments in programs(network, images):
+        module = jax.export.export(function, platforms=[platform])(*arguments)
         text = module.mlir_module()
         assert module.platforms == (platform,)
         assert "f64" not in text

@@ -249,6 +249,7 @@ def test_two_processes_go_on_with_a_run_of_one(divided, longer, tmp_path):
     assert left(tmp_path / "run") == left(longer.run_dir)
 
 
+@pytest.mark.once
 def test_a_signal_to_one_process_stops_both_at_the_same_step(tmp_path):
     path = tmp_path / "run"
     many = ["--run-dir", str(path), "--steps", "1000000", "--checkpoint-every", "1000000"]

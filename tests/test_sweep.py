@@ -106,7 +106,9 @@ def test_a_finished_sweep_is_left_alone_and_can_grow(finished, tmp_path):
     assert fingerprints(tmp_path / "sweep") == fingerprints(finished.sweep_dir)
 
 
-@pytest.mark.parametrize("strategy", ["devices", "vmap"])
+@pytest.mark.parametrize(
+    "strategy", ["vmap", pytest.param("devices", marks=pytest.mark.once)]
+)
 def test_members_trained_together_are_close_to_single_runs(finished, tmp_path, strategy):
     result = small(tmp_path / "sweep", strategy=strategy)
     assert set(result.statuses.values()) == {"done"}
@@ -289,7 +291,10 @@ def test_a_busy_member_is_left_to_the_other_process(tmp_path, capsys):
     assert "is being trained by another process" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("count", "devices"), [(1, 1), (3, 1), (1, 2), (3, 2), (4, 2)])
+@pytest.mark.parametrize(
+    ("count", "devices"),
+    [(3, 1), (3, 2), *(pytest.param(*x, marks=pytest.mark.once) for x in ((1, 1), (1, 2), (4, 2)))],
+)
 def test_stacked_states_take_the_steps_of_single_ones(devices, count):
     """Also where several devices share the batches of a member, as of three on two devices."""
     program = build(BASE, progress=False)

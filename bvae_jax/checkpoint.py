@@ -51,11 +51,11 @@ def keys_as_in(tree: PyTree, like: PyTree) -> PyTree:
 
 
 @functools.cache
-def _silence_late_reads() -> None:
-    """Keep what follows a failed read off stderr, from now on.
+def _silence_late_tasks() -> None:
+    """Keep what follows a failed read or write off stderr, from now on.
 
-    Orbax reads all arrays at once and closes its event loop when one fails; those still being read
-    then find it closed, which Python would report with a traceback for each.
+    Orbax handles all arrays at once and closes its event loop when one fails. The others then find
+    it closed, which Python would report with a traceback for each.
     """
 
     def report(unraisable: Any) -> None:
@@ -84,6 +84,7 @@ class Checkpoints(contextlib.AbstractContextManager):
     def __init__(self, directory: Path, keep: int | None = None, *, read_only: bool = False):
         # Orbax narrates every save; what goes wrong comes as an exception too.
         logging.getLogger("absl").setLevel(logging.CRITICAL)
+        _silence_late_tasks()
         self.directory = directory.absolute()
         if not read_only:
             self.directory.mkdir(parents=True, exist_ok=True)
@@ -163,7 +164,6 @@ class Checkpoints(contextlib.AbstractContextManager):
             UserError: `check` says so, there are checkpoints and none can be used, or none has
                 that step.
         """
-        _silence_late_reads()
         steps = self.steps()
         if step is not None and step not in steps:
             raise UserError(f"No checkpoint of step {step} in {self.directory}; there are {steps}.")

@@ -7,7 +7,6 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
-from typing import Any
 
 from bvae_jax import compile_cache
 from bvae_jax.commands import COMMANDS, USAGE
@@ -49,18 +48,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run_main() -> None:
     """The entry point of the `bvae` command: `main` in a process of its own."""
-    # A failed write is reported once, by us; not again by every background task of Orbax.
     compile_cache.set_default()
     # A cache that cannot be written, on a full disk say, is done without.
     warnings.filterwarnings("ignore", message="Error (reading|writing) persistent compilation")
+    # A failed write is reported once, by us; not again by every background task of Orbax.
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
-    sys.unraisablehook = _unraisable
     sys.exit(main())
-
-
-def _unraisable(unraisable: Any) -> None:
-    if str(unraisable.exc_value) != "Event loop is closed":
-        sys.__unraisablehook__(unraisable)
 
 
 def _fail(message: str) -> int:

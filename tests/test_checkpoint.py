@@ -97,16 +97,16 @@ def test_damaged_newest_is_named_and_the_one_before_used(tmp_path, capsys):
         assert_equal(checkpoints.restore(like()).state, states[2])
 
 
-def test_reads_that_end_after_a_failed_one_are_not_on_stderr(tmp_path, monkeypatch):
+def test_reads_and_writes_that_end_after_a_failed_one_are_not_on_stderr(tmp_path, monkeypatch):
     reported = []
     monkeypatch.setattr(sys, "unraisablehook", lambda found: reported.append(str(found.exc_value)))
-    checkpoint._silence_late_reads.cache_clear()
-    with Checkpoints(tmp_path) as checkpoints:
-        checkpoints.restore(like())
+    checkpoint._silence_late_tasks.cache_clear()
+    with Checkpoints(tmp_path):
+        pass
     for message in ("Event loop is closed", "another"):
         sys.unraisablehook(types.SimpleNamespace(exc_value=RuntimeError(message)))  # pyright: ignore
     assert reported == ["another"]
-    checkpoint._silence_late_reads.cache_clear()  # what is patched here is undone
+    checkpoint._silence_late_tasks.cache_clear()  # what is patched here is undone
 
 
 @pytest.mark.parametrize("loss", ["state", "meta", "all"])

@@ -24,8 +24,8 @@ from bvae_jax.sweeping import sweep
 pytestmark = pytest.mark.usefixtures("tiny_network")
 
 BASE = Config(
-    network="tiny", image_source="rendered", batch_size=4, latents=3, steps=4, log_every=2, eval_every=4,
-    eval_images=16, checkpoint_every=4,
+    network="tiny", image_source="rendered", batch_size=4, latents=3, steps=4, log_every=2,
+    eval_every=4, eval_images=16, checkpoint_every=4,
 )  # fmt: skip
 SCORE = ScoreConfig(metrics="mig,sap_r2", train_points=200, test_points=50, permutations=0)
 FAST: dict[str, Any] = {"score": SCORE, "num_points": 300, "decomposition": 20, "progress": False}

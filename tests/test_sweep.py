@@ -106,9 +106,7 @@ def test_a_finished_sweep_is_left_alone_and_can_grow(finished, tmp_path):
     assert fingerprints(tmp_path / "sweep") == fingerprints(finished.sweep_dir)
 
 
-@pytest.mark.parametrize(
-    "strategy", ["vmap", pytest.param("devices", marks=pytest.mark.once)]
-)
+@pytest.mark.parametrize("strategy", ["vmap", pytest.param("devices", marks=pytest.mark.once)])
 def test_members_trained_together_are_close_to_single_runs(finished, tmp_path, strategy):
     result = small(tmp_path / "sweep", strategy=strategy)
     assert set(result.statuses.values()) == {"done"}

@@ -29,6 +29,9 @@ def parse(kind: type[T], argv: Sequence[str], prog: str, **options: Any) -> T:
         if not exit_.code:
             raise
     lines = [re.sub(r"^[│|]?\s*|\s*[│|]?$", "", line) for line in stderr.getvalue().splitlines()]
-    message = " ".join(line for line in lines if line and not re.match(r"[─╭╰]", line))
-    message = re.split(r"Argument helptext:|For full helptext|Perhaps you meant", message)[0]
-    raise UserError(f"{message.strip().rstrip('.')}. See {prog} --help.")
+    lines = [line for line in lines if line and not re.match(r"[─╭╰]", line)]
+    wrong = re.split(r"Argument helptext:|For full helptext|Perhaps you meant", " ".join(lines))[0]
+    _, _, similar = "\n".join(lines).partition("Perhaps you meant")
+    meant = re.findall(r"^--[\w-]+", similar, re.MULTILINE)
+    hint = f" Did you mean {' or '.join(meant[:2])}?" if meant else ""
+    raise UserError(f"{wrong.strip().rstrip('.')}.{hint} See {prog} --help.")

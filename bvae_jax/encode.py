@@ -4,7 +4,10 @@ Images are encoded in one fixed random order, so that the first n of a larger en
 encode of n images: a cache can be cut, and gone on with.
 """
 
+import collections
+import os
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,7 +24,7 @@ from bvae_jax.interrupt import Interrupt
 from bvae_jax.npz import DamagedError, read_npz, write_npz
 from bvae_jax.program import Program
 from bvae_jax.progress import bar
-from bvae_jax.types import Params, Posterior
+from bvae_jax.types import Params
 
 BATCHES = {"cpu": 128}
 """Images in a batch, by platform: on a CPU, small enough for the caches and for malloc."""
@@ -111,26 +114,37 @@ def encode_points(
         disable=not progress or done == count,
     )  # fmt: skip
 
-    def keep(start: int, posterior: Posterior) -> int:
-        size = min(batch, count - start)
-        means[start : start + size] = np.asarray(posterior.mean)[:size]
-        logvars[start : start + size] = np.asarray(posterior.logvar)[:size]
-        shown.update(size)
-        return start + size
+    def encode(start: int) -> int:
+        end = min(start + batch, count)
+        # The last batch is filled up with copies of its last image: one shape, one compile.
+        indices = order[np.minimum(np.arange(start, start + batch), count - 1)]
+        posterior = program.encode(params, indices)
+        means[start:end] = np.asarray(posterior.mean)[: end - start]
+        logvars[start:end] = np.asarray(posterior.logvar)[: end - start]
+        return end
 
-    computed = []  # the batch before, which is copied while the device computes the next
-    with shown:
-        for start in range(done, count, batch):
+    at_once, first, waiting = _at_once(), done, collections.deque()
+    with shown, ThreadPoolExecutor(at_once) as threads:
+        for start in range(first, count, batch):
             if interrupt and interrupt.requested:
                 break
-            # The last batch is filled up with copies of its last image: one shape, one compile.
-            indices = order[np.minimum(np.arange(start, start + batch), count - 1)]
-            computed.append((start, program.encode(params, indices)))
-            if len(computed) > 1:
-                done = keep(*computed.pop(0))
-        for last in computed:
-            done = keep(*last)
+            waiting.append(threads.submit(encode, start))
+            # The first batch is encoded alone, so that the program is compiled once.
+            if start == first or len(waiting) == at_once:
+                done = waiting.popleft().result()
+                shown.update(done - shown.n)
+        for last in waiting:
+            done = last.result()
+            shown.update(done - shown.n)
     return Encoded(means[:done], logvars[:done])
+
+
+def _at_once() -> int:
+    """Batches under way: one is copied while the device computes the next.
+
+    A CPU computes what one thread asks for in its order, on little more than one core.
+    """
+    return min(8, os.cpu_count() or 1) if jax.default_backend() == "cpu" else 2
 
 
 def encode_run(

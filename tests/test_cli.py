@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from bvae_jax import cli
+from bvae_jax.commands import parsing
 from bvae_jax.config import Config
 
 QUICK = ["--image-source", "rendered", "--batch-size", "4", "--latents", "2", "--steps", "4"]
@@ -296,6 +297,34 @@ MISTAKES = [
     ("score {tmp}/good.npz --metrics migs", "Unknown metric 'migs'", None),
     ("score {tmp}/bad.npz", "factors [n, factor] has n = 4, but codes has n = 3", mismatched),
 ]
+
+
+FRAMED = """╭─ Unrecognized options ────────╮
+│ Unrecognized options: --stepz │
+│ ───────────────────────────── │
+│ Perhaps you meant:            │
+│     --steps INT               │
+│         Updates to do.        │
+│ ───────────────────────────── │
+│ For full helptext, see --help │
+╰───────────────────────────────╯
+"""
+IN_ASCII = """ Unrecognized options
+ -------------------------------
+  Unrecognized options: --stepz
+  -----------------------------
+  Perhaps you meant:
+      --steps INT
+          Updates to do.
+  -----------------------------
+  For full helptext, see --help
+ -------------------------------
+"""
+
+
+@pytest.mark.parametrize("message", [FRAMED, IN_ASCII])
+def test_the_frame_of_a_message_is_taken_off(message):
+    assert parsing.summary(message) == "Unrecognized options: --stepz. Did you mean --steps?"
 
 
 @pytest.mark.once

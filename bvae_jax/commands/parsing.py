@@ -28,10 +28,21 @@ def parse(kind: type[T], argv: Sequence[str], prog: str, **options: Any) -> T:
     except SystemExit as exit_:
         if not exit_.code:
             raise
-    lines = [re.sub(r"^[│|]?\s*|\s*[│|]?$", "", line) for line in stderr.getvalue().splitlines()]
-    lines = [line for line in lines if line and not re.match(r"[─╭╰]", line)]
+    raise UserError(f"{summary(stderr.getvalue())} See {prog} --help.")
+
+
+def summary(message: str) -> str:
+    """tyro's message without its frame, title and help, in one line."""
+    lines = [line.strip(" │|") for line in message.splitlines()]
+    if len(lines) > 1 and _is_rule(lines[1]):  # the title has a line of its own in an ASCII frame
+        del lines[0]
+    lines = [line for line in lines if line and line[0] not in "╭╰" and not _is_rule(line)]
     wrong = re.split(r"Argument helptext:|For full helptext|Perhaps you meant", " ".join(lines))[0]
     _, _, similar = "\n".join(lines).partition("Perhaps you meant")
     meant = re.findall(r"^--[\w-]+", similar, re.MULTILINE)
     hint = f" Did you mean {' or '.join(meant[:2])}?" if meant else ""
-    raise UserError(f"{wrong.strip().rstrip('.')}.{hint} See {prog} --help.")
+    return f"{wrong.strip().rstrip('.')}.{hint}"
+
+
+def _is_rule(line: str) -> bool:
+    return bool(line) and not line.strip("-─")

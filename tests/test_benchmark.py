@@ -408,7 +408,7 @@ def test_ctrl_c_leaves_what_was_measured(tmp_path, monkeypatch):
     monkeypatch.setattr(pool.Process, "ask", interrupted_at_the_eighth_turn)
     monkeypatch.setattr(pool.Process, "__enter__", remembered)
     path = tmp_path / "report.json"
-    arguments = "--network mlp --batch-size 2 --quick --parts batch encode --channels 3 --quiet"
+    arguments = "--network burgess --batch-size 2 --quick --parts batch encode --channels 3 --quiet"
     assert cli.main(["benchmark", *arguments.split(), "--json", str(path)]) == 0
     left = json.loads(path.read_text())
     assert left["interrupted"]

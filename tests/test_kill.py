@@ -18,9 +18,9 @@ import conftest  # noqa: F401  sets the caches that the processes below share
 import pytest
 
 FLAGS = (
-    "--image-source rendered --batch-size 4 --latents 3 --steps 300 --log-every 10 --eval-every 100"
+    "--image-source rendered --batch-size 4 --latents 3 --steps 120 --log-every 10 --eval-every 60"
 )
-FLAGS += " --eval-images 16 --checkpoint-every 30 --keep-checkpoints 2 --quiet --no-figures"
+FLAGS += " --eval-images 16 --checkpoint-every 20 --keep-checkpoints 2 --quiet --no-figures"
 
 
 SWEEP_FLAGS = "--image-source rendered --batch-size 4 --latents 3 --steps 40 --log-every 10"
@@ -99,7 +99,7 @@ def test_killed_at_random_moments_and_resumed(tmp_path):
     assert killed == straight
     records = [json.loads(line) for line in killed[0][1].splitlines()]
     steps = [record["step"] for record in records if record["split"] == "train"]
-    assert steps == list(range(10, 301, 10))
+    assert steps == list(range(10, 121, 10))
 
 
 @pytest.mark.once

@@ -13,7 +13,7 @@ MARKED ?=
 # emitters of loops, which JAX 0.12 does not have any more.
 QUICK = --xla_backend_optimization_level=0
 XLA ?= $(QUICK) --xla_cpu_use_fusion_emitters=false
-# Python compiles what it imports, a tenth of all that is installed.
+# Not compiled: Python compiles what it imports, when it does.
 PIP = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile
 # The newest Python that runs here, for test-newest.
 NEWEST = $(firstword $(foreach v,3.14 3.13 3.12,$(shell \

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from conftest import assert_equal
 
-from bvae_jax import data, runner
+from bvae_jax import data, encode, runner
 from bvae_jax.config import Config
 from bvae_jax.data import feed
 from bvae_jax.data.base import Dataset, Stored
@@ -72,7 +72,7 @@ CHANGES = (
     [{}, *(pytest.param(changes, marks=pytest.mark.once) for changes in CHANGES)],
     ids=lambda changes: ",".join(changes) or "plain",
 )
-def test_a_streamed_run_is_the_resident_one(tmp_path, changes):
+def test_a_streamed_run_is_the_resident_one(tmp_path, monkeypatch, changes):
     resident = train(tmp_path / "a", "resident", **changes)
     streamed = train(tmp_path / "b", "streamed", **changes)
     assert_equal(streamed.state, resident.state)
@@ -84,6 +84,11 @@ def test_a_streamed_run_is_the_resident_one(tmp_path, changes):
     assert_equal(
         streamed.program.encode(streamed.params, indices),
         resident.program.encode(resident.params, indices),
+    )
+    monkeypatch.setitem(encode.BATCHES, "cpu", 8)  # read by several threads
+    assert_equal(
+        encode.encode_points(streamed.program, streamed.params, 60),
+        encode.encode_points(resident.program, resident.params, 60),
     )
 
 

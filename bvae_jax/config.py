@@ -3,7 +3,9 @@
 import dataclasses
 import math
 import numbers
+import os
 import typing
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -199,6 +201,12 @@ HYPERPARAMETERS = tuple(f.name for f in dataclasses.fields(Config) if f.default 
 RESUMABLE = ("steps", "keep_checkpoints", "data_dir")
 """Fields that may change when a run is resumed: they do not change what it computes."""
 
+OWN_FILES = ("folder", "npz")
+"""What stands before the colon in a `dataset` that is a path to somebody's own files."""
+PLACES = ("dataset", "data_dir", "background")
+"""Fields that say where files are, or may do so. Another place may hold the same images: those of a
+run are compared by their content."""
+
 _CHOICES = {
     "image_source": ("auto", "rendered", "resident", "streamed"),
     "split": ("all", "train", "holdout", "test", "excluded"),
@@ -265,8 +273,54 @@ def differing_fields(stored: Config, wanted: Config) -> list[str]:
     return [
         f"{name}: {old[name]} -> {new[name]}"
         for name in old
-        if old[name] != new[name] and name not in RESUMABLE
+        if old[name] != new[name] and name not in RESUMABLE and not _is_moved(name, stored, wanted)
     ]
+
+
+def _is_moved(name: str, stored: Config, wanted: Config) -> bool:
+    """Whether a field has the path of files both times, and of files of one kind."""
+    if name not in PLACES:
+        return False
+    (kind, old), (other, new) = _place(stored, name), _place(wanted, name)
+    return bool(old and new) and kind == other
+
+
+def _place(config: Config, name: str) -> tuple[str, str]:
+    """("folder:", "pictures"): what stands before the path in a field of `PLACES`, and the path,
+    which is "" where the field holds none."""
+    value = getattr(config, name)
+    kind, colon, path = value.partition(":")
+    if name != "dataset":
+        return "", value
+    return (kind + colon, path) if kind in OWN_FILES else ("", "")
+
+
+def places(config: Config) -> dict[str, str]:
+    """Fields that hold a path, with that path as it is found from any directory."""
+    found = {name: _place(config, name) for name in PLACES}
+    return {
+        name: kind + os.path.abspath(os.path.expanduser(path))
+        for name, (kind, path) in found.items()
+        if path
+    }
+
+
+def with_places(config: Config, recorded: Mapping[str, str]) -> Config:
+    """`config` with the recorded places of files that are not where it says.
+
+    Args:
+        recorded: what `places` gave when the files were there.
+    """
+    there = dataclasses.replace(config, **recorded)
+    lost = {name: value for name, value in recorded.items()
+            if not has_files(config, name) and has_files(there, name)}  # fmt: skip
+    return dataclasses.replace(config, **lost)
+
+
+def has_files(config: Config, name: str) -> bool:
+    """Whether there is something in the place that a field of `PLACES` holds, if it holds one."""
+    _, path = _place(config, name)
+    return not path or os.path.exists(os.path.expanduser(path))
 
 
 _TYPES = {

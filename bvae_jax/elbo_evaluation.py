@@ -28,6 +28,7 @@ def evaluate_elbo(
     num_points: int | None = None,
     split: str = "all",
     step: int | None = None,
+    dataset: str | None = None,
     progress: bool = True,
 ) -> dict[str, dict[str, Any]]:
     """Take a run's KL apart and estimate log p(x); leave elbo.json in its directory.
@@ -41,6 +42,7 @@ def evaluate_elbo(
         images: held-out images for the log-likelihood.
         num_points: images to encode; the whole data set if None.
         step: of the checkpoint to take; the newest if None.
+        dataset: where the run's images are now, as for `load`.
 
     Returns:
         `decomposition`: see `decomposition.Decomposition`; `log_likelihood`: see
@@ -51,7 +53,7 @@ def evaluate_elbo(
         KeyboardInterrupt: after Ctrl-C; what was computed is kept.
     """
     check_settings(decomposition, log_likelihood, images)
-    run = load(run_dir, step=step, progress=progress)
+    run = load(run_dir, step=step, dataset=dataset, progress=progress)
     return evaluate_elbo_of_run(
         run, decomposition, log_likelihood, images,
         num_points=num_points, split=split, progress=progress,

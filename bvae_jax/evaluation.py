@@ -33,6 +33,7 @@ def evaluate(
     num_points: int | None = None,
     baselines: bool = False,
     step: int | None = None,
+    dataset: str | None = None,
     udr_with: Sequence[str | Path] = (),
     figures: bool = True,
     progress: bool = True,
@@ -47,6 +48,7 @@ def evaluate(
         num_points: images to encode; the whole data set if None.
         baselines: score other representations of the same data alike.
         step: of the checkpoint to take; the newest if None.
+        dataset: where the run's images are now, as for `load`.
         udr_with: other runs on the same data, with other seeds, for `udr`.
 
     Returns:
@@ -56,7 +58,7 @@ def evaluate(
         UserError: no run, no checkpoint, no factors, or settings that do not fit.
         KeyboardInterrupt: after Ctrl-C; what was computed is kept.
     """
-    run = load(run_dir, step=step, progress=progress)
+    run = load(run_dir, step=step, dataset=dataset, progress=progress)
     return evaluate_run(
         run,
         config,

@@ -37,7 +37,7 @@ from bvae_jax.train import (
     make_train_body,
     make_train_step,
 )
-from bvae_jax.types import Hyper, Images, Params, Posterior, PRNGKey, TrainState
+from bvae_jax.types import Hyper, Images, ImageShape, Params, Posterior, PRNGKey, TrainState
 from bvae_jax.vae import VAE, decode_raw, encode
 
 EVAL_BATCH = 256
@@ -85,8 +85,7 @@ class Program(NamedTuple):
 
     def init(self) -> TrainState:
         """The state before the first step."""
-        hyper = {name: jnp.float32(value) for name, value in hyperparameters(self.config).items()}
-        return self.fresh(jax.random.key(self.config.seed), hyper)
+        return first_state(self.config, self.fresh)
 
     def feed(self, states: Sequence[TrainState]) -> Feed:
         """What the training loop reads for states that take their steps together."""
@@ -112,34 +111,11 @@ def build(config: Config, *, progress: bool = True) -> Program:
     config = resolved(config)
     platform = jax.default_backend()
     dataset = open_dataset(config, progress=progress)
-    likelihood = make_likelihood(config.likelihood, config.sigma)
-    network = make_network(
-        config.network,
-        config.latents,
-        dataset.image_shape,
-        likelihood.parameters(dataset.image_shape[-1]),
-        jnp.bfloat16 if config.precision == "bfloat16" else jnp.float32,
-    )
     parts = split_of(dataset, config)
-    recipe = Recipe(
-        model=VAE(*network, likelihood, PRODUCTS[config.precision]),
-        objective=_objective(config),
-        optimizer=_optimizer(config),
-        schedules=schedules(config),
-        samples=config.samples,
-        dataset_size=len(parts.train),
-        ema=config.ema,
-    )
+    recipe = _recipe(config, dataset.image_shape)._replace(dataset_size=len(parts.train))
     eval_indices = evaluation_batches(parts, config.eval_images, EVAL_BATCH)
     _check_halves(config, recipe.objective, eval_indices)
     source = make_source(dataset, config.image_source, platform, progress=progress)
-
-    @jax.jit
-    def fresh(key, hyper):
-        return init_state(
-            key, hyper, recipe=recipe, image_shape=dataset.image_shape, latents=config.latents
-        )
-
     pick, pool = _make_pick(config, recipe.objective, dataset, parts)
     draw = make_draw(source, pick, parse_augment(config.augment, dataset.image_shape))
     shared_key = None if config.batch_seed < 0 else jax.random.key(config.batch_seed)
@@ -167,7 +143,7 @@ def build(config: Config, *, progress: bool = True) -> Program:
         source=source,
         split=parts,
         model=recipe.model,
-        fresh=fresh,
+        fresh=_make_fresh(config, recipe, dataset.image_shape),
         make_body=make_body,
         train=make_loop(make_body(), platform),
         train_data=(pool, source.arrays) if source.read is None else None,
@@ -178,6 +154,47 @@ def build(config: Config, *, progress: bool = True) -> Program:
         eval_indices=eval_indices,
         images=lambda indices: look(source.reach(indices), indices),
         encode=lambda params, indices: encode_images(params, source.reach(indices), indices),
+    )
+
+
+def build_model(config: Config, image_shape: ImageShape) -> tuple[VAE, TrainState]:
+    """The model of a run whose images are not there, and shapes and types of the run's states."""
+    config = resolved(config)
+    recipe = _recipe(config, image_shape)
+    fresh = _make_fresh(config, recipe, image_shape)
+    return recipe.model, jax.eval_shape(lambda: first_state(config, fresh))
+
+
+def first_state(config: Config, fresh: Callable[[PRNGKey, Hyper], TrainState]) -> TrainState:
+    """The state of a run before its first step, by what `Program.fresh` is."""
+    hyper = {name: jnp.float32(value) for name, value in hyperparameters(config).items()}
+    return fresh(jax.random.key(config.seed), hyper)
+
+
+def _make_fresh(
+    config: Config, recipe: Recipe, image_shape: ImageShape
+) -> Callable[[PRNGKey, Hyper], TrainState]:
+    options = {"recipe": recipe, "image_shape": image_shape, "latents": config.latents}
+    return jax.jit(functools.partial(init_state, **options))
+
+
+def _recipe(config: Config, image_shape: ImageShape) -> Recipe:
+    """What a step does, but for the number of images."""
+    likelihood = make_likelihood(config.likelihood, config.sigma)
+    network = make_network(
+        config.network,
+        config.latents,
+        image_shape,
+        likelihood.parameters(image_shape[-1]),
+        jnp.bfloat16 if config.precision == "bfloat16" else jnp.float32,
+    )
+    return Recipe(
+        model=VAE(*network, likelihood, PRODUCTS[config.precision]),
+        objective=_objective(config),
+        optimizer=_optimizer(config),
+        schedules=schedules(config),
+        samples=config.samples,
+        ema=config.ema,
     )
 
 

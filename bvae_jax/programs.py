@@ -7,7 +7,7 @@ from bvae_jax import rundir
 from bvae_jax.config import Config
 from bvae_jax.hyper import graph, resolved
 from bvae_jax.program import Program, build
-from bvae_jax.runner import RunResult, load
+from bvae_jax.runner import RunResult, load, placed
 
 
 class Programs:
@@ -34,4 +34,5 @@ class Programs:
 
     def load(self, run_dir: Path) -> RunResult:
         """`runner.load` by a program that may be there already."""
-        return load(run_dir, program=self.of(rundir.read_config(run_dir)), progress=False)
+        config = placed(run_dir, rundir.read_config(run_dir))
+        return load(run_dir, program=self.of(config), progress=False)

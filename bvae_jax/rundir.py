@@ -20,8 +20,10 @@ from typing import Any
 
 import jax
 
-from bvae_jax.config import Config
+from bvae_jax.config import OWN_FILES, Config
+from bvae_jax.data.base import Dataset
 from bvae_jax.errors import UserError
+from bvae_jax.types import ImageShape
 
 CONFIG, PROVENANCE, SUMMARY = "config.json", "provenance.json", "summary.json"
 PACKAGES = ("bvae_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
@@ -170,22 +172,50 @@ def earlier_devices(run_dir: Path) -> int:
     return sessions[-1].get("devices", 1) if sessions else 1
 
 
-def check_data(run_dir: Path, identity: str) -> None:
+def check_data(run_dir: Path, dataset: Dataset) -> None:
     """Refuse images that are not those of the run's last session.
 
     Args:
-        identity: of the data set that is there now.
+        dataset: that is there now.
 
     Raises:
-        UserError: it differs.
+        UserError: its images are others.
     """
-    sessions = _sessions(run_dir / PROVENANCE)
-    earlier = sessions[-1].get("data", {}).get("identity", identity) if sessions else identity
-    if earlier != identity:
+    earlier = _last_session(run_dir).get("data", {}).get("identity")
+    if earlier is not None and not dataset.has_identity(earlier):
         raise UserError(
-            f"{run_dir} was trained on {earlier}, but the data set is {identity} now: its images "
-            "changed. Put the old ones back, or train a new run."
+            f"{run_dir} was trained on {earlier}, but {dataset.name} is {dataset.identity} now: "
+            "its images changed. Put the old ones back, or train a new run."
         )
+
+
+def read_places(run_dir: Path) -> dict[str, str]:
+    """Where the files of the run's data were when it was trained last: what `config.places` gave.
+
+    Of a run of an earlier version of this package, only the user's own images.
+    """
+    session = _last_session(run_dir)
+    kind = read_config(run_dir).dataset.partition(":")[0]
+    source = session.get("data", {}).get("source")
+    earlier = {"dataset": f"{kind}:{source}"} if kind in OWN_FILES and source else {}
+    return session.get("places", earlier)
+
+
+def read_image_shape(run_dir: Path) -> ImageShape:
+    """Height, width, channels of the images that the run was trained on.
+
+    Raises:
+        UserError: it was never trained.
+    """
+    shape = _last_session(run_dir).get("data", {}).get("image_shape")
+    if shape is None:
+        raise UserError(f"{run_dir / PROVENANCE} does not say what images the run was trained on.")
+    return tuple(shape)
+
+
+def _last_session(run_dir: Path) -> dict[str, Any]:
+    sessions = _sessions(run_dir / PROVENANCE)
+    return sessions[-1] if sessions else {}
 
 
 def _sessions(path: Path) -> list[dict[str, Any]]:

@@ -1,6 +1,7 @@
 """The impure shell of a run: disk, signals, and the order in which things are done."""
 
 import contextlib
+import dataclasses
 import functools
 import sys
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ from bvae_jax import rundir
 from bvae_jax.allocator import keep_freed_memory
 from bvae_jax.checkpoint import Checkpoints
 from bvae_jax.checks import check_memory, check_same, make_config_check
-from bvae_jax.config import Config
+from bvae_jax.config import Config, has_files, with_places
 from bvae_jax.divided import choose_devices, divide
 from bvae_jax.errors import UserError
 from bvae_jax.hyper import resolved
@@ -22,7 +23,7 @@ from bvae_jax.lanes import OneLane
 from bvae_jax.loggers import check_installed, open_loggers
 from bvae_jax.objectives import get_objective
 from bvae_jax.processes import ALONE, check_agreed, join
-from bvae_jax.program import Program, build
+from bvae_jax.program import Program, build, build_model
 from bvae_jax.progress import TrainingProgress
 from bvae_jax.session import Session, finished_summary
 from bvae_jax.train import weights
@@ -36,7 +37,8 @@ class RunResult(NamedTuple):
 
     Attributes:
         summary: the contents of summary.json; None when the run is not finished.
-        program: data set, split and compiled functions.
+        program: data set, split and compiled functions; None where it was loaded without data.
+        model: encoder, decoder and likelihood.
     """
 
     run_dir: Path
@@ -44,10 +46,7 @@ class RunResult(NamedTuple):
     summary: dict[str, Any] | None
     state: TrainState
     program: Program
-
-    @property
-    def model(self) -> VAE:
-        return self.program.model
+    model: VAE
 
     @property
     def params(self) -> Params:
@@ -97,7 +96,8 @@ def run(
     if resume and overwrite:
         raise UserError("Got both --resume and --overwrite: give one of them.")
     check_agreed(team, [config.to_dict(), resume, overwrite])
-    team.first(lambda: _check_directory(directory, config, resume, overwrite))
+    checked = team.first(lambda: _checked(directory, config, resume, overwrite).to_dict())
+    config = Config.from_dict(checked)
     team.each(lambda: check_installed(tensorboard=tensorboard, wandb=wandb))
     team.each(lambda: check_config(config))
     if jax.default_backend() == "cpu":
@@ -122,11 +122,12 @@ def run(
                 return _run_in(session, state, interrupt, figures, progress, used)
 
 
-def _check_directory(directory: Path, config: Config, resume: bool, overwrite: bool) -> None:
-    if resume:
-        check_same(rundir.read_config(directory), config, directory)
-    else:
+def _checked(directory: Path, config: Config, resume: bool, overwrite: bool) -> Config:
+    """The config of a run that may be begun, or gone on with: with its images where they are."""
+    if not resume:
         rundir.check_free(directory, overwrite=overwrite)
+        return config
+    return placed(directory, config)
 
 
 def _program(config: Config, devices: Sequence[Any], progress: bool) -> Program:
@@ -161,12 +162,15 @@ def _run_in(
 ) -> RunResult:
     """Train and finish; without a state, resume."""
     directory, config, program = session.directory, session.config, session.program
+    if state is None:
+        session.team.first(lambda: rundir.check_data(directory, program.dataset))
     state = session.restore() if state is None else session.team.share(state)
     start = int(state.step)
     summary = session.summary_at(start)
     if summary is not None:
         _say(f"{directory} is at step {start} already; --steps N goes on to N.", progress)
-        return RunResult(directory, config, summary, state, program)
+        session.move()
+        return RunResult(directory, config, summary, state, program, program.model)
     session.begin(start, devices=len(devices), processes=session.team.count)
     _say(_opening(program, state, start, devices), progress)
     lane = OneLane(program, state)
@@ -176,13 +180,15 @@ def _run_in(
         raise session.failed
     state = lane.state(0)
     summary = session.end(state, figures=figures)
-    return RunResult(directory, config, summary, state, program)
+    return RunResult(directory, config, summary, state, program, program.model)
 
 
 def load(
     run_dir: str | Path,
     *,
     step: int | None = None,
+    dataset: str | None = None,
+    data: bool = True,
     program: Program | None = None,
     progress: bool = True,
 ) -> RunResult:
@@ -190,6 +196,10 @@ def load(
 
     Args:
         step: of the checkpoint to take; the newest if None.
+        dataset: where its images are now, as folder:DIRECTORY or npz:FILE; where they were when it
+            was trained if None.
+        data: open them; without, `program` is None, and `vae.encode` and `vae.decode` are what can
+            be done with `model` and `params`.
         program: of a run that differs in what is traced only, to compile nothing again.
         progress: show a bar if the data set has to be rendered first.
 
@@ -198,18 +208,50 @@ def load(
     """
     directory = Path(run_dir).expanduser()
     config = rundir.read_config(directory)
-    program = program.of(config) if program else build(config, progress=progress)
-    rundir.check_data(directory, program.dataset.identity)
+    if data:
+        config = placed(directory, config, dataset)
+        program = program.of(config) if program else build(config, progress=progress)
+        rundir.check_data(directory, program.dataset)
+        model, states = program.model, jax.eval_shape(program.init)
+    else:
+        model, states = build_model(config, rundir.read_image_shape(directory))
     restored = None
     if (directory / "checkpoints").is_dir():
         with Checkpoints(directory / "checkpoints", read_only=True) as checkpoints:
             restored = checkpoints.restore(
-                jax.eval_shape(program.init), step=step, check=make_config_check(directory, config)
+                states, step=step, check=make_config_check(directory, config)
             )
     if restored is None:
         raise UserError(f"{directory} has no checkpoint yet: train it further with --resume.")
     summary = finished_summary(directory, int(restored.state.step), config)
-    return RunResult(directory, config, summary, restored.state, program)
+    opened: Any = program if data else None
+    return RunResult(directory, config, summary, restored.state, opened, model)
+
+
+def placed(directory: Path, config: Config, dataset: str | None = None) -> Config:
+    """A run's config with its images where they are now.
+
+    Args:
+        config: of the run, but for what may change.
+        dataset: their new place; that of the config if None, or that which it was when the run was
+            trained.
+
+    Raises:
+        UserError: they are in neither, or the config is not the run's.
+    """
+    config = config if dataset is None else dataclasses.replace(config, dataset=dataset)
+    stored = rundir.read_config(directory)
+    check_same(stored, config, directory)
+    recorded = rundir.read_places(directory)
+    same = {n: v for n, v in recorded.items() if getattr(config, n) == getattr(stored, n)}
+    found = with_places(config, same)
+    if config.dataset == stored.dataset and not has_files(found, "dataset"):
+        form = config.dataset.partition(":")[0]
+        raise UserError(
+            f"{directory}: its images are not in {config.dataset} any more. Give their new place, "
+            f"as --dataset {form}:PATH; bvae_jax.load(..., data=False) decodes without them."
+        )
+    return found
 
 
 def _opening(program: Program, state: TrainState, start: int, devices: Sequence[Any]) -> str:

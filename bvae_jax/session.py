@@ -11,7 +11,7 @@ import jax
 from bvae_jax import rundir
 from bvae_jax.checkpoint import Checkpoints, Restored
 from bvae_jax.checks import NotFiniteError, check_finite, make_config_check
-from bvae_jax.config import Config
+from bvae_jax.config import Config, places
 from bvae_jax.errors import UserError
 from bvae_jax.figures import draw_figures
 from bvae_jax.loggers import METRICS, SCORES, Logger, read_records
@@ -124,6 +124,12 @@ class Session(contextlib.AbstractContextManager):
         """The summary on disk, if the run is finished with this step."""
         return self.team.first(lambda: finished_summary(self.directory, step, self.config))
 
+    def move(self) -> None:
+        """Write down where the images of a run that is finished are now, if that changed."""
+        path = self.directory / rundir.CONFIG
+        if self.team.first(lambda: rundir.read_config(self.directory)) != self.config:
+            self.team.first(lambda: rundir.write_json(path, self.config.to_dict()))
+
     def begin(self, start: int, **remarks: Any) -> None:
         """Write down who trains on from step `start`, on which data, and open the loggers.
 
@@ -134,10 +140,11 @@ class Session(contextlib.AbstractContextManager):
             UserError: the data are others than before.
         """
         self._saved = start
-        self.team.first(lambda: self._begin(start, remarks | {"data": describe(self.program)}))
+        remarks |= {"data": describe(self.program), "places": places(self.config)}
+        self.team.first(lambda: self._begin(start, remarks))
 
     def _begin(self, start: int, remarks: dict[str, Any]) -> None:
-        rundir.check_data(self.directory, self.program.dataset.identity)
+        rundir.check_data(self.directory, self.program.dataset)
         rundir.write_json(self.directory / rundir.CONFIG, self.config.to_dict())
         rundir.add_session(self.directory, start, **remarks)
         opened = self._open_loggers(self.directory, start, self.config.to_dict())

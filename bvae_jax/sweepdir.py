@@ -3,6 +3,7 @@
 sweeps/NAME/  config.json  members/beta=4,seed=0/ (a run directory)  table.*  figures/  report.html
 """
 
+import dataclasses
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from bvae_jax import rundir
-from bvae_jax.config import Config, differing_fields
+from bvae_jax.config import PLACES, Config, differing_fields, with_places
 from bvae_jax.errors import UserError
 from bvae_jax.grid import Member, Values, members, text
 
@@ -47,7 +48,36 @@ def open_sweep(sweep_dir: Path, wanted: Sweep) -> Sweep:
     stored, grown = read_sweep(sweep_dir), check_sweep(sweep_dir, wanted) or wanted
     if grown != stored:
         rundir.write_json(sweep_dir / CONFIG, _json(grown))
+        _move_members(sweep_dir, grown)
     return grown
+
+
+def _move_members(sweep_dir: Path, sweep: Sweep) -> None:
+    """Write down in each member where its images are now."""
+    for one in sweep.members():
+        path = member_dir(sweep_dir, one) / CONFIG
+        if path.exists():
+            stored = rundir.read_config(path.parent)
+            new = {name: getattr(one.config, name) for name in PLACES}
+            moved = dataclasses.replace(stored, **new)
+            if moved != stored and not differing_fields(stored, moved):
+                rundir.write_json(path, moved.to_dict())
+
+
+def placed(sweep_dir: Path, config: Config) -> Config:
+    """The common config of a sweep with its images where they are now, as its members recorded it.
+
+    Raises:
+        UserError: the sweep that is there cannot be read.
+    """
+    if not (sweep_dir / CONFIG).exists():
+        return config
+    stored = read_sweep(sweep_dir)
+    directories = [member_dir(sweep_dir, one) for one in stored.members()]
+    begun = [directory for directory in directories if (directory / rundir.PROVENANCE).exists()]
+    recorded = rundir.read_places(begun[0]) if begun else {}
+    same = {n: v for n, v in recorded.items() if getattr(config, n) == getattr(stored.base, n)}
+    return with_places(config, same)
 
 
 def check_sweep(sweep_dir: Path, wanted: Sweep) -> Sweep | None:

@@ -16,11 +16,21 @@ from bvae_jax.grid import Values, groups
 from bvae_jax.interrupt import Interrupt
 from bvae_jax.loggers import check_installed, open_loggers
 from bvae_jax.programs import Programs
+from bvae_jax.rundir import check_data
 from bvae_jax.runner import check_config
 from bvae_jax.stacked import stack
 from bvae_jax.sweep_plan import check_strategy, parse_shard, shard_of_process
 from bvae_jax.sweep_runner import SweepRunner
-from bvae_jax.sweepdir import Status, Sweep, check_sweep, member_dir, open_sweep, read_sweep, status
+from bvae_jax.sweepdir import (
+    Status,
+    Sweep,
+    check_sweep,
+    member_dir,
+    open_sweep,
+    placed,
+    read_sweep,
+    status,
+)
 from bvae_jax.types import TrainState
 
 
@@ -110,6 +120,7 @@ def sweep(
     check_strategy(strategy, members_at_once, jax.default_backend())
     check_installed(tensorboard=tensorboard, wandb=wandb)
     directory = Path(sweep_dir).expanduser()
+    wanted = wanted._replace(base=placed(directory, wanted.base))
     for one in wanted.members():
         check_config(one.config)
     if jax.default_backend() == "cpu":
@@ -119,7 +130,11 @@ def sweep(
         # Whatever can be wrong is found before anything is written.
         check_sweep(directory, wanted)
         programs = Programs(progress=progress)
-        check_memory(programs.of(wanted.members()[0].config))
+        first = wanted.members()[0]
+        program = programs.of(first.config)
+        check_memory(program)
+        if member_dir(directory, first).is_dir():
+            check_data(member_dir(directory, first), program.dataset)
         opened = open_sweep(directory, wanted)
         mine = opened.members()[i - 1 :: n]
         with interrupt.deferred():

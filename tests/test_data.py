@@ -11,12 +11,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import assert_equal, real_data
+from PIL import Image
 
-from bvae_jax.config import Config
+from bvae_jax.config import Config, ScoreConfig
 from bvae_jax.data import DATASETS, base, cache, drawing, dsprites, get_dataset, sources, splits
 from bvae_jax.data.sources import make_source
 from bvae_jax.errors import UserError
-from bvae_jax.runner import run
+from bvae_jax.evaluation import evaluate
+from bvae_jax.runner import load, run
+from bvae_jax.sweeping import sweep
+from bvae_jax.vae import decode
 
 NAMES = sorted(DATASETS)
 NONE = np.arange(0)
@@ -119,6 +123,107 @@ def test_a_run_on_it_resumes_bit_for_bit(name, tmp_path):
     data = provenance["sessions"][0]["data"]
     assert data["identity"] == DATASETS[name].identity
     assert data["train"] + data["holdout"] == data["images"] == DATASETS[name].size
+
+
+OPTIONS: dict[str, Any] = {"figures": False, "progress": False}
+
+
+def pictures(path, seed=0):
+    random = np.random.default_rng(seed)
+    for name in ("0/a.png", "10/b.png", "10/c.png", "2/d.png", "2/e.png", "2/f.png"):
+        (path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(random.integers(0, 256, (8, 8), np.uint8)).save(path / name)
+
+
+def on(dataset, **changes):
+    return Config(dataset=str(dataset), network="tiny", batch_size=2, latents=2, eval_images=2,
+                  checkpoint_every=2, log_every=1, holdout=0.34, **changes)  # fmt: skip
+
+
+@pytest.fixture
+def elsewhere(tmp_path, monkeypatch, tiny_network):
+    """A run on a folder, seen from another directory."""
+    monkeypatch.setenv("BVAE_DATA_DIR", str(tmp_path / "data"))
+    monkeypatch.chdir(tmp_path)
+    pictures(tmp_path / "pictures")
+    config = on("folder:pictures", image_size=8, grey=True, steps=2)
+    run(config, tmp_path / "run", **OPTIONS)
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir(tmp_path / "other")
+    return tmp_path / "run", config
+
+
+def test_a_run_is_used_from_another_directory(elsewhere):
+    directory, config = elsewhere
+    loaded = load(directory, progress=False)
+    assert loaded.program.dataset.size == 6
+    resumed = run(dataclasses.replace(config, steps=4), directory, resume=True, **OPTIONS)
+    assert int(resumed.state.step) == 4
+
+
+def test_a_run_whose_images_were_moved(elsewhere, tmp_path):
+    directory, config = elsewhere
+    (tmp_path / "pictures").rename(tmp_path / "moved")
+    match = r"run: its images are not in folder:pictures any more.*--dataset folder:PATH"
+    with pytest.raises(UserError, match=match):
+        load(directory, progress=False)
+    with pytest.raises(UserError, match=match):
+        run(config, directory, resume=True, **OPTIONS)
+
+    moved = f"folder:{tmp_path / 'moved'}"
+    loaded, bare = load(directory, dataset=moved, progress=False), load(directory, data=False)
+    assert_equal(bare.state, loaded.state)
+    z = jnp.ones((3, 2))
+    images = decode(bare.model, bare.params, z)
+    np.testing.assert_array_equal(images, decode(loaded.model, loaded.params, z))
+    assert set(evaluate(directory, ScoreConfig("mig"), dataset=moved, **OPTIONS)) == {"mig"}
+
+    pictures(tmp_path / "others", seed=1)
+    others = f"folder:{tmp_path / 'others'}"
+    for refused in (lambda: load(directory, dataset=others, progress=False),
+                    lambda: run(on(others, image_size=8, grey=True, steps=4), directory,
+                                resume=True, **OPTIONS)):  # fmt: skip
+        with pytest.raises(UserError, match="its images changed"):
+            refused()
+    with pytest.raises(UserError, match=r"another config \(dataset: folder:pictures -> dsprites"):
+        load(directory, dataset="dsprites", progress=False)
+
+    # A run that is resumed remembers the new place, though it is finished.
+    run(dataclasses.replace(config, dataset=moved), directory, resume=True, **OPTIONS)
+    assert load(directory, progress=False).config.dataset == moved
+
+
+def test_a_run_of_earlier_versions_knows_its_images(elsewhere, tmp_path):
+    """Their provenance had the path in the identity, labels in the order of texts, no places."""
+    directory, config = elsewhere
+    path = directory / "provenance.json"
+    provenance = json.loads(path.read_text())
+    (session,) = provenance["sessions"]
+    assert session.pop("places") == {"dataset": f"folder:{tmp_path / 'pictures'}"}
+    session["data"]["identity"] = "folder:pictures-vd3bb388705de7bcb"
+    path.write_text(json.dumps(provenance))
+    assert load(directory, progress=False).program.dataset.size == 6
+    resumed = run(dataclasses.replace(config, steps=4), directory, resume=True, **OPTIONS)
+    assert int(resumed.state.step) == 4
+
+
+def test_a_sweep_whose_images_were_moved(elsewhere, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = on("folder:pictures", image_size=8, grey=True, steps=2)
+    options: dict[str, Any] = {"progress": False, "strategy": "sequential"}
+    sweep(config, tmp_path / "sweep", seeds=1, **options)
+    monkeypatch.chdir(tmp_path / "other")
+    again = sweep(config, tmp_path / "sweep", seeds=1, **options)
+    assert list(again.statuses.values()) == ["done"]
+    (tmp_path / "pictures").rename(tmp_path / "moved")
+    pictures(tmp_path / "others", seed=1)
+    others = dataclasses.replace(config, dataset=f"folder:{tmp_path / 'others'}")
+    with pytest.raises(UserError, match="its images changed"):
+        sweep(others, tmp_path / "sweep", seeds=2, **options)
+    moved = dataclasses.replace(config, dataset=f"folder:{tmp_path / 'moved'}")
+    again = sweep(moved, tmp_path / "sweep", seeds=2, **options)
+    assert list(again.statuses.values()) == ["done"] * 2
+    assert [len(stacked.step) for stacked in again.states] == [2]
 
 
 def drawn_pairs(changes, allowed=None):

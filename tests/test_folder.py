@@ -185,6 +185,107 @@ def test_subfolders_are_a_factor(tmp_path):
     assert_near(images(dataset)[1], wanted)
 
 
+def plain(path, names):
+    """Small grey pictures, each of one level of its own."""
+    for index, name in enumerate(names):
+        save(path / name, Image.new("L", (8, 8), 7 * index))
+    return opened(path, path.parent / "data", size=8, grey=True)
+
+
+def classes(dataset):
+    return np.asarray(dataset.labels)[:, 0].tolist()
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        [str(10 * k) for k in range(12)],
+        ["-30", "-5", "0", "0.25", "0.5", "10"],
+        ["angle_-90", "angle_-10", "angle_10", "angle_90"],
+        ["5deg", "10deg", "100deg"],
+        ["2024-02-10", "2024-10-02", "2024-11-03"],
+        ["img-1", "img-2", "img-10"],
+        ["cat", "dog", "été", "猫2", "猫10"],
+    ],
+    ids=lambda names: names[0],
+)
+def test_classes_are_in_the_order_of_the_numbers_in_their_names(tmp_path, names):
+    dataset = plain(tmp_path / "in", [f"{name}/a.png" for name in names])
+    assert dataset.factor_sizes == (len(names),)
+    # Pictures are in the order of the texts of their names.
+    assert classes(dataset) == [names.index(name) for name in sorted(names, key="{}/".format)]
+
+
+CAT, DOG = 0, 1
+SPLITS = {
+    "train, test": (
+        ["test/cat/1.png", "test/dog/2.png", "train/cat/3.png", "train/dog/4.png"],
+        [CAT, DOG, CAT, DOG],
+        [0, 1],
+    ),
+    "validation is not the test": (
+        ["test/cat/1.png", "train/dog/2.png", "val/cat/3.png"],
+        [CAT, DOG, CAT],
+        [0],
+    ),
+    "but where there is no other": (
+        ["Training/cat/1.png", "Training/dog/2.png", "Validation/dog/3.png"],
+        [CAT, DOG, DOG],
+        [2],
+    ),
+    "below what all share": (
+        ["data/images/test/x/cat/1.png", "data/images/test/x/dog/2.png",
+         "data/images/train/x/dog/3.png"],
+        [CAT, DOG, DOG],
+        [0, 1],
+    ),
+    "without classes": (["test/1.png", "train/2.png", "train/3.png"], None, [0]),
+    "classes that all share a folder": (
+        ["all/cat/1.png", "all/cat/2.png", "all/dog/3.png"], [CAT, CAT, DOG], None,
+    ),
+    "train is a vehicle": (["plane/1.png", "train/2.png", "train/3.png"], [0, 1, 1], None),
+    "two that say no split": (["test/1.png", "val/2.png", "val/3.png"], [0, 1, 1], None),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SPLITS)
+def test_folders_of_a_published_split_are_no_classes(tmp_path, name):
+    files, wanted, tested = SPLITS[name]
+    dataset = plain(tmp_path / "in", files)
+    assert (None if dataset.labels is None else classes(dataset)) == wanted
+    published = dataset.published_test
+    assert (None if published is None else published.tolist()) == tested
+
+
+def test_a_published_test_set_without_pictures_that_cannot_be_read(tmp_path, capsys):
+    (tmp_path / "in" / "test" / "cat").mkdir(parents=True)
+    (tmp_path / "in" / "test" / "cat" / "0.png").write_text("x")
+    dataset = plain(tmp_path / "in", ["test/cat/1.png", "test/emu/2.png", "train/cat/3.png"])
+    assert classes(dataset) == [0, 1, 0]
+    np.testing.assert_array_equal(dataset.published_test, [0, 1])
+    told = capsys.readouterr().err.splitlines()
+    assert told[1] == f"bvae: {tmp_path / 'in'}: 1 of 2 classes are in the test set alone, as emu."
+
+
+@pytest.mark.parametrize(
+    ("files", "before"),
+    [
+        (["0/a.png", "10/a.png", "2/a.png"], "297dfbd62975b45b"),
+        (["train/cat/a.png", "train/dog/a.png", "test/cat/a.png"], "36b3a85d19a57cb1"),
+    ],
+)
+def test_the_same_images_under_labels_of_earlier_versions(tmp_path, files, before):
+    """The versions are what those wrote."""
+    path = tmp_path / "in"
+    for index, name in enumerate(files):
+        save(path / name, Image.new("L", (8, 8), 60 * index))
+    dataset = opened(path, tmp_path / "data", size=8, grey=True)
+    assert dataset.version != before
+    assert dataset.has_identity(f"folder:pictures-v{before}")
+    assert dataset.has_identity(dataset.identity)
+    assert not dataset.has_identity("folder:pictures-v0123456789abcdef")
+
+
 def test_one_subfolder_is_no_factor(tmp_path):
     for index in range(3):
         save(tmp_path / "in" / "all" / f"{index}.png")
@@ -227,6 +328,16 @@ def test_decoded_once_until_something_changes(folder, tmp_path, monkeypatch):
     opened(folder, data, grey=True)
     assert len(list(data.iterdir())) == 2
     np.testing.assert_array_equal(images(first), before)  # whoever reads it still can
+
+
+def test_a_picture_replaced_by_one_of_the_same_size_and_time(folder, tmp_path):
+    before = opened(folder, tmp_path / "data").version
+    path = save(folder / "b.png", Image.new("L", (20, 30), 10), compress_level=0)
+    first, status = opened(folder, tmp_path / "data").version, path.stat()
+    save(path, Image.new("L", (20, 30), 200), compress_level=0)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert path.stat().st_size == status.st_size
+    assert len({before, first, opened(folder, tmp_path / "data").version}) == 3
 
 
 def test_several_threads_and_chunks_are_as_one(tmp_path, monkeypatch):

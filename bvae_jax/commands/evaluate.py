@@ -38,6 +38,8 @@ class EvaluateArgs:
     """Held-out images for --log-likelihood."""
     step: int | None = None
     """Step of the checkpoint to take; the newest, if not given."""
+    dataset: str | None = None
+    """Where the run's images are now, as folder:DIRECTORY or npz:FILE, if they were moved."""
     figures: bool = True
     """Draw figures in RUN_DIR/figures (--no-figures: do not)."""
 
@@ -57,7 +59,8 @@ def evaluate(argv: Sequence[str]) -> int:
         raise UserError("--metrics none: wanted at least --decomposition or --log-likelihood then.")
     run_dir = args.run_dir.expanduser()
     common: Any = {
-        "num_points": args.num_points, "step": args.step, "progress": not args.flags.quiet
+        "num_points": args.num_points, "step": args.step, "dataset": args.dataset,
+        "progress": not args.flags.quiet,
     }  # fmt: skip
     try:
         if scored:

@@ -26,6 +26,8 @@ class TraverseArgs:
     """Data set indices of the images to start from; without them, one held-out image."""
     step: int | None = None
     """Step of the checkpoint to take; the newest, if not given."""
+    dataset: str | None = None
+    """Where the run's images are now, as folder:DIRECTORY or npz:FILE, if they were moved."""
     out: Path | None = None
     """Directory for the pictures; RUN_DIR/figures if not given."""
 
@@ -40,7 +42,7 @@ def traverse(argv: Sequence[str]) -> int:
     with fatal():
         from bvae_jax import figures, runner
 
-    result = runner.load(args.run_dir, step=args.step)
+    result = runner.load(args.run_dir, step=args.step, dataset=args.dataset)
     settings = figures.TraversalSettings(args.range, args.columns, args.images or None)
     out = (args.out or args.run_dir / "figures").expanduser()
     for path in figures.draw_traversals(out, result.program, result.params, settings):

@@ -1,6 +1,7 @@
 """What a data set is. How its images come to the device stands in `sources.py`."""
 
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -13,6 +14,8 @@ from bvae_jax.types import Factors, Images, ImageShape, Indices, PRNGKey
 
 Image = Float[Array, "height width channels"]
 Finished = Float[Array, "height width colours"]
+# A minus after a letter or a digit is a hyphen: img-2, 2024-05-01.
+NUMBER = re.compile(r"((?:(?<![^\W_])-)?\d+(?:\.\d+)?)")
 
 
 class Rendered(NamedTuple):
@@ -70,6 +73,8 @@ class Dataset:
             are equal by construction, so that a split never parts them. None where no two images
             are.
         published_test: indices of the images that those who published the set test on.
+        kind: its name without the place of somebody's own files; empty where the name has none.
+        earlier: versions that the same images had, with labels that were numbered otherwise.
         source: where it comes from, in words.
         licence: of the images.
         citation: of the data set.
@@ -86,6 +91,8 @@ class Dataset:
     finish: Callable[[Image, PRNGKey], Finished] | None = None
     canonical: Callable[[np.ndarray], np.ndarray] | None = None
     published_test: np.ndarray | None = None
+    kind: str = ""
+    earlier: tuple[str, ...] = ()
     source: str = ""
     licence: str = ""
     citation: str = ""
@@ -101,8 +108,15 @@ class Dataset:
 
     @property
     def identity(self) -> str:
-        """Differs whenever an image does."""
-        return f"{self.name}-v{self.version}"
+        """Differs whenever an image does; the same wherever the images are."""
+        return f"{self.kind or self.name}-v{self.version}"
+
+    def has_identity(self, identity: str) -> bool:
+        """Whether an identity is that of these images, also one that an earlier version of this
+        package gave: it held the path of somebody's own files before the version."""
+        if self.kind:
+            return identity.rpartition("-v")[2] in (self.version, *self.earlier)
+        return identity == self.identity
 
     @property
     def grid(self) -> bool:
@@ -120,3 +134,9 @@ class Dataset:
     def indices(self, factors: Factors) -> Indices:
         """[batch, factor] -> [batch]: the inverse of `factors`, of a grid."""
         return jnp.ravel_multi_index(tuple(factors.T), self.factor_sizes, mode="clip")
+
+
+def natural(name: str) -> tuple[list[str | float], str]:
+    """What names are sorted by so that their numbers are in order: -5, 0.5, 2, 10; x2, x10."""
+    parts = NUMBER.split(name)
+    return [float(part) if i % 2 else part for i, part in enumerate(parts)], name

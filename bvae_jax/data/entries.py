@@ -5,11 +5,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from bvae_jax.config import OWN_FILES
 from bvae_jax.data import DATASETS
 from bvae_jax.data.base import Dataset, Rendered
 from bvae_jax.data.cache import cache_path
 from bvae_jax.data.catalogue import KNOWN, Known
-from bvae_jax.data.own import KINDS
 from bvae_jax.data.prepared import open_prepared
 from bvae_jax.data.published import PUBLISHED
 from bvae_jax.errors import UserError
@@ -82,7 +82,7 @@ def _with_sizes(names: tuple[str, ...], sizes: tuple[int, ...]) -> tuple[str, ..
 def _own(data_dir: Path) -> Iterator[Dataset]:
     for directory in sorted(data_dir.glob("*")):
         kind = directory.name.partition("-")[0]
-        if kind not in KINDS:
+        if kind not in OWN_FILES:
             continue
         try:
             source = json.loads((directory / "meta.json").read_bytes())["source"]

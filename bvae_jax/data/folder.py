@@ -1,22 +1,27 @@
 """A folder of pictures as a data set.
 
 PNG, JPEG and WebP are read, by content. Pictures are turned as their EXIF says, laid on white where
-they are transparent, cropped to their central square and resized. Where they lie in several
-subfolders, these are a factor "class", in the order of their names.
+they are transparent, cropped to their central square and resized.
+
+What their folders say, leaving out those that all pictures are in:
+
+    0/a.png  10/b.png  110/c.png              a factor "class"; names that hold numbers by these
+    train/cat/a.png  test/cat/b.png           the same, and a published test set
 """
 
+import itertools
 import os
 import stat
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 
 from bvae_jax.archive import one_line
-from bvae_jax.data.base import Dataset
+from bvae_jax.data.base import Dataset, natural
 from bvae_jax.data.own import open_own, text
 from bvae_jax.data.pictures import decode_all
 from bvae_jax.data.writer import Writer
@@ -31,6 +36,12 @@ NOT_READ = (
 )
 SUFFIXES = frozenset(READ + NOT_READ)
 SIDE = 64
+SPLITS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("test", "testing"), "test"),
+    **dict.fromkeys(("val", "valid", "validation"), "validation"),
+}
+"""Names of folders, in small letters, that say what pictures are for."""
 FEWEST = 3
 """Images that a data set must have."""
 NAMED = 5
@@ -44,11 +55,13 @@ class Picture(NamedTuple):
         name: relative to the folder, with / between its parts.
         size: bytes; -1 where it cannot be looked at.
         modified: nanoseconds.
+        changed: nanoseconds; unlike `modified` nobody can set it back.
     """
 
     name: str
     size: int
     modified: int
+    changed: int
 
 
 def open_folder(
@@ -74,7 +87,8 @@ def open_folder(
     pictures = list_pictures(folder)
 
     def prepare(directory: Path, meta: dict[str, Any]) -> None:
-        classes, labels = classify(folder, [picture.name for picture in pictures])
+        names = [picture.name for picture in pictures]
+        classes, labels, tested = classify(folder, names)
         shape = (side, side, 1 if grey else 3)
         broken: dict[int, str] = {}
         with (
@@ -89,8 +103,14 @@ def open_folder(
                 broken |= failed
                 shown.update(len(rows) + len(failed))
             _check_broken(folder, pictures, broken)
-            _check_classes(folder, classes, np.delete(labels, list(broken), axis=0))
-            writer.finish(meta | _factor(classes))
+            left_out = list(broken)
+            labels, tested = np.delete(labels, left_out, axis=0), np.delete(tested, left_out)
+            _check_classes(folder, classes, labels, tested)
+            before = np.delete(text_order(names), left_out, axis=0)
+            meta |= _factor(classes) | {"earlier": [writer.version(before)]}
+            if tested.any():
+                meta["published_test"] = np.flatnonzero(tested)
+            writer.finish(meta)
 
     name, options = f"folder:{path}", [side, grey]
     return open_own(name, folder, prepare, data_dir=data_dir, options=options, state=pictures)
@@ -139,32 +159,75 @@ def _look(folder: Path, name: str) -> list[Picture]:
     try:
         status = os.stat(f"{folder}/{name}")
     except OSError:
-        return [Picture(name, -1, -1)]
-    regular = stat.S_ISREG(status.st_mode)
-    return [Picture(name, status.st_size, status.st_mtime_ns)] if regular else []
+        return [Picture(name, -1, -1, -1)]
+    if not stat.S_ISREG(status.st_mode):
+        return []
+    return [Picture(name, status.st_size, status.st_mtime_ns, status.st_ctime_ns)]
 
 
-def classify(
-    folder: Path, names: Sequence[str]
-) -> tuple[list[str], Int[np.ndarray, "picture factor"]]:
-    """Names of the classes, and which one each picture is of: the subfolder that it is in.
+class Classified(NamedTuple):
+    """What the folders of pictures say of them.
 
-    There are none where all pictures are in one folder.
+    Attributes:
+        classes: names of the classes, in order; [] where there are none.
+        labels: the class of each picture; no column where there are none.
+        tested: whether a picture is of the published test set.
+    """
+
+    classes: list[str]
+    labels: Int[np.ndarray, "picture factor"]
+    tested: Bool[np.ndarray, " picture"]
+
+
+def classify(folder: Path, names: Sequence[str]) -> Classified:
+    """What the folders of pictures say.
+
+    Folders that all pictures are in say nothing. If those below them are train and test, or train
+    and validation, they say which pictures are the published test set (validation where there is
+    no test), and the next ones are the classes.
 
     Raises:
-        UserError: some pictures are in subfolders, and some are not.
+        UserError: some pictures are in folders of classes, and some are not.
     """
-    owners = [name.rpartition("/")[0].partition("/")[0] for name in names]
-    classes = sorted(set(owners))
+    owners = [name.rpartition("/")[0] for name in names]
+    inner = _unshared({owner: owner.split("/") if owner else [] for owner in set(owners)})
+    splits = {owner: SPLITS.get(parts[0].lower()) if parts else None
+              for owner, parts in inner.items()}  # fmt: skip
+    found = set(splits.values())
+    test = ""
+    if "train" in found and len(found) > 1 and None not in found:
+        test = "test" if "test" in found else "validation"
+        inner = _unshared({owner: parts[1:] for owner, parts in inner.items()})
+    tested = np.array([splits[owner] == test for owner in owners])
+    leaf = {owner: parts[0] if parts else "" for owner, parts in inner.items()}
+    classes = sorted(set(leaf.values()), key=natural)
     if len(classes) < 2:
-        return [], np.zeros((len(names), 0), np.int32)
+        return Classified([], np.zeros((len(names), 0), np.int32), tested)
     if "" in classes:
         raise UserError(
             f"{folder}: got pictures both beside folders and in them (as {classes[1]}), wanted all "
             "of them in one folder, or in a folder for each class."
         )
     number = {name: index for index, name in enumerate(classes)}
-    return classes, np.array([[number[owner]] for owner in owners], np.int32)
+    labels = np.array([[number[leaf[owner]]] for owner in owners], np.int32)
+    return Classified(classes, labels, tested)
+
+
+def _unshared(parts: Mapping[str, list[str]]) -> dict[str, list[str]]:
+    """Folders of pictures without those, from the outermost, that hold nothing but folders and are
+    the same for all."""
+    levels = zip(*(inner[:-1] for inner in parts.values()), strict=False)
+    shared = sum(1 for _ in itertools.takewhile(lambda level: len(set(level)) == 1, levels))
+    return {owner: inner[shared:] for owner, inner in parts.items()}
+
+
+def text_order(names: Sequence[str]) -> Int[np.ndarray, "picture factor"]:
+    """The labels of earlier versions of this package, by which their runs know the images: the
+    outermost folders, in the order of their texts."""
+    owners = [name.rpartition("/")[0].partition("/")[0] for name in names]
+    number = {owner: index for index, owner in enumerate(sorted(set(owners)))}
+    labels = np.array([[number[owner]] for owner in owners], np.int32)
+    return labels if len(number) > 1 else labels[:, :0]
 
 
 def _factor(classes: Sequence[str]) -> dict[str, Any]:
@@ -192,9 +255,17 @@ def _check_broken(folder: Path, pictures: Sequence[Picture], broken: dict[int, s
 
 
 def _check_classes(
-    folder: Path, classes: Sequence[str], labels: Int[np.ndarray, "picture factor"]
+    folder: Path,
+    classes: Sequence[str],
+    labels: Int[np.ndarray, "picture factor"],
+    tested: Bool[np.ndarray, " picture"],
 ) -> None:
+    """Refuse classes without a picture, and name those that only the test set has."""
     empty = [name for index, name in enumerate(classes) if index not in labels]
     if empty:
         told = f"none of the pictures in {empty[0]} can be read: mend them, or remove that folder."
         raise UserError(one_line(folder, told))
+    only = [name for index, name in enumerate(classes) if index not in labels[~tested]]
+    if only and tested.any():
+        told = f"{len(only)} of {len(classes)} classes are in the test set alone, as {only[0]}."
+        print(one_line(f"bvae: {folder}", told), file=sys.stderr)

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Int, Shaped
 
 from bvae_jax.archive import check_size, read_blocks, read_header, reading, want
+from bvae_jax.data.base import natural
 
 WANTED = "whole numbers, [image] or [image, factor]"
 KEYS = ("factors", "labels")
@@ -25,11 +26,14 @@ class Factors(NamedTuple):
         names: () where none are known.
         sizes: number of values of each.
         labels: class indices; None where there is one image for each combination, in their order.
+        earlier: the labels of earlier versions of this package, which sorted texts as texts;
+            without a column for None.
     """
 
     names: tuple[str, ...]
     sizes: tuple[int, ...]
     labels: Int[np.ndarray, "image factor"] | None
+    earlier: Int[np.ndarray, "image column"] | None = None
 
 
 def read_factors(
@@ -58,8 +62,25 @@ def read_factors(
     )
     uniques = [_classes(columns[:, k], f"{key}: {name}") for k, name in enumerate(names)]
     sizes = tuple(len(known) for known, _ in uniques)
-    labels = np.stack([classes.reshape(-1) for _, classes in uniques], axis=1).astype(np.int32)
-    return Factors(tuple(names), sizes, None if in_grid_order(labels, sizes) else labels)
+    earlier = np.stack([classes.reshape(-1) for _, classes in uniques], axis=1).astype(np.int32)
+    ranks = [_ranks(known) for known, _ in uniques]
+    labels = np.stack([rank[earlier[:, k]] for k, rank in enumerate(ranks)], axis=1)
+    return Factors(
+        tuple(names),
+        sizes,
+        None if in_grid_order(labels, sizes) else labels,
+        earlier[:, :0] if in_grid_order(earlier, sizes) else earlier,
+    )
+
+
+def _ranks(known: Shaped[np.ndarray, " value"]) -> Int[np.ndarray, " value"]:
+    """Where each of the sorted values of a factor is among its classes: texts by their numbers."""
+    if known.dtype.kind not in "US":
+        return np.arange(len(known), dtype=np.int32)
+    texts = known.tolist()
+    names = [text if isinstance(text, str) else text.decode("latin-1") for text in texts]
+    order = sorted(range(len(names)), key=lambda index: natural(names[index]))
+    return np.argsort(order).astype(np.int32)
 
 
 def in_grid_order(labels: Int[np.ndarray, "image factor"], sizes: Sequence[int]) -> bool:

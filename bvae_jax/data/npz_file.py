@@ -4,14 +4,14 @@
   [0, 1], which are kept as the nearest of 256 levels. Those of two values, 0 and 1 or 0 and 255,
   are kept as bits.
 - `factors`: [image, factor] or [image], whole numbers, texts, or floats of few values; each
-  column's values, sorted, are its classes. `labels` is another name for it.
+  column's values, sorted (texts by the numbers in them), are its classes. `labels` is another name
+  for it.
 - `factor_names`: [factor], texts.
 
 The last two may be absent.
 """
 
 import math
-import os
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -74,9 +74,17 @@ def open_npz(path: Path, *, data_dir: Path, progress: bool) -> Dataset:
         except UserError as error:
             raise UserError(one_line(file, str(error))) from error
 
-    status = file.stat() if os.path.isfile(file) else None  # Path's may raise PermissionError
-    state = [status.st_size, status.st_mtime_ns] if status else []
-    return open_own(f"npz:{path}", file, prepare, data_dir=data_dir, options=[], state=state)
+    return open_own(f"npz:{path}", file, prepare, data_dir=data_dir, options=[], state=_state(file))
+
+
+def _state(file: Path) -> list[tuple[str, int, int]]:
+    """What the archive's directory says of its members, their checksums among it: nothing of a file
+    that is none, which `prepare` will say."""
+    try:
+        with open_archive(file, HINT) as archive:
+            return [(info.filename, info.file_size, info.CRC) for info in archive.infolist()]
+    except UserError:
+        return []
 
 
 def _prepare(archive: zipfile.ZipFile, directory: Path, meta: dict[str, Any], shown: str) -> None:
@@ -102,7 +110,10 @@ def _prepare(archive: zipfile.ZipFile, directory: Path, meta: dict[str, Any], sh
             progress.update(len(levels))
         want(done == count, f"images ends after {done} of {count}: the file is not whole.")
         names, sizes = list(factors.names), list(factors.sizes)
-        writer.finish(meta | {"factor_names": names, "factor_sizes": sizes})
+        meta |= {"factor_names": names, "factor_sizes": sizes}
+        if factors.earlier is not None:
+            meta["earlier"] = [writer.version(factors.earlier)]
+        writer.finish(meta)
 
 
 def image_shape(header: Header) -> ImageShape:

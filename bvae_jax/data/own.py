@@ -1,5 +1,6 @@
 """Sets made from a user's own files: prepared once, and again when the files change."""
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Callable
@@ -9,9 +10,7 @@ from typing import Any
 from bvae_jax.data.base import Dataset
 from bvae_jax.data.prepared import open_prepared, place
 
-KINDS = ("folder", "npz")
-"""What such sets are called before the colon."""
-VERSION = 1
+VERSION = 2
 """To be raised when the same files would be prepared otherwise."""
 STATE = "state"
 """In a prepared set's meta: of the files that it was made from."""
@@ -45,7 +44,7 @@ def open_own(
     digest = hashlib.sha256(json.dumps([VERSION, state]).encode()).hexdigest()
     if _state(directory) != digest:
         prepare(directory, {STATE: digest, "source": source})
-    return open_prepared(directory, name=name)
+    return dataclasses.replace(open_prepared(directory, name=name), kind=kind)
 
 
 def text(name: str) -> str:

@@ -92,6 +92,7 @@ def _open(directory: Path, name: str) -> Dataset:
         factor_sizes=sizes,
         labels=labels,
         published_test=_test_from_json(meta["published_test"]),
+        earlier=tuple(meta.get("earlier", ())),
         **{key: meta.get(key, "") for key in ("source", "licence", "citation")},
     )
 

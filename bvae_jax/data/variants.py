@@ -109,11 +109,13 @@ def only(dataset: Dataset, text: str) -> Dataset:
     return dataclasses.replace(
         dataset,
         name=f"{dataset.name}[{text}]",
+        kind=dataset.kind and f"{dataset.kind}[{text}]",
         factor_sizes=tuple(int(k.sum()) for k in kept),
         labels=labels,
         rows=rows.astype(np.int32),
         canonical=canonical and (lambda indices: canonical(chosen[indices])),
         published_test=published,
+        earlier=(),  # with which the conditions meant other images
     )
 
 

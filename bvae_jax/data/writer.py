@@ -103,8 +103,8 @@ class Writer(contextlib.AbstractContextManager):
         """Write what is known of the images, and move all to its place.
 
         Args:
-            meta: some of factor_names, factor_sizes, published_test (a range, or indices), source,
-                licence, citation, and whatever else is to be remembered; of JSON's types.
+            meta: some of factor_names, factor_sizes, published_test (a range, or indices), earlier,
+                source, licence, citation, and whatever else is to be remembered; of JSON's types.
             labels: int [image, factor] class indices of all images, where none were added.
 
         Raises:
@@ -119,7 +119,7 @@ class Writer(contextlib.AbstractContextManager):
                 self._labels = self._label_column(labels.shape[1])
                 self._labels.append(labels)
         self._check(meta)
-        meta["version"] = self._version()
+        meta["version"] = self.version()
         with self._writing():
             for column in self._columns():
                 column.close()
@@ -127,17 +127,25 @@ class Writer(contextlib.AbstractContextManager):
             (self._part / "meta.json").write_text(text, encoding="utf-8")
             _move(self._part, self._directory)
 
+    def version(self, labels: np.ndarray | None = None) -> str:
+        """Of the images that were added, with their labels or with others.
+
+        Args:
+            labels: int [image, factor] class indices; without a column for none at all.
+        """
+        columns = [(c.dtype, c.rows, c.digest) for c in self._columns()]
+        if labels is not None:
+            data = np.ascontiguousarray(labels, np.int32)
+            digest = hashlib.sha256(data.tobytes())
+            columns[1:] = [(data.dtype, len(data), digest)] if labels.shape[1] else []
+        parts = [f"{self._shape} {dtype} {n} {digest.hexdigest()}" for dtype, n, digest in columns]
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
     def _columns(self) -> "list[Column]":
         return [c for c in (self._images, self._labels) if c is not None]
 
     def _label_column(self, factors: int) -> Column:
         return Column(self._part / "labels.npy", np.dtype(np.int32), (factors,))
-
-    def _version(self) -> str:
-        parts = [
-            f"{self._shape} {c.dtype} {c.rows} {c.digest.hexdigest()}" for c in self._columns()
-        ]
-        return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
     def _check(self, meta: dict[str, Any]) -> None:
         names, sizes, rows = meta["factor_names"], meta["factor_sizes"], self._images.rows

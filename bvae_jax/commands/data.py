@@ -26,7 +26,7 @@ USAGE = """usage: bvae data COMMAND ...
 
 bvae data COMMAND --help lists a command's flags."""
 FORMS = {
-    "folder:DIRECTORY": "PNG, JPEG or WebP pictures; its folders are classes, train and test a split",
+    "folder:DIRECTORY": "PNG, JPEG or WebP pictures; folders are classes, train and test a split",
     "npz:FILE": "an .npz file with images, and perhaps factors (or labels) and factor_names",
     "tfds:NAME": "any other builder of TensorFlow Datasets, as bvae data prepare fetches it",
 }

@@ -116,9 +116,9 @@ def _look(source: Source, rows: Sequence[Row]) -> list[Images]:
     return found
 
 
-def _filled(rows: Sequence[Images]) -> Float[np.ndarray, "row column height width shown"]:
-    """Rows of one length, with white; the first channel of those that are no colours."""
+def _filled(rows: Sequence[Images]) -> Float[np.ndarray, "row column height width channels"]:
+    """Rows of one length, with white."""
     filled = np.ones((len(rows), COLUMNS, *rows[0].shape[1:]), np.float32)
     for place, row in zip(filled, rows, strict=True):
         place[: len(row)] = row
-    return filled if filled.shape[-1] in (1, 3) else filled[..., :1]
+    return filled

@@ -140,7 +140,12 @@ def save_kl_per_latent(path: Path, records: Sequence[Record], active_nats: float
 
 
 def mosaic(images: ImageGrid) -> np.ndarray:
-    """One picture [y, x] or [y, x, 3] of all images, with a grey line between them."""
+    """One picture [y, x] or [y, x, 3] of all images, with a grey line between them.
+
+    Channels that are no colours, for they are neither one nor three, are shown by their mean.
+    """
+    if images.shape[-1] not in (1, 3):
+        images = images.mean(axis=-1, keepdims=True)
     rows, columns, height, width, channels = images.shape
     grey = np.full((rows, columns, height + GAP, width + GAP, channels), 0.5)
     grey[:, :, :height, :width] = images

@@ -165,6 +165,38 @@ def test_palettes_16_bits_and_cmyk(tmp_path):
     assert decoding.decode(save(tmp_path / "b.png", bits), (16, 16, 1)).min() == 255
 
 
+def grey_png(pixels, depth, colour=0, transparent=()):
+    """A PNG of any depth, with the transparent colour that its tRNS names."""
+    packed = {16: pixels.astype(">u2"), 8: pixels.astype("u1"), 4: pixels[:, ::2] * 17}[depth]
+    lines = b"".join(b"\0" + line.astype(packed.dtype if depth > 4 else "u1").tobytes()
+                     for line in packed.reshape(len(pixels), -1))  # fmt: skip
+    head = struct.pack(">IIBBBBB", *pixels.shape[1::-1], depth, colour, 0, 0, 0)
+    known = [(b"IHDR", head), (b"tRNS", struct.pack(f">{len(transparent)}H", *transparent)),
+             (b"IDAT", zlib.compress(lines)), (b"IEND", b"")]  # fmt: skip
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        for kind, body in known
+        if body or kind == b"IEND"
+    )
+
+
+@pytest.mark.parametrize(
+    ("depth", "colour", "left", "right", "seen"),
+    [(16, 0, 10_000, 50_000, 195), (8, 0, 40, 200, 200), (4, 0, 1, 9, 153),
+     (16, 2, 10_000, 50_000, 195)],
+)  # fmt: skip
+def test_a_transparent_colour_in_the_depth_of_the_file(tmp_path, depth, colour, left, right, seen):
+    pixels = np.full((8, 8), left, np.uint16)
+    pixels[:, 4:] = right
+    parts = 3 if colour else 1
+    deep = np.stack([pixels] * 3, axis=-1) if colour else pixels
+    (tmp_path / "a.png").write_bytes(grey_png(deep, depth, colour, [left] * parts))
+    for channels in (1, 3):
+        got = decoding.decode(tmp_path / "a.png", (8, 8, channels))
+        np.testing.assert_array_equal(got[:, :4], 255)
+        np.testing.assert_array_equal(got[:, 4:], seen)
+
+
 @pytest.mark.parametrize("size", [(1000, 800), (200, 160), (70, 65)])
 def test_a_large_jpeg_decoded_in_part_is_nearly_the_same(tmp_path, size):
     noise = np.random.default_rng(0).integers(0, 256, (20, 25, 3), np.uint8)
@@ -188,7 +220,7 @@ def test_subfolders_are_a_factor(tmp_path):
 def plain(path, names):
     """Small grey pictures, each of one level of its own."""
     for index, name in enumerate(names):
-        save(path / name, Image.new("L", (8, 8), 7 * index))
+        save(path / name, Image.new("L", (8, 8), 17 + index))
     return opened(path, path.parent / "data", size=8, grey=True)
 
 
@@ -471,6 +503,10 @@ def test_refusals(folder, tmp_path):
     refused(folder, data, "got 2 pictures that can be read, wanted at least 3: d.png")
     save(folder / "sub" / "a.png")
     refused(folder, data, r"both beside folders and in them \(as sub\)")
+    twelve_bits = np.linspace(0, 4095, 64).astype(np.uint16).reshape(8, 8)
+    for index in range(3):
+        save(tmp_path / "deep" / f"{index}.png", Image.fromarray(twelve_bits))
+    refused(tmp_path / "deep", data, r"lightest pixel is 16 of 255.*12 bits .* in 16 by 16")
     for index in range(3):
         save(tmp_path / "in" / "a" / f"{index}.png")
     (tmp_path / "in" / "b").mkdir()

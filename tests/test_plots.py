@@ -96,6 +96,20 @@ def test_gif_goes_there_and_back(tmp_path):
     assert len(set(brightness)) == 5
 
 
+@pytest.mark.parametrize("channels", [2, 4, 5])
+def test_channels_that_are_no_colours_are_seen_together(tmp_path, channels):
+    """A fourth one is no transparency."""
+    images = np.zeros((1, 2, 3, 3, channels))
+    images[..., -1] = 1
+    np.testing.assert_allclose(plots.mosaic(images)[:, :3], 1 / channels)
+    path = tmp_path / "grid.png"
+    plots.save_image_grid(path, images)
+    with Image.open(path) as picture:
+        pixels = np.asarray(picture.convert("L"))
+    level = round(255 / channels)
+    assert (abs(pixels.astype(int) - level) <= 1).mean() > 0.5
+
+
 @pytest.mark.parametrize("channels", [1, 3])
 def test_files_are_one_column_wide(tmp_path, channels):
     path = tmp_path / "new" / "grid.png"

@@ -22,7 +22,7 @@ from jaxtyping import Bool, Int
 
 from bvae_jax.archive import one_line
 from bvae_jax.data.base import Dataset, natural
-from bvae_jax.data.own import open_own, text
+from bvae_jax.data.own import all_but_black, open_own, text
 from bvae_jax.data.pictures import decode_all
 from bvae_jax.data.writer import Writer
 from bvae_jax.errors import UserError
@@ -103,6 +103,8 @@ def open_folder(
                 broken |= failed
                 shown.update(len(rows) + len(failed))
             _check_broken(folder, pictures, broken)
+            if told := all_but_black(writer.lightest):
+                raise UserError(one_line(folder, told))
             left_out = list(broken)
             labels, tested = np.delete(labels, left_out, axis=0), np.delete(tested, left_out)
             _check_classes(folder, classes, labels, tested)

@@ -33,7 +33,7 @@ from bvae_jax.archive import (
 )
 from bvae_jax.data.base import Dataset
 from bvae_jax.data.npz_factors import read_factors
-from bvae_jax.data.own import open_own
+from bvae_jax.data.own import all_but_black, open_own
 from bvae_jax.data.writer import Writer
 from bvae_jax.errors import UserError
 from bvae_jax.progress import bar
@@ -95,7 +95,7 @@ def _prepare(archive: zipfile.ZipFile, directory: Path, meta: dict[str, Any], sh
     shape = image_shape(header)
     count = header.shape[0]
     factors = read_factors(archive, found, count)
-    white = _white(_read_levels(archive, header, shape))
+    white = _white(_read_levels(archive, header, shape), header.dtype)
     columns = 0 if factors.labels is None else len(factors.names)
     with (
         Writer(directory, shape, images=count, packed=white > 0, factors=columns) as writer,
@@ -109,6 +109,8 @@ def _prepare(archive: zipfile.ZipFile, directory: Path, meta: dict[str, Any], sh
             done += len(levels)
             progress.update(len(levels))
         want(done == count, f"images ends after {done} of {count}: the file is not whole.")
+        if told := not white and all_but_black(writer.lightest):
+            raise UserError(told)
         names, sizes = list(factors.names), list(factors.sizes)
         meta |= {"factor_names": names, "factor_sizes": sizes}
         if factors.earlier is not None:
@@ -129,7 +131,8 @@ def image_shape(header: Header) -> ImageShape:
     want(0 not in shape, f"images has shape {shape}, wanted {AXES}, none of them 0.")
     count, height, width, channels = *shape, *(1,) * (4 - len(shape))
     want(count >= FEWEST, f"images has {count} images, wanted at least {FEWEST}.")
-    first = len(shape) == 4 and height in (1, 3) and channels > 4
+    # No picture is that flat, and that deep.
+    first = len(shape) == 4 and height < width and 4 < channels > height
     last = "wanted channels last: images.transpose(0, 2, 3, 1)"
     want(not first, f"images has shape {shape}, {last}.")
     limits = f"sides up to {LARGEST_SIDE}, up to {MOST_CHANNELS} channels"
@@ -166,13 +169,18 @@ def to_levels(values: Shaped[np.ndarray, "..."]) -> UInt8[np.ndarray, "..."]:
     return np.rint(255 * np.clip(values, 0, 1)).astype(np.uint8)
 
 
-def _white(blocks: Iterator[Levels]) -> int:
-    """1 or 255, where that and 0 are the only levels there are; 0 otherwise."""
+def _white(blocks: Iterator[Levels], dtype: np.dtype) -> int:
+    """1 or 255, where that and 0 are the only levels there are; 0 otherwise.
+
+    Args:
+        dtype: of the file's images: floats are white at 255 alone.
+    """
+    whites = {255} if dtype.kind == "f" else {1, 255}
     tops = set()
     for levels in blocks:
         top = int(levels.max())
         two = np.count_nonzero(levels) == np.count_nonzero(levels == top)
         tops |= {top} if two or not top else {2}
-        if not (tops <= {0, 1} or tops <= {0, 255}):
+        if not any(tops <= {0, white} for white in whites):
             return 0
-    return max(tops | {1})
+    return max(tops) or 1

@@ -14,6 +14,8 @@ VERSION = 2
 """To be raised when the same files would be prepared otherwise."""
 STATE = "state"
 """In a prepared set's meta: of the files that it was made from."""
+DARK = 16
+"""Of 255: where no pixel is lighter, the numbers are of another scale."""
 LONGEST = 40
 """Letters of a file's name that become part of its directory's."""
 
@@ -45,6 +47,16 @@ def open_own(
     if _state(directory) != digest:
         prepare(directory, {STATE: digest, "source": source})
     return dataclasses.replace(open_prepared(directory, name=name), kind=kind)
+
+
+def all_but_black(lightest: int) -> str:
+    """Why images whose lightest pixel is this, of 255, are refused; "" where they are not."""
+    if lightest > DARK:
+        return ""
+    return (
+        f"got images whose lightest pixel is {lightest} of 255, wanted black to white: scale them "
+        "(12 bits that are kept in 16 by 16, masks of 0 and 1 by 255)."
+    )
 
 
 def text(name: str) -> str:

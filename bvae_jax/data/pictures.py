@@ -19,6 +19,9 @@ THREADS = min(8, os.cpu_count() or 1)
 MOST_BYTES, MOST_PICTURES = 2**26, 256
 """Of images that are decoded before any of them is passed on: what bounds the memory."""
 
+GREY_STEPS = {"L;2": 85, "L;4": 17}
+"""Eight-bit levels from one grey to the next, by Pillow's name of the depth in the file."""
+
 Pixels = UInt8[np.ndarray, "height width channels"]
 Decoded = tuple[list[int], UInt8[np.ndarray, "image height width channels"], dict[int, str]]
 
@@ -81,6 +84,7 @@ def decode(file: Path, shape: ImageShape) -> Pixels:
     """
     side, _, channels = shape
     with Image.open(file, formats=FORMATS) as picture:
+        _scale_transparent(picture)
         # A large JPEG is decoded at a fraction of its size, no smaller than twice what is wanted.
         picture.draft(None, (2 * side, 2 * side))
         ImageOps.exif_transpose(picture, in_place=True)
@@ -89,11 +93,25 @@ def decode(file: Path, shape: ImageShape) -> Pixels:
     return np.asarray(square).reshape(shape)
 
 
+def _scale_transparent(picture: Image.Image) -> None:
+    """A PNG names its transparent colour in its own depth: make it that of the pixels, which Pillow
+    gives with eight bits."""
+    colour = picture.info.get("transparency")
+    tiles = getattr(picture, "tile", [])  # of a picture in a file
+    depth = str(tiles[0][3]) if tiles else ""
+    if isinstance(colour, int) and depth in GREY_STEPS:
+        picture.info["transparency"] = colour * GREY_STEPS[depth]
+    elif isinstance(colour, tuple) and depth.startswith("RGB;16"):
+        picture.info["transparency"] = tuple(part >> 8 for part in colour)
+
+
 def _plain(picture: Image.Image, mode: str) -> Image.Image:
     """Eight bits, grey or RGB, and opaque."""
     if picture.mode.startswith("I"):  # 16 bits: Pillow's own conversion cuts off all above 255
-        pixels = (np.asarray(picture).astype(np.uint32) + 128) // 257
-        picture = Image.fromarray(pixels.astype(np.uint8))
+        pixels = np.asarray(picture).astype(np.uint32)
+        seen = 255 * (pixels != picture.info.get("transparency", -1))
+        levels = np.stack([(pixels + 128) // 257, seen], axis=-1)
+        picture = Image.fromarray(levels.astype(np.uint8))
     if picture.has_transparency_data:
         # Before resizing: what lies under transparent pixels must not bleed into others.
         picture = picture.convert("RGBA")

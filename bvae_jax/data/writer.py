@@ -30,6 +30,9 @@ class Writer(contextlib.AbstractContextManager):
         packed: all pixels are 0 or 1, to be kept eight to a byte.
         factors: number of labels of an image.
 
+    Attributes:
+        lightest: the largest number in an image so far.
+
     Raises:
         UserError: the directory cannot be written, or has no room for so many images.
     """
@@ -46,6 +49,7 @@ class Writer(contextlib.AbstractContextManager):
         self._directory = directory
         self._shape = tuple(int(side) for side in image_shape)
         self._most, self._packed = images, packed
+        self.lightest = 0
         pixels = math.prod(self._shape)
         row = (-(-pixels // 8),) if packed else self._shape
         self._part = directory.with_name(f".{directory.name}.{os.getpid()}.part")
@@ -76,14 +80,16 @@ class Writer(contextlib.AbstractContextManager):
         """
         if images.dtype != np.uint8 or images.shape[1:] != self._shape:
             raise ValueError(f"got {images.dtype}{images.shape}, wanted uint8[n, *{self._shape}]")
-        if self._packed and images.size and images.max() > 1:
-            raise ValueError(f"got a pixel of {images.max()}, wanted 0 or 1")
+        lightest = int(images.max(initial=0))
+        if self._packed and lightest > 1:
+            raise ValueError(f"got a pixel of {lightest}, wanted 0 or 1")
         if (labels is None) != (self._labels is None):
             raise ValueError("labels are wanted where the writer has factors, and only there")
         if self._most is not None and self._images.rows + len(images) > self._most:
             raise ValueError(f"more than {self._most} images")
         if self._packed:
             images = np.packbits(images.reshape(len(images), -1), axis=1)
+        self.lightest = max(self.lightest, lightest)
         with self._writing():
             self._images.append(images)
             if self._labels is not None and labels is not None:

@@ -198,12 +198,28 @@ def test_signed_ranks_with_ties_are_exact(values):
     assert found == pytest.approx(min(1, 2 * min(below, above)))
 
 
-def test_equal_differences():
+def test_equal_differences_say_nothing_of_their_spread():
+    """3 signs alike have p = 2 / 2^3, 10 have 2 / 2^10; no interval of width 0, no p of 0."""
     frame = pd.DataFrame({"a": [0.1, 0.2, 0.7], "b": [0.1, 0.2, 0.7], "c": [0.2, 0.3, 0.8]})
     same, below, _ = statistics.pair_tests(frame)
-    assert same == PairTest("a", "b", 3, 0, 0, 0, p=1, p_corrected=1, p_wilcoxon=1, effect=0)
-    assert (below.difference, below.low, below.high) == pytest.approx((-0.1, -0.1, -0.1))
-    assert (below.p, below.p_corrected, below.effect) == (0, 0, -math.inf)
+    assert (same.difference, same.p, same.p_corrected) == (0, 1, 1)
+    assert (below.difference, below.p, below.p_wilcoxon) == pytest.approx((-0.1, 0.25, 0.25))
+    assert all(math.isnan(x) for t in (same, below) for x in (t.low, t.high, t.effect))
+    assert statistics.best_and_tied(frame, "high") == ("c", ("a", "b"))
+    ten = settings_frame([0.0], seeds=10)
+    (test,) = statistics.pair_tests(ten.assign(above=ten + 0.25))
+    assert test.p == pytest.approx(2 / 2**10)
+
+
+@pytest.mark.parametrize("by", [0.0, 1.0])
+def test_rounding_is_no_spread_and_no_effect(by):
+    """A setting that changes nothing but the rounding of float32, or adds the same to all."""
+    values = rng().normal(6000, 30, size=12)
+    rounded = (values + by * (1 + 1e-5 * rng(1).random(12))).astype(np.float32)
+    frame = pd.DataFrame({"a": values, "b": rounded.astype(float)})
+    (test,) = statistics.pair_tests(frame)
+    assert test.p == pytest.approx(2 / 2**12 if by else 1)
+    assert math.isnan(test.low)
 
 
 def test_pairs_that_share_hardly_a_seed():
@@ -230,15 +246,17 @@ def test_holm_is_statsmodels(p):
     np.testing.assert_allclose(with_nan, np.append(wanted, NAN))
 
 
-def test_holm_keeps_its_promise():
-    """Where no setting differs, at most 1 in 20 comparisons of 5 settings finds any difference."""
-    found = [
-        any(
-            t.p_corrected <= 0.05 for t in statistics.pair_tests(settings_frame([0] * 5, key=2 * k))
-        )
-        for k in range(200)
-    ]
-    assert np.mean(found) < 0.05 + 3 * math.sqrt(0.05 * 0.95 / 200)
+@pytest.mark.parametrize(("settings", "seeds"), [(4, 5), (6, 10)])
+def test_where_no_setting_differs_at_most_1_in_20_tables_tells_any_apart(settings, seeds):
+    """By marks or sentences, which never contradict each other."""
+    found, runs = [], 150
+    for k in range(runs):
+        frame = settings_frame([0] * settings, seeds, key=2 * k)
+        apart = [{t.a, t.b} for t in statistics.pair_tests(frame) if t.p_corrected <= 0.05]
+        best, tied = statistics.best_and_tied(frame, "high")
+        assert {best, *tied} == set(frame) - set().union(*(p - {best} for p in apart if best in p))
+        found.append(bool(apart))
+    assert np.mean(found) < 0.05 + 3 * math.sqrt(0.05 * 0.95 / runs)
 
 
 # The best
@@ -258,14 +276,23 @@ def test_best_and_those_that_are_tied_with_it():
         statistics.best_and_tied(frame[["none"]], "high")
 
 
-def test_the_best_is_corrected_for_its_own_comparisons_only():
+def test_the_best_is_corrected_for_all_pairs():
     frame = settings_frame([0.2, 0.12, 0.11, 0.0, 0.1, 0.16], seeds=5, noise=0.04, key=5)
-    best, tied = statistics.best_and_tied(frame, "high", alpha=0.1)
-    others = [name for name in frame if name != best]
-    p = [stats.ttest_rel(frame[best], frame[other]).pvalue for other in others]
-    rejected = multipletests(p, alpha=0.1, method="holm")[0]
-    assert 0 < rejected.sum() < len(others)
-    assert tied == tuple(name for name, told in zip(others, rejected, strict=True) if not told)
+    best, tied = statistics.best_and_tied(frame, "high", alpha=0.3)
+    pairs = list(itertools.combinations(frame, 2))
+    p = [stats.ttest_rel(frame[a], frame[b]).pvalue for a, b in pairs]
+    rejected = multipletests(p, alpha=0.3, method="holm")[0]
+    apart = [{*pair} for pair, told in zip(pairs, rejected, strict=True) if told and best in pair]
+    assert 0 < len(apart) < len(frame.columns) - 1
+    assert set(tied) == set(frame) - set.union(*apart)
+
+
+def test_what_has_the_better_mean_is_not_worse():
+    """Best by a seed that the other lacks, and below it in all seeds that both have."""
+    frame = settings_frame([0.1, 0.5], seeds=8, noise=0.01)
+    frame.loc[8, "s0"] = 9.0
+    assert statistics.pair_tests(frame)[0].p_corrected < 0.001
+    assert statistics.best_and_tied(frame, "high") == ("s0", ("s1",))
 
 
 def test_the_best_by_interquartile_mean():

@@ -5,7 +5,7 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
 import tyro
 
@@ -69,6 +69,7 @@ def compare(argv: Sequence[str]) -> int:
     with fatal():
         from bvae_jax.comparison.compare import compare as run_compare
         from bvae_jax.comparison.findings import statistics_text
+        from bvae_jax.comparison.intervals import Average
         from bvae_jax.comparison.reading import known_scores
         from bvae_jax.comparison.tables import make_table, to_markdown
         from bvae_jax.scoring import metric_names
@@ -100,10 +101,12 @@ def compare(argv: Sequence[str]) -> int:
     wanted = {*PRINTED, *args.statistic}
     scores = tuple(score for score in comparison.scores if score in wanted)
     shown = dataclasses.replace(comparison, scores=scores)
-    print(to_markdown(make_table(shown, args.average)))  # pyright: ignore[reportArgumentType]
+    average = cast(Average, args.average)
+    print(to_markdown(make_table(shown, average)))
     print(f"All {len(comparison.scores)} scores stand in the files below.\n")
     if args.statistic:
-        print(statistics_text(comparison, [s for s in args.statistic if s in comparison.scores]))
+        spoken = [score for score in args.statistic if score in comparison.scores]
+        print(statistics_text(comparison, spoken, average))
     print(" ".join(str(path) for path in compared.files if path.suffix not in (".png", ".pdf")))
     return 0
 

@@ -92,7 +92,8 @@ def caption(table: Table, *, tied: str = "") -> list[str]:
         "(Student's t with bootstrap standard errors)."
     ]
     if any(cell.best for cell in cells):
-        tests = f"paired t tests, Holm-corrected, α = {ALPHA}"
+        of_what = "" if table.average == "mean" else " of means"
+        tests = f"paired t tests{of_what}, Holm-corrected for all pairs, α = {ALPHA}"
         mark = f"{tied}: not told apart from it" if any(cell.tied for cell in cells) else ALONE
         said.append(
             f"Bold: the best setting; {mark} ({tests})." if tied else f"Told apart by {tests}."

@@ -84,7 +84,7 @@ def compare(
     directory = Path(out).expanduser() if out else directories[0]
     directory.mkdir(parents=True, exist_ok=True)
     files = write_tables(comparison, directory, averaged)
-    files += _write_statistics(comparison, directory)
+    files += _write_statistics(comparison, directory, averaged)
     if figures:
         with bar(total=3, desc="figures", disable=not progress) as shown:
             crossed = cross(comparison, programs)
@@ -109,11 +109,11 @@ def cross(comparison: Comparison, programs: Programs) -> Crossed | None:
     return cross_traversals(runs, kl)
 
 
-def _write_statistics(comparison: Comparison, directory: Path) -> list[Path]:
+def _write_statistics(comparison: Comparison, directory: Path, average: Average) -> list[Path]:
     """statistics.md in words, statistics.json in numbers."""
     words, numbers = directory / "statistics.md", directory / "statistics.json"
-    rundir.write_text(words, statistics_text(comparison))
-    rundir.write_json(numbers, statistics_json(comparison))
+    rundir.write_text(words, statistics_text(comparison, average=average))
+    rundir.write_json(numbers, statistics_json(comparison, average))
     return [words, numbers]
 
 

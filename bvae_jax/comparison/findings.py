@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from bvae_jax.comparison.as_json import jsonable
 from bvae_jax.comparison.base import Comparison
 from bvae_jax.comparison.cells import ALONE
+from bvae_jax.comparison.intervals import Average
 from bvae_jax.comparison.stability import RankStability, agreement, rank_stability, variance_split
 from bvae_jax.comparison.statistics import (
     ALPHA,
@@ -32,23 +33,30 @@ class ScoreStatistics(NamedTuple):
     variance: dict[str, float]
 
 
-def statistics_of(comparison: Comparison, score: str) -> ScoreStatistics:
-    """Paired tests, the best setting, rank stability and variances of one score."""
+def statistics_of(comparison: Comparison, score: str, average: Average = "mean") -> ScoreStatistics:
+    """Paired tests, the best setting, rank stability and variances of one score.
+
+    Args:
+        average: what the best is best in, as in the table.
+    """
     frame = wide(comparison.members, score, comparison.settings)
     better = comparison.better.get(score, "")
     pairs, variance = pair_tests(frame), variance_split(frame)
     if not comparable(frame, better):
         return ScoreStatistics(score, better, pairs, None, (), None, variance)
-    best, tied = best_and_tied(frame, better)
+    best, tied = best_and_tied(frame, better, average=average)
     ranks = rank_stability(frame, better)
     return ScoreStatistics(score, better, pairs, best, tied, ranks, variance)
 
 
-def statistics_text(comparison: Comparison, scores: Sequence[str] | None = None) -> str:
+def statistics_text(
+    comparison: Comparison, scores: Sequence[str] | None = None, average: Average = "mean"
+) -> str:
     """Paired tests, best settings, rank stability and variances in words, as Markdown.
 
     Args:
         scores: those to speak of; by default all.
+        average: what the best is best in.
     """
     lines = [
         "# Statistics",
@@ -56,23 +64,22 @@ def statistics_text(comparison: Comparison, scores: Sequence[str] | None = None)
         "Settings are compared seed by seed: paired t tests, p corrected for all pairs of a score "
         f"(Holm), told apart at p ≤ {ALPHA}; in brackets 95 % intervals of the mean difference "
         "(Student's t, each for itself); effect is Cohen's d of the differences with Hedges' "
-        "correction. What is not told apart from the best is corrected for the comparisons with "
-        "the best alone.",
+        "correction. The marks of the table come from the same tests.",
     ]
     for score in comparison.scores if scores is None else scores:
-        found = statistics_of(comparison, score)
+        found = statistics_of(comparison, score, average)
         lines += ["", f"## {markdown(score)}", ""]
         lines += [f"- {markdown(fact)}." for fact in _facts(found)]
         lines += [f"- {markdown(sentence(test, score))}." for test in found.pairs]
     return "\n".join([*lines, ""])
 
 
-def statistics_json(comparison: Comparison) -> dict[str, Any]:
+def statistics_json(comparison: Comparison, average: Average = "mean") -> dict[str, Any]:
     """All of `statistics_text` as JSON's types, and how scores agree over members.
 
     nan is None; infinities are "inf" and "-inf".
     """
-    found = {score: statistics_of(comparison, score) for score in comparison.scores}
+    found = {score: statistics_of(comparison, score, average) for score in comparison.scores}
     ranks = agreement(comparison.members, comparison.scores)
     return jsonable({"alpha": ALPHA, "scores": found, "agreement": ranks.to_dict()})
 

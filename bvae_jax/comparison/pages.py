@@ -50,7 +50,7 @@ def make_report(
             for d in drawn
         ],
         sentences=[
-            (score, list(_in_words(statistics_of(comparison, score))))
+            (score, list(_in_words(statistics_of(comparison, score, table.average))))
             for score in comparison.scores
         ]
         if len(comparison.settings) > 1

@@ -6,23 +6,29 @@ same seed starts the runs of all settings alike, so settings are compared seed b
 
 import math
 from collections.abc import Sequence
-from itertools import combinations
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
-from scipy import special, stats
+from scipy import special
 
 from bvae_jax.comparison.intervals import AVERAGES, Average
 
 ALPHA = 0.05
 SIGNS = {"high": 1, "low": -1}
 DECIMALS = 10  # what is beyond is rounding, and would make ties look like effects
+ROUNDING = 1e-6  # the same of numbers that were computed in float32, as a part of their size
+Range = tuple[float, float]
+ANY: Range = (-math.inf, math.inf)
 
 
 class PairTest(NamedTuple):
     """Setting a against setting b, over the seeds that both have.
+
+    Where all differences are equal their spread is not known: there is no interval and no effect,
+    and p is that of the signed-rank test, which asks for signs only.
 
     Attributes:
         n: seeds that both have. With fewer than 2 what follows `difference` is nan.
@@ -34,7 +40,7 @@ class PairTest(NamedTuple):
         p_wilcoxon: of the signed-rank test, two-sided and exact: zeros are dropped, ties share
             their ranks.
         effect: Cohen's d_z, the mean difference over its standard deviation, with Hedges' (1981)
-            correction for few seeds; nan of 2 seeds, infinite where all differences are equal.
+            correction for few seeds; nan of 2 seeds.
     """
 
     a: str
@@ -67,11 +73,29 @@ def with_numbers(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.dropna(axis=1, how="all").dropna(axis=0, how="all")
 
 
-def pair_tests(frame: pd.DataFrame) -> list[PairTest]:
-    """Every pair of settings, tested over the seeds that both have."""
-    tests = [_paired(frame, a, b) for a, b in combinations(frame.columns, 2)]
-    corrected = holm(np.array([test.p for test in tests]))
-    return [t._replace(p_corrected=float(p)) for t, p in zip(tests, corrected, strict=True)]
+def pair_tests(frame: pd.DataFrame, within: Range = ANY) -> list[PairTest]:
+    """Every pair of settings, tested over the seeds that both have.
+
+    These are all tests of a score: tables mark by them, and sentences are made from them. Where no
+    setting differs, they find any difference in 5 % of cases at most.
+
+    Args:
+        within: the score's range, which limits the differences.
+    """
+    names, x = [str(name) for name in frame], frame.to_numpy(float)
+    first, second = np.triu_indices(len(names), 1)
+    differences = (x[:, first] - x[:, second]).round(DECIMALS)
+    there = np.isfinite(differences)
+    sizes = np.where(there, np.maximum(np.abs(x[:, first]), np.abs(x[:, second])), 0)
+    rounding = ROUNDING * sizes.max(axis=0, initial=0)
+    differences[there & (np.abs(differences) <= rounding)] = 0
+    found = []
+    for pair, (i, j) in enumerate(zip(first, second, strict=True)):
+        both = differences[there[:, pair], pair]
+        test = _tested(both, float(rounding[pair]), within[1] - within[0])
+        found.append(test._replace(a=names[i], b=names[j]))
+    corrected = holm(np.array([test.p for test in found]))
+    return [t._replace(p_corrected=float(p)) for t, p in zip(found, corrected, strict=True)]
 
 
 def holm(p: Float[np.ndarray, " test"]) -> Float[np.ndarray, " test"]:
@@ -95,28 +119,32 @@ def comparable(frame: pd.DataFrame, better: str) -> bool:
 def best_and_tied(
     frame: pd.DataFrame, better: str, *, alpha: float = ALPHA, average: Average = "mean"
 ) -> tuple[str, tuple[str, ...]]:
-    """The setting with the best average, and those that paired t tests do not tell from it.
+    """The setting with the best average, and those that `pair_tests` do not find worse.
+
+    All pairs are corrected for, not those with the best alone: the same numbers that are tested
+    make it the best.
 
     Args:
         better: "high" or "low".
-        alpha: level of the tests, which are corrected for their number (Holm 1979).
+        alpha: level of the tests.
         average: what the best is best in; tests are about means.
 
     Returns:
-        The best; those that share fewer than 2 seeds with it or whose corrected p is above alpha.
+        The best; those that share fewer than 2 seeds with it, or whose corrected p is above alpha,
+        or which have the better mean of the two.
 
     Raises:
         ValueError: there is no number.
     """
-    frame = with_numbers(frame)
+    frame, sign = with_numbers(frame), SIGNS[better]
     if frame.empty:
         raise ValueError("frame: got no number, wanted one at least.")
     averages = [AVERAGES[average](frame[name].dropna().to_numpy()) for name in frame]
-    best = frame.columns[int(np.argmax(np.multiply(averages, SIGNS[better])))]
-    others = [name for name in frame if name != best]
-    corrected = holm(np.array([_paired(frame, best, other).p for other in others]))
-    alike = ~(corrected <= alpha)  # nan too
-    return str(best), tuple(str(name) for name, tied in zip(others, alike, strict=True) if tied)
+    best = str(frame.columns[int(np.argmax(np.multiply(averages, sign)))])
+    apart = [test for test in pair_tests(frame) if test.p_corrected <= alpha]
+    worse = {(t.a, t.b) if sign * t.difference > 0 else (t.b, t.a) for t in apart}
+    others = [str(name) for name in frame if name != best]
+    return best, tuple(name for name in others if (best, name) not in worse)
 
 
 def sentence(test: PairTest, score: str, alpha: float = ALPHA) -> str:
@@ -134,25 +162,32 @@ def sentence(test: PairTest, score: str, alpha: float = ALPHA) -> str:
             f"(difference {numbers}, {p} corrected, {effect}n = {n})"
         )
     side, sign = ("above", 1) if test.difference > 0 else ("below", -1)
-    numbers = _with_interval(sign * test.difference, *sorted((sign * test.low, sign * test.high)))
+    ends = (test.low, test.high) if sign > 0 else (-test.high, -test.low)
+    numbers = _with_interval(sign * test.difference, *ends)
     return f"{score}: {a} is {side} {b} by {numbers} ({p} corrected, {effect}n = {n})"
 
 
-def _paired(frame: pd.DataFrame, a: str, b: str) -> PairTest:
-    differences = (frame[a] - frame[b]).dropna().to_numpy().round(DECIMALS)
+def _tested(differences: Float[np.ndarray, " seed"], rounding: float, widest: float) -> PairTest:
+    """One pair, without names.
+
+    Args:
+        rounding: up to which differences are equal.
+        widest: difference that is possible.
+    """
     n = len(differences)
     if n < 2:
-        return PairTest(a, b, n, float(differences[0]) if n else math.nan)
+        return PairTest("", "", n, float(differences[0]) if n else math.nan)
+    p_signs = _signed_rank_p(differences)
+    if np.ptp(differences) <= rounding:
+        middle = float(np.median(differences))
+        return PairTest("", "", n, middle, p=p_signs, p_wilcoxon=p_signs)
     mean, spread = float(differences.mean()), float(differences.std(ddof=1))
-    if np.ptp(differences) == 0:  # exactly, where the sums above are rounded
-        mean, spread = float(differences[0]), 0.0
-    size = mean / spread if spread else math.copysign(math.inf, mean) if mean else 0.0
-    half = float(stats.t.ppf(0.975, n - 1)) * spread / math.sqrt(n)
+    half = float(special.stdtrit(n - 1, 0.975)) * spread / math.sqrt(n)
     return PairTest(
-        a, b, n, mean, mean - half, mean + half,
-        p=float(2 * stats.t.sf(abs(size) * math.sqrt(n), n - 1)),
-        p_wilcoxon=_signed_rank_p(differences),
-        effect=size * _hedges(n - 1) if n > 2 else math.nan,
+        "", "", n, mean, max(mean - half, -widest), min(mean + half, widest),
+        p=float(2 * special.stdtr(n - 1, -abs(mean) / spread * math.sqrt(n))),
+        p_wilcoxon=p_signs,
+        effect=mean / spread * _hedges(n - 1) if n > 2 else math.nan,
     )  # fmt: skip
 
 
@@ -165,16 +200,28 @@ def _hedges(degrees: int) -> float:
 def _signed_rank_p(differences: Float[np.ndarray, " seed"]) -> float:
     """Exact with ties too, which SciPy's is not: the distribution over all flips of signs."""
     moved = differences[differences != 0]
-    ranks = (2 * stats.rankdata(np.abs(moved))).astype(int)  # whole numbers, shared ranks too
-    shares = np.ones(1)  # of flips, by the sum of positive ranks
-    for rank in ranks:
-        shares = (np.pad(shares, (0, rank)) + np.pad(shares, (rank, 0))) / 2
-    total = ranks[moved > 0].sum()
+    _, place, counts = np.unique(np.abs(moved), return_inverse=True, return_counts=True)
+    ranks = 2 * np.cumsum(counts) - counts + 1  # twice of each size: whole numbers, shared ones too
+    shares = _sums_of_flips(tuple(np.repeat(ranks, counts).tolist()))
+    total = ranks[place[moved > 0]].sum()
     return float(min(1, 2 * min(shares[: total + 1].sum(), shares[total:].sum())))
+
+
+@lru_cache(maxsize=128)
+def _sums_of_flips(ranks: tuple[int, ...]) -> Float[np.ndarray, " sum"]:
+    """Share of all choices of some of the ranks, by their sum."""
+    shares = np.zeros(sum(ranks) + 1)
+    shares[0] = 1
+    for rank in ranks:
+        shares[rank:] += shares[:-rank].copy()
+        shares /= 2
+    return shares
 
 
 def _with_interval(center: float, low: float, high: float) -> str:
     """Three digits of the largest, and as many decimals of the others."""
-    largest = max(abs(center), abs(low), abs(high))
+    known = not math.isnan(low)
+    largest = max(abs(center), abs(low), abs(high)) if known else abs(center)
     decimals = max(2 - math.floor(math.log10(largest)), 0) if largest else 0
-    return f"{center:z.{decimals}f} [{low:z.{decimals}f}, {high:z.{decimals}f}]"
+    between = f"[{low:z.{decimals}f}, {high:z.{decimals}f}]" if known else "in every seed"
+    return f"{center:z.{decimals}f} {between}"

@@ -13,6 +13,7 @@ from bvae_jax.comparison.as_json import jsonable
 from bvae_jax.comparison.cautions import RUNS, cautions, listed
 from bvae_jax.comparison.evidence import OTHER, PARTNERS, Measure, SettingEvidence, resampled_udr
 from bvae_jax.comparison.intervals import half_width
+from bvae_jax.comparison.statistics import ALPHA, ROUNDING
 from bvae_jax.errors import UserError, unknown
 from bvae_jax.metrics.base import mean
 
@@ -118,10 +119,16 @@ def in_words(suggestion: Suggestion) -> str:
     return "\n".join(lines[:-1])
 
 
-def _half(resampled: Float[np.ndarray, " resample"], runs: int) -> float:
-    """Half of the 95 % interval; nan with less than three runs."""
+def _half(resampled: Float[np.ndarray, " resample"], runs: int, pairs: int = 1) -> float:
+    """Half of the 95 % interval; nan with less than three runs, or where all are equal.
+
+    Args:
+        pairs: of settings of which all intervals hold together (Bonferroni).
+    """
     kept = resampled[np.isfinite(resampled)]
-    return half_width(kept, runs) if runs > 2 and kept.size > 1 else math.nan
+    if runs < 3 or kept.size < 2 or np.ptp(kept) <= ROUNDING * np.abs(kept).max():
+        return math.nan
+    return half_width(kept, runs, 1 - ALPHA / pairs)
 
 
 def _ranked(evidence: SettingEvidence, measure: Measure, resampled: np.ndarray) -> Ranked:
@@ -141,15 +148,17 @@ def _by_udr(
             f"their seed. Train two seeds or more of each setting, better {RUNS} or more."
         ]
     rivals, alike, reasons = [], [], []
-    for e in rest:
-        if e.collapsed == first.collapsed and not math.isnan(e.udr(measure)):
-            ahead = first.udr(measure) - e.udr(measure)
-            half = _half(drawn[first.setting] - drawn[e.setting], min(first.n, e.n))
-            rivals.append((e.setting, ahead, half))
-            alike += [e.setting] if not ahead > half else []  # nan: too few to tell
+    known = [e for e in rest if e.collapsed == first.collapsed and not math.isnan(e.udr(measure))]
+    pairs = math.comb(len(known) + 1, 2)  # the same numbers made it the first
+    for e in known:
+        ahead = first.udr(measure) - e.udr(measure)
+        half = _half(drawn[first.setting] - drawn[e.setting], min(first.n, e.n), pairs)
+        rivals.append((e.setting, ahead, half))
+        alike += [e.setting] if not ahead > half else []  # nan: too few to tell
     if rivals:
         setting, ahead, half = rivals[0]
-        within = "" if math.isnan(half) else f" (+- {half:.3f} with 95 %)"
+        of_all = ", for all pairs at once" if pairs > 1 else ""
+        within = "" if math.isnan(half) else f" (+- {half:.3f} with 95 %{of_all})"
         reasons.append(f"The next, {setting}, is {ahead:.3f}{within} lower.")
         reasons.append(
             f"The seeds cannot tell {first.setting} from {listed(alike)}."

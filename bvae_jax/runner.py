@@ -15,6 +15,7 @@ from bvae_jax.allocator import keep_freed_memory
 from bvae_jax.checkpoint import Checkpoints
 from bvae_jax.checks import check_memory, check_same, make_config_check
 from bvae_jax.config import Config, has_files, with_places
+from bvae_jax.data.prepared import check_content
 from bvae_jax.divided import choose_devices, divide
 from bvae_jax.errors import UserError
 from bvae_jax.hyper import resolved
@@ -110,6 +111,8 @@ def run(
         if resume and len(used) != earlier:
             _say(f"{len(used)} device(s), before {earlier}: roundings will differ.", progress)
         program = team.each(lambda: _program(config, used, progress))
+        if resume:
+            team.each(lambda: check_content(program.dataset, progress=progress))
         # From here on a signal waits: a process that ends while JAX compiles may crash.
         with interrupt.deferred():
             state = None if resume else program.init()  # before anything is replaced

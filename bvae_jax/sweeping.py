@@ -11,6 +11,7 @@ import jax
 from bvae_jax.allocator import keep_freed_memory
 from bvae_jax.checks import check_memory
 from bvae_jax.config import Config
+from bvae_jax.data.prepared import check_content
 from bvae_jax.errors import UserError
 from bvae_jax.grid import Values, groups
 from bvae_jax.interrupt import Interrupt
@@ -135,6 +136,7 @@ def sweep(
         check_memory(program)
         if member_dir(directory, first).is_dir():
             check_data(member_dir(directory, first), program.dataset)
+            check_content(program.dataset, progress=progress)
         opened = open_sweep(directory, wanted)
         mine = opened.members()[i - 1 :: n]
         with interrupt.deferred():

@@ -193,6 +193,18 @@ def test_a_run_whose_images_were_moved(elsewhere, tmp_path):
     assert load(directory, progress=False).config.dataset == moved
 
 
+def test_a_run_does_not_go_on_from_damaged_images(elsewhere, tmp_path):
+    directory, config = elsewhere
+    (path,) = (tmp_path / "data").glob("*/images.npy")
+    before, times = path.read_bytes(), path.stat()
+    path.write_bytes(before[:-1] + bytes([before[-1] ^ 1]))
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    config = dataclasses.replace(config, steps=4)
+    with pytest.raises(UserError, match="is not what was written"):
+        run(config, directory, resume=True, **OPTIONS)
+    assert int(load(directory, progress=False).state.step) == 2
+
+
 def test_a_run_of_earlier_versions_knows_its_images(elsewhere, tmp_path):
     """Their provenance had the path in the identity, labels in the order of texts, no places."""
     directory, config = elsewhere

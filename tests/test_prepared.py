@@ -11,8 +11,9 @@ import pytest
 from published_files import noise
 
 from bvae_jax.compile_cache import user_cache
+from bvae_jax.data import prepared
 from bvae_jax.data.base import Stored
-from bvae_jax.data.prepared import Writer, data_dir, open_prepared, place
+from bvae_jax.data.prepared import Writer, check_content, data_dir, open_prepared, place
 from bvae_jax.errors import UserError
 
 META = {"factor_names": ["a", "b"], "factor_sizes": [3, 4]}
@@ -196,6 +197,53 @@ def test_damage_is_told_in_one_line(tmp_path, damage, reason):
         open_prepared(directory, name="set")
     message = str(info.value)
     assert re.fullmatch(r"set: \S+ is damaged \(.*\): delete it, and prepare set again\.", message)
+
+
+def flip(path, *, secretly=False):
+    """Change one bit; secretly, with the time as it was."""
+    times = path.stat()
+    with path.open("r+b") as file:
+        file.seek(-3, os.SEEK_END)
+        byte = file.read(1)[0]
+        file.seek(-3, os.SEEK_END)
+        file.write(bytes([byte ^ 4]))
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns + (0 if secretly else 1)))
+
+
+@pytest.mark.parametrize("name", ["images.npy", "labels.npy"])
+def test_a_flipped_bit_is_found(tmp_path, name):
+    dataset = write(tmp_path / "set", noise((10, 3, 2, 1)), labels(10))
+    check_content(dataset)
+    flip(tmp_path / "set" / name, secretly=True)
+    with pytest.raises(UserError, match=r"damaged \(its images.npy or labels.npy is not what was"):
+        check_content(dataset)
+    open_prepared(tmp_path / "set", name="set")  # where nothing tells, nothing is read
+    flip(tmp_path / "set" / name, secretly=True)
+    check_content(dataset)
+    flip(tmp_path / "set" / name)
+    with pytest.raises(UserError, match="is not what was written"):
+        open_prepared(tmp_path / "set", name="set")
+    open_prepared(tmp_path / "set", name="set", check=False)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("change", ["touched", "of an earlier version"])
+def test_content_is_compared_once(tmp_path, monkeypatch, packed, change):
+    write(tmp_path / "set", noise((12, 5, 5, 1), 2), packed=packed)
+    meta = json.loads((tmp_path / "set" / "meta.json").read_text())
+    if change == "touched":
+        os.utime(tmp_path / "set" / "images.npy")
+    else:
+        del meta["files"]
+        (tmp_path / "set" / "meta.json").write_text(json.dumps(meta))
+    compared = []
+    monkeypatch.setattr(
+        prepared, "_compare", lambda *args, inner=prepared._compare: compared.append(inner(*args))
+    )
+    for _ in range(2):
+        open_prepared(tmp_path / "set", name="set")
+    assert compared == [None]
+    assert os.listdir(tmp_path) == ["set"]
 
 
 def test_places(tmp_path, monkeypatch):

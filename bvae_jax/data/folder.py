@@ -115,7 +115,9 @@ def open_folder(
             writer.finish(meta)
 
     name, options = f"folder:{path}", [side, grey]
-    return open_own(name, folder, prepare, data_dir=data_dir, options=options, state=pictures)
+    return open_own(
+        name, folder, prepare, data_dir=data_dir, options=options, state=pictures, progress=progress
+    )
 
 
 def list_pictures(folder: Path) -> list[Picture]:

@@ -74,7 +74,10 @@ def open_npz(path: Path, *, data_dir: Path, progress: bool) -> Dataset:
         except UserError as error:
             raise UserError(one_line(file, str(error))) from error
 
-    return open_own(f"npz:{path}", file, prepare, data_dir=data_dir, options=[], state=_state(file))
+    return open_own(
+        f"npz:{path}", file, prepare,
+        data_dir=data_dir, options=[], state=_state(file), progress=progress,
+    )  # fmt: skip
 
 
 def _state(file: Path) -> list[tuple[str, int, int]]:

@@ -24,7 +24,14 @@ Prepare = Callable[[Path, dict[str, Any]], None]
 
 
 def open_own(
-    name: str, path: Path, prepare: Prepare, *, data_dir: Path, options: Any, state: Any
+    name: str,
+    path: Path,
+    prepare: Prepare,
+    *,
+    data_dir: Path,
+    options: Any,
+    state: Any,
+    progress: bool = False,
 ) -> Dataset:
     """The set that was prepared from `path`, which is prepared first where that is necessary.
 
@@ -35,6 +42,7 @@ def open_own(
         data_dir: where prepared sets lie.
         options: how it is prepared: those of each way lie side by side.
         state: of the files, of JSON's types: another one replaces what was prepared.
+        progress: show a bar while what was prepared is compared with its checksum.
 
     Raises:
         UserError: it cannot be prepared, or is damaged.
@@ -46,7 +54,8 @@ def open_own(
     digest = hashlib.sha256(json.dumps([VERSION, state]).encode()).hexdigest()
     if _state(directory) != digest:
         prepare(directory, {STATE: digest, "source": source})
-    return dataclasses.replace(open_prepared(directory, name=name), kind=kind)
+    opened = open_prepared(directory, name=name, progress=progress)
+    return dataclasses.replace(opened, kind=kind)
 
 
 def all_but_black(lightest: int) -> str:

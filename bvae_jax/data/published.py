@@ -176,7 +176,7 @@ def open_published(name: str, data_dir: Path, *, progress: bool = True) -> Datas
             raise missing(name, [published.file], manual_dir(data_dir))
         check(path, published.file, progress=progress)
         convert(path, published, directory, name, progress=progress)
-    opened = open_prepared(directory, name=name)
+    opened = open_prepared(directory, name=name, progress=progress)
     return dataclasses.replace(opened, canonical=published.canonical)
 
 

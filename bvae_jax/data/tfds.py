@@ -102,7 +102,7 @@ def _open(
             convert_builder(data_dir, directory, wish, progress=progress)
         else:
             raise UserError(f"{name}: it is not in {data_dir}: bvae data prepare {name}.")
-    dataset = open_prepared(directory, name=name)
+    dataset = open_prepared(directory, name=name, progress=progress)
     if dataset.grid and bare.startswith("dsprites"):
         return dataclasses.replace(dataset, canonical=canonical)
     return dataset

@@ -6,7 +6,7 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,10 @@ import numpy as np
 
 from bvae_jax.data.column import Column
 from bvae_jax.errors import UserError
+
+IMAGES, LABELS, META = "images.npy", "labels.npy", "meta.json"
+FILES = "files"
+"""In meta.json: what `file_state` gave when the arrays were last seen to be of the version."""
 
 
 class Writer(contextlib.AbstractContextManager):
@@ -58,7 +62,7 @@ class Writer(contextlib.AbstractContextManager):
             _check_room(directory.parent, (images or 0) * (math.prod(row) + 4 * factors))
             shutil.rmtree(self._part, ignore_errors=True)
             self._part.mkdir()
-            self._images = Column(self._part / "images.npy", np.dtype(np.uint8), row)
+            self._images = Column(self._part / IMAGES, np.dtype(np.uint8), row)
             self._labels = self._label_column(factors) if factors else None
 
     def __exit__(self, *exception) -> None:
@@ -129,8 +133,7 @@ class Writer(contextlib.AbstractContextManager):
         with self._writing():
             for column in self._columns():
                 column.close()
-            text = json.dumps(meta, indent=1, ensure_ascii=False)
-            (self._part / "meta.json").write_text(text, encoding="utf-8")
+            write_meta(self._part, meta | {FILES: file_state(self._part)})
             _move(self._part, self._directory)
 
     def version(self, labels: np.ndarray | None = None) -> str:
@@ -144,14 +147,13 @@ class Writer(contextlib.AbstractContextManager):
             data = np.ascontiguousarray(labels, np.int32)
             digest = hashlib.sha256(data.tobytes())
             columns[1:] = [(data.dtype, len(data), digest)] if labels.shape[1] else []
-        parts = [f"{self._shape} {dtype} {n} {digest.hexdigest()}" for dtype, n, digest in columns]
-        return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+        return content_version(self._shape, columns)
 
     def _columns(self) -> "list[Column]":
         return [c for c in (self._images, self._labels) if c is not None]
 
     def _label_column(self, factors: int) -> Column:
-        return Column(self._part / "labels.npy", np.dtype(np.int32), (factors,))
+        return Column(self._part / LABELS, np.dtype(np.int32), (factors,))
 
     def _check(self, meta: dict[str, Any]) -> None:
         names, sizes, rows = meta["factor_names"], meta["factor_sizes"], self._images.rows
@@ -178,6 +180,35 @@ class Writer(contextlib.AbstractContextManager):
                 f"{self._directory}: cannot be written ({reason}): mend that, or choose another "
                 "--data-dir."
             ) from error
+
+
+def content_version(
+    image_shape: Sequence[int], columns: Iterable[tuple[np.dtype, int, Any]]
+) -> str:
+    """The version of images and their labels.
+
+    Args:
+        image_shape: height, width, channels.
+        columns: of the images, and then of the labels if there are any: type, number of rows,
+            SHA-256 of the data.
+    """
+    shape = tuple(image_shape)
+    parts = [f"{shape} {dtype} {rows} {digest.hexdigest()}" for dtype, rows, digest in columns]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+
+def file_state(directory: Path) -> dict[str, list[int]]:
+    """Bytes and time, in nanoseconds, of the last change of each array in a directory."""
+    found = {name: directory / name for name in (IMAGES, LABELS)}
+    states = {name: path.stat() for name, path in found.items() if path.exists()}
+    return {name: [state.st_size, state.st_mtime_ns] for name, state in states.items()}
+
+
+def write_meta(directory: Path, meta: dict[str, Any]) -> None:
+    """Write meta.json so that a reader sees the old one or the new one."""
+    part = directory / f".{META}.{os.getpid()}"
+    part.write_text(json.dumps(meta, indent=1, ensure_ascii=False), encoding="utf-8")
+    part.replace(directory / META)
 
 
 def _test_as_json(test: Any) -> Any:

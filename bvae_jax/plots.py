@@ -31,6 +31,7 @@ STYLE: dict[Any, Any] = {
     "lines.linewidth": 1.0,
     "figure.dpi": 100,
     "savefig.dpi": 300,
+    "text.parse_math": False,  # names of factors and folders may hold dollars
 }
 ImageGrid = Float[np.ndarray, "row column height width channels"]
 GAP = 2  # pixels between images

@@ -324,6 +324,13 @@ def test_factor_scores(shown, tmp_path, settings, seeds):
     assert axes.get_ylim()[0] <= 0
 
 
+def test_names_are_no_mathematics(tmp_path):
+    settings = [Setting("only = $a_{$", None), Setting("only = $b^{$", None)]
+    shares = members(settings, 2)[["setting"]].assign(**{"$a_{$": 0.5, "$x^2$": 0.1})
+    save_factor_scores(tmp_path / "f", shares, settings, "$\\only_{$", "share of $y_{$")
+    assert len(list(tmp_path.iterdir())) == 2
+
+
 def test_factor_scores_of_many_factors(shown, tmp_path):
     names = [f"the_attribute_of_a_face_{number}" for number in range(20)]
     shares = members(BETA, 2)[["setting"]].assign(**{n: 0.1 * i for i, n in enumerate(names)})

@@ -197,6 +197,12 @@ def test_show_of_channels_that_are_no_colours(tmp_path, channels):
     assert main(["data", "show", npz(tmp_path, images=images), "--out", "a.png", "--quiet"]) == 0
 
 
+def test_show_of_a_factor_whose_name_looks_like_mathematics(tmp_path):
+    images = np.random.default_rng(0).random((6, 8, 8))
+    name = npz(tmp_path, images=images, factors=np.arange(6) % 2, factor_names=np.array(["$a_{$"]))
+    assert main(["data", "show", name, "--out", "a.png", "--quiet"]) == 0
+
+
 GREY = np.zeros((5, 8, 8), np.uint8)
 
 

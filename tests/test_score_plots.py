@@ -295,6 +295,16 @@ def test_score_curves_with_no_panel_for_what_is_not_there(shown):
         score_plots.save_score_curves(UNUSED, [{"step": 1, "split": "train", "nll": 1.0}])
 
 
+def test_names_are_no_mathematics(tmp_path):
+    names = ("$a_{$", "$x^2$", "\\frac")
+    matrix, factors = np.eye(3), np.arange(9).reshape(3, 3)
+    score_plots.save_matrix(tmp_path / "a.png", matrix, names, dead=np.zeros(3, bool), label="$_{$")
+    score_plots.save_best_latents(tmp_path / "b.png", matrix, np.ones(3), names)
+    score_plots.save_latent_against_factor(tmp_path / "c.png", matrix, factors, [(0, 0)], names)
+    score_plots.save_score_curves(tmp_path / "d.png", [scores(1, **{"$a_{$": 0.5})])
+    assert len(list(tmp_path.iterdir())) == 4
+
+
 def test_files_are_one_column_wide(tmp_path):
     matrix, names = np.eye(3), ("a", "b", "c")
     folder = tmp_path / "new"

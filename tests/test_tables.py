@@ -210,6 +210,9 @@ def test_markdown_of_hostile_names():
     shown = tables.to_markdown(tables.make_table(given))
     assert cells_of(shown.splitlines()[0]) == ["setting", "n", r"a\|b", r"\*c\*"]
     assert r"`m` (a \| b \<b>)" in shown
+    hostile = "_$a_{$_ [b](c) ~~d~~ &lt; snake_case _ 1 < 2"
+    wanted = r"\_\$a\_{\$\_ [b\](c) \~\~d\~\~ \&lt; snake_case \_ 1 < 2"
+    assert tables.markdown(hostile) == wanted
 
 
 def test_a_legend_may_explain_the_marks():
@@ -317,6 +320,7 @@ def test_latex_escapes_everything():
     assert not any(line.lstrip().startswith(("[", "*")) for line in tex.splitlines())
     wanted = r"50\%\_\&\#\$\{\}\textasciitilde{}\textasciicircum{}\textbackslash{} $<$$>$$|$"
     assert latex.latex(hostile) == wanted + r" $\lambda$, $\alpha$"
+    assert latex.latex("$a_{$ εΣς") == r"\$a\_\{\$ $\epsilon$$\Sigma$$\varsigma$"
 
 
 def test_minus_signs_are_math_in_latex_and_zero_has_none():

@@ -8,13 +8,16 @@ from bvae_jax.comparison.cells import NOTHING, Row, Table, remark, rows, texts
 from bvae_jax.comparison.cells import caption as explanation
 
 MOST_SCORES = 5  # beside each other: what an article's 345 pt hold
+LETTERS = "αβγδεζηθικλμνξπρστυφχψωςΓΔΘΛΞΠΣΥΦΨΩ"
+NAMES = """alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi pi rho sigma tau
+    upsilon phi chi psi omega varsigma Gamma Delta Theta Lambda Xi Pi Sigma Upsilon Phi Psi Omega"""
 ESCAPED = (
     {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
     | {mark: f"\\{mark}" for mark in "_%&#${}"}
     | {mark: f"${mark}$" for mark in "<>|"}
     | {mark: f"{{{mark}}}" for mark in "[*"}  # after a line's end they would be its options
-    | {"α": r"$\alpha$", "β": r"$\beta$", "γ": r"$\gamma$", "δ": r"$\delta$", "λ": r"$\lambda$"}
-    | {"μ": r"$\mu$", "σ": r"$\sigma$", "−": "$-$", "×": r"$\times$", "\n": " "}
+    | {letter: rf"$\{name}$" for letter, name in zip(LETTERS, NAMES.split(), strict=True)}
+    | {"−": "$-$", "×": r"$\times$", "≤": r"$\leq$", "≥": r"$\geq$", "\n": " "}
 )
 
 

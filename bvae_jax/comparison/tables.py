@@ -88,7 +88,9 @@ def to_markdown(table: Table) -> str:
 
 def markdown(text: str) -> str:
     """Text in one line with what Markdown would read as markup escaped."""
-    return re.sub(r"([\\|*`]|<(?=\S))", r"\\\1", " ".join(text.split()))
+    # An underscore inside a word is none, and a bracket only where it makes a link.
+    marks = r"([\\|*`$~&]|\](?=[(\[])|<(?=\S)|(?<!\w)_|_(?!\w))"
+    return re.sub(marks, r"\\\1", " ".join(text.split()))
 
 
 def _column(comparison: Comparison, score: str, average: Average) -> dict[str, Cell]:

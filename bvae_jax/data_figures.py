@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from bvae_jax import plots
 from bvae_jax.data.base import Dataset
 from bvae_jax.data.sources import Source
+from bvae_jax.keys import key_for
 
 COLUMNS = 10
 RANDOM_ROWS, ALONE_ROWS = 2, 6
@@ -58,7 +59,7 @@ def draw_dataset(
     labels = [row.label for row in shown]
     if augment is not None:
         changed = [
-            np.asarray(augment(jnp.asarray(row), jax.random.key(number)))
+            np.asarray(augment(jnp.asarray(row), key_for("augmentation", number)))
             for number, row in enumerate(images[: len(above)])
         ]
         images[len(above) : len(above)] = changed

@@ -5,14 +5,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import jax
-
 from bvae_jax import rundir
 from bvae_jax.checkpoint import fingerprint
 from bvae_jax.decomposition import decompose, to_json
 from bvae_jax.encode import encode_run, point_count
 from bvae_jax.errors import UserError
 from bvae_jax.held_out import held_out_log_likelihood
+from bvae_jax.keys import key_for
 from bvae_jax.runner import RunResult, load
 from bvae_jax.summary import eval_split
 
@@ -136,7 +135,7 @@ def _decompose(
         encoded.means,
         encoded.logvars,
         samples=request["samples"],
-        key=jax.random.key(0),
+        key=key_for("decomposition", 0),
         progress=progress,
     )
     return to_json(found)

@@ -12,6 +12,7 @@ import numpy as np
 from bvae_jax import plots, score_plots
 from bvae_jax.elbo import gaussian_kl
 from bvae_jax.errors import UserError
+from bvae_jax.keys import key_for
 from bvae_jax.loggers import SCORES, Record
 from bvae_jax.program import ACTIVE_NATS, Program
 from bvae_jax.traversal import Decode, by_kl, interpolate, traverse
@@ -67,7 +68,7 @@ def draw_figures(
         np.asarray(rows.swapaxes(0, 1).reshape(4, COLUMNS, *images.shape[1:])),
         row_labels=("original", "decoded") * 2,
     )
-    z = jax.random.normal(jax.random.key(0), (COLUMNS * COLUMNS, program.config.latents))
+    z = jax.random.normal(key_for("samples", 0), (COLUMNS * COLUMNS, program.config.latents))
     plots.save_image_grid(
         directory / "samples.png",
         np.asarray(decoder(z)).reshape(COLUMNS, COLUMNS, *images.shape[1:]),

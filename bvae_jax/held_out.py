@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 
 from bvae_jax.elbo import log_prior_ratio
 from bvae_jax.errors import UserError
+from bvae_jax.keys import key_for
 from bvae_jax.likelihoods import bits_per_dim
 from bvae_jax.program import Program, calibrated
 from bvae_jax.progress import bar
@@ -82,7 +83,7 @@ def held_out_log_likelihood(
             # The last batch is filled up with copies of its last image: one shape, one compile.
             chosen = np.minimum(np.arange(start, start + IMAGES_AT_ONCE), len(indices) - 1)
             batch = program.images(indices[chosen])
-            key = jax.random.fold_in(jax.random.key(0), start)
+            key = jax.random.fold_in(key_for("log-likelihood", 0), start)
             sums = _over_samples(
                 functools.partial(function, params, batch), key, samples,
                 lambda done, size=size: shown.update(done * size),

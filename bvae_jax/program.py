@@ -20,6 +20,7 @@ from bvae_jax.data.splits import Split, evaluation_batches
 from bvae_jax.data.variants import split_of, training_pool
 from bvae_jax.errors import UserError
 from bvae_jax.hyper import graph, hyperparameters, resolved, schedules
+from bvae_jax.keys import key_for
 from bvae_jax.likelihoods import Likelihood, make_likelihood
 from bvae_jax.networks import make_network
 from bvae_jax.objectives import OBJECTIVES, get_objective
@@ -29,13 +30,14 @@ from bvae_jax.train import (
     Body,
     Loop,
     Recipe,
-    batch_key,
     compiler_options,
     init_state,
     make_eval_body,
     make_loop,
     make_train_body,
     make_train_step,
+    run_keys,
+    step_keys,
 )
 from bvae_jax.types import Hyper, Images, ImageShape, Params, Posterior, PRNGKey, TrainState
 from bvae_jax.vae import VAE, decode_raw, encode
@@ -118,10 +120,12 @@ def build(config: Config, *, progress: bool = True) -> Program:
     source = make_source(dataset, config.image_source, platform, progress=progress)
     pick, pool = _make_pick(config, recipe.objective, dataset, parts)
     draw = make_draw(source, pick, parse_augment(config.augment, dataset.image_shape))
-    shared_key = None if config.batch_seed < 0 else jax.random.key(config.batch_seed)
+    shared_key = None
+    if config.batch_seed >= 0:
+        shared_key = run_keys(key_for("run", config.batch_seed)).steps
     make_body = functools.partial(make_train_body, make_train_step(recipe), draw, shared_key)
     eval_arrays = jax.tree.map(jnp.asarray, source.reach(eval_indices))
-    eval_data = (eval_arrays, jnp.asarray(eval_indices), jax.random.key(0))
+    eval_data = (eval_arrays, jnp.asarray(eval_indices), key_for("evaluation", 0))
 
     def make_evaluate(data: Any, **place: Any) -> Callable[[TrainState], dict[str, Any]]:
         loop = make_loop(make_eval_body(recipe, source.look, **place), platform)
@@ -168,7 +172,7 @@ def build_model(config: Config, image_shape: ImageShape) -> tuple[VAE, TrainStat
 def first_state(config: Config, fresh: Callable[[PRNGKey, Hyper], TrainState]) -> TrainState:
     """The state of a run before its first step, by what `Program.fresh` is."""
     hyper = {name: jnp.float32(value) for name, value in hyperparameters(config).items()}
-    return fresh(jax.random.key(config.seed), hyper)
+    return fresh(key_for("run", config.seed), hyper)
 
 
 def _make_fresh(
@@ -247,12 +251,14 @@ def _make_stream(
     source: Source, pick: Pick, pool: Any, shared_key: PRNGKey | None
 ) -> Callable[..., Feed]:
     """What `Program.stream` is."""
-    keys_of = functools.partial(batch_key, own=shared_key is None)
+
+    def key_of(key: PRNGKey, step: jax.Array) -> PRNGKey:
+        return step_keys(key, step).batch
 
     def stream(states: Sequence[TrainState], **place: Any) -> Feed:
         keys = [state.key for state in states] if shared_key is None else [shared_key]
         start = int(states[0].step)
-        return Streamed(source, pool, pick, keys_of, keys, start, **place)
+        return Streamed(source, pool, pick, key_of, keys, start, **place)
 
     return stream
 

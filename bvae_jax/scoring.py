@@ -12,6 +12,7 @@ from threadpoolctl import threadpool_limits
 
 from bvae_jax.config import ScoreConfig
 from bvae_jax.errors import UserError, unknown
+from bvae_jax.keys import key_for
 from bvae_jax.metrics import METRICS
 from bvae_jax.metrics.base import InvalidArrays, Metric
 from bvae_jax.points import Draw, Representation, draw
@@ -73,10 +74,10 @@ def score_all(
         UserError: the arrays do not fit each other, or a metric is not known.
     """
     points.check()
-    keys = [jax.random.key(config.seed + r) for r in range(config.repeats)]
+    keys = [key_for("scores", config.seed + r) for r in range(config.repeats)]
     draws = [_keyed_draw(points, config, key) for key in keys]
     others = {
-        name: _keyed_draw(other, config, jax.random.key(config.seed))
+        name: _keyed_draw(other, config, key_for("scores", config.seed))
         for name, other in baselines.items()
     }
     for name in metric_names(config.metrics):

@@ -35,6 +35,19 @@ Loop = Callable[[PyTree, PyTree, int], tuple[PyTree, Fetch]]
 """(carry, data, n) -> (carry, its metrics); both are perhaps still being computed."""
 
 
+class RunKeys(NamedTuple):
+    """The randomness of a run: its first parameters, and its steps."""
+
+    params: PRNGKey
+    aux: PRNGKey
+    steps: PRNGKey
+
+
+def run_keys(key: PRNGKey) -> RunKeys:
+    """Of the run whose key this is."""
+    return RunKeys(*jax.random.split(key, 3))
+
+
 class StepKeys(NamedTuple):
     """The randomness of one step."""
 
@@ -44,18 +57,8 @@ class StepKeys(NamedTuple):
 
 
 def step_keys(key: PRNGKey, step: Int[Array, ""]) -> StepKeys:
-    """A pure function of the run's key and the step."""
+    """A pure function of `RunKeys.steps` and the step."""
     return StepKeys(*jax.random.split(jax.random.fold_in(key, step), 3))
-
-
-def batch_key(key: PRNGKey, step: Int[Array, ""], *, own: bool = True) -> PRNGKey:
-    """The key of a step's batch.
-
-    Args:
-        key: of the run, or one for the batches of several runs.
-        own: whether it is the run's.
-    """
-    return step_keys(key, step).batch if own else jax.random.fold_in(key, step)
 
 
 class Recipe(NamedTuple):
@@ -91,11 +94,11 @@ def init_state(
         key: the run's key.
         hyper: `learning_rate`, what the objective reads and the numbers of schedules, float32.
     """
-    params_key, aux_key, run_key = jax.random.split(key, 3)
+    keys = run_keys(key)
     objective = recipe.objective
     params = {
-        "vae": init_params(recipe.model, image_shape, params_key),
-        "aux": objective.init_aux(aux_key, latents),
+        "vae": init_params(recipe.model, image_shape, keys.params),
+        "aux": objective.init_aux(keys.aux, latents),
     }
     opt_state = {
         "vae": recipe.optimizer.init(params["vae"]),
@@ -104,7 +107,7 @@ def init_state(
     memory = {name: jnp.float32(value) for name, value in objective.memory.items()}
     # A copy: the state's buffers are donated, and one buffer cannot be given away twice.
     ema = jax.tree.map(jnp.copy, params["vae"]) if recipe.ema else {}
-    return TrainState(jnp.zeros((), jnp.int32), params, opt_state, run_key, hyper, memory, ema)
+    return TrainState(jnp.zeros((), jnp.int32), params, opt_state, keys.steps, hyper, memory, ema)
 
 
 def weights(state: TrainState) -> Params:
@@ -213,16 +216,13 @@ def make_train_body(
     """A loop's body that draws its own batch: `draw(data, key)`, on the device.
 
     Args:
-        shared_key: where the keys of batches come from; the state's own key if None.
+        shared_key: `RunKeys.steps` of the run whose batches these are; the state's own if None.
         place: says on which devices the images of a batch are.
     """
 
     def body(state: TrainState, data: PyTree) -> tuple[TrainState, Metrics]:
-        if shared_key is None:
-            key = batch_key(state.key, state.step)
-        else:
-            key = batch_key(shared_key, state.step, own=False)
-        return step(state, place(draw(data, key)))
+        key = state.key if shared_key is None else shared_key
+        return step(state, place(draw(data, step_keys(key, state.step).batch)))
 
     return body
 

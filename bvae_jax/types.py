@@ -24,6 +24,7 @@ PerImage = Float[Array, " batch"]
 """One number for each image, in nats unless said otherwise."""
 Scalar = Float[Array, ""]
 PRNGKey = Key[Array, ""]
+PRNGKeys = Key[Array, " batch"]
 Params = PyTree
 Hyper = dict[str, Scalar]
 """Traced scalars: everything that a sweep may vary without another compile."""
@@ -57,8 +58,8 @@ class VAEOutput(NamedTuple):
 class TrainState(NamedTuple):
     """Everything that changes while training, arrays only.
 
-    `params` and `opt_state` are {"vae": ..., "aux": ...}. `key` is constant for the run: step t
-    uses `fold_in(key, t)`, so a resumed run draws what the uninterrupted one would have. `memory`
+    `params` and `opt_state` are {"vae": ..., "aux": ...}. `key` is constant: step t uses
+    `fold_in(key, t)`, so a resumed run draws what the uninterrupted one would have. `memory`
     is what an objective keeps from step to step, `ema` the moving average of the VAE's parameters;
     either may be empty.
     """

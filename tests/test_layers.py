@@ -40,7 +40,7 @@ ORDER = (
     {"errors", "types", "comparison.__init__"},
     {"config", "elbo", "conv", "allocator", "interrupt", "progress", "data.base", "beta_units"}
     | {"compile_cache", "archive", "data.column", "data.grids", "data.records", "data.pictures"}
-    | {"npz", "likelihoods.base", "schedules", "optimizers", "presets"},
+    | {"npz", "likelihoods.base", "schedules", "optimizers", "presets", "keys"},
     {"networks.layers", "data.cache", "data.dsprites", "objectives.base", "metrics.base"}
     | {"data.shapes3d_scene", "data.xy_squares"}
     | {"decomposition", "data.augment", "data.writer", "data.splits", "data.files"}

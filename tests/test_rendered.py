@@ -32,11 +32,16 @@ COUNT = 24
 def drawn(name, seed=0):
     """Indices, and their images under two keys; the second time in the opposite order."""
     source = sources.rendered(SETS[name])
-    take = jax.jit(source.take)
     indices = jax.random.randint(jax.random.key(seed), (COUNT,), 0, SETS[name].size)
-    one, two = jax.random.key(1), jax.random.key(2)
-    again = take(source.arrays, indices[::-1], jax.random.clone(one))[::-1]
-    return indices, take(source.arrays, indices, one), again, take(source.arrays, indices, two)
+
+    @jax.jit
+    def take(arrays, key, order):
+        return source.take(arrays, indices[order], jax.random.split(key, COUNT)[order])
+
+    order = jnp.arange(COUNT)
+    again = take(source.arrays, jax.random.key(1), order[::-1])[::-1]
+    one, other = (take(source.arrays, jax.random.key(seed), order) for seed in (1, 2))
+    return indices, one, again, other
 
 
 @pytest.mark.parametrize("name", SETS)

@@ -17,7 +17,7 @@ from bvae_jax.encode import encode_points
 from bvae_jax.lanes import Lanes, OneLane, Together
 from bvae_jax.program import Program, build
 from bvae_jax.sweep_plan import batches
-from bvae_jax.train import batch_key, weights
+from bvae_jax.train import step_keys, weights
 
 Options = Mapping[str, Any]
 
@@ -70,7 +70,7 @@ def draw(options: Options) -> Task:
     pool, _ = program.train_data
     make = jax.jit(make_draw(program.source, make_pick(pool, program.config.batch_size)))
     state = program.init()
-    key = batch_key(state.key, state.step)
+    key = step_keys(state.key, state.step).batch
 
     return Task(_repeated(lambda: make(program.train_data, key)), 1, _device_memory)
 

@@ -28,6 +28,19 @@ WHOLE = 2**30
 """Weights are multiples of one in so many."""
 
 
+class BatchKeys(NamedTuple):
+    """The randomness of one batch: which images, what is random in them, their augmentation."""
+
+    pick: PRNGKey
+    finish: PRNGKey
+    augment: PRNGKey
+
+
+def batch_keys(key: PRNGKey) -> BatchKeys:
+    """Of the batch whose key this is."""
+    return BatchKeys(*jax.random.split(key, 3))
+
+
 class Pool(NamedTuple):
     """What is drawn from: images in cells; all images of a cell are equally likely.
 
@@ -149,7 +162,9 @@ def make_draw(source: Source, pick: Pick, augment: Augment | None = None) -> Dra
 
     def draw(data: Any, key: PRNGKey) -> Images:
         pool, arrays = data
-        images = source.take(arrays, pick(pool, key), jax.random.fold_in(key, 1))
-        return images if augment is None else augment(images, jax.random.fold_in(key, 2))
+        keys = batch_keys(key)
+        indices = pick(pool, keys.pick)
+        images = source.take(arrays, indices, jax.random.split(keys.finish, len(indices)))
+        return images if augment is None else augment(images, keys.augment)
 
     return draw

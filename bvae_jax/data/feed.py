@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bvae_jax.data.drawing import Pick
+from bvae_jax.data.drawing import Pick, batch_keys
 from bvae_jax.data.sources import Source
 from bvae_jax.types import PRNGKey
 
@@ -21,7 +21,7 @@ AHEAD = 4
 THREADS = 2
 
 Keys = Callable[[PRNGKey, jax.Array], PRNGKey]
-"""(key of a run, step) -> key of its batch."""
+"""(`TrainState.key` of a run, step) -> key of its batch."""
 
 
 @runtime_checkable
@@ -71,7 +71,7 @@ class Streamed:
         source: which reads images.
         pool: what is drawn from.
         pick: (pool, key of a batch) -> indices.
-        batch_keys: of a run's steps.
+        key_of: of a run's steps.
         keys: of the runs that take their steps together.
         start: the first step.
         place: puts data where the runs' states are.
@@ -82,7 +82,7 @@ class Streamed:
         source: Source,
         pool: Any,
         pick: Pick,
-        batch_keys: Keys,
+        key_of: Keys,
         keys: Sequence[PRNGKey],
         start: int,
         place: Callable[[Any], Any] = jax.device_put,
@@ -91,7 +91,7 @@ class Streamed:
         self._pool, self._place = place(pool), place
         numbers = np.stack([jax.random.key_data(key) for key in keys])
         here = jax.device_put((pool, numbers), cpu)
-        planned = _make_plan(pick, batch_keys, jax.random.key_impl(keys[0]))
+        planned = _make_plan(pick, key_of, jax.random.key_impl(keys[0]))
         shape = jax.eval_shape(pick, pool, keys[0]).shape
         batch = len(keys) * shape[0] * source.image_bytes
         self.steps_at_once = max(1, min(MOST_STEPS, WINDOW_BYTES // batch))
@@ -121,7 +121,7 @@ class Streamed:
         self._windows.close()
 
 
-def _make_plan(pick: Pick, batch_keys: Keys, kind: Any) -> Callable[..., jax.Array]:
+def _make_plan(pick: Pick, key_of: Keys, kind: Any) -> Callable[..., jax.Array]:
     """(pool, the runs' keys as numbers, step, n) -> [n, run, batch], what n steps draw."""
 
     @functools.partial(jax.jit, static_argnums=3)
@@ -129,7 +129,7 @@ def _make_plan(pick: Pick, batch_keys: Keys, kind: Any) -> Callable[..., jax.Arr
         keys = jax.random.wrap_key_data(numbers, impl=kind)
 
         def one(step: jax.Array) -> jax.Array:
-            return jax.vmap(lambda key: pick(pool, batch_keys(key, step)))(keys)
+            return jax.vmap(lambda key: pick(pool, batch_keys(key_of(key, step)).pick))(keys)
 
         return jax.vmap(one)(first + jnp.arange(steps))
 

@@ -1,5 +1,6 @@
 """How images come to the device: drawn there, gathered there, or brought there in time."""
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -13,7 +14,7 @@ from jaxtyping import Array
 from bvae_jax.data.base import Dataset, Rendered, Stored
 from bvae_jax.data.cache import load_packed
 from bvae_jax.errors import UserError
-from bvae_jax.types import Images, ImageShape, Indices, PRNGKey
+from bvae_jax.types import Images, ImageShape, Indices, PRNGKeys
 
 MEMORY_SHARE = 0.5
 """`auto` keeps images on the device up to this share of its memory."""
@@ -23,7 +24,8 @@ class Source(NamedTuple):
     """How images come to the device.
 
     `arrays` is passed to the compiled program as an argument, never closed over (a constant of
-    that size would be copied into the program); `take(arrays, indices, key)` is pure and jittable.
+    that size would be copied into the program); `take(arrays, indices, keys)`, with a key for each
+    image, is pure and jittable.
 
     Attributes:
         read: indices -> arrays of NumPy that hold these images, where they do not all stay on the
@@ -32,7 +34,7 @@ class Source(NamedTuple):
     """
 
     arrays: Any
-    take: Callable[[Any, Indices, PRNGKey], Images]
+    take: Callable[[Any, Indices, PRNGKeys], Images]
     read: Callable[[np.ndarray], Any] | None = None
     image_bytes: int = 0
 
@@ -42,7 +44,8 @@ class Source(NamedTuple):
 
     def look(self, arrays: Any, indices: Indices) -> Images:
         """Images as evaluation sees them: each the same whenever it is looked at."""
-        return self.take(arrays, indices, jax.random.key(0))
+        of_image = functools.partial(jax.random.fold_in, jax.random.key(0))
+        return self.take(arrays, indices, jax.vmap(of_image)(indices))
 
 
 def make_source(dataset: Dataset, kind: str, platform: str, *, progress: bool = True) -> Source:
@@ -147,14 +150,11 @@ def _chosen(dataset: Dataset, arrays: Any, take_rows: Callable) -> tuple[Any, Ca
     return (jnp.asarray(dataset.rows), arrays), _finished(dataset, gather)
 
 
-def _finished(dataset: Dataset, gather: Callable) -> Callable[[Any, Indices, PRNGKey], Images]:
+def _finished(dataset: Dataset, gather: Callable) -> Callable[[Any, Indices, PRNGKeys], Images]:
     finish = dataset.finish
 
-    def take(arrays: Any, indices: Indices, key: PRNGKey) -> Images:
+    def take(arrays: Any, indices: Indices, keys: PRNGKeys) -> Images:
         images = gather(arrays, indices)
-        if finish is None:
-            return images
-        keys = jax.vmap(lambda index: jax.random.fold_in(key, index))(indices)
-        return jax.vmap(finish)(images, keys)
+        return images if finish is None else jax.vmap(finish)(images, keys)
 
     return take

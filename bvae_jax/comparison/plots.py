@@ -156,6 +156,7 @@ def save_kl_spectrum(
             axes.plot(x, np.maximum(means[:, rank], floor), color=shade, **look)
         top = max([1.0, *(s[np.isfinite(s)].max(initial=0) for s in spectra)])
         axes.set(yscale="log", ylim=(floor, 1.6 * top), ylabel="KL of a latent (nats)")
+        axes.yaxis.set_major_formatter("{x:g}")  # and not 10 to a power, which is mathematics
         axes.axhspan(floor, active_nats, color="0.93", zorder=0)
         axes.axhline(active_nats, color="0.4", lw=0.7, dashes=(4, 2), zorder=1)
         limit = f"inactive: KL ≤ {active_nats:g} nats"

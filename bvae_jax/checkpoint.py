@@ -10,7 +10,7 @@ import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NotRequired, TypedDict
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +19,7 @@ import orbax.checkpoint as ocp
 from jaxtyping import PyTree
 
 from bvae_jax.errors import UserError
+from bvae_jax.json_files import CHECKSUM, digest, misfit
 from bvae_jax.types import TrainState
 
 FORMAT = 2
@@ -30,6 +31,32 @@ class Restored(NamedTuple):
 
     state: TrainState
     meta: dict[str, Any]
+
+
+class Meta(TypedDict):
+    """What the reader of the JSON beside a state relies on."""
+
+    state_sha256: str
+    format: NotRequired[int]
+    config: NotRequired[dict[str, Any]]
+    wall_seconds: NotRequired[float]
+    images_per_second: NotRequired[float | None]
+
+
+def check_path(directory: Path) -> None:
+    """Refuse a directory that Orbax or TensorStore would take for another, or could not read back.
+
+    Raises:
+        UserError: a part of its absolute path means something to one of them.
+    """
+    text = str(directory.absolute())
+    found = re.search(r"[\\*?\[\ud800-\udfff]|gs:(?=/)", text)
+    if found:
+        what = f"{found[0]!r}" if found[0] else "':' at the end of a part"
+        raise UserError(
+            f"{text!r}: got {what} in the path of a run, which checkpoints cannot carry: wanted "
+            "UTF-8 without \\ * ? [ and without a part that ends with a colon. Rename it."
+        )
 
 
 def fingerprint(tree: PyTree) -> str:
@@ -87,6 +114,7 @@ class Checkpoints(contextlib.AbstractContextManager):
         _silence_late_tasks()
         self.directory = directory.absolute()
         if not read_only:
+            check_path(self.directory)
             self.directory.mkdir(parents=True, exist_ok=True)
         # One process writes, whoever else trains the run: the others do not wait for each other.
         me = jax.process_index()
@@ -120,6 +148,7 @@ class Checkpoints(contextlib.AbstractContextManager):
         """
         step = int(state.step)
         meta = meta | {"state_sha256": fingerprint(state), "format": FORMAT}
+        meta[CHECKSUM] = digest(meta)
         items = ocp.args.Composite(
             # As copies in NumPy: Orbax takes an array of JAX for one that all processes have.
             state=ocp.args.StandardSave(jax.tree.map(np.array, keys_as_data(state))),
@@ -201,7 +230,12 @@ class Checkpoints(contextlib.AbstractContextManager):
         self, step: int, like: TrainState, check: Callable[[dict[str, Any]], None]
     ) -> Restored:
         only_meta = ocp.args.Composite(meta=ocp.args.JsonRestore())
-        meta = self._manager.restore(step, args=only_meta)["meta"]
+        meta = dict(self._manager.restore(step, args=only_meta)["meta"])
+        expected = meta.pop(CHECKSUM, None)  # which older ones do not have
+        if expected is not None and expected != digest(meta):
+            raise ValueError("its metadata are not what was saved")
+        if found := misfit(meta, Meta):
+            raise ValueError(found)
         if meta.get("format", 1) != FORMAT:
             raise UserError(
                 f"{self.directory / str(step)} was written by another version of bvae_jax: got "
@@ -226,6 +260,11 @@ class Checkpoints(contextlib.AbstractContextManager):
             raise OSError(errno.ENOSPC, f"{needed / 1e6:.0f} MB needed, {free / 1e6:.0f} MB free")
 
     def _cannot_write(self, what: str, error: Exception) -> UserError:
+        if not self.directory.is_dir():
+            return UserError(
+                f"Cannot write {what}: {self.directory} is not there any more. It was deleted or "
+                "moved while the run was trained: put it back, or start anew."
+            )
         causes = "No space left on device|File too large|Disk quota exceeded|Permission denied"
         found = re.search(causes, str(error))
         reason = found[0] if found else str(error).split("\n")[0][:200]

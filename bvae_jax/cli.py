@@ -17,7 +17,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command.
 
     Returns:
-        The exit code: 0, or 2 after a user's mistake.
+        The exit code: 0, 2 after a user's mistake, or 130 where a signal ended a command before it
+            had done its work or saved where it was.
     """
     command, *rest = (sys.argv[1:] if argv is None else list(argv)) or ["--help"]
     try:

@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from bvae_jax import rundir
 from bvae_jax.checkpoint import fingerprint
@@ -93,17 +93,14 @@ def stored_decomposition(
     run_dir: Path, decomposition: int, num_points: int, split: str
 ) -> dict[str, Any] | None:
     """What `evaluate_elbo` would return of a run, if it is there; reads two small files."""
-    summary = rundir.read_json(run_dir / rundir.SUMMARY)
+    summary: rundir.Summary = rundir.read_json(run_dir / rundir.SUMMARY, rundir.Summary)
     request = {
         "step": summary["step"],
         "params_sha256": summary["params_sha256"],
         **_request(decomposition, num_points, split),
     }
-    try:
-        entry = rundir.read_json(run_dir / ELBO)["decomposition"]
-        return entry if entry["request"] == request else None
-    except (OSError, UserError, TypeError, KeyError):
-        return None
+    entry = _entries(run_dir / ELBO).get("decomposition")
+    return entry if entry and entry["request"] == request else None
 
 
 def _request(decomposition: int, num_points: int, split: str) -> dict[str, Any]:
@@ -157,14 +154,24 @@ def _kept(
     path: Path, name: str, request: dict[str, Any], compute: Callable[[], dict[str, Any]]
 ) -> dict[str, Any]:
     """What the file holds for this request, or else what is computed now and written there."""
-    entries: dict[str, Any] = {}
-    if path.exists():
-        try:
-            entries = dict(rundir.read_json(path))
-            if entries[name]["request"] == request:
-                return entries[name]
-        except (UserError, TypeError, ValueError, KeyError):
-            entries = {n: e for n, e in entries.items() if n != name}
-    entries[name] = compute() | {"request": request}
-    rundir.write_json(path, entries)
+    entries = _entries(path)
+    if name not in entries or entries[name]["request"] != request:
+        entries[name] = compute() | {"request": request}
+        rundir.write_json(path, entries, checksum=True)
     return entries[name]
+
+
+class Stored(TypedDict):
+    """What the reader of an entry in elbo.json relies on."""
+
+    request: dict[str, Any]
+
+
+def _entries(path: Path) -> dict[str, Any]:
+    """What the file holds; nothing if it is damaged, which is said."""
+    try:
+        shape, mend = dict[str, Stored], "It is computed anew."
+        return rundir.read_json(path, shape, mend=mend) if path.exists() else {}
+    except UserError as error:
+        print(f"bvae: {error}", file=sys.stderr)
+        return {}

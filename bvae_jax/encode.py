@@ -155,7 +155,7 @@ def encode_run(
     Ctrl-C keeps what is encoded so far.
 
     Raises:
-        KeyboardInterrupt: after Ctrl-C or SIGTERM.
+        KeyboardInterrupt: after a signal to end.
     """
     path = run_dir / (CACHE if program.points == "all" else f"encoded-{program.points}.npz")
     identity = _identity(program.dataset, params)
@@ -168,8 +168,7 @@ def encode_run(
                 program, params, count, known=known, interrupt=interrupt, progress=progress
             )
             write_npz(path, identity=identity, means=encoded.means, logvars=encoded.logvars)
-        if interrupt.requested:
-            raise KeyboardInterrupt
+        interrupt.check()
     return encoded
 
 

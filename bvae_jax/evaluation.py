@@ -5,7 +5,7 @@ import hashlib
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 
@@ -24,6 +24,22 @@ from bvae_jax.score_figures import draw_score_figures
 from bvae_jax.scoring import PACKAGES, Entry, metric_names, score_all
 
 EVALUATION = "evaluation.json"
+
+
+class Request(TypedDict):
+    """What the reader of a request in evaluation.json relies on."""
+
+    params_sha256: str
+    repeats: int
+    baselines: bool
+    udr_with: list[str]
+    factor_names: list[str]
+
+
+class Stored(TypedDict):
+    """What the reader of an entry in evaluation.json relies on."""
+
+    request: Request
 
 
 def evaluate(
@@ -119,7 +135,8 @@ def evaluate_run(
         made = run_baselines(run.program, most, progress=progress) if baselines else {}
         for name, entry in _scored(points, rest, made, progress):
             entries[name] = entry | {"request": request}
-            rundir.write_json(path, {name: entries[name] for name in METRICS if name in entries})
+            kept = {name: entries[name] for name in METRICS if name in entries}
+            rundir.write_json(path, kept, checksum=True)
     asked = {name: entries[name] for name in wanted}
     if figures:
         draw_score_figures(directory / "figures", asked, points, dataset.factor_names)
@@ -137,7 +154,7 @@ def stored_scores(run_dir: Path, config: ScoreConfig, num_points: int) -> dict[s
     Args:
         num_points: images that were encoded.
     """
-    summary = rundir.read_json(run_dir / rundir.SUMMARY)
+    summary: rundir.Summary = rundir.read_json(run_dir / rundir.SUMMARY, rundir.Summary)
     request = _request(summary["step"], summary["params_sha256"], num_points, config)
     path = run_dir / EVALUATION
     entries = _of_these_parameters(path, request)
@@ -255,15 +272,15 @@ def _of_these_parameters(path: Path, request: dict[str, Any]) -> dict[str, Entry
     if not path.exists():
         return {}
     try:
-        entries = dict(rundir.read_json(path))
-        return {
-            name: entry
-            for name, entry in entries.items()
-            if entry["request"]["params_sha256"] == request["params_sha256"]
-        }
-    except (UserError, TypeError, ValueError, KeyError):
-        print(f"bvae: {path} is damaged: scoring anew.", file=sys.stderr)
+        entries: dict[str, Stored] = rundir.read_json(path, dict[str, Stored], mend="Scoring anew.")
+    except UserError as error:
+        print(f"bvae: {error}", file=sys.stderr)
         return {}
+    return {
+        name: dict(entry)
+        for name, entry in entries.items()
+        if entry["request"]["params_sha256"] == request["params_sha256"]
+    }
 
 
 def _is_there(entry: Entry | None, request: dict[str, Any]) -> bool:
@@ -271,7 +288,7 @@ def _is_there(entry: Entry | None, request: dict[str, Any]) -> bool:
 
     One repeat is the first of many, and baselines that nobody asked for do no harm.
     """
-    if entry is None or "skipped" in entry or entry["versions"] != rundir.versions(PACKAGES):
+    if entry is None or "skipped" in entry or entry.get("versions") != rundir.versions(PACKAGES):
         return False
     had = entry["request"]
     return (

@@ -1,10 +1,13 @@
-"""Ctrl-C and SIGTERM without losing anything."""
+"""Ctrl-C, SIGTERM and SIGHUP without losing anything."""
 
 import contextlib
+import gc
+import os
 import signal
 import sys
 import threading
 from collections.abc import Iterator
+from types import FrameType
 
 
 @contextlib.contextmanager
@@ -21,25 +24,32 @@ def fatal() -> Iterator[None]:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-class Interrupt(contextlib.AbstractContextManager):
-    """Turns SIGINT and SIGTERM into a wish inside `deferred()`, and an exception elsewhere.
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
-    The second signal is an exception anywhere: KeyboardInterrupt. Outside the main thread, where
-    Python delivers no signals, nothing changes.
+
+class Interrupt(contextlib.AbstractContextManager):
+    """Turns Ctrl-C, SIGTERM and SIGHUP into a wish inside `deferred()`, and an exception elsewhere.
+
+    Where Python would swallow an exception, inside a callback of the garbage collector, it is a
+    wish as well, which `check` turns into the exception at the next safe place. The second signal
+    is an exception: KeyboardInterrupt. What the process was started to ignore, as SIGHUP under
+    nohup, stays ignored. Outside the main thread, where Python delivers no signals, nothing
+    changes.
 
     Attributes:
-        requested: whether a signal came while deferred.
+        requested: whether a signal came.
     """
 
     def __init__(self):
         self.requested = False
-        self._deferred = False
+        self._depth = 0
         self._old = {}
 
     def __enter__(self) -> "Interrupt":
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._old[number] = signal.signal(number, self._handle)
+            for number in SIGNALS:
+                if signal.getsignal(number) is not signal.SIG_IGN:
+                    self._old[number] = signal.signal(number, self._handle)
         return self
 
     def __exit__(self, *exception) -> None:
@@ -49,18 +59,43 @@ class Interrupt(contextlib.AbstractContextManager):
 
     @contextlib.contextmanager
     def deferred(self) -> Iterator[None]:
-        """While inside, the first signal only sets `requested`."""
-        self._deferred = True
+        """While inside, the first signal only sets `requested`. May be nested."""
+        self._depth += 1
         try:
             yield
         finally:
-            self._deferred = False
+            self._depth -= 1
 
-    def _handle(self, number, frame) -> None:
-        if not self._deferred or self.requested:
+    def check(self) -> None:
+        """A safe place to end.
+
+        Raises:
+            KeyboardInterrupt: a signal came.
+        """
+        if self.requested:
             raise KeyboardInterrupt
-        self.requested = True
-        print(
-            "\nbvae: interrupted; finishing these steps and saving. Once more stops at once.",
-            file=sys.stderr,
-        )
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        again, self.requested = self.requested, True
+        if self._depth and not again:
+            _tell("\nbvae: interrupted; finishing these steps and saving. Once more stops at once.")
+        elif not _in_garbage_collection(frame):
+            raise KeyboardInterrupt
+
+
+def _in_garbage_collection(frame: FrameType | None) -> bool:
+    """Whether Python runs a callback of the garbage collector, which swallows exceptions."""
+    callbacks = [getattr(callback, "__code__", None) for callback in gc.callbacks]
+    while frame and frame.f_code not in callbacks:
+        frame = frame.f_back
+    return frame is not None
+
+
+def _tell(line: str) -> None:
+    """Write a line to stderr; a terminal that is gone is no reason to fail, now or later."""
+    try:
+        print(line, file=sys.stderr, flush=True)
+    except OSError:
+        null = os.open(os.devnull, os.O_WRONLY)
+        for stream in (1, 2):
+            os.dup2(null, stream)

@@ -7,12 +7,13 @@ the same bytes as an uninterrupted one.
 import contextlib
 import hashlib
 import json
+import mmap
 import os
 import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, BinaryIO, Protocol, runtime_checkable
 
 from bvae_jax.errors import UserError
 
@@ -36,23 +37,31 @@ class JsonLines:
 
     Args:
         path: the file; made if it is not there.
-        last_step: records of later steps are dropped, as is a half-written last line.
+        last_step: what follows the last record of a step up to this one is dropped.
 
     Attributes:
         last_step: of the last record that was kept; 0 if there is none.
     """
 
     def __init__(self, path: Path, last_step: int):
-        records = read_records(path) if path.exists() else []
-        kept = [record for record in records if record["step"] <= last_step]
-        self.last_step = kept[-1]["step"] if kept else 0
-        part = path.with_name(f".{path.name}.part")
-        part.write_text("".join(json.dumps(record) + "\n" for record in kept))
-        part.replace(path)
-        self._file = path.open("a")
+        # Never through a link: what is dropped would be dropped elsewhere.
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o666)
+        self._file = os.fdopen(descriptor, "r+b")
+        end, self.last_step = _end(self._file, last_step)
+        self._file.truncate(end)
+        self._file.seek(end)
 
     def log(self, record: Record) -> None:
-        self._file.write(json.dumps(record) + "\n")
+        """Append a record.
+
+        Raises:
+            UserError: a number is not finite.
+        """
+        try:
+            line = json.dumps(record, allow_nan=False)
+        except ValueError:
+            raise UserError(f"A record of step {record['step']} is not finite: {record}.") from None
+        self._file.write(line.encode() + b"\n")
         self._file.flush()
         os.fsync(self._file.fileno())
 
@@ -160,19 +169,45 @@ def read_records(path: Path) -> list[Record]:
     A last line that is cut short is passed over in silence, for that is what a kill leaves. Other
     lines that hold no record are passed over too, and spoken of on stderr.
     """
-    lines = path.read_text(errors="replace").splitlines(keepends=True)
-    records = [_record(line) for line in lines]
-    bad = [number for number, record in enumerate(records, 1) if record is None]
-    if bad and (bad != [len(lines)] or lines[-1].endswith("\n")):
+    records, bad, line = [], [], b""
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            record = _record(line)
+            if record is None:
+                bad.append(number)
+            else:
+                records.append(record)
+    if bad and not line.endswith(b"\n"):
+        bad.pop()
+    if bad:
         print(f"bvae: {path}: lines {bad} hold no record and are left out.", file=sys.stderr)
-    return [record for record in records if record is not None]
+    return records
 
 
-def _record(line: str) -> Record | None:
+def _end(file: BinaryIO, last_step: int) -> tuple[int, int]:
+    """Where the last record of a step up to `last_step` ends, and its step; 0, 0 without one.
+
+    Looked for from the end, where it is: a file may have millions of lines.
+    """
+    if not os.fstat(file.fileno()).st_size:
+        return 0, 0
+    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
+        end = text.rfind(b"\n") + 1
+        while end:
+            start = text.rfind(b"\n", 0, end - 1) + 1
+            record = _record(text[start:end])
+            if record and record["step"] <= last_step:
+                return end, record["step"]
+            end = start
+    return 0, 0
+
+
+def _record(line: bytes) -> Record | None:
+    """What a line holds; None if it is damaged, or cut short."""
     try:
         record = json.loads(line)
         flat(record)
-    except (ValueError, TypeError, AttributeError):
+    except (ValueError, TypeError, AttributeError, RecursionError):
         return None
-    whole = line.endswith("\n") and isinstance(record.get("step"), int) and "split" in record
+    whole = line.endswith(b"\n") and isinstance(record.get("step"), int) and "split" in record
     return record if whole else None

@@ -5,8 +5,8 @@ runs/NAME/  config.json  provenance.json  metrics.jsonl  summary.json  checkpoin
 
 import contextlib
 import fcntl
+import functools
 import importlib.metadata
-import json
 import os
 import platform
 import shutil
@@ -16,33 +16,39 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import jax
 
 from bvae_jax.config import OWN_FILES, Config
 from bvae_jax.data.base import Dataset
 from bvae_jax.errors import UserError
+from bvae_jax.json_files import read_json, write_json
+from bvae_jax.json_files import write_text as write_text
 from bvae_jax.types import ImageShape
 
 CONFIG, PROVENANCE, SUMMARY = "config.json", "provenance.json", "summary.json"
+ALWAYS = ("dataset", "network", "latents", "objective", "steps", "seed")
+"""Fields that no config.json of ours was ever without."""
 PACKAGES = ("bvae_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
 def create(run_dir: Path, config: Config, *, overwrite: bool) -> None:
     """Make a run directory that holds `config`.
 
-    It appears whole or not at all.
+    It appears whole or not at all. A run that was there is `replaced(run_dir)` from now on, until
+    `remove_replaced`.
 
     Raises:
-        UserError: it exists and `overwrite` is false, or it is no run directory.
+        UserError: it exists and `overwrite` is false, or it may not be replaced.
     """
     check_free(run_dir, overwrite=overwrite)
-    if run_dir.is_dir() and not any(run_dir.iterdir()):
-        run_dir.rmdir()
-    elif run_dir.exists():
-        with lock(run_dir):
-            shutil.rmtree(run_dir)
+    if (run_dir / CONFIG).exists():
+        _move_aside(run_dir)
+    if run_dir.is_dir():
+        write_json(run_dir / CONFIG, config.to_dict())
+        return
+    run_dir = Path(os.path.realpath(run_dir))
     run_dir.parent.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(prefix=f".{run_dir.name}-", dir=run_dir.parent))
     try:
@@ -60,18 +66,55 @@ def check_free(run_dir: Path, *, overwrite: bool) -> None:
     Raises:
         UserError: as `create`.
     """
-    if not run_dir.exists() or (run_dir.is_dir() and not any(run_dir.iterdir())):
+    try:
+        if run_dir.stat() and run_dir.is_dir() and not any(run_dir.iterdir()):
+            return
+    except FileNotFoundError:
         return
-    if not (run_dir / CONFIG).is_file():
+    try:
+        read_config(run_dir)
+    except UserError as error:
         raise UserError(
-            f"{run_dir} exists and is no run directory (it has no {CONFIG}): it is left "
-            "alone. Choose another --run-dir."
-        )
+            f"{run_dir} exists and is no run directory: it is left alone ({error}). Choose another "
+            "--run-dir."
+        ) from None
     if not overwrite:
         raise UserError(
             f"{run_dir} holds a run already. Go on with it (--resume), replace it "
             "(--overwrite), or choose another --run-dir."
         )
+    if inner := next(run_dir.glob(f"*/**/{CONFIG}"), None):
+        raise UserError(
+            f"{run_dir} holds more than a run ({inner.parent}): it is left alone. Move that away, "
+            "or choose another --run-dir."
+        )
+    if Path.cwd().is_relative_to(os.path.realpath(run_dir)):
+        raise UserError(f"--overwrite: {run_dir} is where you are. Change the directory first.")
+
+
+def replaced(run_dir: Path) -> Path:
+    """Where the run that this one replaced is, until there is a checkpoint of this one."""
+    real = Path(os.path.realpath(run_dir))
+    return real.with_name(f".{real.name}.replaced")
+
+
+def remove_replaced(run_dir: Path) -> None:
+    """Delete the run that this one replaced."""
+    aside = replaced(run_dir)
+    if aside.exists():
+        read_config(aside)  # nothing but a run of ours is ever deleted
+        shutil.rmtree(aside)
+
+
+def _move_aside(run_dir: Path) -> None:
+    """Make room for a new run; what was replaced before is kept if this one has no checkpoint."""
+    real, aside = Path(os.path.realpath(run_dir)), replaced(run_dir)
+    with lock(run_dir):
+        if aside.exists() and not any(run_dir.glob("checkpoints/*")):
+            shutil.rmtree(real)
+        else:
+            remove_replaced(run_dir)
+            real.rename(aside)
 
 
 def read_config(run_dir: Path) -> Config:
@@ -83,13 +126,23 @@ def read_config(run_dir: Path) -> Config:
     path = run_dir / CONFIG
     if not path.is_file():
         raise UserError(f"No run in {run_dir}: it has no {CONFIG}. Give the directory of a run.")
-    values = read_json(path)
-    if not isinstance(values, dict):
-        raise UserError(f"{path} holds {type(values).__name__}, wanted an object of fields.")
+    return parse_config(path, read_json(path, dict))
+
+
+def parse_config(path: Path, values: dict[str, Any]) -> Config:
+    """The config that a file holds.
+
+    Raises:
+        UserError: it is not one, or not that of a run of ours.
+    """
     try:
-        return Config.from_dict(values)
+        config = Config.from_dict(values)
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
+    lacking = [name for name in ALWAYS if name not in values]
+    if lacking:
+        raise UserError(f"{path} is no config of a run: it has no {', '.join(lacking)}.")
+    return config
 
 
 class BusyError(UserError):
@@ -102,8 +155,12 @@ def lock(run_dir: Path) -> Iterator[None]:
 
     Raises:
         BusyError: another process is doing so.
+        UserError: the file to lock is a link, which may lead anywhere.
     """
-    with (run_dir / ".lock").open("w") as file:
+    path = run_dir / ".lock"
+    if path.is_symlink():
+        raise UserError(f"{path} is a link, wanted a file: remove it.")
+    with path.open("a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -114,42 +171,100 @@ def lock(run_dir: Path) -> Iterator[None]:
         yield
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write `value` as `write_text` does."""
-    write_text(path, json.dumps(value, indent=2) + "\n")
+class Summary(TypedDict):
+    """What the reader of a summary.json relies on; see `summary.summarise` for all."""
+
+    step: int
+    nll: float
+    kl: float
+    elbo: float
+    kl_per_latent: list[float]
+    params_sha256: str
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a file so that a reader, or a crash, sees the old one or the new one."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+def read_summary(run_dir: Path) -> Summary | None:
+    """The summary of a run; None if it is not finished, or the file damaged, which is said."""
+    path = run_dir / SUMMARY
+    if not path.exists():
+        return None
     try:
-        # Names of files may hold bytes that are no UTF-8.
-        with part.open("w", encoding="utf-8", errors="backslashreplace") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
+        return read_json(path, Summary, mend="--resume makes it anew.")
+    except UserError as error:
+        say_once(str(error))
+        return None
 
 
-def read_json(path: Path) -> Any:
-    """The value in a JSON file.
+class SweepRemarks(TypedDict):
+    """How a member of a sweep was trained."""
 
-    Raises:
-        UserError: it is not JSON.
+    strategy: str
+    members_at_once: int
+
+
+class DataRemarks(TypedDict):
+    """On what a run was trained; see `summary.describe` for all."""
+
+    identity: NotRequired[str]
+    source: NotRequired[str]
+    image_shape: NotRequired[list[int]]
+
+
+class SessionRecord(TypedDict):
+    """What the reader of a session in provenance.json relies on; see `add_session` for all."""
+
+    started: str
+    start_step: int
+    end_step: NotRequired[int]
+    wall_seconds: NotRequired[float]
+    command: list[str]
+    git_commit: str | None
+    python: str
+    versions: dict[str, str | None]
+    device: str
+    devices: NotRequired[int]
+    data: NotRequired[DataRemarks]
+    places: NotRequired[dict[str, str]]
+    sweep: NotRequired[SweepRemarks]
+
+
+class Provenance(TypedDict):
+    """The contents of provenance.json."""
+
+    sessions: list[SessionRecord]
+
+
+def read_sessions(run_dir: Path) -> list[SessionRecord]:
+    """Those on record in provenance.json, the oldest first; none if it is damaged, which is said.
+
+    Changes nothing on disk.
     """
+    return _read_sessions(run_dir) or []
+
+
+def _read_sessions(run_dir: Path) -> list[SessionRecord] | None:
+    """None if the file is damaged."""
+    path = run_dir / PROVENANCE
+    if not path.exists():
+        return []
     try:
-        return json.loads(path.read_text())
-    except ValueError as error:
-        raise UserError(f"{path} is damaged: {error}. Put back a copy, or start anew.") from None
+        return read_json(path, Provenance, mend="It is done without.")["sessions"]
+    except UserError as error:
+        say_once(str(error))
+        return None
+
+
+@functools.cache
+def say_once(line: str) -> None:
+    """A line on stderr, the first time that a process has it to say."""
+    print(f"bvae: {line}", file=sys.stderr)
 
 
 def add_session(run_dir: Path, start_step: int, **remarks: Any) -> None:
     """Append to provenance.json who computes from `start_step` on: code, versions, device."""
-    path = run_dir / PROVENANCE
-    sessions = _sessions(path)
+    path, sessions = run_dir / PROVENANCE, _read_sessions(run_dir)
+    if sessions is None:
+        path.replace(path.with_suffix(".damaged"))
+        print(f"bvae: {path} is kept as {path.stem}.damaged.", file=sys.stderr)
     device = jax.local_devices()[0]
     session = {
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
@@ -163,12 +278,20 @@ def add_session(run_dir: Path, start_step: int, **remarks: Any) -> None:
         "cpu_count": os.cpu_count(),
         **remarks,
     }
-    write_json(path, {"sessions": [*sessions, session]})
+    write_json(path, {"sessions": [*(sessions or []), session]})
+
+
+def end_session(run_dir: Path, end_step: int, wall_seconds: float) -> None:
+    """Add to the last session of provenance.json how far it came, and the run's time so far."""
+    sessions = read_sessions(run_dir)
+    if sessions:  # else it was damaged in the meantime
+        sessions[-1].update(end_step=end_step, wall_seconds=wall_seconds)
+        write_json(run_dir / PROVENANCE, {"sessions": sessions})
 
 
 def earlier_devices(run_dir: Path) -> int:
     """Over how many devices the run's last session divided its batches."""
-    sessions = _sessions(run_dir / PROVENANCE)
+    sessions = read_sessions(run_dir)
     return sessions[-1].get("devices", 1) if sessions else 1
 
 
@@ -181,7 +304,7 @@ def check_data(run_dir: Path, dataset: Dataset) -> None:
     Raises:
         UserError: its images are others.
     """
-    earlier = _last_session(run_dir).get("data", {}).get("identity")
+    earlier = _last_data(run_dir).get("identity")
     if earlier is not None and not dataset.has_identity(earlier):
         raise UserError(
             f"{run_dir} was trained on {earlier}, but {dataset.name} is {dataset.identity} now: "
@@ -195,10 +318,11 @@ def read_places(run_dir: Path) -> dict[str, str]:
     Of a run of an earlier version of this package, only the user's own images.
     """
     session = _last_session(run_dir)
+    if session and "places" in session:
+        return session["places"]
     kind = read_config(run_dir).dataset.partition(":")[0]
-    source = session.get("data", {}).get("source")
-    earlier = {"dataset": f"{kind}:{source}"} if kind in OWN_FILES and source else {}
-    return session.get("places", earlier)
+    source = _last_data(run_dir).get("source")
+    return {"dataset": f"{kind}:{source}"} if kind in OWN_FILES and source else {}
 
 
 def read_image_shape(run_dir: Path) -> ImageShape:
@@ -207,35 +331,21 @@ def read_image_shape(run_dir: Path) -> ImageShape:
     Raises:
         UserError: it was never trained.
     """
-    shape = _last_session(run_dir).get("data", {}).get("image_shape")
+    shape = _last_data(run_dir).get("image_shape")
     if shape is None:
         raise UserError(f"{run_dir / PROVENANCE} does not say what images the run was trained on.")
-    return tuple(shape)
+    height, width, channels = shape
+    return height, width, channels
 
 
-def _last_session(run_dir: Path) -> dict[str, Any]:
-    sessions = _sessions(run_dir / PROVENANCE)
-    return sessions[-1] if sessions else {}
+def _last_session(run_dir: Path) -> SessionRecord | None:
+    sessions = read_sessions(run_dir)
+    return sessions[-1] if sessions else None
 
 
-def _sessions(path: Path) -> list[dict[str, Any]]:
-    """Those on record; a file that cannot be read is kept under another name."""
-    if not path.exists():
-        return []
-    try:
-        return list(read_json(path)["sessions"])
-    except (UserError, TypeError, KeyError):
-        path.replace(path.with_suffix(".damaged"))
-        print(f"bvae: {path} is damaged; kept as {path.stem}.damaged.", file=sys.stderr)
-        return []
-
-
-def end_session(run_dir: Path, end_step: int, wall_seconds: float) -> None:
-    """Add to the last session of provenance.json how far it came, and the run's time so far."""
-    path = run_dir / PROVENANCE
-    provenance = read_json(path)
-    provenance["sessions"][-1] |= {"end_step": end_step, "wall_seconds": wall_seconds}
-    write_json(path, provenance)
+def _last_data(run_dir: Path) -> DataRemarks:
+    session = _last_session(run_dir)
+    return session.get("data", {}) if session else {}
 
 
 def versions(packages: Sequence[str]) -> dict[str, str | None]:

@@ -12,7 +12,7 @@ import jax
 
 from bvae_jax import rundir
 from bvae_jax.allocator import keep_freed_memory
-from bvae_jax.checkpoint import Checkpoints
+from bvae_jax.checkpoint import Checkpoints, check_path
 from bvae_jax.checks import check_memory, check_same, make_config_check
 from bvae_jax.config import Config, has_files, with_places
 from bvae_jax.data.prepared import check_content
@@ -127,6 +127,7 @@ def run(
 
 def _checked(directory: Path, config: Config, resume: bool, overwrite: bool) -> Config:
     """The config of a run that may be begun, or gone on with: with its images where they are."""
+    check_path(directory)
     if not resume:
         rundir.check_free(directory, overwrite=overwrite)
         return config

@@ -75,6 +75,9 @@ class Session(contextlib.AbstractContextManager):
             self._open = opening.pop_all()
 
     def __exit__(self, *exception) -> bool | None:
+        aside = rundir.replaced(self.directory)
+        if self.team.index == 0 and aside.exists():
+            print(f"bvae: no checkpoint yet: the run before is kept in {aside}.", file=sys.stderr)
         return self._open.__exit__(*exception)
 
     def restore(self, *, step: int | None = None) -> TrainState:
@@ -206,8 +209,14 @@ class Session(contextlib.AbstractContextManager):
         step = int(state.step)
         if step != self._saved:
             meta = self.clock.times() | {"config": self.config.to_dict()}
-            self.team.first(lambda: self._checkpoints.save(state, meta))
+            self.team.first(lambda: self._save(state, meta))
         self._saved = step
+
+    def _save(self, state: TrainState, meta: dict[str, Any]) -> None:
+        self._checkpoints.save(state, meta)
+        if rundir.replaced(self.directory).exists():
+            self._checkpoints.wait()
+            rundir.remove_replaced(self.directory)
 
     def end(self, state: TrainState, *, figures: bool) -> dict[str, Any] | None:
         """Close the loggers; write the summary and draw the figures of a run that is finished.
@@ -239,7 +248,7 @@ class Session(contextlib.AbstractContextManager):
             summary["scores"] = {k: v for k, v in found.items() if k not in ("step", "split")}
         if figures:
             draw_figures(self.directory / "figures", self.program, weights(state), records)
-        rundir.write_json(self.directory / rundir.SUMMARY, summary)
+        rundir.write_json(self.directory / rundir.SUMMARY, summary, checksum=True)
         return summary
 
     def _log(self, step: int, split: str, means: dict[str, Any]) -> None:
@@ -259,8 +268,5 @@ def _is_due(config: Config, step: int, every: int) -> bool:
 
 def finished_summary(directory: Path, step: int, config: Config) -> dict[str, Any] | None:
     """The summary on disk, if the run ended at this step."""
-    path = directory / rundir.SUMMARY
-    if step < config.steps or not path.exists():
-        return None
-    summary = rundir.read_json(path)
-    return summary if isinstance(summary, dict) and summary.get("step") == step else None
+    summary = rundir.read_summary(directory) if step >= config.steps else None
+    return dict(summary) if summary and summary["step"] == step else None

@@ -137,12 +137,10 @@ class SweepRunner:
     def _earlier_plan(self, group: list[Member]) -> Plan | None:
         """The plan by which a vmapped group was begun: other sizes would give other roundings."""
         for one in group:
-            path = member_dir(self._sweep_dir, one) / rundir.PROVENANCE
-            if path.exists():
-                for session in reversed(rundir.read_json(path).get("sessions", [])):
-                    found = session.get("sweep", {})
-                    if found.get("strategy") == "vmap":
-                        return Plan("vmap", found["members_at_once"], 0)
+            for session in reversed(rundir.read_sessions(member_dir(self._sweep_dir, one))):
+                found = session.get("sweep")
+                if found and found["strategy"] == "vmap":
+                    return Plan("vmap", found["members_at_once"], 0)
         return None
 
     def _say(self, message: str) -> None:

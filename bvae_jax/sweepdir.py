@@ -4,11 +4,12 @@ sweeps/NAME/  config.json  members/beta=4,seed=0/ (a run directory)  table.*  fi
 """
 
 import dataclasses
+import os
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypedDict
 
 from bvae_jax import rundir
 from bvae_jax.config import PLACES, Config, differing_fields, with_places
@@ -33,6 +34,19 @@ class Sweep(NamedTuple):
     def members(self) -> list[Member]:
         """As `grid.members`."""
         return members(self.base, self.values)
+
+
+class Stored(TypedDict):
+    """The contents of a sweep's config.json."""
+
+    config: dict[str, Any]
+    values: dict[str, list[str | float | bool | None]]
+
+
+class Failure(TypedDict):
+    """The contents of failed.json."""
+
+    reason: str
 
 
 def open_sweep(sweep_dir: Path, wanted: Sweep) -> Sweep:
@@ -118,6 +132,8 @@ def check_sweep(sweep_dir: Path, wanted: Sweep) -> Sweep | None:
 
 def _create(sweep_dir: Path, sweep: Sweep) -> bool:
     """Whether the directory was made here: it appears whole, and only once."""
+    if sweep_dir.is_symlink():  # a directory cannot take a link's place, but its target's
+        sweep_dir = Path(os.path.realpath(sweep_dir))
     sweep_dir.parent.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(prefix=f".{sweep_dir.name}-", dir=sweep_dir.parent))
     try:
@@ -148,12 +164,13 @@ def read_sweep(sweep_dir: Path) -> Sweep:
     path = sweep_dir / CONFIG
     if not path.is_file():
         raise UserError(f"No sweep in {sweep_dir}: it has no {CONFIG}. Give the directory of one.")
-    stored = rundir.read_json(path)
-    if not isinstance(stored, dict) or not {"config", "values"} <= set(stored):
+    found = rundir.read_json(path)
+    if not {"config", "values"} <= set(found):
         raise UserError(f"{path} is that of no sweep: wanted config and values. Is it a run?")
+    stored: Stored = rundir.read_json(path, Stored)
+    values = {name: tuple(given) for name, given in stored["values"].items()}
+    sweep = Sweep(rundir.parse_config(path, stored["config"]), values)
     try:
-        values = {name: tuple(given) for name, given in stored["values"].items()}
-        sweep = Sweep(Config.from_dict(stored["config"]), values)
         sweep.members()
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
@@ -201,11 +218,8 @@ def status(sweep_dir: Path, member: Member) -> Status:
         )
     if (directory / FAILED).exists():
         return "failed"
-    summary = directory / rundir.SUMMARY
-    if not summary.exists():
-        return "begun"
-    step = rundir.read_json(summary).get("step", 0)
-    return "done" if step >= member.config.steps else "begun"
+    summary = rundir.read_summary(directory)
+    return "done" if summary and summary["step"] >= member.config.steps else "begun"
 
 
 def write_failed(sweep_dir: Path, member: Member, reason: str) -> None:
@@ -215,4 +229,8 @@ def write_failed(sweep_dir: Path, member: Member, reason: str) -> None:
 
 def read_failed(sweep_dir: Path, member: Member) -> str:
     """Why a member failed."""
-    return str(rundir.read_json(member_dir(sweep_dir, member) / FAILED).get("reason", "unknown"))
+    path = member_dir(sweep_dir, member) / FAILED
+    try:
+        return rundir.read_json(path, Failure)["reason"]
+    except UserError as error:
+        return str(error)

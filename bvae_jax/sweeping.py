@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import jax
 
 from bvae_jax.allocator import keep_freed_memory
+from bvae_jax.checkpoint import check_path
 from bvae_jax.checks import check_memory
 from bvae_jax.config import Config
 from bvae_jax.data.prepared import check_content
@@ -129,6 +130,7 @@ def sweep(
     loggers = functools.partial(open_loggers, tensorboard=tensorboard, wandb=wandb)
     with Interrupt() as interrupt:
         # Whatever can be wrong is found before anything is written.
+        check_path(directory)
         check_sweep(directory, wanted)
         programs = Programs(progress=progress)
         first = wanted.members()[0]
@@ -137,9 +139,9 @@ def sweep(
         if member_dir(directory, first).is_dir():
             check_data(member_dir(directory, first), program.dataset)
             check_content(program.dataset, progress=progress)
-        opened = open_sweep(directory, wanted)
-        mine = opened.members()[i - 1 :: n]
         with interrupt.deferred():
+            interrupt.check()
+            mine = open_sweep(directory, wanted).members()[i - 1 :: n]
             runner = SweepRunner(directory, programs, loggers, interrupt, figures, progress)
             runner.train(mine, strategy, members_at_once)
     return result(directory)

@@ -97,6 +97,38 @@ def test_damaged_newest_is_named_and_the_one_before_used(tmp_path, capsys):
         assert_equal(checkpoints.restore(like()).state, states[2])
 
 
+def test_damaged_metadata_cost_the_newest_checkpoint_alone(tmp_path, capsys):
+    states = saved(tmp_path, [0, 1])
+    path = tmp_path / "1" / "meta" / "metadata"
+    content = path.read_bytes()
+    words = [b"state_sha256", b"format", b"wall_seconds", b"2", b"1.0", b"checksum"]
+    for place in [content.index(word) for word in words]:
+        changed = bytearray(content)
+        changed[place] ^= 1
+        path.write_bytes(changed)
+        with Checkpoints(tmp_path, read_only=True) as checkpoints:
+            restored = checkpoints.restore(like())
+            step = int(restored.state.step)
+            assert_equal(restored.state, states[step])
+            assert restored.meta["wall_seconds"] == step
+        if step == 0:
+            assert f"checkpoint {tmp_path / '1'} is damaged" in capsys.readouterr().err
+        assert step == 0 or content[place:].startswith(b"checksum")  # as of an older checkpoint
+
+
+def test_a_path_with_every_odd_character_that_is_not_refused(tmp_path):
+    states = saved(tmp_path / "a b%20#{}|;&$'\"~:,=@^!()<é日\n\x7f", [0])
+    with Checkpoints(next(tmp_path.iterdir())) as checkpoints:
+        assert_equal(checkpoints.restore(like()).state, states[0])
+
+
+def test_a_directory_that_was_deleted_is_not_answered_with_make_room(tmp_path):
+    with Checkpoints(tmp_path / "run" / "checkpoints") as checkpoints:
+        shutil.rmtree(tmp_path / "run")
+        with pytest.raises(UserError, match="was deleted or moved while the run was trained"):
+            checkpoints.save(fresh(), {})
+
+
 def test_reads_and_writes_that_end_after_a_failed_one_are_not_on_stderr(tmp_path, monkeypatch):
     reported = []
     monkeypatch.setattr(sys, "unraisablehook", lambda found: reported.append(str(found.exc_value)))

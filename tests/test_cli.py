@@ -3,7 +3,9 @@
 import json
 import os
 import re
+import shlex
 import shutil
+import signal
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -12,9 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bvae_jax import cli
+from bvae_jax import cli, rundir
 from bvae_jax.commands import parsing
 from bvae_jax.config import Config
+from bvae_jax.session import Session
 
 QUICK = ["--image-source", "rendered", "--batch-size", "4", "--latents", "2", "--steps", "4"]
 QUICK += [
@@ -409,6 +412,41 @@ def test_numbers_of_the_split_are_stated(run_dir):
     assert np.isclose(summary["beta_norm"], config["beta"] * 2 / 4096)
 
 
+@pytest.mark.parametrize(
+    ("command", "function"),
+    [
+        ("train --run-dir {tmp}/new", "runner.run"),
+        ("sweep --sweep-dir {tmp}/new", "sweeping.sweep"),
+        ("evaluate {tmp}", "evaluation.evaluate"),
+        ("compare {tmp}", "comparison.compare.compare"),
+        ("suggest {tmp}", "comparison.suggest.suggest"),
+    ],
+)
+def test_ctrl_c_before_the_work_is_done_is_no_success(
+    tmp_path, monkeypatch, capsys, command, function
+):
+    def interrupted(*args, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(f"bvae_jax.{function}", interrupted)
+    assert cli.main(command.format(tmp=tmp_path).split()) == 130
+    assert capsys.readouterr().out.startswith("Interrupted")
+
+
+def test_ctrl_c_before_the_first_step_is_no_success(tmp_path, monkeypatch, capsys):
+    """There is no checkpoint then, although the directory is there."""
+    original = Session.begin
+
+    def begin(self, *args, **remarks):
+        os.kill(os.getpid(), signal.SIGINT)
+        original(self, *args, **remarks)
+
+    monkeypatch.setattr(Session, "begin", begin)
+    command = f"train --run-dir {tmp_path}/new {shlex.join(QUICK)}"
+    assert cli.main(command.split()) == 130
+    assert f"--run-dir {tmp_path}/new --resume" in capsys.readouterr().out
+
+
 def test_evaluate_and_score(run_dir, tmp_path, capsys):
     """The same numbers from a run and from a file of its codes."""
     directory = tmp_path / "run"
@@ -423,7 +461,7 @@ def test_evaluate_and_score(run_dir, tmp_path, capsys):
     assert [line.split()[0] for line in printed[1:3]] == ["mig", "irs"]
     assert "true_factors" in printed[0]
     scores = json.loads(out.read_text())
-    assert scores == json.loads((directory / "evaluation.json").read_text())
+    assert scores == rundir.read_json(directory / "evaluation.json")
 
     from bvae_jax.encode import encoding_order
     from bvae_jax.program import build

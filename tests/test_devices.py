@@ -23,7 +23,7 @@ from bvae_jax import rundir
 from bvae_jax.config import Config
 from bvae_jax.divided import choose_devices
 from bvae_jax.errors import UserError
-from bvae_jax.interrupt import Interrupt
+from bvae_jax.interrupt import SIGNALS, Interrupt
 from bvae_jax.processes import ALONE, join
 from bvae_jax.sweep_plan import shard_of_process
 
@@ -67,7 +67,7 @@ def train(path, config=SMALL, **options: Any):
 
 def left(path):
     """What a run leaves, without times."""
-    summary = json.loads((path / "summary.json").read_text())
+    summary = rundir.read_json(path / "summary.json")
     return summary["params_sha256"], (path / "metrics.jsonl").read_text()
 
 
@@ -402,7 +402,7 @@ def test_a_handler_that_python_does_not_know_is_no_obstacle(monkeypatch):
         taken.append(handler)
         original(number, handler)
 
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.getsignal(number) for number in SIGNALS}
     monkeypatch.setattr(signal, "signal", unknown)
     try:
         with Interrupt():
@@ -410,4 +410,4 @@ def test_a_handler_that_python_does_not_know_is_no_obstacle(monkeypatch):
     finally:
         for number, handler in before.items():
             original(number, handler)
-    assert taken[2:] == [signal.SIG_DFL] * 2
+    assert taken[3:] == [signal.SIG_DFL] * 3

@@ -1,7 +1,6 @@
 """The KL of a run taken apart, and log p(x) of held-out images."""
 
 import dataclasses
-import json
 
 import flax.linen as nn
 import jax
@@ -10,7 +9,7 @@ import numpy as np
 import pytest
 from scipy.stats import multivariate_normal
 
-from bvae_jax import elbo_evaluation, runner
+from bvae_jax import elbo_evaluation, rundir, runner
 from bvae_jax.commands.evaluate import print_elbo
 from bvae_jax.config import Config
 from bvae_jax.elbo_evaluation import evaluate_elbo
@@ -39,7 +38,7 @@ def evaluated(run, *args, **kwargs):
 
 def test_both_results_are_written_printed_and_not_computed_again(run, monkeypatch, capsys):
     found = evaluated(run, 50, 40, 5)
-    on_disk = json.loads((run.run_dir / "elbo.json").read_text())
+    on_disk = rundir.read_json(run.run_dir / "elbo.json")
     assert on_disk == found
     kl = found["decomposition"]["kl_sampled"]
     terms = ("mutual_information", "total_correlation", "dimension_wise_kl")

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from bvae_jax import encode as encoding
-from bvae_jax import evaluation, representations, runner, scoring
+from bvae_jax import evaluation, representations, rundir, runner, scoring
 from bvae_jax.checkpoint import fingerprint
 from bvae_jax.config import Config, ScoreConfig
 from bvae_jax.encode import encode_points, encode_run, encoding_order
@@ -152,7 +152,7 @@ def test_a_cache_that_cannot_be_written_is_done_without(run, capsys, monkeypatch
 def test_scores_are_on_disk_with_what_made_them(run):
     settings = ScoreConfig("mig,irs,mig_chen", train_points=100, test_points=50)
     entries = evaluate(run.run_dir, settings, num_points=POINTS, **QUIET)
-    stored = json.loads((run.run_dir / evaluation.EVALUATION).read_text())
+    stored = rundir.read_json(run.run_dir / evaluation.EVALUATION)
     assert stored == json.loads(json.dumps(entries))
     assert list(stored) == ["mig", "mig_chen", "irs"]
     assert stored["mig"]["request"]["params_sha256"] == fingerprint(run.params)
@@ -177,7 +177,7 @@ def test_scores_that_are_there_are_not_computed_again(run, monkeypatch):
     assert second["mig"] == first["mig"]
     evaluate(run.run_dir, ScoreConfig("mig", seed=1), **options)
     assert asked[-1] == "mig"
-    stored = json.loads((run.run_dir / evaluation.EVALUATION).read_text())
+    stored = rundir.read_json(run.run_dir / evaluation.EVALUATION)
     assert set(stored) == {"mig", "irs"}, "others of the same parameters stay"
 
 

@@ -1,5 +1,6 @@
 import json
 import sys
+import tracemalloc
 import types
 
 import pytest
@@ -32,6 +33,30 @@ def test_json_lines_drop_what_comes_after_the_checkpoint(tmp_path):
     log.close()
     assert read_records(path) == [record(step) for step in (10, 20, 30)]
     assert len(path.read_text().splitlines()) == 3
+
+
+def test_a_million_lines_are_not_read_to_go_on(tmp_path):
+    """Only the end is looked at; what it ends with is dropped as from a short file."""
+    path = tmp_path / "metrics.jsonl"
+    lines = [json.dumps(record(step)) + "\n" for step in range(1, 1001)]
+    path.write_text("".join(lines) * 20 + "".join(lines[:900]) + "garbage\n")
+    tracemalloc.start()
+    log = JsonLines(path, 890)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    log.log(record(891))
+    log.close()
+    assert log.last_step == 890
+    assert path.read_text() == "".join(lines) * 20 + "".join(lines[:891])
+    assert peak < 100_000 < len("".join(lines) * 20)
+
+
+def test_a_record_that_is_not_finite_is_not_written(tmp_path):
+    log = JsonLines(tmp_path / "metrics.jsonl", 0)
+    with pytest.raises(UserError, match="step 3 is not finite"):
+        log.log({"step": 3, "split": "train", "nll": float("nan")})
+    log.close()
+    assert (tmp_path / "metrics.jsonl").read_text() == ""
 
 
 def test_a_line_cut_short_is_passed_over_in_silence(tmp_path, capsys):

@@ -1,10 +1,13 @@
 """Whole runs, small: what they leave, how they end, and that they resume bit for bit."""
 
+import gc
 import itertools
 import json
 import os
+import shutil
 import signal
 import threading
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -20,8 +23,10 @@ from bvae_jax.config import Config
 from bvae_jax.errors import UserError
 from bvae_jax.hyper import resolved
 from bvae_jax.interrupt import Interrupt, fatal
-from bvae_jax.loggers import read_records
+from bvae_jax.loggers import JsonLines, read_records
 from bvae_jax.session import Session
+from bvae_jax.sweepdir import Sweep, open_sweep
+from bvae_jax.sweeping import sweep
 from bvae_jax.vae import decode, encode
 
 pytestmark = pytest.mark.usefixtures("tiny_network")
@@ -80,7 +85,7 @@ def test_the_directory_holds_everything(finished):
 
 
 def test_the_summary_is_complete_and_consistent(finished):
-    summary = json.loads((finished.run_dir / "summary.json").read_text())
+    summary = rundir.read_json(finished.run_dir / "summary.json")
     assert summary == finished.summary
     assert summary["step"] == 12
     assert summary["split"] == "holdout"
@@ -124,7 +129,7 @@ def test_load_gives_the_run_back(finished):
 
 def contents(directory):
     """What must not depend on interruptions."""
-    summary = json.loads((directory / "summary.json").read_text())
+    summary = rundir.read_json(directory / "summary.json")
     timeless = {k: v for k, v in summary.items() if k not in ("wall_seconds", "images_per_second")}
     return timeless, (directory / "metrics.jsonl").read_bytes()
 
@@ -278,6 +283,102 @@ def test_a_directory_that_is_no_run_is_left_alone(tmp_path):
     assert (tmp_path / "thesis.tex").read_text() == "years of work"
 
 
+def a_model_of_another_library(directory):
+    (directory / "config.json").write_text('{"model_type": "llama"}')
+
+
+def an_empty_config(directory):
+    (directory / "config.json").write_text("{}")
+
+
+def a_config_with_our_words(directory):
+    (directory / "config.json").write_text('{"seed": 1, "batch_size": 64, "learning_rate": 0.1}')
+
+
+def a_sweep(directory):
+    open_sweep(directory, Sweep(resolved(small()), {"seed": (0, 1)}))
+
+
+def a_run_with_another_inside(directory):
+    rundir.create(directory, small(), overwrite=False)
+    rundir.create(directory / "better" / "one", small(), overwrite=False)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        a_model_of_another_library,
+        an_empty_config,
+        a_config_with_our_words,
+        a_sweep,
+        a_run_with_another_inside,
+    ],
+)
+def test_only_a_run_of_ours_is_replaced(tmp_path, make):
+    directory = tmp_path / "there"
+    directory.mkdir()
+    make(directory)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(UserError, match="left alone"):
+        rundir.create(directory, small(), overwrite=True)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_replaced_run_is_kept_until_the_new_one_has_a_checkpoint(tmp_path, monkeypatch, capsys):
+    directory, aside = tmp_path / "run", tmp_path / ".run.replaced"
+    rundir.create(directory, small(), overwrite=False)
+    (directory / "checkpoints" / "4").mkdir(parents=True)
+    (directory / "weeks").write_text("of training")
+    averaged = lanes.averaged
+    monkeypatch.setattr(lanes, "averaged", lambda m: averaged(m) | {"loss": float("nan")})
+    with pytest.raises(UserError, match="Not finite"):
+        train(directory, steps=1, overwrite=True)
+    assert f"the run before is kept in {aside}" in capsys.readouterr().err
+    rundir.create(directory, small(seed=1), overwrite=True)  # the one between is not worth it
+    assert (aside / "weeks").read_text() == "of training"
+    monkeypatch.undo()
+    train(directory, steps=1, overwrite=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+    assert not (directory / "weeks").exists()
+    assert capsys.readouterr().err == ""
+
+
+def test_a_run_that_one_is_in_is_not_replaced(tmp_path, monkeypatch):
+    rundir.create(tmp_path / "run", small(), overwrite=False)
+    (tmp_path / "run" / "figures").mkdir()
+    monkeypatch.chdir(tmp_path / "run" / "figures")
+    with pytest.raises(UserError, match="is where you are"):
+        rundir.create(Path(".."), small(), overwrite=True)
+
+
+def test_links_lead_nowhere_unawares(tmp_path):
+    """To an empty directory a link is as good as that; to a file that a run writes to it is not."""
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "link").symlink_to("disk")
+    rundir.create(tmp_path / "link", small(), overwrite=False)
+    assert rundir.read_config(tmp_path / "disk") == small()
+    (tmp_path / "thesis").write_text("years of work")
+    (tmp_path / "disk" / ".lock").symlink_to(tmp_path / "thesis")
+    with pytest.raises(UserError, match="is a link"), rundir.lock(tmp_path / "disk"):
+        pass
+    (tmp_path / "disk" / "metrics.jsonl").symlink_to(tmp_path / "thesis")
+    with pytest.raises(OSError, match="metrics"):
+        JsonLines(tmp_path / "disk" / "metrics.jsonl", 0)
+    assert (tmp_path / "thesis").read_text() == "years of work"
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(OSError, match="loop"):
+        rundir.check_free(tmp_path / "loop", overwrite=False)
+
+
+@pytest.mark.parametrize("name", ["a\\b", "b[4]", "a*", "why?", "gs:", os.fsdecode(b"caf\xe9")])
+def test_paths_that_checkpoints_cannot_carry_are_refused_first(tmp_path, name):
+    with pytest.raises(UserError, match="in the path of a run"):
+        train(tmp_path / name / "run")
+    with pytest.raises(UserError, match="in the path of a run"):
+        sweep(small(), tmp_path / name / "sweep", progress=False)
+    assert not list(tmp_path.iterdir())
+
+
 def test_an_unknown_name_is_found_before_anything_is_overwritten(finished):
     with pytest.raises(UserError, match="Unknown network"):
         train(finished.run_dir, network="vgg", overwrite=True)
@@ -300,6 +401,23 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good(tmp_path, monke
 def test_a_diverging_run_is_caught_for_real(tmp_path):
     with pytest.raises(UserError, match="Not finite between steps"):
         train(tmp_path / "run", learning_rate=1e30)
+
+
+def test_a_summary_that_was_changed_is_made_anew_and_load_changes_nothing(
+    finished, tmp_path, capsys
+):
+    directory = tmp_path / "run"
+    shutil.copytree(finished.run_dir, directory)
+    path = directory / "summary.json"
+    path.write_text(path.read_text().replace('"step": 12', '"step": 12, "fid": 1'))
+    (directory / "provenance.json").write_text("[]")
+    before = {p: p.read_bytes() for p in directory.rglob("*") if p.is_file()}
+    assert bvae_jax.load(directory, progress=False).summary is None
+    assert {p: p.read_bytes() for p in directory.rglob("*") if p.is_file()} == before
+    said = capsys.readouterr().err
+    assert f"{path} is damaged: its contents are not those of its checksum" in said
+    train(directory, resume=True)
+    assert contents(directory) == contents(finished.run_dir)
 
 
 def test_two_processes_cannot_write_one_run(finished):
@@ -351,6 +469,47 @@ def test_signals_are_wishes_only_while_deferred(capsys):
             os.kill(os.getpid(), signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     assert "finishing these steps and saving" in capsys.readouterr().err
+
+
+def test_deferring_may_be_nested():
+    with Interrupt() as interrupt, interrupt.deferred():
+        with interrupt.deferred():
+            pass
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert interrupt.requested
+
+
+def test_a_signal_that_python_would_swallow_is_raised_at_the_next_safe_place():
+    """JAX has a callback of the garbage collector: an exception in there is printed, no more."""
+    signals = [signal.SIGINT]
+
+    def callback(phase, info):
+        if signals:
+            os.kill(os.getpid(), signals.pop())
+
+    gc.callbacks.append(callback)
+    try:
+        with Interrupt() as interrupt:
+            interrupt.check()
+            gc.collect()
+            assert interrupt.requested
+            with pytest.raises(KeyboardInterrupt):
+                interrupt.check()
+    finally:
+        gc.callbacks.remove(callback)
+
+
+def test_a_terminal_that_is_closed_is_like_sigterm_but_not_under_nohup(monkeypatch):
+    with Interrupt() as interrupt, interrupt.deferred():
+        assert signal.getsignal(signal.SIGHUP) not in (signal.SIG_DFL, signal.SIG_IGN)
+        os.kill(os.getpid(), signal.SIGHUP)
+        assert interrupt.requested
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with Interrupt():
+            assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_ctrl_c_is_fatal_inside_fatal_and_as_before_outside():

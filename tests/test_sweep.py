@@ -50,7 +50,7 @@ def fingerprints(directory):
     found = {}
     for path in sorted((directory / "members").iterdir()):
         if (path / "summary.json").exists():
-            summary = json.loads((path / "summary.json").read_text())
+            summary = rundir.read_json(path / "summary.json")
             found[path.name] = (summary["params_sha256"], (path / "metrics.jsonl").read_text())
     return found
 
@@ -328,6 +328,43 @@ def test_the_directory_of_a_sweep(tmp_path):
     assert read_sweep(tmp_path / "sweep") == grown
     longer = dataclasses.replace(BASE, steps=9)
     assert open_sweep(tmp_path / "sweep", Sweep(longer, grown.values)).base.steps == 9
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        ({}, r"is that of no sweep"),
+        ({"config": []}, r"config is a list, wanted an object"),
+        ({"config": {"seed": 0}}, r"is no config of a run: it has no dataset"),
+        ({"values": {"beta": 4}}, r"values\.beta is a whole number, wanted a list"),
+        ({"values": {"beta": [[4]]}}, r"values\.beta\.0 is a list"),
+        ({"values": {"bета": [4]}}, r"Unknown field to vary"),
+        ({"values": {"seed": ["x"]}}, r"--seed: got 'x', wanted a whole number"),
+    ],
+)
+def test_a_damaged_config_of_a_sweep_is_one_line(tmp_path, damage, message):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "link").symlink_to("disk")  # to an empty directory, which is as good as none
+    open_sweep(tmp_path / "link", Sweep(BASE, {"seed": (0,)}))
+    path = tmp_path / "disk" / "config.json"
+    path.write_text(json.dumps(rundir.read_json(path) | damage if damage else {}))
+    with pytest.raises(UserError, match=message) as caught:
+        read_sweep(tmp_path / "link")
+    assert str(path.name) in str(caught.value)
+
+
+@pytest.mark.parametrize("content", ["[]", '{"step": "8"}', '{"step": 8}', "{", "[" * 10**5])
+def test_a_member_with_a_damaged_summary_is_not_done(tmp_path, capsys, content):
+    sweep = open_sweep(tmp_path / "sweep", Sweep(BASE, {"seed": (0,)}))
+    (one,) = sweep.members()
+    directory = sweepdir.member_dir(tmp_path / "sweep", one)
+    rundir.create(directory, one.config, overwrite=False)
+    (directory / "summary.json").write_text(content)
+    assert sweepdir.status(tmp_path / "sweep", one) == "begun"
+    assert f"{directory / 'summary.json'} is damaged" in capsys.readouterr().err
+    (directory / "failed.json").write_text(content)
+    assert sweepdir.status(tmp_path / "sweep", one) == "failed"
+    assert "is damaged" in sweepdir.read_failed(tmp_path / "sweep", one)
 
 
 @pytest.mark.parametrize(

@@ -96,7 +96,7 @@ def compare(argv: Sequence[str]) -> int:
         )
     except KeyboardInterrupt:
         print(f"Interrupted; what was evaluated is kept. Go on with: {command}")
-        return 0
+        return 130
     comparison = compared.comparison
     wanted = {*PRINTED, *args.statistic}
     scores = tuple(score for score in comparison.scores if score in wanted)
@@ -134,7 +134,7 @@ def suggest(argv: Sequence[str]) -> int:
     except KeyboardInterrupt:
         again = shlex.join(["bvae", "suggest", *argv])
         print(f"Interrupted; what was encoded is kept. Go on with: {again}")
-        return 0
+        return 130
     print(in_words(found))
     print((args.out or args.sweep_dirs[0]) / FILE)
     return 0

@@ -79,7 +79,7 @@ def evaluate(argv: Sequence[str]) -> int:
     except KeyboardInterrupt:
         again = shlex.join(["bvae", "evaluate", *argv])
         print(f"Interrupted; what was computed is kept. Go on with: {again}")
-        return 0
+        return 130
     if found:
         print_elbo(found)
         print(f"{run_dir / elbo_evaluation.ELBO}")

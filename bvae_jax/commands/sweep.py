@@ -106,7 +106,7 @@ def sweep(argv: Sequence[str]) -> int:
     except KeyboardInterrupt:
         begun = (sweep_dir / sweepdir.CONFIG).exists()
         print("Interrupted.", f"Go on with: {shlex.join(again)}" if begun else "Nothing was begun.")
-        return 0
+        return 130
     by_status = {
         kind: [name for name, status in result.statuses.items() if status == kind]
         for kind in ("done", "failed", "begun", "missing")

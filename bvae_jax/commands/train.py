@@ -27,7 +27,7 @@ class TrainArgs:
     """Go on with the run in --run-dir. Settings that are not given (the config options below) keep
     the run's own values."""
     overwrite: bool = False
-    """Replace the run in --run-dir."""
+    """Replace the run in --run-dir. It is deleted when there is a checkpoint of the new one."""
     tensorboard: bool = False
     """Also write TensorBoard's files to RUN_DIR/tensorboard."""
     wandb: str | None = None
@@ -79,9 +79,11 @@ def train(argv: Sequence[str]) -> int:
             distributed=args.distributed,
         )
     except KeyboardInterrupt:
+        result = None
+    if result is None or int(result.state.step) == 0:
         begun = (run_dir / rundir.CONFIG).exists()
         print("Interrupted.", f"Go on with: {resume_command}" if begun else "Nothing was begun.")
-        return 0
+        return 130
     if team.index:  # the first process speaks for all
         return 0
     if result.summary is None:

@@ -1,9 +1,10 @@
 """What the scores of a sweep are to be compared with: representations that were not trained."""
 
 import dataclasses
+import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import pandas as pd
 
@@ -20,6 +21,13 @@ from bvae_jax.scoring import PACKAGES, PIXELS, metric_names, numbers, score_all
 FILE = "baselines.json"
 MOST_SEEDS = 10
 """Untrained encoders that are scored."""
+
+
+class Stored(TypedDict):
+    """The contents of baselines.json."""
+
+    request: dict[str, Any]
+    rows: list[dict[str, str | float]]
 
 
 def baseline_scores(
@@ -56,7 +64,7 @@ def baseline_scores(
     rows = _stored(path, request)
     if rows is None:
         rows = _scored(seeds, programs, config, score, progress)
-        rundir.write_json(path, {"request": request, "rows": rows})
+        rundir.write_json(path, {"request": request, "rows": rows}, checksum=True)
     return pd.DataFrame(rows).reindex(columns=["baseline", *scores])
 
 
@@ -64,10 +72,11 @@ def _stored(path: Path, request: dict[str, Any]) -> list[dict[str, Any]] | None:
     if not path.exists():
         return None
     try:
-        stored = rundir.read_json(path)
-        return stored["rows"] if stored["request"] == request else None
-    except (UserError, TypeError, KeyError):
+        stored: Stored = rundir.read_json(path, Stored, mend="They are scored anew.")
+    except UserError as error:
+        print(f"bvae: {error}", file=sys.stderr)
         return None
+    return stored["rows"] if stored["request"] == request else None
 
 
 def _scored(

@@ -132,9 +132,7 @@ def _provenance(comparison: Comparison) -> list[dict[str, Any]]:
     """The sessions in which members were trained, the oldest first."""
     sessions = []
     for directory in comparison.run_dirs.values():
-        path = directory / rundir.PROVENANCE
-        if path.exists():
-            sessions += rundir.read_json(path)["sessions"]
+        sessions += rundir.read_sessions(directory)
     return sorted(sessions, key=lambda session: session["started"])
 
 

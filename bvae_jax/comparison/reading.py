@@ -92,7 +92,7 @@ def read_comparison(
     rows, shares, kl = [], {}, {}
     with bar(total=len(done), desc="evaluate", unit=" members", disable=not progress) as shown:
         for name, place in done.items():
-            summary = rundir.read_json(place.run_dir / rundir.SUMMARY)
+            summary = rundir.read_json(place.run_dir / rundir.SUMMARY, rundir.Summary)
             entries, decomposed = _evaluated(place, settings, programs) if settings else ({}, {})
             row = {"member": name, "setting": names[name], "seed": place.member.config.seed}
             row |= {f: getattr(place.member.config, f) for f in varied}

@@ -1,0 +1,114 @@
+"""Files of JSON: never half written, and never trusted when they are read."""
+
+import hashlib
+import json
+import os
+import types
+import typing
+from pathlib import Path
+from typing import Any
+
+from bvae_jax.errors import UserError
+
+CHECKSUM = "checksum"
+"""The key of an object under which the digest of the rest stands."""
+_PLAIN = {float: int | float, int: int, str: str, bool: bool, type(None): type(None)}
+_NAMES = {float: "a number", int: "a whole number", str: "a text", bool: "true or false"}
+_NAMES |= {list: "a list", dict: "an object", type(None): "null"}
+
+
+def write_json(path: Path, value: Any, *, checksum: bool = False) -> None:
+    """Write `value` as `write_text` does.
+
+    Args:
+        checksum: an object gets one more key, by which `read_json` knows that it is what was
+            written.
+
+    Raises:
+        UserError: a number is not finite, for which JSON has no word.
+    """
+    try:
+        value = json.loads(json.dumps(value, allow_nan=False))
+    except ValueError:
+        raise UserError(f"{path} is not written: a number in it is not finite.") from None
+    if checksum:
+        value[CHECKSUM] = digest(value)
+    write_text(path, json.dumps(value, indent=2) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file so that a reader, or a crash, sees the old one or the new one."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part.unlink(missing_ok=True)  # never through a link
+    try:
+        # Names of files may hold bytes that are no UTF-8.
+        with part.open("x", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def read_json(
+    path: Path, shape: Any = dict, *, mend: str = "Put back a copy, or start anew."
+) -> Any:
+    """The value in a JSON file, without its checksum, of which files need have none.
+
+    Args:
+        shape: what the reader relies on: a plain type, `list[...]`, `dict[str, ...]`, a union of
+            them, or a TypedDict, beside whose keys there may be more.
+        mend: what is done about a damaged one, for the error.
+
+    Raises:
+        UserError: it is not JSON, not of this shape, or not what was written.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+        expected = value.pop(CHECKSUM, None) if isinstance(value, dict) else None
+        if expected is not None and expected != digest(value):
+            raise ValueError("its contents are not those of its checksum")
+        if found := misfit(value, shape):
+            raise ValueError(found)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is damaged: {error}. {mend}") from None
+    return value
+
+
+def digest(value: Any) -> str:
+    """SHA-256 of a value of JSON's types, however it is laid out in a file."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def misfit(value: Any, shape: Any, where: str = "") -> str:
+    """In words where a value is not of a shape (see `read_json`); empty if it is."""
+    kind: Any = typing.get_origin(shape) or shape
+    if kind is Any:
+        return ""
+    if kind in (typing.Union, types.UnionType):
+        found = [misfit(value, one, where) for one in typing.get_args(shape)]
+        return "" if "" in found else found[0]
+    if kind in _PLAIN:
+        fits = isinstance(value, _PLAIN[kind]) and isinstance(value, bool) == (kind is bool)
+        return "" if fits else _wanted(value, kind, where)
+    container = list if kind is list else dict
+    if not isinstance(value, container):
+        return _wanted(value, container, where)
+    parts: dict[Any, Any] = dict(enumerate(value)) if isinstance(value, list) else value
+    if typing.is_typeddict(kind):
+        kinds = typing.get_type_hints(kind)
+        if lacking := sorted(vars(kind)["__required_keys__"] - parts.keys()):
+            return f"{where or 'it'} has no {lacking[0]}"
+    else:
+        *_, inner = typing.get_args(shape) or (Any,)
+        kinds = dict.fromkeys(parts, inner)
+    found = (
+        misfit(parts[n], k, f"{where}.{n}".lstrip(".")) for n, k in kinds.items() if n in parts
+    )
+    return next(filter(None, found), "")
+
+
+def _wanted(value: Any, kind: type, where: str) -> str:
+    return f"{where or 'it'} is {_NAMES[type(value)]}, wanted {_NAMES[kind]}"

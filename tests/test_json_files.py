@@ -1,0 +1,93 @@
+"""What is written comes back; what is damaged is one line, whatever the damage."""
+
+import json
+from typing import Any, NotRequired, TypedDict
+
+import pytest
+
+from bvae_jax.errors import UserError
+from bvae_jax.json_files import misfit, read_json, write_json
+
+
+class Inner(TypedDict):
+    number: float
+    count: NotRequired[int]
+
+
+class Outer(TypedDict):
+    inner: list[Inner]
+    text: str | None
+
+
+GOOD = {"inner": [{"number": 1}, {"number": 0.5, "count": 2, "more": []}], "text": None}
+
+
+@pytest.mark.parametrize(
+    ("value", "shape", "said"),
+    [
+        (GOOD, Outer, ""),
+        ({}, Outer, "it has no inner"),
+        ([], Outer, "it is a list, wanted an object"),
+        (GOOD | {"inner": {}}, Outer, "inner is an object, wanted a list"),
+        (GOOD | {"inner": [{"number": "1"}]}, Outer, "inner.0.number is a text, wanted a number"),
+        (GOOD | {"inner": [{"count": 1}]}, Outer, "inner.0 has no number"),
+        (GOOD | {"text": 3}, Outer, "text is a whole number, wanted a text"),
+        ({"number": True}, Inner, "number is true or false, wanted a number"),
+        ({"number": 1, "count": 1.5}, Inner, "count is a number, wanted a whole number"),
+        ({"a": {"b": None}}, dict[str, dict[str, int]], "a.b is null, wanted a whole number"),
+        ({"a": [1, "x"]}, dict[str, Any], ""),
+    ],
+)
+def test_what_does_not_fit_is_named(value, shape, said):
+    assert misfit(value, shape) == said
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{", b"[]", b"3", b"\xff\xfe", b"[" * 10**5, b'{"a": ' * 10**5, b"1" * 10**5, b"null"],
+)
+def test_damage_is_one_line(tmp_path, content):
+    path = tmp_path / "file.json"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"file\.json is damaged: .+\. Put back a copy") as caught:
+        read_json(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_flipped_bits_are_seen_or_change_nothing(tmp_path):
+    path, value = tmp_path / "file.json", {"nll": 12.5, "kl": [1e-3, 2], "names": ["x", None]}
+    write_json(path, value, checksum=True)
+    assert read_json(path) == value
+    content = path.read_bytes()
+    for bit in range(0, 8 * len(content), 7):
+        changed = bytearray(content)
+        changed[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(changed)
+        try:
+            found = read_json(path)
+        except UserError:
+            continue
+        # A key that is not called so any more is one more key, as of a file without a checksum.
+        assert {name: found[name] for name in value} == value
+    path.write_text(json.dumps(json.loads(content) | {"nll": 12.6}))
+    with pytest.raises(UserError, match="its contents are not those of its checksum"):
+        read_json(path)
+
+
+def test_layout_does_not_matter_and_older_files_have_no_checksum(tmp_path):
+    path, value = tmp_path / "file.json", {"b": 0.1, "a": {"2": 1, "10": [True]}}
+    write_json(path, value, checksum=True)
+    path.write_text(json.dumps(json.loads(path.read_text()), sort_keys=True))
+    assert read_json(path) == value
+    path.write_text(json.dumps(value))
+    assert read_json(path) == value
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+def test_what_json_has_no_word_for_is_not_written(tmp_path, bad):
+    path = tmp_path / "file.json"
+    write_json(path, {"nll": 1.0})
+    with pytest.raises(UserError, match=r"file\.json is not written: a number in it is not finite"):
+        write_json(path, {"scores": [1.0, bad]})
+    assert [p.name for p in tmp_path.iterdir()] == ["file.json"]
+    assert read_json(path) == {"nll": 1.0}

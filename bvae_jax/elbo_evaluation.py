@@ -161,17 +161,49 @@ def _kept(
     return entries[name]
 
 
-class Stored(TypedDict):
-    """What the reader of an entry in elbo.json relies on."""
+class StoredDecomposition(TypedDict):
+    """What the reader of a `Decomposition` in elbo.json relies on."""
 
     request: dict[str, Any]
+    samples: int
+    points: int
+    kl: float
+    kl_sampled: float
+    kl_sampled_error: float
+    mutual_information: float
+    mutual_information_error: float
+    total_correlation: float
+    total_correlation_error: float
+    dimension_wise_kl: float
+    dimension_wise_kl_error: float
+    sentence: str
+
+
+class StoredLogLikelihood(TypedDict):
+    """What the reader of a `HeldOut` in elbo.json relies on."""
+
+    request: dict[str, Any]
+    log_likelihood: float
+    standard_error: float
+    elbo: float
+    bits_per_dim: float
+    effective_samples: float
+    images: int
+    samples: int
+
+
+class Stored(TypedDict, total=False):
+    """The contents of elbo.json."""
+
+    decomposition: StoredDecomposition
+    log_likelihood: StoredLogLikelihood
 
 
 def _entries(path: Path) -> dict[str, Any]:
     """What the file holds; nothing if it is damaged, which is said."""
     try:
-        shape, mend = dict[str, Stored], "It is computed anew."
-        return rundir.read_json(path, shape, mend=mend) if path.exists() else {}
+        mend = "It is computed anew."
+        return rundir.read_json(path, Stored, mend=mend) if path.exists() else {}
     except UserError as error:
         print(f"bvae: {error}", file=sys.stderr)
         return {}

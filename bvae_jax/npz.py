@@ -1,11 +1,14 @@
 """Caches in .npz files: whole or not there, and never worth failing for."""
 
 import contextlib
+import glob
 import os
 import sys
 from pathlib import Path
 
 import numpy as np
+
+from bvae_jax.parts import held, remove_abandoned
 
 
 class DamagedError(Exception):
@@ -33,7 +36,8 @@ def write_npz(path: Path, *, compress: bool = False, **arrays: np.ndarray | str)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("wb") as file:
+        remove_abandoned(path.parent, f".{glob.escape(path.name)}.*.part")
+        with part.open("wb") as file, held(part):
             (np.savez_compressed if compress else np.savez)(file, **arrays)  # pyright: ignore
         part.replace(path)
     except OSError as error:

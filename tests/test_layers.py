@@ -37,18 +37,9 @@ COMMANDS = (
 )
 DRAWINGS = ("plots", "training_plots", "matrix_plots")
 ORDER = (
-    {"errors", "types", "comparison.__init__"},
-    {
-        "json_files",
-        "config",
-        "elbo",
-        "conv",
-        "allocator",
-        "interrupt",
-        "progress",
-        "data.base",
-        "beta_units",
-    }
+    {"errors", "types", "parts", "comparison.__init__"},
+    {"config", "elbo", "conv", "allocator", "interrupt", "progress", "data.base", "beta_units"}
+    | {"json_files"}
     | {"compile_cache", "archive", "data.column", "data.grids", "data.records", "data.pictures"}
     | {"npz", "likelihoods.base", "schedules", "optimizers", "presets", "keys"},
     {"networks.layers", "data.cache", "data.dsprites", "objectives.base", "metrics.base"}

@@ -15,6 +15,7 @@ from bvae_jax.data import prepared
 from bvae_jax.data.base import Stored
 from bvae_jax.data.prepared import Writer, check_content, data_dir, open_prepared, place
 from bvae_jax.errors import UserError
+from bvae_jax.npz import write_npz
 
 META = {"factor_names": ["a", "b"], "factor_sizes": [3, 4]}
 
@@ -115,6 +116,30 @@ def test_an_old_set_stays_until_the_new_one_is_whole(tmp_path):
         writer.finish(dict(META))
     assert open_prepared(tmp_path / "set", name="set").version != old.version
     assert os.listdir(tmp_path) == ["set"]
+
+
+def test_what_a_killed_process_left_is_removed(tmp_path):
+    """And nothing that another process is writing, or that is no part of ours."""
+    left = [".folder-pictures-0123abcd.77.part", ".npz-mine-89abcdef.78.old"]
+    others = [".mine.part", ".folder-pictures-0123abcd", "folder-pictures-0123abcd.77.part"]
+    for name in (*left, *others):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "images.npy").write_text("x")
+    with Writer(tmp_path / "other-76543210", (2, 2, 1), images=1) as writer:
+        (part,) = tmp_path.glob(".other*")
+        assert sorted(os.listdir(tmp_path)) == sorted([*others, part.name])
+        write(tmp_path / "set-01234567", noise((12, 2, 2, 1)))
+        assert part.exists()
+        writer.add(noise((1, 2, 2, 1)))
+        writer.finish({})
+    assert sorted(os.listdir(tmp_path)) == sorted([*others, "other-76543210", "set-01234567"])
+
+
+def test_a_cache_that_a_killed_process_left_half_is_removed(tmp_path):
+    (tmp_path / ".cache.npz.77.part").write_text("x")
+    (tmp_path / ".other.npz.77.part").write_text("x")
+    write_npz(tmp_path / "cache.npz", a=np.arange(3))
+    assert sorted(os.listdir(tmp_path)) == [".other.npz.77.part", "cache.npz"]
 
 
 WRONG = {

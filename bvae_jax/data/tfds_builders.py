@@ -18,6 +18,7 @@ from bvae_jax.data.tfds_features import Wish, choose
 from bvae_jax.data.tfds_offline import without_tensorflow
 from bvae_jax.data.tfds_writing import Example, SplitExamples, in_order, write
 from bvae_jax.errors import UserError
+from bvae_jax.parts import held, remove_abandoned
 
 GRIDS = {"dsprites": "dsprites_hdf5", "shapes3d": "shapes3d_h5"}
 """Builders that load all of a file, which is read in chunks instead."""
@@ -49,7 +50,11 @@ def convert_builder(data_dir: Path, place: Path, wish: Wish, *, progress: bool) 
         builder = make_builder(wish.name, data_dir)
         chosen = choose(builder.info.features, wish, builder.name)
         downloaded.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=downloaded, prefix="extracted-") as extracted:
+        remove_abandoned(downloaded, ".extracted-*")
+        with (
+            tempfile.TemporaryDirectory(dir=downloaded, prefix=".extracted-") as extracted,
+            held(Path(extracted)),
+        ):
             downloads = Downloads(builder, data_dir, Path(extracted), wish.name, progress=progress)
             made = _split_generators(builder, downloads)
             if builder.name in GRIDS and wish == Wish(wish.name):

@@ -14,7 +14,9 @@ import numpy as np
 
 from bvae_jax.data.column import Column
 from bvae_jax.errors import UserError
+from bvae_jax.parts import held, remove_abandoned
 
+HEX = "[0-9a-f]"
 IMAGES, LABELS, META = "images.npy", "labels.npy", "meta.json"
 FILES = "files"
 """In meta.json: what `file_state` gave when the arrays were last seen to be of the version."""
@@ -57,11 +59,15 @@ class Writer(contextlib.AbstractContextManager):
         pixels = math.prod(self._shape)
         row = (-(-pixels // 8),) if packed else self._shape
         self._part = directory.with_name(f".{directory.name}.{os.getpid()}.part")
+        self._holding = contextlib.ExitStack()
         with self._writing():
             directory.parent.mkdir(parents=True, exist_ok=True)
+            for kind in ("part", "old"):
+                remove_abandoned(directory.parent, f".*-{HEX * 8}.*.{kind}")
             _check_room(directory.parent, (images or 0) * (math.prod(row) + 4 * factors))
             shutil.rmtree(self._part, ignore_errors=True)
             self._part.mkdir()
+            self._holding.enter_context(held(self._part))
             self._images = Column(self._part / IMAGES, np.dtype(np.uint8), row)
             self._labels = self._label_column(factors) if factors else None
 
@@ -70,6 +76,7 @@ class Writer(contextlib.AbstractContextManager):
         for column in self._columns():
             column.file.close()
         shutil.rmtree(self._part, ignore_errors=True)
+        self._holding.close()
 
     def add(self, images: np.ndarray, labels: np.ndarray | None = None) -> None:
         """Append a chunk.

@@ -324,13 +324,16 @@ def test_one_subfolder_is_no_factor(tmp_path):
     assert opened(tmp_path / "in", tmp_path / "data").factor_names == ()
 
 
-def test_links_are_followed_once(tmp_path):
+def test_links_are_followed_once_and_named_where_they_lead_out(tmp_path, capsys):
     for index in range(3):
-        save(tmp_path / "elsewhere" / f"{index}.png")
-    (tmp_path / "in").mkdir()
+        save(tmp_path / "elsewhere" / "deep" / f"{index}.png")
+    save(tmp_path / "in" / "own" / "0.png")
+    (tmp_path / "in" / "again").symlink_to("own")
     (tmp_path / "in" / "link").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "elsewhere" / "loop").symlink_to(tmp_path / "in")
-    assert opened(tmp_path / "in", tmp_path / "data").size == 3
+    assert opened(tmp_path / "in", tmp_path / "data").size == 4
+    told = f"pictures come by links from elsewhere: link to {tmp_path / 'elsewhere'}."
+    assert capsys.readouterr().err == f"bvae: {tmp_path / 'in'}: {told}\n"
 
 
 def test_decoded_once_until_something_changes(folder, tmp_path, monkeypatch):

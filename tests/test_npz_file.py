@@ -338,8 +338,10 @@ def test_headers_that_lie(path):
         with zipfile.ZipFile(path, "w") as archive:
             archive.writestr("images.npy", body)
 
-    for claimed, data in [((10, 4, 4), bytes(100)), ((3, 4, 4), bytes(100)), ((10**9, 9, 9), b"")]:
+    for claimed, data in [((10, 4, 4), bytes(100)), ((3, 4, 4), bytes(100)), ((4 * 10**7, 9, 9), b"")]:
         write(claimed, data)
         refused(path, "bytes of data, but shape")
+    write((50_000_001, 1, 1), b"")
+    refused(path, "50000001 images of 1 x 1 pixels, wanted at most 50000000")
     write((-3, 4, 4), bytes(48))
     refused(path, "negative or impossible")

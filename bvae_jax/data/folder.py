@@ -87,6 +87,7 @@ def open_folder(
     pictures = list_pictures(folder)
 
     def prepare(directory: Path, meta: dict[str, Any]) -> None:
+        _tell_of_links(folder, pictures)
         names = [picture.name for picture in pictures]
         classes, labels, tested = classify(folder, names)
         shape = (side, side, 1 if grey else 3)
@@ -131,6 +132,7 @@ def list_pictures(folder: Path) -> list[Picture]:
         got = "a file" if os.path.exists(folder) else "nothing there"
         raise UserError(f"{folder}: got {got}, wanted a folder of pictures.")
     found, visited = [], set()
+    # Links are followed: a data set may be put together from them.
     for where, folders, files in os.walk(folder, onerror=_refuse, followlinks=True):
         status = os.stat(where)
         if (status.st_dev, status.st_ino) in visited:  # a link to where we come from
@@ -148,6 +150,20 @@ def list_pictures(folder: Path) -> list[Picture]:
             "folder for each class."
         )
     return sorted(found)
+
+
+def _tell_of_links(folder: Path, pictures: Sequence[Picture]) -> None:
+    """Say which folders with pictures are links out of the folder."""
+    owners = [owner.split("/") for owner in {p.name.rpartition("/")[0] for p in pictures} if owner]
+    places = {"/".join(parts[: k + 1]) for parts in owners for k in range(len(parts))}
+    links = [place for place in sorted(places) if os.path.islink(folder / place)]
+    leading = [(place, (folder / place).resolve()) for place in links]
+    inside = folder.resolve()
+    away = [f"{place} to {to}" for place, to in leading if not to.is_relative_to(inside)]
+    if away:
+        more = f" and {len(away) - NAMED} more" if len(away) > NAMED else ""
+        told = f"pictures come by links from elsewhere: {', '.join(away[:NAMED])}{more}."
+        print(one_line(f"bvae: {folder}", told), file=sys.stderr)
 
 
 def _hidden(name: str) -> bool:

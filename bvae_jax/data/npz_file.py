@@ -44,7 +44,8 @@ WANTED = "uint8, bool, or floats in [0, 1]"
 AXES = "[image, height, width] or [image, height, width, channel]"
 LARGEST_SIDE = 4096
 MOST_CHANNELS = 64
-FEWEST = 3
+FEWEST, MOST = 3, 50_000_000
+"""Images; of more, a split alone takes minutes."""
 BLOCK_BYTES = 2**22
 SLACK = 1e-4
 """Floats may leave [0, 1] by so much: the rounding of an interpolation."""
@@ -133,7 +134,10 @@ def image_shape(header: Header) -> ImageShape:
     want(len(shape) in (3, 4), f"images has shape {shape}, wanted {AXES}.")
     want(0 not in shape, f"images has shape {shape}, wanted {AXES}, none of them 0.")
     count, height, width, channels = *shape, *(1,) * (4 - len(shape))
-    want(count >= FEWEST, f"images has {count} images, wanted at least {FEWEST}.")
+    few = f"images has {count} images, wanted at least {FEWEST}."
+    want(count >= FEWEST, few)
+    many = f"images has {count} images of {height} x {width} pixels, wanted at most {MOST}."
+    want(count <= MOST, many)
     # No picture is that flat, and that deep.
     first = len(shape) == 4 and height < width and 4 < channels > height
     last = "wanted channels last: images.transpose(0, 2, 3, 1)"

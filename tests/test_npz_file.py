@@ -309,6 +309,19 @@ def test_wrong_files(path, tmp_path):
     refused(path, "is no .npz file")
 
 
+def test_a_published_file_is_known_by_its_name(tmp_path, capsys):
+    sprites = tmp_path / "dsprites_ndarray_co1sh3sc6or40x32y32_64x64.npz"
+    np.savez(sprites, imgs=GREY, latents_classes=np.zeros((N, 6)))
+    place = tmp_path / "data" / "downloads" / "manual"
+    refused(sprites, f"holds no images.* put it into {place}, and choose --dataset dsprites_npz")
+    shapes = tmp_path / "3dshapes.h5"
+    shapes.write_bytes(b"\x89HDF")
+    refused(shapes, "no .npz file.* choose --dataset shapes3d_h5")
+    assert not capsys.readouterr().err
+    opened(tmp_path / "mpi3d_toy.npz", images=COLOUR)  # can be read, but for its factors
+    assert "choose --dataset mpi3d_toy" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
 def test_damage_anywhere(path, save):
     """Cut or changed anywhere, a file is refused, or still gives the very same images."""
@@ -338,7 +351,8 @@ def test_headers_that_lie(path):
         with zipfile.ZipFile(path, "w") as archive:
             archive.writestr("images.npy", body)
 
-    for claimed, data in [((10, 4, 4), bytes(100)), ((3, 4, 4), bytes(100)), ((4 * 10**7, 9, 9), b"")]:
+    lies = [((10, 4, 4), bytes(100)), ((3, 4, 4), bytes(100)), ((4 * 10**7, 9, 9), b"")]
+    for claimed, data in lies:
         write(claimed, data)
         refused(path, "bytes of data, but shape")
     write((50_000_001, 1, 1), b"")

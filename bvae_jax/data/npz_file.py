@@ -12,6 +12,7 @@ The last two may be absent.
 """
 
 import math
+import sys
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,8 +33,10 @@ from bvae_jax.archive import (
     want,
 )
 from bvae_jax.data.base import Dataset
+from bvae_jax.data.files import manual_dir
 from bvae_jax.data.npz_factors import read_factors
 from bvae_jax.data.own import all_but_black, open_own
+from bvae_jax.data.published import PUBLISHED
 from bvae_jax.data.writer import Writer
 from bvae_jax.errors import UserError
 from bvae_jax.progress import bar
@@ -67,18 +70,31 @@ def open_npz(path: Path, *, data_dir: Path, progress: bool) -> Dataset:
     file = path.expanduser()
 
     def prepare(directory: Path, meta: dict[str, Any]) -> None:
+        shown = f"reading {file.name} (once)" if progress else ""
+        hint = _published_hint(file.name, data_dir)
         try:
             with open_archive(file, HINT) as archive:
-                _prepare(
-                    archive, directory, meta, f"reading {file.name} (once)" if progress else ""
-                )
+                _prepare(archive, directory, meta, shown)
         except UserError as error:
-            raise UserError(one_line(file, str(error))) from error
+            raise UserError(one_line(file, f"{error} {hint}".strip())) from error
+        if hint:
+            print(f"bvae: {file}: {hint}", file=sys.stderr)
 
     return open_own(
         f"npz:{path}", file, prepare,
         data_dir=data_dir, options=[], state=_state(file), progress=progress,
     )  # fmt: skip
+
+
+def _published_hint(name: str, data_dir: Path) -> str:
+    """What to do with a file that a published set is made from, by its name; "" for others."""
+    known = next((known for known, one in PUBLISHED.items() if one.file.name == name), None)
+    if known is None:
+        return ""
+    return (
+        "It is a published file, whose factors are known: put it into "
+        f"{manual_dir(data_dir)}, and choose --dataset {known}."
+    )
 
 
 def _state(file: Path) -> list[tuple[str, int, int]]:

@@ -43,16 +43,18 @@ def make_config_check(directory: Path, config: Config) -> Callable[[dict[str, An
 
 
 def check_memory(program: Program) -> None:
-    """Refuse what cannot fit, by a lower bound: parameters, gradient, Adam's moments, one batch."""
+    """Refuse what cannot fit, by a lower bound: the data that are on the device already,
+    parameters, gradient, Adam's moments, one batch."""
     config, device = program.config, jax.local_devices()[0]
     have = memory_of_device(device)
     parameters = sum(x.size for x in jax.tree.leaves(jax.eval_shape(program.init).params))
     need = 4 * (4 * parameters + config.batch_size * math.prod(program.dataset.image_shape))
+    need += program.data_bytes
     if need > have:
         raise UserError(
-            f"Not enough memory: {parameters:,} parameters and batches of {config.batch_size:,} "
-            f"need more than {need / 1e9:,.0f} GB, {device.device_kind} has {have / 1e9:,.0f} GB. "
-            "Lower --latents or --batch-size."
+            f"Not enough memory: {parameters:,} parameters, batches of {config.batch_size:,} and "
+            f"the data need more than {need / 1e9:,.0f} GB, {device.device_kind} has "
+            f"{have / 1e9:,.0f} GB. Lower --latents or --batch-size."
         )
 
 

@@ -201,6 +201,11 @@ HYPERPARAMETERS = tuple(f.name for f in dataclasses.fields(Config) if f.default 
 RESUMABLE = ("steps", "keep_checkpoints", "data_dir")
 """Fields that may change when a run is resumed: they do not change what it computes."""
 
+IMAGES = (
+    "dataset", "data_dir", "image_size", "grey", "background", "image_key", "factor_keys", "only",
+    "image_source",
+)  # fmt: skip
+"""Fields that say which images there are, and how they come to the device."""
 OWN_FILES = ("folder", "npz")
 """What stands before the colon in a `dataset` that is a path to somebody's own files."""
 PLACES = ("dataset", "data_dir", "background")

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from bvae_jax.config import HYPERPARAMETERS, Config, flag
 from bvae_jax.errors import UserError, unknown
-from bvae_jax.hyper import graph, resolved
+from bvae_jax.hyper import PACE, graph, resolved
 
 Values = dict[str, tuple[Any, ...]]
 """Field of `Config` -> the values that it takes, of JSON's types."""
@@ -131,9 +131,10 @@ def label(values: Mapping[str, Any]) -> str:
 
 
 def groups(members: Sequence[Member]) -> list[list[Member]]:
-    """Members that share a compiled program, in order."""
-    by_graph: dict[str, list[Member]] = {}
+    """Members that share a compiled program and may be trained side by side, in order."""
+    found: dict[str, list[Member]] = {}
     for member in members:
-        key = json.dumps(graph(member.config), sort_keys=True)
-        by_graph.setdefault(key, []).append(member)
-    return list(by_graph.values())
+        pace = {name: getattr(member.config, name) for name in PACE}
+        key = json.dumps([graph(member.config), pace], sort_keys=True)
+        found.setdefault(key, []).append(member)
+    return list(found.values())

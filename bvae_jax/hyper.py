@@ -85,13 +85,20 @@ def hyperparameters(config: Config) -> dict[str, float]:
     return {name: getattr(config, name) for name in names} | schedule_numbers(schedules(config))
 
 
+PACE = (
+    "steps", "log_every", "eval_every", "eval_metrics", "checkpoint_every", "keep_checkpoints",
+)  # fmt: skip
+"""Fields that say how long a run goes on, and when it does what: nothing of it is compiled."""
+
+
 def graph(config: Config) -> dict[str, Any]:
     """What of a resolved config is compiled: configs with equal graphs share one program.
 
-    It lacks the seed and what is traced; of schedules it has the kinds.
+    It lacks the seed, what is traced, the run's pace, and where data sets lie; of schedules it has
+    the kinds.
     """
-    traced = {"seed", *hyperparameters(config)}
-    left = {name: value for name, value in config.to_dict().items() if name not in traced}
+    other = {"seed", "data_dir", *PACE, *hyperparameters(config)}
+    left = {name: value for name, value in config.to_dict().items() if name not in other}
     kinds = {f"{n}_schedule": (s.kind, s.points) for n, s in schedules(config).items()}
     return left | kinds
 

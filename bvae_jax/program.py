@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from bvae_jax.config import Config
+from bvae_jax.config import IMAGES, Config
 from bvae_jax.data import open_dataset
 from bvae_jax.data.augment import parse_augment
 from bvae_jax.data.base import Dataset
@@ -93,6 +93,12 @@ class Program(NamedTuple):
         """What the training loop reads for states that take their steps together."""
         return self.stream(states) if self.stream else Constant(self.train_data)
 
+    @property
+    def data_bytes(self) -> int:
+        """Of the data that stay on the device; an array that is read in two places counts once."""
+        leaves = jax.tree.leaves((self.train_data, self.eval_data))
+        return sum({id(leaf): leaf.nbytes for leaf in leaves}.values())
+
     def of(self, config: Config) -> "Program":
         """The same compiled functions for another run, which differs in what is traced only."""
         config = resolved(config)
@@ -101,10 +107,11 @@ class Program(NamedTuple):
         return self._replace(config=config)
 
 
-def build(config: Config, *, progress: bool = True) -> Program:
+def build(config: Config, *, like: Sequence[Program] = (), progress: bool = True) -> Program:
     """Look every name up and put the pieces together. Nothing is compiled yet.
 
     Args:
+        like: programs whose data set is taken, with its copy on the device, if one has the same.
         progress: show a bar while the data set is rendered for the first time.
 
     Raises:
@@ -112,12 +119,17 @@ def build(config: Config, *, progress: bool = True) -> Program:
     """
     config = resolved(config)
     platform = jax.default_backend()
-    dataset = open_dataset(config, progress=progress)
+    same = [p for p in like if all(getattr(p.config, n) == getattr(config, n) for n in IMAGES)]
+    dataset = same[0].dataset if same else open_dataset(config, progress=progress)
     parts = split_of(dataset, config)
     recipe = _recipe(config, dataset.image_shape)._replace(dataset_size=len(parts.train))
     eval_indices = evaluation_batches(parts, config.eval_images, EVAL_BATCH)
     _check_halves(config, recipe.objective, eval_indices)
-    source = make_source(dataset, config.image_source, platform, progress=progress)
+    source = (
+        same[0].source
+        if same
+        else make_source(dataset, config.image_source, platform, progress=progress)
+    )
     pick, pool = _make_pick(config, recipe.objective, dataset, parts)
     draw = make_draw(source, pick, parse_augment(config.augment, dataset.image_shape))
     shared_key = None

@@ -14,7 +14,8 @@ class Programs:
     """Builds a program when it is first wanted, and keeps the latest ones.
 
     Args:
-        keep: programs; each has its data on the device, and what was compiled for it.
+        keep: programs; each has what was compiled for it, and its data on the device, which those
+            of the same images share.
         progress: show a bar if a data set has to be rendered first.
     """
 
@@ -26,7 +27,9 @@ class Programs:
         """The program of a run."""
         config = resolved(config)
         key = json.dumps(graph(config), sort_keys=True)
-        found = self._known.pop(key, None) or build(config, progress=self._progress)
+        found = self._known.pop(key, None)
+        if found is None:
+            found = build(config, like=tuple(self._known.values()), progress=self._progress)
         while len(self._known) >= self._keep:
             self._known.pop(next(iter(self._known)))
         self._known[key] = found  # the last that was wanted stands last

@@ -16,7 +16,7 @@ from bvae_jax.stacked import make_mesh, make_stacked_body, stack
 
 STRATEGIES = ("auto", "sequential", "devices", "vmap")
 MEMORY_SHARE = 0.8
-"""Of a device's memory that a sweep may fill."""
+"""Of a device's memory that a sweep may fill, its data included."""
 
 
 class Plan(NamedTuple):
@@ -139,7 +139,8 @@ def make_plan(
         return Plan("vmap", min(at_once or members, members), state_bytes(program))
     each = compiled_bytes(program)
     have = memory_of_device(jax.local_devices()[0])
-    fits = members if math.isinf(have) else max(1, int(MEMORY_SHARE * have / each)) * devices
+    left = MEMORY_SHARE * have - program.data_bytes
+    fits = members if math.isinf(have) else max(1, int(left / each)) * devices
     return Plan("vmap", evenly(members, fits), each)
 
 

@@ -58,17 +58,21 @@ class SweepRunner:
             for group in grouped:
                 if not any(map(self._is_left, group)) or self._interrupt.requested:
                     continue
-                program = self._programs.of(group[0].config)
-                earlier = None if at_once or strategy != "auto" else self._earlier_plan(group)
-                plan = earlier or make_plan(
-                    program, len(group), strategy, at_once, jax.default_backend()
-                )
-                shown.say(_announced(plan, len(group)))
-                several = plan.at_once > 1
-                together = Together(program, plan.at_once, jax.local_devices()) if several else None
-                for batch in batches(group, plan.at_once):
-                    if not self._interrupt.requested:
-                        self._train_batch(batch, program, plan, together, shown)
+                self._train_group(group, strategy, at_once, shown)
+
+    def _train_group(
+        self, group: list[Member], strategy: str, at_once: int | None, shown: SweepProgress
+    ) -> None:
+        """Train members that share a program; its copies of the data are gone afterwards."""
+        program = self._programs.of(group[0].config)
+        earlier = None if at_once or strategy != "auto" else self._earlier_plan(group)
+        plan = earlier or make_plan(program, len(group), strategy, at_once, jax.default_backend())
+        shown.say(_announced(plan, len(group)))
+        several = plan.at_once > 1
+        together = Together(program, plan.at_once, jax.local_devices()) if several else None
+        for batch in batches(group, plan.at_once):
+            if not self._interrupt.requested:
+                self._train_batch(batch, program, plan, together, shown)
 
     def _train_batch(
         self,

@@ -61,6 +61,7 @@ def test_all_combinations_with_the_seed_fastest_and_programs_together():
         ({"latents": (3, 4)}, 2),
         ({"objective": ("vae", "beta_vae")}, 2),
         ({"batch_seed": (0, 1)}, 2),
+        ({"log_every": (5, 9)}, 2),  # by one program, but not side by side
     ],
 )
 def test_what_is_traced_shares_a_program(values, programs):

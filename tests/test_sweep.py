@@ -15,10 +15,11 @@ import pytest
 from conftest import assert_close, assert_equal
 
 import bvae_jax
-from bvae_jax import rundir, sweepdir
+from bvae_jax import rundir, sweep_plan, sweepdir
 from bvae_jax.config import Config
 from bvae_jax.errors import UserError
 from bvae_jax.program import build
+from bvae_jax.programs import Programs
 from bvae_jax.session import Session
 from bvae_jax.stacked import make_mesh, make_stacked_body, member, over_data, stack
 from bvae_jax.sweep_plan import batches, evenly, make_plan, parse_shard
@@ -416,6 +417,54 @@ def test_shards():
     for bad in ("0/2", "3/2", "a/2", "1", "-1/2", ""):
         with pytest.raises(UserError, match="wanted i/n"):
             parse_shard(bad)
+
+
+def test_pace_and_place_need_no_program_of_their_own():
+    """Comparing runs that differ in these compiles nothing again."""
+    programs = Programs()
+    first = programs.of(TINY)
+    other = programs.of(
+        dataclasses.replace(
+            TINY, steps=9, log_every=3, eval_every=5, eval_metrics="mig", checkpoint_every=7,
+            keep_checkpoints=2, data_dir="elsewhere",
+        )
+    )  # fmt: skip
+    assert other.encode is first.encode
+    assert other.evaluate is first.evaluate
+    assert other.config.steps == 9
+
+
+def test_members_of_different_pace_are_not_trained_side_by_side(tmp_path):
+    config = dataclasses.replace(TINY, steps=4, eval_every=4, checkpoint_every=4)
+    paces = {"log_every": (2, 4)}
+    small(tmp_path / "s", (1.0,), 1, config, grid=paces, strategy="vmap")
+    lines = [records.count('"train"') for _, records in fingerprints(tmp_path / "s").values()]
+    assert lines == [2, 1]
+
+
+def test_programs_share_the_data_on_the_device(tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (500, 16, 16, 1), np.uint8)
+    np.savez(tmp_path / "images.npz", images=images)
+    config = dataclasses.replace(
+        TINY, image_source="resident", dataset=f"npz:{tmp_path}/images.npz", data_dir=str(tmp_path)
+    )
+    programs = Programs()
+    one, other = programs.of(config), programs.of(dataclasses.replace(config, latents=4))
+    assert one.source.arrays is other.source.arrays
+    # Training and evaluation read one copy; the rest are indices.
+    assert images.nbytes < one.data_bytes < 1.1 * images.nbytes
+    elsewhere = programs.of(dataclasses.replace(config, image_source="streamed"))
+    assert elsewhere.source.arrays is not one.source.arrays
+
+
+def test_a_plan_leaves_room_for_the_data(monkeypatch):
+    empty = build(TINY, progress=False)._replace(train_data=None, eval_data=())
+    full = empty._replace(eval_data=np.empty(10**9, np.uint8))
+    monkeypatch.setattr(sweep_plan, "compiled_bytes", lambda program: 10**6)
+    monkeypatch.setattr(sweep_plan, "memory_of_device", lambda device: 2 * 10**9)
+    monkeypatch.setattr(jax, "local_device_count", lambda: 1)
+    assert make_plan(empty, 1600, "auto", None, "gpu").at_once == 1600
+    assert make_plan(full, 1600, "auto", None, "gpu").at_once == 534  # 600 fit: three rounds
 
 
 def test_plans():

@@ -66,11 +66,13 @@ def memory_of_device(device: Any) -> float:
 
 
 def check_finite(
-    means: dict[str, Any], start: int, stop: int, config: Config, saved: Callable[[], Sequence[int]]
+    means: dict[str, Any], where: str, config: Config, saved: Callable[[], Sequence[int]]
 ) -> None:
     """Stop before anything that is not finite is saved.
 
     Args:
+        means: of steps, or of an evaluation.
+        where: which, in words.
         saved: gives the steps of the checkpoints that are kept.
 
     Raises:
@@ -82,6 +84,6 @@ def check_finite(
         steps = saved()
         kept = f"the checkpoint of step {steps[-1]} is kept" if steps else "none was saved yet"
         raise NotFiniteError(
-            f"Not finite between steps {start} and {stop}: {', '.join(bad)} (learning rate "
+            f"Not finite {where}: {', '.join(bad)} (learning rate "
             f"{config.learning_rate}); {kept}. Try a lower --learning-rate."
         )

@@ -167,13 +167,21 @@ class Session(contextlib.AbstractContextManager):
             NotFiniteError: a number is not finite; nothing was kept then.
             UserError: a checkpoint could not be written.
         """
-        check_finite(means, start, step, self.config, self._steps_saved)
+        self._check_finite(means, f"between steps {start} and {step}")
         evaluation = None
         if _is_due(self.config, step, self.config.eval_every):
-            evaluation = self.program.evaluate(state())
+            evaluation = self._evaluated(state())
         self.team.first(lambda: self._write(step, means, evaluation, state))
         if _is_due(self.config, step, self.config.checkpoint_every):
             self.save(state())
+
+    def _evaluated(self, state: TrainState) -> dict[str, Any]:
+        evaluation = self.program.evaluate(state)
+        self._check_finite(evaluation, f"in the evaluation at step {int(state.step)}")
+        return evaluation
+
+    def _check_finite(self, means: dict[str, Any], where: str) -> None:
+        check_finite(means, where, self.config, self._steps_saved)
 
     def _steps_saved(self) -> list[int]:
         def steps() -> list[int]:
@@ -223,11 +231,14 @@ class Session(contextlib.AbstractContextManager):
 
         Returns:
             The summary; None for a run that has steps left.
+
+        Raises:
+            NotFiniteError: a number of the evaluation is not finite.
         """
         times = self.team.first(lambda: self._close(int(state.step)))
         if int(state.step) < self.config.steps:
             return None
-        evaluation = self.program.evaluate(state)
+        evaluation = self._evaluated(state)
         return self.team.first(lambda: self._finish(state, evaluation, times, figures))
 
     def _close(self, step: int) -> dict[str, Any]:

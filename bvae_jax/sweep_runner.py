@@ -8,6 +8,7 @@ from pathlib import Path
 import jax
 
 from bvae_jax import rundir, sweepdir
+from bvae_jax.checks import NotFiniteError
 from bvae_jax.errors import UserError
 from bvae_jax.grid import Member, groups
 from bvae_jax.interrupt import Interrupt
@@ -101,11 +102,14 @@ class SweepRunner:
                 lanes = together.start(states, places)
             train(live, lanes, shown, self._interrupt)
             for i, (place, session) in enumerate(zip(places, live, strict=True)):
+                if not session.failed:
+                    try:
+                        session.end(lanes.state(i), figures=self._figures)
+                    except NotFiniteError as error:
+                        session.failed = error
                 if session.failed:
                     sweepdir.write_failed(self._sweep_dir, batch[place], str(session.failed))
                     shown.say(f"{batch[place].name} is left out from here on: {session.failed}")
-                else:
-                    session.end(lanes.state(i), figures=self._figures)
 
     def _session(
         self, one: Member, program: Program, plan: Plan, opened: contextlib.ExitStack

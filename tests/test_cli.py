@@ -268,6 +268,11 @@ MISTAKES = [
     (TRAIN + "--ema 1", "--ema: got 1.0, wanted a fraction", None),
     (TRAIN + "--clip-norm -1", "--clip-norm: got -1.0", None),
     (TRAIN + "--precision float16", "'float16'", None),
+    (
+        "sweep --sweep-dir x --preset kumar2018-i --grid objective=beta_vae,dip_vae_i",
+        "is for its own objective",
+        None,
+    ),
     (TRAIN + "--preset higgins", "Unknown preset 'higgins'. Known: burgess2018, chen2018", None),
     ("train --run-dir {run} --resume --preset burgess2018", "objective: beta_vae -> ann", None),
     (TRAIN + "--eval-metrics migs", "Unknown metric 'migs'. Known: active_units, all", None),

@@ -6,6 +6,9 @@ from pathlib import Path
 import jax
 import pytest
 
+from bvae_jax.commands.parsing import parse
+from bvae_jax.commands.settings import parse_onto
+from bvae_jax.commands.train import TrainArgs
 from bvae_jax.config import Config
 from bvae_jax.errors import UserError
 from bvae_jax.hyper import hyperparameters, resolved
@@ -54,6 +57,35 @@ def test_presets_use_many_objectives():
     used = {preset.settings["objective"] for preset in PRESETS.values()}
     assert len(used) >= 6
     assert used <= set(OBJECTIVES)
+
+
+@pytest.mark.parametrize(
+    ("given", "stored", "wanted"),
+    [
+        ("--objective beta_tcvae --beta 4", {}, {"beta": 4.0}),  # the preset's beta_vae has 4, too
+        ("--objective beta_tcvae", {}, {"beta": None}),
+        ("--objective beta_vae --beta 4", {}, {"beta": 4.0}),
+        ("--objective beta_tcvae", {"objective": "beta_tcvae", "beta": 9.0}, {"beta": 9.0}),
+        (
+            "--objective beta_tcvae --beta 4",
+            {"objective": "beta_tcvae", "beta": 9.0},
+            {"beta": 4.0},
+        ),
+        ("--grey", {"grey": True}, {"grey": True}),
+        ("--steps 3000", {}, {"steps": 3000, "beta": 4.0}),  # 3000 is the default of steps
+    ],
+)
+def test_what_flags_say_goes_before_the_preset_and_the_run(given, stored, wanted):
+    argv = f"--run-dir r --preset locatello2019 {given}".split()
+    args = parse_onto(Config(**stored) if stored else None, parse(TrainArgs, argv, "t"), argv, "t")
+    assert {name: getattr(args.config, name) for name in wanted} == wanted
+    assert args.config.learning_rate == 1e-4
+
+
+def test_a_preset_keeps_what_is_of_its_own_likelihood():
+    argv = ["--run-dir", "r", "--preset", "notebook128", "--likelihood", "bernoulli"]
+    args = parse_onto(None, parse(TrainArgs, argv, "t"), argv, "t")
+    assert resolved(args.config).sigma == Config.sigma
 
 
 def test_unknown_preset_is_named():

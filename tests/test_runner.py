@@ -17,7 +17,7 @@ from conftest import assert_equal
 from PIL import Image
 
 import bvae_jax
-from bvae_jax import lanes, rundir, runner, training
+from bvae_jax import lanes, program, rundir, runner, training
 from bvae_jax.checkpoint import Checkpoints, fingerprint
 from bvae_jax.config import Config
 from bvae_jax.errors import UserError
@@ -396,6 +396,24 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good(tmp_path, monke
     with pytest.raises(UserError, match=r"between steps 6 and 8: loss .* step 4 is kept"):
         train(tmp_path / "run")
     assert max(r["step"] for r in read_records(tmp_path / "run" / "metrics.jsonl")) == 6
+
+
+@pytest.mark.parametrize(("bad_at", "kept"), [(6, "step 4"), (12, "step 8")])
+def test_an_evaluation_that_is_not_finite_stops_and_keeps_the_last_good(
+    tmp_path, monkeypatch, bad_at, kept
+):
+    averaged, steps = program.averaged, itertools.count(6, 6)
+
+    def poisoned(metrics):
+        return averaged(metrics) | ({"nll": float("nan")} if next(steps) >= bad_at else {})
+
+    monkeypatch.setattr(program, "averaged", poisoned)
+    with pytest.raises(UserError, match=f"evaluation at step {bad_at}: nll .* {kept} is kept"):
+        train(tmp_path / "run")
+    text = (tmp_path / "run" / "metrics.jsonl").read_text()
+    assert "NaN" not in text
+    assert max(json.loads(line)["step"] for line in text.splitlines()) < bad_at
+    assert not (tmp_path / "run" / "summary.json").exists()
 
 
 def test_a_diverging_run_is_caught_for_real(tmp_path):

@@ -15,7 +15,7 @@ import pytest
 from conftest import assert_close, assert_equal
 
 import bvae_jax
-from bvae_jax import rundir, sweep_plan, sweepdir
+from bvae_jax import program, rundir, sweep_plan, sweepdir
 from bvae_jax.config import Config
 from bvae_jax.errors import UserError
 from bvae_jax.program import build
@@ -173,6 +173,18 @@ def test_a_member_that_is_not_finite_changes_no_other(tmp_path, capsys, strategy
     assert "learning_rate=1e+25,beta=1,seed=0 is left out" in capsys.readouterr().err
     failed = tmp_path / "bad" / "members" / "learning_rate=1e+25,beta=1,seed=0" / "failed.json"
     assert "Not finite" in json.loads(failed.read_text())["reason"]
+
+
+def test_a_member_whose_evaluation_is_not_finite_is_not_done(tmp_path, monkeypatch):
+    averaged, calls = program.averaged, itertools.count(1)
+
+    def poisoned(metrics):  # when the first member is done: in its summary
+        return averaged(metrics) | ({"kl": float("inf")} if next(calls) == 2 else {})
+
+    monkeypatch.setattr(program, "averaged", poisoned)
+    config = dataclasses.replace(TINY, steps=2, eval_every=2)
+    small(tmp_path / "s", config=config, betas=(1.0, 6.0), seeds=1, strategy="sequential")
+    assert list(sweepdir_statuses(tmp_path / "s").values()) == ["failed", "done"]
 
 
 def sweepdir_statuses(directory):

@@ -4,7 +4,7 @@ import contextlib
 import io
 import re
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import tyro
 
@@ -13,8 +13,11 @@ from bvae_jax.errors import UserError
 T = TypeVar("T")
 
 
-def parse(kind: type[T], argv: Sequence[str], prog: str, **options: Any) -> T:
+def parse(kind: type[T], argv: Sequence[str], prog: str, default: T | None = None) -> T:
     """The arguments, as a dataclass.
+
+    Args:
+        default: what holds where `argv` says nothing. Each switch can then be turned on and off.
 
     Raises:
         UserError: the arguments do not fit.
@@ -22,9 +25,10 @@ def parse(kind: type[T], argv: Sequence[str], prog: str, **options: Any) -> T:
     stderr = io.StringIO()
     try:
         with contextlib.redirect_stderr(stderr):
-            return tyro.cli(
-                kind, prog=prog, args=argv, config=(tyro.conf.FlagCreatePairsOff,), **options
-            )
+            if default is not None:
+                return tyro.cli(kind, prog=prog, args=argv, default=default)
+            one_way = (tyro.conf.FlagCreatePairsOff,)
+            return tyro.cli(kind, prog=prog, args=argv, config=one_way)
     except SystemExit as exit_:
         if not exit_.code:
             raise

@@ -9,7 +9,7 @@ import tyro
 
 from bvae_jax import compile_cache
 from bvae_jax.commands.parsing import parse
-from bvae_jax.commands.settings import start_config, without_other_objectives
+from bvae_jax.commands.settings import OWNED, parse_onto
 from bvae_jax.config import Config
 from bvae_jax.errors import UserError
 from bvae_jax.interrupt import fatal
@@ -69,11 +69,15 @@ def sweep(argv: Sequence[str]) -> int:
     sweep_dir = args.sweep_dir.expanduser()
     stored = sweepdir.read_sweep(sweep_dir) if args.resume else None
     if stored or args.preset:
-        start = SweepArgs(sweep_dir, start_config(stored and stored.base, args.preset))
-        args = parse(SweepArgs, argv, "bvae sweep", default=start)
+        args = parse_onto(stored and stored.base, args, argv, "bvae sweep")
     compile_cache.use(args.compile_cache)
-    config = without_other_objectives(args.config, args.preset)
     values = grid.parse_grid(args.grid)
+    varied = sorted(set(OWNED) & set(values))
+    if args.preset and varied:
+        raise UserError(
+            f"--preset {args.preset} with --grid {varied[0]}=...: what a preset says is for its "
+            f"own {varied[0]}. Leave one of them out, or sweep each {varied[0]} by itself."
+        )
     seeds: int | Sequence[int] = 1 if args.seeds is None else args.seeds
     betas = grid.parse_grid([f"beta={','.join(args.betas)}"])["beta"] if args.betas else None
     if stored:
@@ -88,7 +92,7 @@ def sweep(argv: Sequence[str]) -> int:
     again += ["--distributed"] if args.distributed else []
     try:
         result = sweeping.sweep(
-            config,
+            args.config,
             sweep_dir,
             betas=betas,
             seeds=seeds,

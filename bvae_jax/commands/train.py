@@ -9,7 +9,7 @@ import tyro
 
 from bvae_jax import compile_cache
 from bvae_jax.commands.parsing import parse
-from bvae_jax.commands.settings import start_config, without_other_objectives
+from bvae_jax.commands.settings import parse_onto
 from bvae_jax.config import Config
 from bvae_jax.interrupt import fatal
 
@@ -59,15 +59,13 @@ def train(argv: Sequence[str]) -> int:
         stored = None
         if args.resume:  # from where the first process sees it
             stored = Config.from_dict(team.first(lambda: rundir.read_config(run_dir).to_dict()))
-        start = TrainArgs(run_dir, start_config(stored, args.preset))
-        args = parse(TrainArgs, argv, "bvae train", default=start)
+        args = parse_onto(stored, args, argv, "bvae train")
     compile_cache.use(args.compile_cache)
-    config = without_other_objectives(args.config, args.preset)
     resume_command = f"bvae train --run-dir {shlex.quote(str(run_dir))} --resume"
     resume_command += " --distributed" if args.distributed else ""
     try:
         result = runner.run(
-            config,
+            args.config,
             run_dir,
             resume=args.resume,
             overwrite=args.overwrite,

@@ -13,14 +13,34 @@ import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol, runtime_checkable
+from typing import Any, BinaryIO, Protocol, TypedDict, runtime_checkable
 
 from bvae_jax.errors import UserError
+from bvae_jax.json_files import misfit
 
 Record = dict[str, Any]
 METRICS = "metrics.jsonl"
 SCORES = "scores"
 """The split of records that hold disentanglement scores."""
+MOST = 10_000
+"""Records of training batches that are read: more than a figure shows."""
+_TRAINING = b'"split": "train"'
+
+
+class Named(TypedDict):
+    """What the reader of any record relies on."""
+
+    step: int
+    split: str
+
+
+class Means(Named):
+    """What the reader of a record of images relies on, nats per image."""
+
+    nll: float
+    kl: float
+    elbo: float
+    kl_per_latent: list[float]
 
 
 @runtime_checkable
@@ -163,15 +183,25 @@ def flat(record: Record) -> dict[str, float]:
     return numbers
 
 
-def read_records(path: Path) -> list[Record]:
+def read_records(path: Path, *, most: int = MOST) -> list[Record]:
     """The records of a metrics.jsonl, in order.
 
     A last line that is cut short is passed over in silence, for that is what a kill leaves. Other
     lines that hold no record are passed over too, and spoken of on stderr.
+
+    Args:
+        most: records of training batches; of more, every second, third, ... and the last.
     """
     records, bad, line = [], [], b""
     with path.open("rb") as file:
+        left = sum(_TRAINING in line for line in file)
+        every = max(1, -(-left // most))
+        file.seek(0)
         for number, line in enumerate(file, 1):
+            if _TRAINING in line:
+                left -= 1
+                if left % every:
+                    continue
             record = _record(line)
             if record is None:
                 bad.append(number)
@@ -207,7 +237,7 @@ def _record(line: bytes) -> Record | None:
     try:
         record = json.loads(line)
         flat(record)
+        shape = Named if record.get("split") == SCORES else Means
     except (ValueError, TypeError, AttributeError, RecursionError):
         return None
-    whole = line.endswith(b"\n") and isinstance(record.get("step"), int) and "split" in record
-    return record if whole else None
+    return record if line.endswith(b"\n") and not misfit(record, shape) else None

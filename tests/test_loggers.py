@@ -17,7 +17,8 @@ from bvae_jax.loggers import (
 
 
 def record(step, split="train"):
-    return {"step": step, "split": split, "nll": 1.5 * step, "kl_per_latent": [0.1, 0.2]}
+    means = {"nll": 1.5 * step, "kl": 0.3, "elbo": -1.5 * step - 0.3, "kl_per_latent": [0.1, 0.2]}
+    return {"step": step, "split": split} | means
 
 
 def test_json_lines_drop_what_comes_after_the_checkpoint(tmp_path):
@@ -51,6 +52,16 @@ def test_a_million_lines_are_not_read_to_go_on(tmp_path):
     assert peak < 100_000 < len("".join(lines) * 20)
 
 
+def test_of_many_records_of_training_some_are_read(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    written = [record(s, split) for s in range(1, 101) for split in ("train", "holdout")]
+    path.write_text("".join(json.dumps(one) + "\n" for one in written))
+    assert read_records(path, most=100) == written
+    found = read_records(path, most=30)
+    assert [r["step"] for r in found if r["split"] == "train"] == list(range(4, 101, 4))
+    assert [r for r in found if r["split"] == "holdout"] == written[1::2]
+
+
 def test_a_record_that_is_not_finite_is_not_written(tmp_path):
     log = JsonLines(tmp_path / "metrics.jsonl", 0)
     with pytest.raises(UserError, match="step 3 is not finite"):
@@ -66,7 +77,12 @@ def test_a_line_cut_short_is_passed_over_in_silence(tmp_path, capsys):
     assert capsys.readouterr().err == ""
 
 
-@pytest.mark.parametrize("bad", ["garbage", '{"nll": 2}', "[1]", "", '{"step": 1, "nll": "x"}'])
+@pytest.mark.parametrize(
+    "bad",
+    ["garbage", '{"nll": 2}', "[1]", "", '{"step": 1, "nll": "x"}', "[" * 10**5]
+    + [json.dumps(record(15)).replace(*change) for change in (("nll", "oll"), ("[", "[[]"))]
+    + [json.dumps(record(15)).replace(*change) for change in (("15", "1.5"), ('"train"', "1"))],
+)
 def test_a_bad_line_costs_no_other(tmp_path, capsys, bad):
     path = tmp_path / "metrics.jsonl"
     lines = [json.dumps(record(10)), bad, json.dumps(record(20)), ""]
@@ -76,7 +92,8 @@ def test_a_bad_line_costs_no_other(tmp_path, capsys, bad):
 
 
 def test_flat_names_every_number():
-    assert flat(record(2)) == {"nll": 3.0, "kl_per_latent/0": 0.1, "kl_per_latent/1": 0.2}
+    means = {"nll": 3.0, "kl": 0.3, "elbo": -3.3, "kl_per_latent/0": 0.1, "kl_per_latent/1": 0.2}
+    assert flat(record(2)) == means
 
 
 def test_tensorboard_files_hold_the_numbers(tmp_path):

@@ -196,15 +196,24 @@ class Checkpoints(contextlib.AbstractContextManager):
         steps = self.steps()
         if step is not None and step not in steps:
             raise UserError(f"No checkpoint of step {step} in {self.directory}; there are {steps}.")
+        refused = None
         for candidate in [step] if step is not None else reversed(steps):
+            path = self.directory / str(candidate)
             try:
-                return self._read(candidate, like, check)
-            except UserError:
-                raise
+                restored = self._read(candidate, like, check)
+            except UserError as error:  # as of all checkpoints, or else its metadata are damaged
+                refused = refused or error
             except Exception as error:
                 reason = str(error).split("\n")[0][:200]
-                path = self.directory / str(candidate)
                 print(f"bvae: checkpoint {path} is damaged ({reason}).", file=sys.stderr)
+            else:
+                if refused:
+                    print(
+                        f"bvae: the checkpoint after {path} is damaged: {refused}", file=sys.stderr
+                    )
+                return restored
+        if refused:
+            raise refused
         if steps:
             raise UserError(
                 f"No checkpoint in {self.directory} can be read (tried {steps}). Start anew with "

@@ -183,7 +183,8 @@ def _read(path: Path, identity: str, latents: int) -> Encoded | None:
         if str(arrays["identity"]) != identity:
             return None
         encoded = Encoded(arrays["means"], arrays["logvars"])
-        if encoded.means.shape == encoded.logvars.shape == (len(encoded.means), latents):
+        shape = encoded.means.shape
+        if shape == encoded.logvars.shape and shape[1:] == (latents,):
             return encoded
         reason = f"it holds arrays of {[array.shape for array in encoded]}"
     except DamagedError as error:

@@ -1,6 +1,7 @@
 """Checkpoints come back bit for bit, and what does not is noticed."""
 
 import functools
+import json
 import os
 import shutil
 import sys
@@ -114,6 +115,22 @@ def test_damaged_metadata_cost_the_newest_checkpoint_alone(tmp_path, capsys):
         if step == 0:
             assert f"checkpoint {tmp_path / '1'} is damaged" in capsys.readouterr().err
         assert step == 0 or content[place:].startswith(b"checksum")  # as of an older checkpoint
+
+
+def test_older_metadata_have_no_checksum(tmp_path, capsys):
+    """What they say is believed, unless the checkpoint before fits what is wanted."""
+    states = saved(tmp_path, [0, 1])
+    path = tmp_path / "1" / "meta" / "metadata"
+    meta = json.loads(path.read_text())
+    del meta["checksum"]
+    path.write_text(json.dumps(meta))
+    with Checkpoints(tmp_path, read_only=True) as checkpoints:
+        assert_equal(checkpoints.restore(like()).state, states[1])
+    assert capsys.readouterr().err == ""
+    path.write_text(json.dumps(meta | {"format": 3}))
+    with Checkpoints(tmp_path, read_only=True) as checkpoints:
+        assert_equal(checkpoints.restore(like()).state, states[0])
+    assert "is damaged" in capsys.readouterr().err
 
 
 def test_a_path_with_every_odd_character_that_is_not_refused(tmp_path):

@@ -191,10 +191,16 @@ def test_a_smaller_request_keeps_the_larger_result(run, capsys):
 
 
 def test_a_damaged_evaluation_is_made_anew(run, capsys):
-    (run.run_dir / evaluation.EVALUATION).write_text('{"mig": 3}')
+    path = run.run_dir / evaluation.EVALUATION
+    path.write_text('{"mig": 3}')
     entries = evaluate(run.run_dir, ScoreConfig("mig"), num_points=POINTS, figures=False, **QUIET)
-    assert "score" in entries["mig"]
-    assert "is damaged: scoring anew" in capsys.readouterr().err
+    assert "mig is a whole number, wanted an object. Scoring anew." in capsys.readouterr().err
+    text = path.read_text()
+    path.write_text(text.replace(f'"score": {entries["mig"]["score"]}', '"score": 0.75', 1))
+    assert path.read_text() != text
+    again = evaluate(run.run_dir, ScoreConfig("mig"), num_points=POINTS, figures=False, **QUIET)
+    assert again["mig"]["score"] == entries["mig"]["score"]
+    assert "not those of its checksum. Scoring anew." in capsys.readouterr().err
 
 
 @pytest.mark.once

@@ -1,5 +1,6 @@
 """Files of JSON: never half written, and never trusted when they are read."""
 
+import glob
 import hashlib
 import json
 import os
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bvae_jax.errors import UserError
+from bvae_jax.parts import held, remove_abandoned
 
 CHECKSUM = "checksum"
 """The key of an object under which the digest of the rest stands."""
@@ -39,10 +41,11 @@ def write_json(path: Path, value: Any, *, checksum: bool = False) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write a file so that a reader, or a crash, sees the old one or the new one."""
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    remove_abandoned(path.parent, f".{glob.escape(path.name)}.*.part")
     part.unlink(missing_ok=True)  # never through a link
     try:
         # Names of files may hold bytes that are no UTF-8.
-        with part.open("x", encoding="utf-8", errors="backslashreplace") as file:
+        with part.open("x", encoding="utf-8", errors="backslashreplace") as file, held(part):
             file.write(text)
             file.flush()
             os.fsync(file.fileno())

@@ -1,6 +1,7 @@
 """What is written comes back; what is damaged is one line, whatever the damage."""
 
 import json
+import os
 from typing import Any, NotRequired, TypedDict
 
 import pytest
@@ -81,6 +82,18 @@ def test_layout_does_not_matter_and_older_files_have_no_checksum(tmp_path):
     assert read_json(path) == value
     path.write_text(json.dumps(value))
     assert read_json(path) == value
+
+
+def test_links_are_replaced_and_what_a_killed_process_left_is_removed(tmp_path):
+    (tmp_path / "thesis").write_text("years of work")
+    path = tmp_path / "file.json"
+    path.symlink_to("thesis")
+    (tmp_path / f".file.json.{os.getpid()}.part").symlink_to("thesis")
+    (tmp_path / ".file.json.1.part").write_text("{")
+    write_json(path, {"nll": 1.0})
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["file.json", "thesis"]
+    assert read_json(path) == {"nll": 1.0}
+    assert (tmp_path / "thesis").read_text() == "years of work"
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])

@@ -39,9 +39,8 @@ DRAWINGS = ("plots", "training_plots", "matrix_plots")
 ORDER = (
     {"errors", "types", "parts", "comparison.__init__"},
     {"config", "elbo", "conv", "allocator", "interrupt", "progress", "data.base", "beta_units"}
-    | {"json_files"}
     | {"compile_cache", "archive", "data.column", "data.grids", "data.records", "data.pictures"}
-    | {"npz", "likelihoods.base", "schedules", "optimizers", "presets", "keys"},
+    | {"npz", "likelihoods.base", "schedules", "optimizers", "presets", "keys", "json_files"},
     {"networks.layers", "data.cache", "data.dsprites", "objectives.base", "metrics.base"}
     | {"data.shapes3d_scene", "data.xy_squares"}
     | {"decomposition", "data.augment", "data.writer", "data.splits", "data.files"}

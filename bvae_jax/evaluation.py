@@ -160,7 +160,7 @@ def stored_scores(run_dir: Path, config: ScoreConfig, num_points: int) -> dict[s
     entries = _of_these_parameters(path, request)
     found = {name: entries.get(name) for name in metric_names(config.metrics)}
     for entry in found.values():
-        if entry is None or "skipped" in entry:
+        if entry is None:
             return None
         own = {name: entry["request"][name] for name in ("baselines", "udr_with", "factor_names")}
         if not _is_there(entry, {**request, **own, "baselines": False}):
@@ -286,9 +286,10 @@ def _of_these_parameters(path: Path, request: dict[str, Any]) -> dict[str, Entry
 def _is_there(entry: Entry | None, request: dict[str, Any]) -> bool:
     """Whether an entry holds what is asked for: the same, with as many repeats or more.
 
-    One repeat is the first of many, and baselines that nobody asked for do no harm.
+    One repeat is the first of many, and baselines that nobody asked for do no harm. What could not
+    be scored cannot be now.
     """
-    if entry is None or "skipped" in entry or entry.get("versions") != rundir.versions(PACKAGES):
+    if entry is None or entry.get("versions") != rundir.versions(PACKAGES):
         return False
     had = entry["request"]
     return (

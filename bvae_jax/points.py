@@ -8,6 +8,7 @@ import numpy as np
 
 from bvae_jax.errors import UserError
 from bvae_jax.metrics.base import (
+    VARIANCE,
     InvalidArrays,
     Metric,
     checked,
@@ -20,6 +21,10 @@ from bvae_jax.types import PRNGKey
 
 FEW = 1000
 """Points below which it is said."""
+FAR = 3.0
+"""Standard deviations from 0 of a latent's mean above which it is said."""
+MANY = 20
+"""Values that a factor may have in any number of points."""
 
 
 @dataclass(frozen=True)
@@ -67,11 +72,33 @@ class Representation:
     def remarks(self) -> list[str]:
         """What a reader of the scores should know of the arrays, in words."""
         found = []
-        constant = int((~varying(np.asarray(self.codes, np.float64))).sum())
-        if constant:
-            found.append(f"{constant} of {self.codes.shape[1]} latents are constant")
-        for k in np.flatnonzero(np.ptp(self.factors, axis=0) == 0):
+        codes = np.asarray(self.codes, np.float64)
+        keep = varying(codes)
+        if not keep.all():
+            found.append(f"{int((~keep).sum())} of {len(keep)} latents are constant")
+        mean, std = codes[:, keep].mean(axis=0), codes[:, keep].std(axis=0)
+        if keep.any() and (std**2 <= VARIANCE).all():
+            found.append(
+                f"codes have standard deviations up to {std.max():.2g} only: factor_vae_score, "
+                "mig_sup and active_units suppose a prior of 1, and take such latents for unused: "
+                "scale codes that have another unit"
+            )
+        off = np.abs(mean) > FAR * std
+        if off.any():
+            found.append(
+                f"{int(off.sum())} of {len(keep)} latents are not centred (means up to "
+                f"{np.max(np.abs(mean) / std):.3g} standard deviations from 0): sap is low for "
+                "such codes, subtract their means"
+            )
+        for k in np.flatnonzero(~varying(self.factors)):
             found.append(f"factor {k} has one value, and is left out")
+        for k, column in enumerate(self.factors.T):
+            if (values := len(np.unique(column))) > max(MANY, len(column) / 2):
+                found.append(
+                    f"factor {k} has {values:,} values in {len(column):,} points, hardly two of "
+                    "which share one: what counts classes is near its floor, and dci slow: bin it, "
+                    "or trust sap_r2 and dci_es alone, which read a factor as a continuous number"
+                )
         if len(self.codes) < FEW:
             found.append(f"{len(self.codes)} points are few: scores are biased and noisy")
         return found

@@ -30,7 +30,7 @@ MEANING = {
 PIXELS = "raw_pixels"
 """The baseline that has thousands of latents: only metrics with `pixels` are scored on it."""
 Entry = dict[str, Any]
-"""A metric's scores as JSON's types, with settings, n, seconds, versions."""
+"""A metric's scores as JSON's types, with settings, n, seconds, versions; or why it has none."""
 
 
 def metric_names(wanted: str, flag: str = "--metrics") -> tuple[str, ...]:
@@ -63,7 +63,8 @@ def score_all(
 ) -> Iterator[tuple[str, Entry]]:
     """Score metric after metric, and yield (name, entry) as each is done.
 
-    Metrics that lack an array that they need yield {"skipped": why}. Linear algebra runs on one
+    Metrics that lack an array that they need, or points, latents or factors, yield {"skipped": why,
+    "versions": ...}. Linear algebra runs on one
     thread inside, so that scores do not depend on the number of cores.
 
     Args:
@@ -84,14 +85,18 @@ def score_all(
         metric = METRICS[name]
         lacking = [need for need in metric.needs if need not in _arrays(metric, draws[0])]
         if lacking:
-            yield name, {"skipped": "it needs " + " and ".join(MEANING.get(n, n) for n in lacking)}
+            yield name, _skipped("it needs " + " and ".join(MEANING.get(n, n) for n in lacking))
             continue
         try:
             with threadpool_limits(limits=1):
                 entry = _entry(name, config, draws, others, on_done)
-        except InvalidArrays as error:  # too few points for this metric: the others go on
-            entry = {"skipped": str(error)}
+        except InvalidArrays as error:  # not for this metric: the others go on
+            entry = _skipped(str(error))
         yield name, entry
+
+
+def _skipped(why: str) -> Entry:
+    return {"skipped": why, "versions": versions(PACKAGES)}
 
 
 def _keyed_draw(points: Representation, config: ScoreConfig, key: PRNGKey) -> tuple[Draw, PRNGKey]:

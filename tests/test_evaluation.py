@@ -181,6 +181,16 @@ def test_scores_that_are_there_are_not_computed_again(run, monkeypatch):
     assert set(stored) == {"mig", "irs"}, "others of the same parameters stay"
 
 
+def test_what_could_not_be_scored_is_not_tried_again(run, monkeypatch):
+    options: dict[str, Any] = {"num_points": POINTS, "figures": False, **QUIET}
+    settings = ScoreConfig("mig,udr")
+    first = evaluate(run.run_dir, settings, **options)
+    assert "--udr-with" in first["udr"]["skipped"]
+    assert evaluation.stored_scores(run.run_dir, settings, POINTS) == first
+    monkeypatch.setattr(evaluation, "score_all", None)
+    assert evaluate(run.run_dir, settings, **options) == first
+
+
 def test_a_smaller_request_keeps_the_larger_result(run, capsys):
     options: dict[str, Any] = {"num_points": POINTS, "figures": False, **QUIET}
     large = evaluate(run.run_dir, ScoreConfig("irs", repeats=3), baselines=True, **options)

@@ -11,7 +11,7 @@ from scipy.linalg import sqrtm
 from scipy.stats import entropy, norm, spearmanr
 from sklearn.metrics import mutual_info_score
 
-from bvae_jax.metrics import base, importance
+from bvae_jax.metrics import METRICS, base, importance
 from bvae_jax.metrics.active_units import active_units
 from bvae_jax.metrics.beta_vae_score import beta_vae_score
 from bvae_jax.metrics.dcimig import dcimig
@@ -42,6 +42,7 @@ BIT = np.log(2)
 NOTHING = np.tile(np.arange(25.0), 4)  # independent of both factors
 OWN = GRID.astype(float)  # latent j is factor j
 BOTH = (2.0 * GRID[:, :1] + GRID[:, 1:]).astype(float)  # one latent tells both factors
+BOTH_AND_NOTHING = np.column_stack([BOTH, NOTHING])
 COPIED = np.stack([GRID[:, 0], GRID[:, 0], GRID[:, 1]], axis=1).astype(float)
 
 
@@ -83,7 +84,7 @@ def test_mig_and_its_kin_on_another_library_s_information():
     ],
 )
 def test_gaps_by_hand(metric, own, both, copied):
-    found = [metric(codes, GRID)["score"] for codes in (OWN, BOTH, COPIED)]
+    found = [metric(codes, GRID)["score"] for codes in (OWN, BOTH_AND_NOTHING, COPIED)]
     np.testing.assert_allclose(found, [own, both, copied], atol=1e-9)
     with_noise = metric(np.column_stack([OWN, np.zeros(100)]), GRID)["score"]
     assert with_noise == pytest.approx(own)
@@ -156,6 +157,68 @@ def test_rmig_spreads_points_over_bins():
     found = rmig(OWN[:, :1], classes, np.full((100, 1), 2 * np.log(std)), bins=2)
     leak = norm.cdf(-0.5 / std)
     assert found["rmig"] == pytest.approx(BIT - entropy([leak, 1 - leak]))
+
+
+def test_jemmig_spreads_points_over_bins():
+    """Two bins, open outside, of points at 0 and 1, each leaking what lies beyond 1/2."""
+    std = 0.4
+    logvars = np.full(OWN.shape, 2 * np.log(std))
+    leaks = entropy([norm.cdf(-0.5 / std), norm.cdf(0.5 / std)])
+    found = jemmig(OWN, GRID, logvars, bins=2)
+    # H(z, v) = H(v) + H(z|v); I = H(z) - H(z|v); nothing is known of the other factor.
+    assert found["jemmig"] == pytest.approx((BIT + leaks) - (BIT - leaks))
+    assert found["score"] == pytest.approx(1 - 2 * leaks / (BIT + np.log(2)))
+    assert found["notes"] == []
+    points, narrow = jemmig(CODES, CLASSES), jemmig(CODES, CLASSES, np.full(CODES.shape, -46.0))
+    assert points["jemmig"] == pytest.approx(narrow["jemmig"], abs=1e-3)
+    assert "deterministic" in points["notes"][0]
+
+
+@pytest.mark.parametrize("metric", [rmig, jemmig])
+def test_means_over_factors_leave_out_those_of_one_value(metric):
+    more = np.column_stack([CLASSES, np.full(TRAIN, 3)])
+    one, other = metric(CODES, CLASSES), metric(CODES, more)
+    for name in ("score", metric.__name__):
+        assert other[name] == pytest.approx(one[name])
+    assert np.isnan(other["per_factor"][3])
+
+
+@pytest.mark.parametrize("dead", [0, 2, 8])
+def test_latents_that_hardly_vary_do_not_count(dead):
+    rng = np.random.default_rng(dead)
+    factors = rng.integers((8, 12), size=(10_000, 2))
+    live = (factors - factors.mean(axis=0)) / factors.std(axis=0)
+    codes = np.column_stack([live, 0.02 * rng.standard_normal((10_000, dead))])
+    assert mig_sup(codes, factors)["score"] == pytest.approx(1, abs=0.01)
+    kl = np.array([2.0, 2.0, *[2e-4] * dead])
+    assert modularity(codes, factors, kl)["score"] == pytest.approx(1, abs=0.01)
+    pairs = unsupervised(np.column_stack([codes, live[:, 0]]), np.append(kl, 2.0))
+    known = mutual_info_score(factors[:, 0], factors[:, 0])
+    assert pairs["mutual_information"] == pytest.approx(known / 3, abs=0.01)
+
+
+def test_mig_sup_judges_by_the_variance():
+    scaled = OWN * [1, 0.19]  # variances 0.25 and 0.009
+    assert np.isnan(mig_sup(scaled, GRID)["per_latent"]).tolist() == [False, True]
+    assert mig_sup(0.01 * OWN, GRID)["score"] == 0
+
+
+def test_dsprites_shape_alone_is_left_out_as_published():
+    chen = METRICS["mig_chen"]
+    logvars, key = np.zeros(OWN.shape), jax.random.key(4)
+    for sizes, left_out in (
+        ((3, 6, 40, 32, 32), 0),
+        ((1, 3, 6, 40, 32, 32), 1),
+        ((10, 10, 10, 8, 4, 15), None),
+        ((6, 40, 32, 32), None),
+    ):
+        factors = np.random.default_rng(0).integers(np.minimum(sizes, 2), size=(100, len(sizes)))
+        arrays = (OWN, factors, logvars, key, np.array(sizes))
+        found = chen.function(*arrays, samples=500, **chen.compat)
+        kept = [k for k in range(len(sizes)) if k != left_out]
+        assert found["score"] == pytest.approx(np.nanmean(found["per_factor"][kept]))
+        whole = found["score"] == pytest.approx(np.nanmean(found["per_factor"]))
+        assert bool(whole) == (left_out is None)
 
 
 def test_sap_r2_is_squared_correlation():

@@ -215,6 +215,31 @@ def test_what_the_reader_should_know():
     assert points(2000).remarks() == []
 
 
+def test_what_makes_scores_low_for_no_fault_of_the_codes():
+    whole = points(2000)
+
+    def said(codes=whole.codes, factors=whole.factors):
+        return " / ".join(Representation(codes, factors).remarks())
+
+    assert "standard deviations up to 0.011 only: factor_vae_score" in said(0.01 * whole.codes)
+    assert "3 of 3 latents are not centred" in said(whole.codes + 10)
+    many = np.column_stack([whole.factors, np.arange(2000) // 2, np.arange(2000) // 1.9]).astype(
+        int
+    )
+    assert "factor 2" not in said(factors=many)
+    assert "factor 3 has 1,053 values in 2,000 points" in said(factors=many)
+
+
+@pytest.mark.parametrize("n", [2, 3, 4, 5])
+def test_few_points_score_or_say_why_not(n):
+    factors = np.stack([np.arange(n) % 2, np.arange(n) // 2], axis=1)
+    few = Representation(np.random.default_rng(n).standard_normal((n, 3)), factors)
+    entries = scored(few, "all", permutations=2)
+    assert all("skipped" in e or METRICS[name].headline in e for name, e in entries.items())
+    assert "score" in entries["mig"]
+    assert ("too few points: got 2 to fit" in entries["dci"].get("skipped", "")) == (n == 3)
+
+
 def test_it_is_said_when_all_repeats_see_the_same_points():
     said = "all repeats saw the same points"
     assert said in scored(points(), "mig", repeats=2)["mig"]["notes"][0]

@@ -2,12 +2,12 @@
 
 import numpy as np
 
-from bvae_jax.metrics.base import InvalidArrays, Metric, checked_codes, varying
+from bvae_jax.metrics.base import NATS, VARIANCE, Metric, checked_codes, checked_kl, varying
 from bvae_jax.types import Codes, Score
 
 
 def active_units(
-    codes: Codes, kl: np.ndarray | None = None, *, variance: float = 0.01, nats: float = 0.01
+    codes: Codes, kl: np.ndarray | None = None, *, variance: float = VARIANCE, nats: float = NATS
 ) -> Score:
     """Number of latents whose posterior mean varies, and whose KL is above zero.
 
@@ -37,10 +37,7 @@ def active_units(
         "active": active,
     }
     if kl is not None:
-        kl = np.asarray(kl, np.float64)
-        if kl.shape != spread.shape:
-            raise InvalidArrays(f"kl: got shape {kl.shape}, wanted [latent], {spread.shape}.")
-        result["by_kl"] = int((kl > nats).sum())
+        result["by_kl"] = int((checked_kl(kl, len(spread)) > nats).sum())
     return result
 
 

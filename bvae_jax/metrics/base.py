@@ -1,17 +1,18 @@
 """What the metrics share: checked arrays, counting, and the record that the registry holds.
 
 Everywhere codes are [n, latent], factors [n, factor], matrices [latent, factor], information in
-nats. A latent or a factor that does not vary never divides by zero: its entry is nan, and means
-leave nan out.
+nats. A latent or a factor that does not vary (`varying`) carries no information, exactly, and
+never divides by zero: its entry is nan, and means leave nan out.
 """
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple, TypeVar
 
 import jax
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Shaped
+from scipy.special import ndtr
 from threadpoolctl import threadpool_limits
 
 from bvae_jax.types import PRNGKey, Score
@@ -21,6 +22,12 @@ R = TypeVar("R")
 
 BINS = 20
 """Bins of a latent, as in Locatello et al. (2019)."""
+NATS = 0.01
+"""A latent is in use if its mean KL from the prior is above this, as in Duan et al. (2020)."""
+VARIANCE = 0.01
+"""A latent is active if the variance of its mean is above this, as in Burda et al. (2016)."""
+POINTS = "without log-variances codes count as points: the deterministic form"
+"""What is said where a metric of posteriors is given none."""
 Matrix = Float[np.ndarray, "latent factor"]
 CodeArray = Float[np.ndarray, "n latent"]
 FactorArray = Int[np.ndarray, "n factor"]
@@ -145,12 +152,53 @@ def checked_split(
     return codes, factors, codes_test, factors_test
 
 
-def varying(codes: CodeArray) -> np.ndarray:
-    """[latent] bool: which latents are not constant.
+def varying(columns: Shaped[np.ndarray, "n column"]) -> np.ndarray:
+    """[column] bool: which latents, or factors, are not constant.
 
     Nor so small that their variance underflows.
     """
-    return (np.ptp(codes, axis=0) > 0) & (codes.std(axis=0) > 0)
+    return (np.ptp(columns, axis=0) > 0) & (columns.std(axis=0) > 0)
+
+
+def in_use(codes: CodeArray, kl: Any = None, nats: float = NATS) -> np.ndarray:
+    """[latent] bool: which latents vary and, where their mean KL from the prior is known, use it.
+
+    The means of a latent that the encoder gave up vary a little, and without meaning.
+
+    Args:
+        kl: [latent] in nats; None where there is no posterior.
+        nats: KL above which a latent counts.
+
+    Raises:
+        InvalidArrays: a KL for another number of latents.
+    """
+    keep = varying(codes)
+    return keep if kl is None else keep & (checked_kl(kl, codes.shape[1]) > nats)
+
+
+def checked_kl(kl: Any, latents: int) -> np.ndarray:
+    """[latent] in float64.
+
+    Raises:
+        InvalidArrays: another shape.
+    """
+    kl = np.asarray(kl, np.float64)
+    if kl.shape != (latents,):
+        raise InvalidArrays(f"kl: got shape {kl.shape}, wanted [latent], ({latents},).")
+    return kl
+
+
+def alone(**counted: np.ndarray) -> str:
+    """Why a number is not computed that any codes would have alike; "" where it means something.
+
+    Args:
+        counted: by what it is, as `varying_factors`, bool of each. A single one has nothing to be
+            told from; none at all is another matter: such codes know nothing, and score 0.
+    """
+    for what, which in counted.items():
+        if which.sum() == 1:
+            return f"it needs two {what.replace('_', ' ')}, got 1 of {len(which)}"
+    return ""
 
 
 def standardised(codes: CodeArray, *others: Float[np.ndarray, "_ latent"]) -> list[np.ndarray]:
@@ -171,6 +219,42 @@ def discretize(codes: CodeArray, bins: int = BINS) -> Int[np.ndarray, "n latent"
     return np.stack(columns, axis=1)
 
 
+def bin_masses(
+    codes: CodeArray, logvars: Any | None, bins: int = BINS
+) -> Iterator[Float[np.ndarray, "n bins"]]:
+    """For each latent how much of a point's posterior lies in each of its bins.
+
+    The bins are those of `discretize`, the outer ones open. Without log-variances a posterior is a
+    point, and all of it lies in one bin.
+
+    Args:
+        logvars: [n, latent] of N(code, exp(logvar)); None for points.
+
+    Raises:
+        InvalidArrays: log-variances of another shape or not finite.
+    """
+    if logvars is None:
+        yield from (np.eye(bins)[column] for column in discretize(codes, bins).T)
+        return
+    stds = np.exp(0.5 * checked_logvars(logvars, codes))
+    for means, std in zip(codes.T, stds.T, strict=True):
+        edges = np.linspace(means.min(), means.max(), bins + 1)[1:-1]
+        below = ndtr((edges - means[:, None]) / np.maximum(std, 1e-30)[:, None])
+        yield np.diff(below, axis=1, prepend=0.0, append=1.0)
+
+
+def checked_logvars(logvars: Any, codes: CodeArray) -> np.ndarray:
+    """[n, latent] in float64.
+
+    Raises:
+        InvalidArrays: another shape than that of codes, or a number that is not finite.
+    """
+    logvars = checked_codes(logvars, "logvars")
+    if logvars.shape != codes.shape:
+        raise InvalidArrays(f"logvars: got shape {logvars.shape}, wanted {codes.shape}.")
+    return logvars
+
+
 def relabel(column: Int[np.ndarray, " n"]) -> tuple[np.ndarray, int]:
     """The same classes as 0, 1, ..., and their number."""
     values, labels = np.unique(column, return_inverse=True)
@@ -179,8 +263,13 @@ def relabel(column: Int[np.ndarray, " n"]) -> tuple[np.ndarray, int]:
 
 def entropy(column: Int[np.ndarray, " n"]) -> float:
     """Of the empirical distribution of a column of classes, in nats."""
-    p = np.bincount(relabel(column)[0]) / len(column)
-    return float(-np.sum(p * np.log(p)))
+    return entropy_of(np.bincount(relabel(column)[0]) / len(column))
+
+
+def entropy_of(p: Float[np.ndarray, " outcome"]) -> float:
+    """Of probabilities, in nats."""
+    some = p[p > 0]
+    return float(-np.sum(some * np.log(some)))
 
 
 def entropies(columns: Int[np.ndarray, "n column"]) -> np.ndarray:
@@ -189,11 +278,15 @@ def entropies(columns: Int[np.ndarray, "n column"]) -> np.ndarray:
 
 
 def information(joint: Float[np.ndarray, "a b"]) -> float:
-    """Mutual information of a joint table of counts or masses, in nats."""
-    p = joint / joint.sum()
-    independent = p.sum(axis=1, keepdims=True) * p.sum(axis=0, keepdims=True)
-    some = p > 0
-    return max(0.0, float(np.sum(p[some] * np.log(p[some] / independent[some]))))
+    """Mutual information of a joint table of counts or masses, in nats.
+
+    Products of counts are exact, so that the information of independent columns, and of a constant
+    one, is 0 and not what rounding leaves.
+    """
+    rows, columns = joint.sum(axis=1, keepdims=True), joint.sum(axis=0, keepdims=True)
+    total, some = rows.sum(), joint > 0
+    ratios = (joint * total)[some] / (rows * columns)[some]
+    return max(0.0, float(np.sum(joint[some] * np.log(ratios)) / total))
 
 
 def mutual_information(
@@ -210,6 +303,18 @@ def mutual_information(
     return result
 
 
+def information_of_masses(
+    masses: Iterable[Float[np.ndarray, "n bins"]], factors: FactorArray
+) -> tuple[Float[np.ndarray, "latent factor"], Float[np.ndarray, " latent"]]:
+    """Nats that each latent, spread over bins, tells of each factor; and the latents' entropies."""
+    classes = [np.eye(size)[labels] for labels, size in map(relabel, factors.T)]
+    rows, entropy = [], []
+    for mass in masses:
+        rows.append([information(one_hot.T @ mass) for one_hot in classes])
+        entropy.append(entropy_of(mass.mean(axis=0)))
+    return np.array(rows), np.array(entropy)
+
+
 def top_two(matrix: Float[np.ndarray, "row column"]) -> tuple[np.ndarray, np.ndarray]:
     """The largest and the second largest of each column; a lone row's second is 0."""
     ordered = np.sort(matrix, axis=0)
@@ -222,11 +327,16 @@ def ratio(a: Any, b: Any) -> np.ndarray:
     return np.divide(a, b, out=np.full(a.shape, np.nan), where=b != 0)
 
 
-def mean(values: Any) -> float:
-    """Mean of those that are not nan; nan if none is."""
+def mean(values: Any, empty: float = float("nan")) -> float:
+    """Mean of those that are not nan; `empty` if all are."""
     values = np.asarray(values, np.float64)
     values = values[~np.isnan(values)]
-    return float(values.mean()) if values.size else float("nan")
+    return float(values.mean()) if values.size else empty
+
+
+def sample_variance(codes: CodeArray) -> np.ndarray:
+    """[latent] unbiased variance; 0 of a single point."""
+    return codes.var(axis=0, ddof=1 if len(codes) > 1 else 0)
 
 
 def generator(key: PRNGKey) -> np.random.Generator:

@@ -6,7 +6,13 @@ import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
-from bvae_jax.metrics.base import Metric, checked, generator
+from bvae_jax.metrics.base import (
+    InvalidArrays,
+    Metric,
+    alone,
+    checked,
+    generator,
+)
 from bvae_jax.metrics.matching import Matching, votes_in_parts
 from bvae_jax.types import Codes, Factors, PRNGKey, Score
 
@@ -40,21 +46,21 @@ def beta_vae_score(
         `notes`.
 
     Raises:
-        ValueError: arrays that do not fit or are not finite, or too few rows to share a value.
+        ValueError: arrays that do not fit or are not finite, too few rows to share a value, or
+            fewer than two factors that vary.
 
     Higgins et al., 2017, section 3; settings of Locatello et al., 2019.
     """
     codes, factors = checked(codes, factors)
     rng, matching = generator(key), Matching(factors)
+    if why := alone(factors_to_hold=matching.held):
+        raise InvalidArrays(why)
     x, y = _votes(rng, matching, codes, pairs, train_votes)
     x_test, y_test = _votes(rng, matching, codes, pairs, test_votes)
-    if len(np.unique(y)) == 1:  # one factor: there is nothing to name
-        right_train, right = np.ones(len(y), bool), np.ones(len(y_test), bool)
-    else:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            model = LogisticRegression().fit(x, y)
-        right_train, right = model.predict(x) == y, model.predict(x_test) == y_test
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        model = LogisticRegression().fit(x, y)
+    right_train, right = model.predict(x) == y, model.predict(x_test) == y_test
     per_factor = np.full(factors.shape[1], np.nan)
     for k in np.unique(y_test):
         per_factor[k] = right[y_test == k].mean()

@@ -11,7 +11,9 @@ from sklearn.linear_model import LassoCV
 from bvae_jax.metrics.base import (
     CodesTest,
     FactorsTest,
+    InvalidArrays,
     Metric,
+    alone,
     checked_split,
     for_each,
     mean,
@@ -24,6 +26,8 @@ from bvae_jax.types import Codes, Factors, Score
 
 Predictor = Literal["boosted", "boosted_sklearn", "forest", "lasso"]
 Rule = Literal["sum", "mean_of_trees"]
+FOLDS = 5
+"""Of the lasso's cross-validation."""
 
 
 class Fit(NamedTuple):
@@ -72,7 +76,8 @@ def dci(
     Returns:
         `disentanglement`, `completeness`, `informativeness` in [0, 1]; `train`, the accuracy on
         the points fitted to; `importance` [latent, factor]; `disentanglement_per_latent`,
-        `completeness_per_factor`, `informativeness_per_factor`. nan for factors with one value.
+        `completeness_per_factor`, `informativeness_per_factor`; `notes`. nan for factors with one
+        value, and for what any codes would have with one latent, or of one factor.
 
     Raises:
         ValueError: arrays that do not fit or are not finite, or an unknown predictor or rule.
@@ -109,7 +114,13 @@ def dci(
     importance = np.stack([fit.importance for fit in fits], axis=1)
     score_d, per_latent, _ = disentanglement(importance)
     score_c, per_factor, _ = completeness(importance)
-    test = np.array([fit.test for fit in fits])
+    test, notes = np.array([fit.test for fit in fits]), []
+    if why := alone(varying_latents=keep):
+        score_c = np.nan
+        notes.append(f"completeness is not computed: {why}")
+    if why := alone(varying_latents=keep, varying_factors=varying(y)):
+        score_d = np.nan
+        notes.append(f"disentanglement is not computed: {why}")
     return {
         "disentanglement": score_d,
         "completeness": score_c,
@@ -119,6 +130,7 @@ def dci(
         "disentanglement_per_latent": per_latent,
         "completeness_per_factor": per_factor,
         "informativeness_per_factor": test,
+        "notes": notes,
     }
 
 
@@ -162,7 +174,9 @@ def _forest(
 
 def _lasso(x: np.ndarray, y: np.ndarray, x_test: np.ndarray, y_test: np.ndarray, rule: Rule) -> Fit:
     z, z_test = standardised(x, x_test)
-    model = LassoCV(cv=5, random_state=0).fit(z, y / y.std())
+    if len(z) < FOLDS:
+        raise InvalidArrays(f"too few points: got {len(z)} to fit on, wanted {FOLDS} or more.")
+    model = LassoCV(cv=FOLDS, random_state=0).fit(z, y / y.std())
     r2, r2_train = (model.score(a, b / y.std()) for a, b in ((z_test, y_test), (z, y)))
     return Fit(np.abs(model.coef_), max(0.0, r2), max(0.0, r2_train))
 

@@ -12,6 +12,7 @@ from bvae_jax.metrics.base import (
     mean,
     ratio,
     standardised,
+    varying,
 )
 from bvae_jax.types import Codes, Factors, PRNGKey, Score
 
@@ -23,20 +24,27 @@ UNPREDICTED = 0.99
 
 
 def dci_es(
-    codes: Codes, factors: Factors, codes_test: CodesTest, factors_test: FactorsTest, key: PRNGKey
+    codes: Codes,
+    factors: Factors,
+    codes_test: CodesTest,
+    factors_test: FactorsTest,
+    key: PRNGKey,
+    *,
+    unpredicted: float = -1.0,
 ) -> Score:
     """How little capacity a probe needs, and how few latents there are.
 
     Explicitness E = 1 - A / Z. A is the area between the probes' loss and the best of them, over
     capacity up to the best; Z = 1/2 (whole range of capacity) (loss without codes - 0). E is 1 if
     the linear probe is best already, 0 if the loss falls on a straight line. Size S is the number
-    of factors over the number of latents.
+    of factors that vary over the number of latents.
 
     Probes are ridge regressions of the class index, scaled to variance 1, on the codes and on
     random Fourier features of them; capacity is the logarithm of the number of features; the loss
     is the mean squared error on the test points over that of the mean, at most 1. A factor that no
-    probe predicts (no loss below 0.99) counts -1, the worst: it would need more capacity than there
-    is. The paper leaves the family of probes open: compare only scores of the same family.
+    probe predicts (no loss below 0.99) has no area, and by the formula E = 1, the best. Here it
+    counts -1, the worst, for it would need more capacity than there is. The paper leaves the family
+    of probes open: compare only scores of the same family.
 
     Args:
         codes: [n, latent] to fit on.
@@ -44,6 +52,7 @@ def dci_es(
         codes_test: [m, latent] to score on.
         factors_test: [m, factor].
         key: of the random features.
+        unpredicted: what a factor counts that no probe predicts; 1 by the authors' formula.
 
     Returns:
         `explicitness` in [-1, 1], `size`; `explicitness_per_factor` [factor]; `loss`
@@ -58,7 +67,7 @@ def dci_es(
     codes, factors, codes_test, factors_test = checked_split(
         codes, factors, codes_test, factors_test
     )
-    varies = np.ptp(factors, axis=0) > 0
+    varies = varying(factors)
     x, x_test = standardised(codes, codes_test)
     scale = factors[:, varies].std(axis=0)
     center = factors[:, varies].mean(axis=0)
@@ -81,23 +90,23 @@ def dci_es(
     loss = np.full((len(FEATURES), factors.shape[1]), np.nan)
     loss[:, varies] = for_each(lost, FEATURES)
     capacity = np.log(width + np.array(FEATURES))
-    per_factor = np.array([_explicitness(capacity, column) for column in loss.T])
+    per_factor = np.array([_explicitness(capacity, column, unpredicted) for column in loss.T])
     return {
         "explicitness": mean(per_factor),
-        "size": factors.shape[1] / codes.shape[1],
+        "size": int(varies.sum()) / codes.shape[1],
         "explicitness_per_factor": per_factor,
         "loss": loss,
         "features": np.array(FEATURES),
     }
 
 
-def _explicitness(capacity: np.ndarray, loss: np.ndarray) -> float:
+def _explicitness(capacity: np.ndarray, loss: np.ndarray, unpredicted: float) -> float:
     """1 - area above the best loss, up to the best probe, over that of a straight fall."""
     if np.isnan(loss).any():
         return float("nan")
     best = int(loss.argmin())
     if loss[best] > UNPREDICTED:
-        return -1.0
+        return unpredicted
     steps = np.diff(capacity[: best + 1])
     excess = loss[: best + 1] - loss[best]
     area = float(np.sum(steps * (excess[1:] + excess[:-1]) / 2))
@@ -110,6 +119,7 @@ METRIC = Metric(
     "Eastwood et al. 2023",
     headline="explicitness",
     others=("size",),
+    compat={"unpredicted": 1.0},
     # The random features treat latents alike only on average.
     invariant=("scale", "order"),
 )

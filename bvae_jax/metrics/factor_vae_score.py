@@ -2,7 +2,14 @@
 
 import numpy as np
 
-from bvae_jax.metrics.base import Metric, checked, generator
+from bvae_jax.metrics.base import (
+    InvalidArrays,
+    Metric,
+    alone,
+    checked,
+    generator,
+    sample_variance,
+)
 from bvae_jax.metrics.matching import Matching, votes_in_parts
 from bvae_jax.types import Codes, Factors, PRNGKey, Score
 
@@ -40,14 +47,17 @@ def factor_vae_score(
         `active` [latent] bool; `notes`.
 
     Raises:
-        ValueError: arrays that do not fit or are not finite, or too few rows to share a value.
+        ValueError: arrays that do not fit or are not finite, too few rows to share a value, fewer
+            than two factors that vary, or one active latent, whose votes are all alike.
 
     Kim & Mnih, 2018, section 4; settings of Locatello et al., 2019.
     """
     codes, factors = checked(codes, factors)
     rng, matching = generator(key), Matching(factors)
-    variance = codes.var(axis=0, ddof=1)
+    variance = sample_variance(codes)
     active = np.sqrt(variance) >= max(prune_std, 1e-12)
+    if why := alone(factors_to_hold=matching.held, active_latents=active):
+        raise InvalidArrays(why)
     votes = np.zeros((2, codes.shape[1], factors.shape[1]), np.int64)
     if active.any():
         scaled = codes[:, active] / np.sqrt(variance[active])

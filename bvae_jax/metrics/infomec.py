@@ -11,6 +11,7 @@ from sklearn.metrics import log_loss
 
 from bvae_jax.metrics.base import (
     Metric,
+    alone,
     checked,
     entropies,
     for_each,
@@ -39,8 +40,8 @@ def infomec(
     - InfoE: mean over factors of (L0 - L) / L0, where L is the loss of a multinomial logistic
       regression without penalty on all latents, with balanced classes, and L0 that without latents.
 
-    Latents that vary much less than the one that varies most are left out of InfoM and InfoC. With
-    one factor InfoM is 1, with one active latent InfoC is 1, with none both are 0.
+    Latents that vary much less than the one that varies most are left out of InfoM and InfoC.
+    InfoM needs two factors, InfoC two active latents; without any active latent both are 0.
 
     Args:
         codes: [n, latent].
@@ -53,7 +54,7 @@ def infomec(
 
     Returns:
         `infom`, `infoc`, `infoe` in [0, 1]; `active` [latent] bool; `normalised_information`
-        [latent, factor], nan for latents that were left out; `infoe_per_factor` [factor].
+        [latent, factor], nan for latents that were left out; `infoe_per_factor` [factor]; `notes`.
 
     Raises:
         ValueError: arrays that do not fit or are not finite.
@@ -93,13 +94,19 @@ def infomec(
     known = matrix[active][:, several]
     explicit = np.full(factors.shape[1], np.nan)
     explicit[several] = _explicitness(codes, factors[:, several])
+    notes = []
+    if why_not_m := alone(varying_factors=np.array(several)):
+        notes.append(f"infom is not computed: {why_not_m}")
+    if why_not_c := alone(active_latents=active):
+        notes.append(f"infoc is not computed: {why_not_c}")
     return {
-        "infom": _share(known),
-        "infoc": _share(known.T),
+        "infom": np.nan if why_not_m else _share(known),
+        "infoc": np.nan if why_not_c else _share(known.T),
         "infoe": mean(explicit),
         "active": active,
         "normalised_information": matrix,
         "infoe_per_factor": explicit,
+        "notes": notes,
     }
 
 
@@ -107,8 +114,6 @@ def _share(rows: np.ndarray) -> float:
     """Mean over rows of the largest entry's share of its row, from 0 at an even spread to 1."""
     if not rows.size:
         return 0.0
-    if rows.shape[1] == 1:
-        return 1.0
     even = 1 / rows.shape[1]
     share = np.nan_to_num(ratio(rows.max(axis=1), rows.sum(axis=1)), nan=even)
     return float((share.mean() - even) / (1 - even))

@@ -12,7 +12,7 @@ def irs(codes: Codes, factors: Factors, *, bins: int = BINS, quantile: float = 0
     For latent j and factor k: 1 - E_v[quantile of |z_j - E(z_j | v_k = v)| given v_k = v] over the
     largest |z_j - E z_j|. Each latent takes its best factor, and is weighted by that largest
     deviation. Factors are cut into `bins` first, as in disentanglement_lib, so that factors of more
-    values do not score 1. Constant latents are left out; a factor with one value explains nothing.
+    values do not score 1. Latents and factors that are constant are left out.
 
     Args:
         codes: [n, latent].
@@ -22,7 +22,7 @@ def irs(codes: Codes, factors: Factors, *, bins: int = BINS, quantile: float = 0
 
     Returns:
         `score` in [0, 1]; `per_latent` [latent], nan for constant ones; `factor` [latent], which
-        was best; `matrix` [latent, factor].
+        was best, -1 for constant ones; `matrix` [latent, factor], nan where either is constant.
 
     Raises:
         ValueError: arrays that do not fit or are not finite.
@@ -43,17 +43,21 @@ def irs(codes: Codes, factors: Factors, *, bins: int = BINS, quantile: float = 0
         }
     z = codes[:, keep]
     largest = np.abs(z - z.mean(axis=0)).max(axis=0)
-    for k, column in enumerate(discretize(factors.astype(np.float64), bins).T):
+    binned = discretize(factors.astype(np.float64), bins)
+    held = np.flatnonzero(varying(factors))
+    for k in held:
+        column = binned[:, k]
         groups = [z[column == value] for value in np.unique(column)]
         deviations = [
             np.quantile(np.abs(group - group.mean(axis=0)), quantile, axis=0) for group in groups
         ]
         matrix[keep, k] = 1 - np.mean(deviations, axis=0) / largest
-    per_latent = matrix.max(axis=1)
+    best = matrix[:, held].argmax(axis=1)
+    per_latent = matrix[np.arange(len(matrix)), held[best]]
     return {
         "score": float(np.average(per_latent[keep], weights=largest)),
         "per_latent": per_latent,
-        "factor": np.where(keep, np.nan_to_num(matrix).argmax(axis=1), -1),
+        "factor": np.where(keep, held[best], -1),
         "matrix": matrix,
     }
 

@@ -4,32 +4,40 @@ import numpy as np
 
 from bvae_jax.metrics.base import (
     BINS,
+    POINTS,
     Metric,
+    bin_masses,
     checked,
-    discretize,
     entropies,
+    information_of_masses,
     mean,
-    mutual_information,
     top_two,
+    varying,
 )
 from bvae_jax.types import Codes, Factors, Score
 
 
-def jemmig(codes: Codes, factors: Factors, *, bins: int = BINS) -> Score:
+def jemmig(
+    codes: Codes, factors: Factors, logvars: Codes | None = None, *, bins: int = BINS
+) -> Score:
     """1 - (H(z*, v) - I1 + I2) / (H(v) + log bins), mean over factors.
 
-    z* is the latent that knows most of v, I1 and I2 are the two largest I(z_j; v). Unlike MIG it
-    also asks that z* knows nothing else. The numerator, in nats and better when low, is JEMMIG as
-    the paper defines it; over its largest value and from 1 it becomes better when high. Constant
-    codes have no entropy, and so no joint entropy to speak of: collapse scores well here.
+    z* is the latent that knows most of v, I1 and I2 are the two largest I(z_j; v), where each point
+    spreads over the bins as its posterior does (see `rmig`); without log-variances it is a point.
+    Unlike MIG it also asks that z* knows nothing else. The numerator, in nats and better when low,
+    is JEMMIG as the paper defines it; over its largest value and from 1 it becomes better when
+    high. Constant points have no entropy, and so no joint entropy to speak of: there collapse
+    scores well. Factors with one value are left out.
 
     Args:
-        codes: [n, latent].
+        codes: [n, latent] posterior means.
         factors: [n, factor] class indices.
+        logvars: [n, latent] posterior log-variances.
         bins: for each latent.
 
     Returns:
-        `score` in [0, 1]; `jemmig` in nats; `per_factor` (as score) and `nats_per_factor` [factor].
+        `score` in [0, 1]; `jemmig` in nats; `per_factor` (as score) and `nats_per_factor` [factor];
+        `notes`.
 
     Raises:
         ValueError: arrays that do not fit or are not finite.
@@ -38,19 +46,18 @@ def jemmig(codes: Codes, factors: Factors, *, bins: int = BINS) -> Score:
     section 3.
     """
     codes, factors = checked(codes, factors)
-    binned = discretize(codes, bins)
-    matrix = mutual_information(binned, factors)
+    matrix, of_latent = information_of_masses(bin_masses(codes, logvars, bins), factors)
     of_factor = entropies(factors)
-    of_best = entropies(binned)[matrix.argmax(axis=0)]
     first, second = top_two(matrix)
-    nats = (of_best + of_factor - first) - first + second
-    nats[of_factor == 0] = np.nan
+    joint = of_latent[matrix.argmax(axis=0)] + of_factor - first
+    nats = np.where(varying(factors), joint - first + second, np.nan)
     per_factor = 1 - nats / (of_factor + np.log(bins))
     return {
         "score": mean(per_factor),
         "jemmig": mean(nats),
         "per_factor": per_factor,
         "nats_per_factor": nats,
+        "notes": [POINTS] if logvars is None else [],
     }
 
 

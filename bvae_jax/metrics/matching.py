@@ -23,6 +23,7 @@ class Matching:
 
     Attributes:
         factors: indices of those that can be held.
+        held: [factor] bool, the same.
         notes: what was left out, in words.
 
     Raises:
@@ -48,6 +49,7 @@ class Matching:
             order = np.argsort(labels, kind="stable")
             starts = np.cumsum(counts) - counts
             self._groups[k] = (np.flatnonzero(enough[labels]), labels, order, starts, counts)
+        self.held = np.isin(np.arange(factors.shape[1]), self.factors)
         if not self.factors:
             raise InvalidArrays(
                 f"factors: got {len(factors)} rows, wanted two values of a factor with two rows "

@@ -2,11 +2,14 @@
 
 from bvae_jax.metrics.base import (
     BINS,
+    InvalidArrays,
     Metric,
+    alone,
     checked,
     discretize,
     mutual_information,
     ratio,
+    varying,
 )
 from bvae_jax.metrics.importance import disentanglement
 from bvae_jax.types import Codes, Factors, Score
@@ -25,12 +28,15 @@ def med(codes: Codes, factors: Factors, *, bins: int = BINS) -> Score:
         [latent, factor].
 
     Raises:
-        ValueError: arrays that do not fit or are not finite.
+        ValueError: arrays that do not fit or are not finite, or fewer than two latents or factors
+            that vary.
 
     Cao, Nai, Yang, Huang & Gao, 2022, "An empirical study on disentanglement of negative-free
     contrastive learning", section 3.2.
     """
     codes, factors = checked(codes, factors)
+    if why := alone(varying_factors=varying(factors), varying_latents=varying(codes)):
+        raise InvalidArrays(why)
     matrix = mutual_information(discretize(codes, bins), factors)
     importance = ratio(matrix, matrix.sum(axis=0))
     score, per_latent, weight = disentanglement(importance)

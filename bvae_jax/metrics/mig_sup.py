@@ -2,6 +2,7 @@
 
 from bvae_jax.metrics.base import (
     BINS,
+    VARIANCE,
     Metric,
     checked,
     discretize,
@@ -9,32 +10,36 @@ from bvae_jax.metrics.base import (
     mean,
     mutual_information,
     ratio,
+    sample_variance,
     top_two,
-    varying,
 )
 from bvae_jax.types import Codes, Factors, Score
 
 
-def mig_sup(codes: Codes, factors: Factors, *, bins: int = BINS) -> Score:
-    """Mean over latents of the gap between the two largest I(z; v_k) / H(v_k) of factors.
+def mig_sup(
+    codes: Codes, factors: Factors, *, bins: int = BINS, variance: float = VARIANCE
+) -> Score:
+    """Mean over active latents of the gap between the two largest I(z; v_k) / H(v_k) of factors.
 
-    It falls when one latent mixes factors, which MIG does not see. Constant latents are left out;
-    without any other the score is 0.
+    It falls when one latent mixes factors, which MIG does not see. Latents whose mean hardly varies
+    are left out, as by the authors; without any other the score is 0.
 
     Args:
         codes: [n, latent].
         factors: [n, factor] class indices.
         bins: for each latent.
+        variance: a latent is active if the variance of its codes exceeds this. It supposes codes on
+            the scale of a prior of variance 1.
 
     Returns:
-        `score` in [0, 1]; `per_latent` [latent], nan for constant ones;
+        `score` in [0, 1]; `per_latent` [latent], nan for those left out;
         `normalised_information` [latent, factor].
 
     Raises:
         ValueError: arrays that do not fit or are not finite.
 
     Li, Murkute, Gyawali & Wang, 2020, "Progressive learning and disentanglement of hierarchical
-    representations", equation 9.
+    representations", equation 9, and their code.
     """
     codes, factors = checked(codes, factors)
     matrix = mutual_information(discretize(codes, bins), factors)
@@ -42,9 +47,9 @@ def mig_sup(codes: Codes, factors: Factors, *, bins: int = BINS) -> Score:
     known = matrix[:, ~(matrix != matrix).any(axis=0)]
     first, second = top_two(known.T)
     per_latent = first - second
-    per_latent[~varying(codes)] = float("nan")
+    per_latent[~(sample_variance(codes) > variance)] = float("nan")
     return {
-        "score": mean(per_latent) if varying(codes).any() else 0.0,
+        "score": mean(per_latent, empty=0.0),
         "per_latent": per_latent,
         "normalised_information": matrix,
     }
@@ -56,4 +61,6 @@ METRIC = Metric(
     "Li et al. 2020",
     fast=True,
     null=True,
+    # One common scale changes the score, too: what is active is judged by the variance.
+    invariant=("permute", "sign", "order"),
 )

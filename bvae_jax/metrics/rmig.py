@@ -1,21 +1,17 @@
 """Robust MIG: the gap under the posterior itself, not under its mean."""
 
-import numpy as np
-from scipy.special import ndtr
-
 from bvae_jax.metrics.base import (
     BINS,
-    InvalidArrays,
+    POINTS,
     Metric,
+    bin_masses,
     checked,
-    checked_codes,
-    discretize,
     entropies,
-    information,
+    information_of_masses,
     mean,
     ratio,
-    relabel,
     top_two,
+    varying,
 )
 from bvae_jax.types import Codes, Factors, Score
 
@@ -27,7 +23,7 @@ def rmig(
 
     Bins have equal width over the range of the posterior means, the outer ones are open. A point
     gives each bin the mass of N(mean, exp(logvar)) there. Without log-variances the posterior is a
-    point, and the score is that of `mig`.
+    point, and the score is that of `mig`. Factors with one value are left out.
 
     Args:
         codes: [n, latent] posterior means.
@@ -37,7 +33,7 @@ def rmig(
 
     Returns:
         `score`, over the factors' entropies, in [0, 1]; `rmig`, the paper's, in nats;
-        `per_factor` [factor]; `mutual_information` [latent, factor].
+        `per_factor` [factor]; `mutual_information` [latent, factor]; `notes`.
 
     Raises:
         ValueError: arrays that do not fit or are not finite.
@@ -46,35 +42,16 @@ def rmig(
     section 3.
     """
     codes, factors = checked(codes, factors)
-    if logvars is None:
-        binned = discretize(codes, bins)
-        masses = (np.eye(bins)[column] for column in binned.T)
-    else:
-        logvars = checked_codes(logvars, "logvars")
-        if logvars.shape != codes.shape:
-            raise InvalidArrays(
-                f"logvars: got shape {logvars.shape}, wanted that of codes {codes.shape}."
-            )
-        stds = np.exp(0.5 * logvars)
-        masses = (_masses(m, s, bins) for m, s in zip(codes.T, stds.T, strict=True))
-    classes = [np.eye(size)[labels] for labels, size in map(relabel, factors.T)]
-    matrix = np.array([[information(one_hot.T @ mass) for one_hot in classes] for mass in masses])
+    matrix, _ = information_of_masses(bin_masses(codes, logvars, bins), factors)
     first, second = top_two(matrix)
-    entropy = entropies(factors)
-    per_factor = ratio(first - second, entropy)
+    per_factor = ratio(first - second, entropies(factors))
     return {
         "score": mean(per_factor),
-        "rmig": float(np.mean(first - second)),
+        "rmig": mean((first - second)[varying(factors)]),
         "per_factor": per_factor,
         "mutual_information": matrix,
+        "notes": [POINTS] if logvars is None else [],
     }
-
-
-def _masses(mean: np.ndarray, std: np.ndarray, bins: int) -> np.ndarray:
-    """[n, bins]: how much of N(mean, std^2) lies in each bin."""
-    edges = np.linspace(mean.min(), mean.max(), bins + 1)[1:-1]
-    below = ndtr((edges - mean[:, None]) / np.maximum(std, 1e-30)[:, None])
-    return np.diff(below, axis=1, prepend=0.0, append=1.0)
 
 
 METRIC = Metric(

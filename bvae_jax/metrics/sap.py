@@ -6,7 +6,16 @@ import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.svm import LinearSVC
 
-from bvae_jax.metrics.base import CodesTest, FactorsTest, Metric, checked_split, for_each, mean
+from bvae_jax.metrics.base import (
+    CodesTest,
+    FactorsTest,
+    Metric,
+    checked_split,
+    for_each,
+    mean,
+    relabel,
+    top_two,
+)
 from bvae_jax.types import Codes, Factors, Score
 
 
@@ -17,12 +26,15 @@ def sap(
     factors_test: FactorsTest,
     *,
     regularisation: float = 0.01,
+    plain_accuracy: bool = False,
 ) -> Score:
     """Mean over factors of the gap between the two latents that best predict the factor alone.
 
-    A linear SVM with balanced classes is fitted to each pair of latent and factor; its accuracy on
-    the test points is the pair's score. A lone latent is compared with the most common class. The
-    score depends on the codes' scale, through the regularisation.
+    A linear SVM with balanced classes is fitted to each pair of latent and factor; its balanced
+    accuracy on the test points (the mean over classes of the share that is recognised, as in the
+    paper) is the pair's score, and that of guessing, one over the number of classes, if it is below
+    that. A lone latent is compared with guessing. The score depends on the codes' scale and mean,
+    through the regularisation.
 
     Args:
         codes: [n, latent] to fit on.
@@ -30,9 +42,13 @@ def sap(
         codes_test: [m, latent] to score on.
         factors_test: [m, factor].
         regularisation: C of the SVM; 0.01 in the published study.
+        plain_accuracy: let points count alike instead of classes, as disentanglement_lib does,
+            and compare a lone latent with the most common class: then latents that know nothing
+            have a gap where classes are not equally common.
 
     Returns:
-        `score` in [0, 1]; `per_factor` [factor]; `accuracy` [latent, factor].
+        `score` in [0, 1]; `per_factor` [factor]; `accuracy` [latent, factor], balanced unless told
+        otherwise.
 
     Raises:
         ValueError: arrays that do not fit or are not finite.
@@ -40,6 +56,7 @@ def sap(
     Kumar, Sattigeri & Balakrishnan, 2018, section 3; settings of Locatello et al., 2019.
     """
     x, y, x_test, y_test = checked_split(codes, factors, codes_test, factors_test)
+    weights, chance = zip(*(_weights(column, plain_accuracy) for column in y_test.T), strict=True)
     pairs = [(j, k) for j in range(x.shape[1]) for k in range(y.shape[1])]
 
     def accuracy(pair: tuple[int, int]) -> float:
@@ -48,17 +65,24 @@ def sap(
             return np.nan
         machine = LinearSVC(C=regularisation, class_weight="balanced", random_state=0)
         machine.fit(x[:, [j]], y[:, k])
-        return float(np.mean(machine.predict(x_test[:, [j]]) == y_test[:, k]))
+        right = machine.predict(x_test[:, [j]]) == y_test[:, k]
+        return float(np.average(right, weights=weights[k]))
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         matrix = np.array(for_each(accuracy, pairs)).reshape(x.shape[1], y.shape[1])
-    if len(matrix) == 1:
-        common = [np.max(np.bincount(column)) / len(column) for column in y_test.T]
-        second, first = np.sort(np.stack([matrix[0], common]), axis=0)
-    else:
-        second, first = np.sort(matrix, axis=0)[-2:]
+    better = np.maximum(matrix, chance) if len(matrix) == 1 or not plain_accuracy else matrix
+    first, second = top_two(np.vstack([better, chance]) if len(matrix) == 1 else better)
     return {"score": mean(first - second), "per_factor": first - second, "accuracy": matrix}
+
+
+def _weights(y_test: np.ndarray, plain: bool) -> tuple[np.ndarray, float]:
+    """Of the test points of one factor, and what a guess is worth under them."""
+    labels, size = relabel(y_test)
+    counts = np.bincount(labels)
+    if plain:
+        return np.ones(len(labels)), counts.max() / len(labels)
+    return 1 / counts[labels], 1 / size
 
 
 METRIC = Metric(
@@ -66,4 +90,5 @@ METRIC = Metric(
     "gap between the two latents from which a linear SVM best predicts a factor",
     "Kumar et al. 2018",
     invariant=("permute", "sign", "order"),
+    compat={"plain_accuracy": True},
 )

@@ -16,6 +16,8 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.special import softmax
 
+from bvae_jax.metrics.base import InvalidArrays
+
 try:
     import lightgbm
 except OSError as error:  # the package is there, a system library is not
@@ -25,6 +27,8 @@ except OSError as error:  # the package is there, a system library is not
 
 EXACT = 65_535
 """More bins than there are points: a threshold between any two values, as in scikit-learn."""
+FEWEST = 3
+"""Points; LightGBM does not split fewer."""
 DEPTH = 3
 LEAVES = 2**DEPTH
 
@@ -60,8 +64,13 @@ def boosted_trees(
     Args:
         max_bins: thresholds that are tried for a feature; fewer are faster.
 
+    Raises:
+        InvalidArrays: fewer than three points.
+
     Friedman, 2001, "Greedy function approximation", algorithm 6.
     """
+    if len(x) < FEWEST:
+        raise InvalidArrays(f"too few points: got {len(x)} to fit on, wanted {FEWEST} or more.")
     values, labels = np.unique(y, return_inverse=True)
     if len(values) == 1:
         return Boosted(np.full(len(x_test), values[0]), 1.0, np.zeros((0, x.shape[1])))

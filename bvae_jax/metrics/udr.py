@@ -10,7 +10,15 @@ from scipy.stats import rankdata
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import Lasso
 
-from bvae_jax.metrics.base import InvalidArrays, Metric, checked_codes, mean, ratio, varying
+from bvae_jax.metrics.base import (
+    NATS,
+    InvalidArrays,
+    Metric,
+    checked_codes,
+    in_use,
+    mean,
+    ratio,
+)
 from bvae_jax.types import Score
 
 
@@ -19,7 +27,7 @@ def udr(
     kl_of_runs: Sequence[np.ndarray] | None = None,
     *,
     similarity: Literal["lasso", "spearman"] = "lasso",
-    nats: float = 0.01,
+    nats: float = NATS,
 ) -> Score:
     """For each run, the median over the other runs of how far its latents match theirs one to one.
 
@@ -76,12 +84,7 @@ def udr(
 
 def _active(codes: np.ndarray, kl: np.ndarray | None, nats: float) -> np.ndarray:
     """Standardised codes of the latents that count."""
-    keep = varying(codes)
-    if kl is not None:
-        if np.shape(kl) != keep.shape:
-            raise InvalidArrays(f"kl: got shape {np.shape(kl)}, wanted [latent], {keep.shape}.")
-        keep &= np.asarray(kl) > nats
-    z = codes[:, keep]
+    z = codes[:, in_use(codes, kl, nats)]
     return (z - z.mean(axis=0)) / z.std(axis=0)
 
 

@@ -4,9 +4,11 @@ import numpy as np
 
 from bvae_jax.metrics.base import (
     BINS,
+    InvalidArrays,
     Metric,
     checked_codes,
     discretize,
+    in_use,
     mutual_information,
     varying,
 )
@@ -16,7 +18,9 @@ SINGULAR = 1e-12
 """A correlation matrix with an eigenvalue up to this has lost a dimension to rounding."""
 
 
-def unsupervised(codes: Codes, *, bins: int = BINS, keep_constant: bool = False) -> Score:
+def unsupervised(
+    codes: Codes, kl: np.ndarray | None = None, *, bins: int = BINS, keep_constant: bool = False
+) -> Score:
     """Gaussian total correlation, Wasserstein correlation, mutual information between codes.
 
     - total correlation of a Gaussian of the codes' covariance C: -1/2 log det of its correlation
@@ -24,16 +28,18 @@ def unsupervised(codes: Codes, *, bins: int = BINS, keep_constant: bool = False)
     - Wasserstein correlation: squared 2-Wasserstein distance between that Gaussian and the one of
       independent latents, tr C + tr D - 2 tr (D^1/2 C D^1/2)^1/2 with D = diag C; normalised by
       tr C.
-    - mutual information of two latents by counting, mean over all pairs of different latents.
+    - mutual information of two latents by counting, mean over all pairs of different latents that
+      vary and that the encoder uses (KL above 0.01 nats, where it is known).
 
     Constant latents are left out of the total correlation (they add nothing to the others). Low is
     independent, which is not the same as disentangled.
 
     Args:
         codes: [n, latent].
+        kl: [latent] mean KL from the prior, in nats.
         bins: for each latent.
-        keep_constant: give nan for the total correlation if a latent is constant, as
-            disentanglement_lib does.
+        keep_constant: average the mutual information over all latents, and give nan for the total
+            correlation if one is constant, as disentanglement_lib does.
 
     Returns:
         `gaussian_total_correlation` and `mutual_information` in nats, `wasserstein_correlation` in
@@ -41,18 +47,19 @@ def unsupervised(codes: Codes, *, bins: int = BINS, keep_constant: bool = False)
         [latent, latent] with 0 on its diagonal.
 
     Raises:
-        ValueError: codes that are not finite.
+        ValueError: codes that are not finite, or fewer than two latents that vary.
 
     Locatello et al., 2019, appendix; the originals of its Figure 2.
     """
     codes = checked_codes(codes)
     keep = varying(codes)
-    count = codes.shape[1]
-    covariance = np.cov(codes.T, ddof=1).reshape(count, count) if len(codes) > 1 else None
-    if covariance is None:
-        covariance = np.zeros((count, count))
+    if keep.sum() < 2:
+        raise InvalidArrays(f"it needs two varying latents, got {keep.sum()} of {len(keep)}")
+    used = np.ones_like(keep) if keep_constant else in_use(codes, kl)
+    covariance = np.cov(codes.T, ddof=1)
     matrix = mutual_information(*[discretize(codes, bins)] * 2)
     np.fill_diagonal(matrix, 0)
+    pairs = matrix[np.ix_(used, used)]
     std = np.sqrt(np.diag(covariance))
     both = std[:, None] * covariance * std
     distance = 2 * np.trace(covariance) - 2 * np.sqrt(_eigenvalues(both)).sum()
@@ -64,15 +71,13 @@ def unsupervised(codes: Codes, *, bins: int = BINS, keep_constant: bool = False)
             else _total_correlation(covariance[np.ix_(keep, keep)])
         ),
         "wasserstein_correlation": max(0.0, float(distance)),
-        "wasserstein_correlation_norm": max(0.0, float(distance / total)) if total > 0 else 0.0,
-        "mutual_information": float(matrix.sum() / max(1, count * (count - 1))),
+        "wasserstein_correlation_norm": max(0.0, float(distance / total)),
+        "mutual_information": float(pairs.sum() / max(1, len(pairs) * (len(pairs) - 1))),
         "mutual_information_matrix": matrix,
     }
 
 
 def _total_correlation(covariance: np.ndarray) -> float:
-    if len(covariance) < 2:
-        return 0.0
     std = np.sqrt(np.diag(covariance))
     values = np.linalg.eigvalsh(covariance / np.outer(std, std))
     return float("inf") if values[0] <= SINGULAR else float(-0.5 * np.log(values).sum())

@@ -15,10 +15,14 @@ from bvae_jax import cli, rundir
 from bvae_jax.comparison import crossing, reading
 from bvae_jax.comparison.compare import compare
 from bvae_jax.comparison.crossing import cross_traversals, one_of_each
+from bvae_jax.comparison.pages import make_report
 from bvae_jax.comparison.reading import read_comparison, read_places
 from bvae_jax.comparison.suggest import suggest
+from bvae_jax.comparison.tables import make_table
 from bvae_jax.config import Config, ScoreConfig
+from bvae_jax.metrics import METRICS
 from bvae_jax.programs import Programs
+from bvae_jax.sweepdir import Sweep, member_dir, open_sweep
 from bvae_jax.sweeping import sweep
 
 pytestmark = pytest.mark.usefixtures("tiny_network")
@@ -133,6 +137,72 @@ def test_two_sweeps_side_by_side(swept, tmp_path):
         [tmp_path / "more", tmp_path / "latents"], None, Programs(), progress=False
     )
     assert found.varied == ("latents", "beta", "learning_rate")
+
+
+def pretend(sweep_dir, base, values, done=()):
+    """A sweep without a checkpoint, of which members with these numbers are done."""
+    found = open_sweep(sweep_dir, Sweep(base, values))
+    for number, one in enumerate(found.members()):
+        directory = member_dir(sweep_dir, one)
+        directory.mkdir(parents=True)
+        rundir.write_json(directory / "config.json", one.config.to_dict())
+        if number in done:
+            summary = {"step": base.steps, "nll": 1.0, "kl_per_latent": [1.0, 0.0, 0.0]}
+            rundir.write_json(directory / "summary.json", summary)
+            (directory / "metrics.jsonl").touch()
+    return sweep_dir
+
+
+def test_what_is_done_is_not_displaced_by_what_is_not(tmp_path):
+    """Nor does another directory of the data, or a default that is written out, make a setting."""
+    values = {"beta": (1.0, 4.0)}
+    done = pretend(tmp_path / "done", BASE, values, done=(0,))
+    moved = dataclasses.replace(BASE, data_dir="/elsewhere", log_every=1, beta_schedule="constant")
+    new = pretend(tmp_path / "new", moved, values)
+    places = read_places([done, new])
+    assert {name: place.status for name, place in places.items()} == {
+        "done/beta=1": "done",
+        "new/beta=4": "begun",
+    }
+    found = read_comparison([done, new], None, Programs(), progress=False)
+    assert found.varied == ("beta",)
+    assert (found.settings, found.missing) == (("β = 1", "β = 4"), ("new/beta=4",))
+    both = pretend(tmp_path / "both", moved, values, done=(0, 1))
+    assert set(read_places([done, both])) == {"both/beta=1", "both/beta=4"}
+
+
+def test_sweeps_of_the_same_name_keep_apart(tmp_path):
+    one = pretend(tmp_path / "a" / "s", BASE, {"beta": (1.0,)})
+    two = pretend(tmp_path / "b" / "s", BASE, {"beta": (1.0, 2.0), "latents": (2,)})
+    assert set(read_places([one, two, one])) == {
+        f"{one}/beta=1", f"{two}/latents=2,beta=1", f"{two}/latents=2,beta=2",
+    }  # fmt: skip
+    assert set(read_places([one, one])) == {"beta=1"}
+
+
+def test_settings_are_ordered_by_one_field_after_the_other(tmp_path):
+    values = {"objective": ("beta_vae", "beta_tcvae"), "beta": (16.0, 4.0, 0.5), "seed": (10, 9)}
+    values |= {"latents": (10, 9)}
+    directory = pretend(tmp_path / "s", BASE, values, done=range(24))
+    found = read_comparison([directory], None, Programs(), progress=False)
+    assert found.settings == tuple(
+        f"latents = {latents}, objective = {objective}, β = {beta}"
+        for latents in (9, 10) for objective in ("beta_vae", "beta_tcvae") for beta in (0.5, 4, 16)
+    )  # fmt: skip
+    assert [*zip(found.members.setting, found.members.seed, strict=True)] == [
+        (setting, seed) for setting in found.settings for seed in (9, 10)
+    ]
+    report = make_report(found, make_table(found), [], [])
+    assert report.varied["beta"] == [0.5, 4.0, 16.0]
+    assert report.varied["latents"] == [9, 10]
+
+
+def test_no_setting_wins_by_what_objectives_optimise():
+    known = reading.known_scores(METRICS)
+    winners = {score for score, better in known.items() if better}
+    assert "mig" in winners
+    assert not winners & {"nll", "kl", "elbo", "active_latents", "total_correlation"}
+    assert not {score for score in winners if "total_correlation" in score}
 
 
 def test_shards_are_compared_as_one_sweep(swept, compared, tmp_path):

@@ -352,14 +352,14 @@ def test_agreement(shown, tmp_path, count):
     table.iloc[0, -1] = -1.0 if count > 1 else 1.0
     if count > 2:
         table.iloc[1, 0] = np.nan
-    save_agreement(tmp_path / "f", table)
+    save_agreement(tmp_path / "f", table, 6)
     axes, bar = shown[0].axes
     assert_tidy(shown[0])
     picture = axes.images[0]
     np.testing.assert_array_equal(picture.get_array().filled(np.nan), table.to_numpy())
     assert picture.get_clim() == (-1, 1)
     assert to_hex(picture.cmap(np.ma.masked)) == "#cccccc"
-    assert bar.get_xlabel() == "Spearman correlation"
+    assert bar.get_xlabel() == "Spearman correlation over n = 6 runs"
     for labels in (axes.get_xticklabels(), axes.get_yticklabels()):
         assert [text.replace("…", "") for text in texts(labels)] == list(table)
     assert len(axes.texts) == (0 if count == 30 else table.notna().to_numpy().sum())
@@ -378,7 +378,8 @@ def test_variance_split(shown, tmp_path, count):
     shares = pd.DataFrame(parts, index=list(SCORES[:count]), columns=["setting", "seed", "rest"])
     if count > 1:
         shares.iloc[3] = np.nan
-    save_variance_split(tmp_path / "f", shares)
+    limits = np.linspace(0.2, 0.9, count).tolist()
+    save_variance_split(tmp_path / "f", shares, limits)
     (axes,) = shown[0].axes
     assert_tidy(shown[0])
     for row, score in enumerate(shares.index):
@@ -387,10 +388,14 @@ def test_variance_split(shown, tmp_path, count):
         lefts = [0, *shares.loc[score].cumsum()[:-1]]
         if row != 3:
             np.testing.assert_allclose([p.get_x() for p in bars], lefts)
-    remarks = [text.get_position()[1] for text in axes.texts if text.get_text() == "nan"]
+    remarks = [text.get_position()[1] for text in axes.texts if text.get_text() == "does not vary"]
     assert remarks == ([3] if count > 1 else [])
     assert texts(axes.get_yticklabels()) == list(SCORES[:count])
-    assert texts(shown[0].legends[0].get_texts()) == ["setting", "seed", "rest"]
+    marks = {round(y.mean()): x[0] for x, y in (p.T for p in axes.collections[0].get_segments())}
+    assert marks == {row: x for row, x in enumerate(limits) if row != 3}
+    *sources, noise = texts(shown[0].legends[0].get_texts())
+    assert sources == ["setting", "seed", "rest"]
+    assert "noise alone" in noise
     assert "share of the variance" in axes.get_xlabel()
 
 
@@ -520,9 +525,9 @@ def save_all(folder):
     save_scores(folder / "β=0.5", table, BETA, intervals(table, BETA, ["mig"]), {}, "β")
     save_kl_spectrum(folder / "c", {s.label: np.ones((2, 3)) for s in BETA}, BETA, "β", 0.01)
     save_factor_scores(folder / "d", pd.DataFrame(table[["setting", "mig"]]), BETA, "β", "share")
-    save_agreement(folder / "e", correlations(3))
+    save_agreement(folder / "e", correlations(3), 6)
     shares = pd.DataFrame([[0.5, 0.3, 0.2]], ["mig"], ["setting", "seed", "rest"])
-    save_variance_split(folder / "f", shares)
+    save_variance_split(folder / "f", shares, [0.9])
     curves = {s.label: [records([100, 200, 300], 5.0)] for s in BETA}
     save_learning_curves(folder / "g", curves, BETA)
     save_matched_traversals(

@@ -73,7 +73,8 @@ ORDER = (
     {"runner"},
     {"programs"},
     {"evaluation", "elbo_evaluation", "sweep_runner"},
-    {"comparison.base", "comparison.as_json", "comparison.intervals", "comparison.matching"}
+    {"comparison.intervals"},
+    {"comparison.base", "comparison.as_json", "comparison.matching"}
     | {"comparison.html_table", "comparison.drawing"},
     {"comparison.statistics", "comparison.report", "comparison.baselines", "comparison.evidence"}
     | {"comparison.crossing"},

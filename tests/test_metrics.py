@@ -123,6 +123,13 @@ def test_true_factors_beat_a_rotation_and_a_rotation_beats_noise(name):
         assert rotated >= random - 0.02
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_headlines_lie_in_their_range(name):
+    low, high = METRICS[name].range
+    for points in (TRUE, MIXED, ROTATED, RANDOM):
+        assert low - 1e-9 <= headline(name, points) <= high + 1e-9
+
+
 def test_low_total_correlation_is_best():
     assert {name for name in NAMES if METRICS[name].best == "low"} == {"unsupervised"}
     assert headline("unsupervised", MIXED) > headline("unsupervised", TRUE) + 0.05

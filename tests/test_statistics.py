@@ -120,12 +120,41 @@ def test_intervals_of_hardly_any_values():
     assert one[0::3] == (0.25, 1)
     assert math.isnan(one.low)
     assert math.isnan(one.high)
-    assert interval(np.full(7, 0.1)) == pytest.approx((0.1, 0.1, 0.1, 7))
+    equal = interval(np.full(7, 0.1))
+    assert (equal.center, equal.n) == (pytest.approx(0.1), 7)
+    assert math.isnan(equal.low), "equal values do not show how far others would be"
     none = interval(np.full(3, NAN))
     assert math.isnan(none.center)
     assert none.n == 0
     values = rng().normal(size=5)
     assert interval(np.append(values, NAN)) == interval(values)
+
+
+@pytest.mark.parametrize("average", FUNCTIONS)
+def test_intervals_end_where_a_score_ends_and_hold_no_less_of_the_truth(average):
+    """Shares between 0 and 1 that are mostly near 0, of 5 seeds."""
+    source, held, cut = rng(), [], []
+    truth = FUNCTIONS[average](source.beta(0.3, 2, 200_000)) if average == "mean" else 0.05
+    for run in range(100):
+        values = source.beta(0.3, 2, 5)
+        free = interval(values, average=average, resamples=300, seed=run)
+        found = interval(values, average=average, within=(0.0, 1.0), resamples=300, seed=run)
+        assert 0 <= found.low <= found.center <= found.high <= 1
+        held.append((free.low <= truth <= free.high, found.low <= truth <= found.high))
+        cut.append(free.low < 0)
+    assert all(a == b for a, b in held)
+    assert np.mean(cut) > 0.2
+    beyond = interval(
+        np.array([-0.2, -0.1, -0.15]), within=(0.0, 1.0)
+    )  # an estimate of what is not
+    assert beyond.low <= beyond.center <= beyond.high
+
+
+def test_differences_end_where_scores_end():
+    frame = pd.DataFrame({"a": [0.9, 0.1], "b": [0.2, 0.6]})
+    (free,), (test,) = statistics.pair_tests(frame), statistics.pair_tests(frame, (0.0, 1.0))
+    assert free.low < -1 < 1 < free.high
+    assert test == free._replace(low=-1, high=1)
 
 
 # Frames
@@ -403,7 +432,40 @@ def test_variances_of_nothing():
         assert all(math.isnan(share) for share in stability.variance_split(frame).values())
 
 
+def test_the_share_that_noise_gives_the_setting():
+    drawn = [pd.DataFrame(rng(k).normal(size=(2, 3))) for k in range(300)]
+    shares = [stability.variance_split(frame)["setting"] for frame in drawn]
+    mean, limit = stability.setting_by_chance(drawn[0])
+    assert (mean, np.mean(shares)) == (pytest.approx(0.4), pytest.approx(0.4, abs=0.05))
+    assert np.mean(np.array(shares) > limit) == pytest.approx(0.05, abs=0.04)
+    assert all(math.isnan(x) for x in stability.setting_by_chance(drawn[0][:1]))
+
+
+# More steps
+
+
+@pytest.mark.parametrize(
+    ("last", "wanted"), [(-100.0, 10.0), (-109.9, 0), (-120.0, 0), (NAN, 0)], ids=str
+)
+def test_the_rise_at_the_end(last, wanted):
+    elbo = np.where(np.arange(1, 101) > 90, last, -110.0)
+    records = [{"step": 5 * k, "split": "train", "elbo": e} for k, e in enumerate(elbo, 1)]
+    records += [{"step": 5 * k, "split": "holdout", "elbo": 1e6 * k} for k in range(100)]
+    assert stability.rise_at_end(records) == pytest.approx(wanted)
+    assert stability.rise_at_end(records[:1]) == stability.rise_at_end([]) == 0
+
+
 # Agreement
+
+
+@pytest.mark.parametrize("runs", [2, 3, 5, 7])
+def test_correlations_that_noise_gives_are_those_of_all_orders(runs):
+    orders = np.array(list(itertools.permutations(range(runs))))
+    moved = np.square(orders - orders[0]).sum(axis=1)
+    sizes = np.abs(1 - 6 * moved / (runs * (runs**2 - 1)))  # Spearman 1904
+    limit = stability.agreement_by_chance(runs)
+    assert np.mean(sizes > limit + 1e-9) <= 0.05
+    assert np.mean(sizes > limit - 1e-9) > 0.04
 
 
 def test_agreement_is_scipys():

@@ -127,7 +127,10 @@ def test_tables_of_one_seed_and_of_one_or_many_settings(betas, seeds, tmp_path):
     assert len(table.rows) == len(betas)
     marked = any(cell.best for row in table.rows.values() for cell in row.values())
     assert marked == (len(betas) > 1)
-    assert ("[" in tables.to_markdown(table).split("\n\n")[0]) == (seeds > 1)
+    few, body, _ = tables.to_markdown(table).split("\n\n")
+    assert few.startswith(f"Few seeds (n = {seeds}): ")
+    assert "[" not in body
+    assert ("(" in body) == (seeds > 1)
     assert findings.statistics_text(given).count("nothing can be said") == (
         len(SCORES) * math.comb(len(betas), 2) * (seeds == 1)
     )
@@ -185,8 +188,66 @@ def test_markdown_cells():
     marks = {rows["β = 4"][1][-2:], rows["β = 16"][1][-2:]}
     assert marks == {"**", r"]\*"[-2:]}
     assert rows["raw_pixels (baseline)"] == ["1", "0.050", "–", "–", "0.500"]
-    _, a, b, _ = interval(np.array([0.4, 0.3]))
-    assert rows["untrained (baseline)"][-1] == f"0.350 [{a:.3f}, {b:.3f}] (n = 2)"
+    assert rows["untrained (baseline)"][-1] == "0.350 (0.400, 0.300) (n = 2)"
+
+
+def test_few_seeds_stand_in_the_table():
+    given = comparison(seeds=4)
+    given.members.loc["beta=4,seed=3", "mig"] = NAN
+    table = tables.make_table(given)
+    assert table.remarks[0].startswith("Few seeds (n = 4): in brackets are the seeds themselves")
+    few = given.members[given.members.setting == "β = 4"]["mig"].dropna()
+    numbers = ", ".join(f"{value:.3f}" for value in few)
+    text = " ".join(texts(table, "mig", table.rows["β = 4"]["mig"]))
+    assert text == f"{few.mean():.3f} ({numbers})"
+    assert "of fewer than 5 the seeds themselves" in caption(table)[0]
+    assert not tables.make_table(comparison(seeds=5)).remarks
+    equal = comparison(seeds=5)
+    equal.members["mig"] = 0.25
+    table = tables.make_table(equal)
+    assert texts(table, "mig", table.rows["β = 4"]["mig"]) == ("0.250", "[all equal]")
+
+
+def test_intervals_end_where_scores_end():
+    ranges = {"mig": (0.0, 1.0), "nll": (0.0, math.inf)}
+    given = comparison(seeds=5, ranges=ranges)
+    given.members["mig"] = given.members["mig"] * np.tile([0, 0, 0, 0, 2.4], 3)
+    free = tables.make_table(comparison(seeds=5, members=given.members)).rows["β = 4"]["mig"]
+    cell = tables.make_table(given).rows["β = 4"]["mig"]
+    assert free.interval.low < 0
+    assert cell.interval == free.interval._replace(low=0)
+    pair = findings.statistics_of(given, "mig").pairs[0]
+    assert -1 <= pair.low <= pair.high <= 1
+
+
+def test_a_baseline_that_no_setting_exceeds_is_named():
+    baselines = pd.DataFrame(
+        {
+            "baseline": ["ica", "pca", "untrained", "true factors"],
+            "mig": [0.6, 0.55, 0.1, 0.9],
+            "nll": [NAN, NAN, NAN, NAN],
+            "odd_100%": [0.1, 0.2, 0.3, 0.0],
+        }
+    )
+    better = BETTER | {"odd_100%": "low"}
+    given = comparison(baselines=baselines.reindex(columns=["baseline", *SCORES]), better=better)
+    (said,) = tables.make_table(given).remarks
+    assert said == "No setting exceeds ica in mig, odd_100%."
+    assert tables.to_markdown(tables.make_table(given)).startswith(said + "\n\n|")
+    lower = given.baselines[given.baselines.baseline != "ica"].replace(0.55, 0.2).replace(0.3, 0.9)
+    lower["odd_100%"] = 0.9
+    assert not tables.make_table(comparison(baselines=lower, better=better)).remarks
+
+
+def test_training_that_was_not_at_its_end_is_said():
+    def records(last):
+        elbo = [-100.0] * 90 + [last] * 10
+        return [{"step": k, "split": "train", "elbo": e} for k, e in enumerate(elbo, 1)]
+
+    names = [f"beta={beta},seed={seed}" for beta in (1, 4, 16) for seed in range(6)]
+    rises = {name: records(-95.0 if "beta=4" in name else -100.01) for name in names}
+    (said,) = tables.make_table(comparison(records=rises)).remarks
+    assert said.endswith("in its last tenth the ELBO still rose for β = 4 by 5 nats.")
 
 
 def test_markdown_says_what_it_shows():
@@ -258,7 +319,7 @@ def tabulars(tex):
     bodies = re.findall(r"\\begin\{tabular\}\{(\w+)\}(.*?)\\end\{tabular\}", tex, re.DOTALL)
     for columns, body in bodies:
         body = re.sub(
-            r"\\scriptsize\\shortstack\{(.*?)\}(?= &| \\\\)",
+            r"\\scriptsize ?\\shortstack\{(.*?)\}(?= &| \\\\)",
             lambda m: m[1].replace(r"\\", ""),
             body,
         )
@@ -290,8 +351,8 @@ def test_latex_cells():
     below = tex.split(r"\midrule")
     assert len(below) == 3
     assert "raw\\_pixels" in below[2]
-    _, a, b, _ = interval(np.array([0.4, 0.3]))
-    assert rf"{{\scriptsize [$-${-a:.3f}, {b:.3f}] (n = 2)}}" in below[2]
+    assert r"{\scriptsize (0.400, 0.300) (n = 2)}" in below[2]
+    assert r"{\scriptsize \shortstack{(0.020, 0.030,\\0.040)}}" in below[2]
 
 
 def test_latex_splits_wide_tables():
@@ -351,11 +412,41 @@ def test_statistics_in_words():
         for test in pair_tests(wide(given.members, score, given.settings)):
             assert f"- {sentence(test, score)}.\n" in text
     assert "- Best on average (low is better): β = 1; all others are told apart from it.\n" in text
-    assert "best is β = 1 in 100%; Kendall's tau" in text
+    assert "In resamples of the seeds, which are no test, best is β = 1 in 100%; Kend" in text
+    assert "; noise alone gives the setting 12% on average, and in 1 of 20 cases 33% or" in text
     assert text.count("Sum of squares: setting ") == len(SCORES)
     assert text.count("Best on average") == 2
     only = findings.statistics_text(given, ["kl"])
     assert re.findall("^## (.*)$", only, re.MULTILINE) == ["kl"]
+
+
+def test_two_seeds_are_not_resampled():
+    """All resamples of two seeds may agree where no test tells anything apart."""
+    given = comparison(seeds=4)
+    assert "resamples" not in findings.statistics_text(given)
+    assert findings.statistics_of(given, "mig").ranks is None
+    assert findings.statistics_of(comparison(seeds=5), "mig").ranks
+
+
+@pytest.mark.parametrize("average", ["mean", "iqm"])
+def test_the_table_and_the_sentences_agree(average):
+    """On the best and on what is told apart from it, in settings that hardly differ."""
+    told = 0
+    for key in range(8):
+        given = comparison(betas=range(1, 7), better={"mig": "high"})
+        rng = np.random.default_rng(key)
+        given.members["mig"] = np.repeat([0, 0, 0, 1, 1, 1.5], 6) + 0.3 * rng.normal(size=36)
+        rows = tables.make_table(given, average).rows
+        marks = {name: (row["mig"].best, row["mig"].tied) for name, row in rows.items()}
+        found = findings.statistics_of(given, "mig", average)
+        best = next(name for name, (first, _) in marks.items() if first)
+        assert found.best == best
+        for test in found.pairs:
+            if best in (test.a, test.b):
+                other = test.b if test.a == best else test.a
+                assert ("cannot be told apart" in sentence(test, "mig")) == marks[other][1]
+                told += not marks[other][1]
+    assert 0 < told < 8 * 5
 
 
 def test_statistics_as_json():

@@ -7,11 +7,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from bvae_jax.comparison.intervals import Range
 from bvae_jax.loggers import Record
 
-TRAINING = {"nll": "low", "kl": "", "elbo": "high", "active_latents": ""}
-ELBO_PARTS = {"mutual_information": "", "total_correlation": "", "dimension_wise_kl": ""}
-"""Scores beside disentanglement metrics, and what is better."""
+TRAINING = dict.fromkeys(("nll", "kl", "elbo", "active_latents"), "")
+ELBO_PARTS = dict.fromkeys(("mutual_information", "total_correlation", "dimension_wise_kl"), "")
+OPTIMISED = ("unsupervised/gaussian_total_correlation",)
+"""What objectives weigh or optimise by construction, so that no setting wins by it: β = 1 is the
+ELBO, the smallest β has the best likelihood, the largest the least KL and total correlation."""
 
 
 def is_metric(score: str) -> bool:
@@ -32,6 +35,7 @@ class Comparison:
             `varied`, and numbers, among them `nll`, `kl`, `elbo` and all in `scores`.
         scores: columns that are compared, in the order of tables.
         better: score -> "high" or "low", or "" where neither is.
+        ranges: score -> its smallest and largest possible value; not of all.
         baselines: columns `baseline` and those in `scores`, nan where a baseline has none; a
             baseline that depends on the seed has a row for each.
         kl_per_latent: member -> [latent], nats.
@@ -56,3 +60,4 @@ class Comparison:
     run_dirs: Mapping[str, Path]
     failed: Mapping[str, str]
     missing: tuple[str, ...]
+    ranges: Mapping[str, Range] = field(default_factory=dict)

@@ -1,6 +1,7 @@
 """The figures of a comparison."""
 
 from collections.abc import Sequence
+from math import nan
 from numbers import Real
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,8 +13,13 @@ from bvae_jax.comparison import matrix_plots, plots, training_plots
 from bvae_jax.comparison.base import Comparison, is_metric
 from bvae_jax.comparison.crossing import Crossed
 from bvae_jax.comparison.drawing import Setting
-from bvae_jax.comparison.intervals import Average, interval
-from bvae_jax.comparison.stability import agreement, variance_split
+from bvae_jax.comparison.intervals import ANY, FEWEST, Average, interval
+from bvae_jax.comparison.stability import (
+    agreement,
+    agreement_by_chance,
+    setting_by_chance,
+    variance_split,
+)
 from bvae_jax.comparison.statistics import wide
 from bvae_jax.grid import SYMBOLS
 from bvae_jax.program import ACTIVE_NATS
@@ -64,10 +70,15 @@ def draw_comparison(
     if len(comparison.factor_scores):
         drawn.append(_factors(comparison, directory, shown, xlabel))
     metrics = list(filter(is_metric, comparison.scores))
-    if len(metrics) > 1 and len(comparison.members) > 2:
+    runs = len(comparison.members)
+    if len(metrics) > 1 and runs >= FEWEST:
         path = directory / "metric_agreement"
-        matrix_plots.save_agreement(path, agreement(comparison.members, metrics))
-        caption = f"Spearman rank correlation of metrics over {len(comparison.members)} runs."
+        matrix_plots.save_agreement(path, agreement(comparison.members, metrics), runs)
+        caption = (
+            f"Spearman rank correlation of metrics over {runs} runs. Of {runs} independent runs "
+            f"1 in 20 correlations is beyond ±{agreement_by_chance(runs):.2f}; runs of a setting "
+            "are alike, so here even more are."
+        )
         drawn.append(Drawn(path, "Agreement of metrics", caption))
     if len(shown) > 1 and len(set(comparison.members["seed"])) > 1:
         drawn.append(_variance(comparison, directory, xlabel))
@@ -104,8 +115,13 @@ def _scores(
     intervals = {}
     for score in comparison.scores:
         frame = wide(comparison.members, score, labels)
-        found = [interval(frame[label].to_numpy(float), average=average) for label in labels]
-        intervals[score] = [(each.center, each.low, each.high) for each in found]
+        within = comparison.ranges.get(score, ANY)
+        numbers = [frame[label].to_numpy(float) for label in labels]
+        found = [interval(values, average=average, within=within) for values in numbers]
+        intervals[score] = [
+            (each.center, each.low, each.high) if each.n >= FEWEST else (each.center, nan, nan)
+            for each in found
+        ]
     rows: Any = comparison.baselines
     means = {name: rows[rows["baseline"] == name] for name in BASELINES}
     baselines = {
@@ -115,8 +131,8 @@ def _scores(
     }
     plots.save_scores(path, comparison.members, settings, intervals, baselines, xlabel)
     caption = (
-        f"Every run, the {average} over seeds with its 95 % interval; random codes, untrained "
-        "encoders and PCA as lines. The other baselines stand in the table."
+        f"Every run, the {average} over seeds with its 95 % interval (of {FEWEST} seeds or more); "
+        "random codes, untrained encoders and PCA as lines. The other baselines stand in the table."
     )
     return Drawn(path, f"Scores against {xlabel}", caption)
 
@@ -159,8 +175,15 @@ def _variance(comparison: Comparison, directory: Path, xlabel: str) -> Drawn:
         for score in comparison.scores
     }
     frame = pd.DataFrame.from_dict(shares, orient="index")
-    matrix_plots.save_variance_split(path, frame.rename(columns={"setting": xlabel}))
-    caption = "Sums of squares of a two-way analysis without replication, over common seeds."
+    limits = [
+        setting_by_chance(wide(comparison.members, score, comparison.settings))[1]
+        for score in comparison.scores
+    ]
+    matrix_plots.save_variance_split(path, frame.rename(columns={"setting": xlabel}), limits)
+    caption = (
+        "Sums of squares of a two-way analysis without replication, over common seeds. Up to the "
+        f"mark the share of {xlabel} is what noise alone gives in 19 of 20 cases."
+    )
     return Drawn(path, f"{xlabel} or seed", caption)
 
 

@@ -7,8 +7,14 @@ from typing import Any, NamedTuple
 from bvae_jax.comparison.as_json import jsonable
 from bvae_jax.comparison.base import Comparison
 from bvae_jax.comparison.cells import ALONE
-from bvae_jax.comparison.intervals import Average
-from bvae_jax.comparison.stability import RankStability, agreement, rank_stability, variance_split
+from bvae_jax.comparison.intervals import ANY, FEWEST, Average
+from bvae_jax.comparison.stability import (
+    RankStability,
+    agreement,
+    rank_stability,
+    setting_by_chance,
+    variance_split,
+)
 from bvae_jax.comparison.statistics import (
     ALPHA,
     PairTest,
@@ -17,12 +23,20 @@ from bvae_jax.comparison.statistics import (
     pair_tests,
     sentence,
     wide,
+    with_numbers,
 )
 from bvae_jax.comparison.tables import markdown
 
 
 class ScoreStatistics(NamedTuple):
-    """All tests of one score. `best` and `ranks` are None where no setting can be better."""
+    """All tests of one score.
+
+    Attributes:
+        best: None where no setting can be better.
+        ranks: None there, and of fewer than `FEWEST` seeds, whose resamples are too few.
+        variance: shares of the sum of squares.
+        by_chance: of `variance["setting"]` the mean by noise alone, and the upper 5 % point.
+    """
 
     score: str
     better: str
@@ -31,6 +45,7 @@ class ScoreStatistics(NamedTuple):
     tied: tuple[str, ...]
     ranks: RankStability | None
     variance: dict[str, float]
+    by_chance: tuple[float, float]
 
 
 def statistics_of(comparison: Comparison, score: str, average: Average = "mean") -> ScoreStatistics:
@@ -41,12 +56,16 @@ def statistics_of(comparison: Comparison, score: str, average: Average = "mean")
     """
     frame = wide(comparison.members, score, comparison.settings)
     better = comparison.better.get(score, "")
-    pairs, variance = pair_tests(frame), variance_split(frame)
+    pairs = pair_tests(frame, comparison.ranges.get(score, ANY))
+    found = ScoreStatistics(
+        score, better, pairs, None, (), None, variance_split(frame), setting_by_chance(frame)
+    )
     if not comparable(frame, better):
-        return ScoreStatistics(score, better, pairs, None, (), None, variance)
+        return found
     best, tied = best_and_tied(frame, better, average=average)
-    ranks = rank_stability(frame, better)
-    return ScoreStatistics(score, better, pairs, best, tied, ranks, variance)
+    enough = with_numbers(frame).count().min() >= FEWEST
+    ranks = rank_stability(frame, better) if enough else None
+    return found._replace(best=best, tied=tied, ranks=ranks)
 
 
 def statistics_text(
@@ -80,9 +99,12 @@ def statistics_json(comparison: Comparison, average: Average = "mean") -> dict[s
 
     nan is None; infinities are "inf" and "-inf".
     """
+    runs = len(comparison.members)
     found = {score: statistics_of(comparison, score, average) for score in comparison.scores}
     ranks = agreement(comparison.members, comparison.scores)
-    return jsonable({"alpha": ALPHA, "scores": found, "agreement": ranks.to_dict()})
+    return jsonable(
+        {"alpha": ALPHA, "scores": found, "agreement": ranks.to_dict(), "agreement_runs": runs}
+    )
 
 
 def _facts(found: ScoreStatistics) -> Iterator[str]:
@@ -95,7 +117,11 @@ def _facts(found: ScoreStatistics) -> Iterator[str]:
         first = ", ".join(f"{name} in {share:.0%}" for name, share in shares if share >= 0.005)
         tau = found.ranks.kendall
         like = "" if math.isnan(tau) else f"; Kendall's tau with the ranking of all seeds {tau:.2f}"
-        yield f"With other seeds (resampled), best is {first}{like}"
+        yield f"In resamples of the seeds, which are no test, best is {first}{like}"
     if not math.isnan(found.variance["setting"]):
         parts = ", ".join(f"{name} {share:.0%}" for name, share in found.variance.items())
-        yield f"Sum of squares: {parts}"
+        mean, limit = found.by_chance
+        yield (
+            f"Sum of squares: {parts}; noise alone gives the setting {mean:.0%} on average, and in "
+            f"1 of 20 cases {limit:.0%} or more"
+        )

@@ -15,6 +15,10 @@ AVERAGES: dict[Average, Callable[..., Any]] = {
     "iqm": partial(stats.trim_mean, proportiontocut=0.25),
 }
 """Functions of (array, axis=). Of 3 values or fewer the interquartile mean is the mean."""
+Range = tuple[float, float]
+ANY: Range = (-math.inf, math.inf)
+FEWEST = 5
+"""Of fewer seeds an interval says next to nothing: tables show the seeds themselves."""
 
 
 class Interval(NamedTuple):
@@ -30,6 +34,7 @@ def interval(
     values: Float[np.ndarray, " seed"],
     *,
     average: Average = "mean",
+    within: Range = ANY,
     level: float = 0.95,
     resamples: int = 10_000,
     seed: int = 0,
@@ -39,8 +44,9 @@ def interval(
     Percentiles of resampled averages, the usual ends, are far too narrow for a few seeds, since no
     resample is beyond the smallest and the largest value: of 3 normal values their 95 % intervals
     hold the mean in 75 % of cases at most. These intervals are symmetric instead, so they fit
-    skewed values less well and may reach beyond the range of a score. Share of 95 % intervals that
-    hold the truth (up to 3 seeds both averages are the mean), from 4,000 simulations of each kind:
+    skewed values less well, and end where the range of a score ends, which loses no truth. Share of
+    95 % intervals that hold the truth (up to 3 seeds both averages are the mean), from 4,000
+    simulations of each kind:
 
         seeds                2     3     4     5    10    50
         normal, mean       .95   .95   .95   .95   .95   .95
@@ -52,20 +58,23 @@ def interval(
         values: one for each seed; those that are not finite are left out.
         average: the mean, or the interquartile mean: that of the middle half of the values (Agarwal
             et al. 2021, Deep RL at the Edge of the Statistical Precipice).
+        within: the range of what is averaged.
         level: the share of intervals that should hold the truth.
         seed: of the resampling.
 
     Returns:
-        In the values' unit. Of one value `low` and `high` are nan, of none `center` is too.
+        In the values' unit. Of one value, or of equal ones, which do not show how far seeds differ,
+        `low` and `high` are nan; of none `center` is too.
     """
     finite = values[np.isfinite(values)]
     n, function = len(finite), AVERAGES[average]
     center = float(function(finite)) if n else math.nan
-    if n < 2:
+    if n < 2 or np.ptp(finite) == 0:
         return Interval(center, math.nan, math.nan, n)
     drawn = np.random.default_rng(seed).choice(finite, (resamples, n))
     half = half_width(function(drawn, axis=1), n, level)
-    return Interval(center, center - half, center + half, n)
+    low, high = max(center - half, within[0]), min(center + half, within[1])
+    return Interval(center, min(low, center), max(high, center), n)
 
 
 def half_width(averages: Float[np.ndarray, " resample"], n: int, level: float = 0.95) -> float:

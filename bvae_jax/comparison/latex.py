@@ -27,7 +27,7 @@ def to_latex(table: Table, *, caption: str, label: str) -> str:
     Args:
         caption: LaTeX; what the numbers and the marks are is added to it.
     """
-    explained = [latex(sentence) for sentence in explanation(table, tied="*")]
+    explained = [latex(text) for text in (*explanation(table, tied="*"), *table.remarks)]
     if table.failed:
         explained.append(f"Left out: {len(table.failed)} of the runs.")
     lines = [
@@ -75,7 +75,15 @@ def _lines(table: Table, row: Row, scores: Sequence[str]) -> list[str]:
         center, ends = (t.replace("-", "$-$") for t in texts(table, score, cell))
         center = center.replace(NOTHING, "--")
         centers.append(rf"\textbf{{{center}}}" if cell.best else center + "$^{*}$" * cell.tied)
-        small = f"{ends} {remark(cell, row.n)}".strip()
+        small = f"{_two_in_a_line(ends)} {remark(cell, row.n)}".strip()
         below.append(rf"{{\scriptsize {small}}}" if small else "")
     lines = [[latex(row.label), str(row.n), *centers], *[["", "", *below]] * any(below)]
     return [rf"    {' & '.join(line)} \\" for line in lines]
+
+
+def _two_in_a_line(numbers: str) -> str:
+    """An interval as it is; of seeds the third goes below the first."""
+    parts = numbers.split(", ")
+    pairs = [", ".join(parts[i : i + 2]) for i in range(0, len(parts), 2)]
+    stacked = r",\\".join(pairs)
+    return rf"\shortstack{{{stacked}}}" if len(pairs) > 1 else numbers

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -9,6 +10,7 @@ import pandas as pd
 from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.image import AxesImage
+from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 
 from bvae_jax import plots
@@ -20,11 +22,12 @@ HEADING = 0.16  # inches above the images of a latent
 FEWEST = 6  # columns that fill the width; fewer leave some of it white
 
 
-def save_agreement(path: Path, correlations: pd.DataFrame) -> None:
+def save_agreement(path: Path, correlations: pd.DataFrame, runs: int) -> None:
     """Spearman correlations of metrics as a heat map with the numbers in it, where they fit.
 
     Args:
         correlations: square, from -1 to 1, the same names in rows and columns; nan is grey.
+        runs: that they are over.
     """
     values = correlations.to_numpy(np.float64)
     names = [_short(str(name)) for name in correlations.columns]
@@ -33,7 +36,8 @@ def save_agreement(path: Path, correlations: pd.DataFrame) -> None:
         axes, bar = grid[:, 0]
         look = {"cmap": plt.get_cmap("RdBu_r").with_extremes(bad="0.8"), "vmin": -1, "vmax": 1}
         image = axes.imshow(np.ma.masked_invalid(values), aspect="auto", **look)
-        figure.colorbar(image, cax=bar, orientation="horizontal", label="Spearman correlation")
+        label = f"Spearman correlation over n = {runs} runs"
+        figure.colorbar(image, cax=bar, orientation="horizontal", label=label)
         axes.spines[:].set_visible(False)
         axes.tick_params(length=0, labeltop=True, labelbottom=False)
         axes.set_xticks(range(len(names)), names)
@@ -65,12 +69,13 @@ def _write_numbers(axes: Axes, image: AxesImage, values: Float[np.ndarray, "row 
         axes.text(column, row, number, color="w" if dark else "k", **style)
 
 
-def save_variance_split(path: Path, shares: pd.DataFrame) -> None:
+def save_variance_split(path: Path, shares: pd.DataFrame, limits: Sequence[float]) -> None:
     """Bars of what the variance of each score over runs comes from.
 
     Args:
         shares: by score, a column for each source, such as setting, seed and rest, that sum to 1;
             nan where a score does not vary.
+        limits: of each score what noise alone would give the first source in 19 of 20 cases.
     """
     with panels(path, [max(0.17 * len(shares), 0.35)]) as (figure, grid):
         axes = grid[0, 0]
@@ -86,13 +91,22 @@ def save_variance_split(path: Path, shares: pd.DataFrame) -> None:
                 axes.text(middle, row, _number(widths[row]), color=ink, **place)
             left = left + widths
         for row in np.flatnonzero(np.isnan(left)):
-            axes.text(0.01, row, "nan", va="center_baseline", size=5, color="0.4")
+            axes.text(0.01, row, "does not vary", va="center_baseline", size=5, color="0.4")
+        known = np.flatnonzero(np.isfinite(left))
+        axes.vlines(np.array(limits)[known], known - 0.45, known + 0.45, color="k", lw=0.9)
         axes.set_yticks(rows, [_short(str(score)) for score in shares.index])
         axes.tick_params(axis="y", length=0)
         axes.set(xlim=(0, 1), ylim=(len(shares) - 0.5, -0.5))
         axes.set_xlabel("share of the variance over runs")
         names = zip(shares.columns, PARTS, strict=False)
-        _legend_below(figure, [Patch(color=colour, label=str(name)) for name, colour in names])
+        handles: list[Any] = [Patch(color=colour, label=str(name)) for name, colour in names]
+        noise: dict[str, Any] = {
+            "ls": "",
+            "marker": "|",
+            "color": "k",
+            "label": "noise alone stays below (95 %)",
+        }
+        _legend_below(figure, [*handles, Line2D([], [], **noise)])
 
 
 def save_matched_traversals(

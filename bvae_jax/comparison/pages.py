@@ -9,15 +9,16 @@ from bvae_jax.comparison.cells import Table, caption, texts
 from bvae_jax.comparison.figures import Drawn
 from bvae_jax.comparison.findings import ScoreStatistics, statistics_of
 from bvae_jax.comparison.html_table import Cell, HtmlTable
+from bvae_jax.comparison.reading import in_order
 from bvae_jax.comparison.report import Figure, Member, Report
 from bvae_jax.comparison.statistics import sentence
-from bvae_jax.sweepdir import read_sweep
+from bvae_jax.sweepdir import Sweep, read_sweep
 
 MOST_PAIRS = 15
 """Of settings that are compared one by one in words; of more, each with the best only."""
 
 
-LEADING = ("elbo", "mig", "dci/disentanglement", "factor_vae_score")
+LEADING = ("mig", "dci/disentanglement", "factor_vae_score")
 """Scores that the first paragraph speaks of."""
 
 
@@ -59,13 +60,20 @@ def make_report(
         missing=comparison.missing,
         config=sweeps[0].base.to_dict(),
         varied={
-            name: sorted({v for sweep in sweeps for v in sweep.values.get(name, ())}, key=str)
-            for name in dict.fromkeys(n for sweep in sweeps for n in sweep.values)
+            name: in_order(v for sweep in sweeps for v in _values(sweep, name))
+            for name in sweeps[0].base.to_dict()
+            if any(name in sweep.values for sweep in sweeps)
+            or len({sweep.base.to_dict()[name] for sweep in sweeps}) > 1
         },
         versions=provenance[-1]["versions"] if provenance else {},
         commands=[*dict.fromkeys(_command(s["command"]) for s in provenance), *commands],
         members=_members(comparison),
     )
+
+
+def _values(sweep: Sweep, name: str) -> Sequence[Any]:
+    """Those that a field takes in a sweep."""
+    return sweep.values.get(name, [sweep.base.to_dict()[name]])
 
 
 def lead(comparison: Comparison, table: Table) -> str:
@@ -81,7 +89,7 @@ def lead(comparison: Comparison, table: Table) -> str:
         if best:
             also = f", which its seeds do not tell from {_listed(tied)}" if tied else ""
             said.append(f"Best {score}: {_listed(best)}{also}.")
-    return " ".join(said)
+    return " ".join([*said, *table.remarks])
 
 
 def _listed(labels: Sequence[str], most: int = 8) -> str:

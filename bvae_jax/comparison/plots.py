@@ -72,7 +72,9 @@ def save_scores(
             axes.tick_params(labelbottom=True)
         put_settings(shown[-columns:], settings, xlabel)
         handles = [Line2D([], [], color=colours(settings)[0], ms=3, label="a seed", **SEED)]
-        handles += [Line2D([], [], color="0", marker="o", ms=2.5, label="mean, 95% interval")]
+        known = any(np.isfinite(low) for found in scores.values() for _, low, _ in found)
+        label = "mean, 95% interval" if known else "mean"
+        handles += [Line2D([], [], color="0", marker="o", ms=2.5, label=label, ls="-" * known)]
         for name, (grey, dashes) in looks.items():
             handles += [Line2D([], [], color=grey, dashes=dashes, lw=0.7, label=_short(name))]
         _legend_below(figure, handles)

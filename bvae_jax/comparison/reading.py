@@ -11,15 +11,18 @@ import numpy as np
 import pandas as pd
 
 from bvae_jax import rundir
-from bvae_jax.comparison.base import ELBO_PARTS, TRAINING, Comparison
+from bvae_jax.comparison.base import ELBO_PARTS, OPTIMISED, TRAINING, Comparison
 from bvae_jax.comparison.baselines import baseline_scores
+from bvae_jax.comparison.intervals import Range
 from bvae_jax.config import Config, ScoreConfig
+from bvae_jax.config import places as absolute_places
 from bvae_jax.data import open_dataset
 from bvae_jax.elbo_evaluation import evaluate_elbo_of_run, stored_decomposition
 from bvae_jax.encode import available, point_count
 from bvae_jax.errors import UserError
 from bvae_jax.evaluation import evaluate_run, stored_scores
 from bvae_jax.grid import Member, label
+from bvae_jax.likelihoods import make_likelihood
 from bvae_jax.loggers import METRICS as RECORDS
 from bvae_jax.loggers import read_records
 from bvae_jax.metrics import METRICS
@@ -29,7 +32,7 @@ from bvae_jax.scoring import Entry, headline, metric_names, numbers
 from bvae_jax.sweepdir import Status, Sweep, member_dir, read_failed, read_sweep, status
 
 NO_SETTING = {
-    "seed", "image_source", "log_every", "eval_every", "eval_images", "eval_metrics",
+    "seed", "data_dir", "image_source", "log_every", "eval_every", "eval_images", "eval_metrics",
     "checkpoint_every", "keep_checkpoints",
 }  # fmt: skip
 """Fields that make no other setting."""
@@ -84,6 +87,7 @@ def read_comparison(
     places = read_places(sweep_dirs)
     varied = varied_fields(places.values())
     names = _labels(places, varied)
+    places = {name: places[name] for name in names}
     done = {name: place for name, place in places.items() if place.status == "done"}
     if not done:
         raise UserError(f"{sweep_dirs[0]}: no member is done yet. Train them by bvae sweep first.")
@@ -105,7 +109,9 @@ def read_comparison(
     first = next(iter(done.values()))
     factor_names = open_dataset(first.member.config, progress=progress).factor_names
     scored = settings if settings and settings.score.metrics != "none" else None
-    known = known_scores(metric_names(scored.score.metrics) if scored else ())
+    metrics = metric_names(scored.score.metrics) if scored else ()
+    known = known_scores(metrics)
+    likelihoods = {place.member.config.likelihood for place in done.values()}
     scores = {name: better for name, better in known.items() if name in members}
     return Comparison(
         sweep_dirs=tuple(sweep_dirs),
@@ -139,45 +145,71 @@ def read_comparison(
             if place.status == "failed"
         },
         missing=tuple(n for n, place in places.items() if place.status in ("begun", "missing")),
+        ranges=known_ranges(metrics, likelihoods),
     )
 
 
 def read_places(sweep_dirs: Sequence[Path]) -> dict[str, Place]:
     """All members by name; of several sweeps, the sweep's name is a part of it.
 
-    Where two sweeps have the same member, the later sweep's counts.
+    Where two sweeps have the same member, that which is done counts, or else the later sweep's.
 
     Raises:
         UserError: a directory holds no sweep, or the data sets differ.
     """
     found: dict[str, Place] = {}
     by_config: dict[str, str] = {}
-    for sweep_dir in sweep_dirs:
+    titles = sweep_titles(sweep_dirs)
+    for sweep_dir, title in titles.items():
         sweep = read_sweep(sweep_dir)
         for member in sweep.members():
-            name = f"{sweep_dir.name}/{member.name}" if len(sweep_dirs) > 1 else member.name
-            settings = member.config.to_dict()
+            name = f"{title}/{member.name}" if len(titles) > 1 else member.name
+            settings = _fields(member.config)
             key = str({n: v for n, v in settings.items() if n not in NO_SETTING - {"seed"}})
+            place = Place(sweep_dir, sweep, member, status(sweep_dir, member))
             if key in by_config:
-                print(f"bvae: note: {by_config[key]} is left out for {name}.", file=sys.stderr)
-                del found[by_config[key]]
-            by_config[key] = name
-            found[name] = Place(sweep_dir, sweep, member, status(sweep_dir, member))
-    datasets = sorted({place.member.config.dataset for place in found.values()})
+                other = by_config[key]
+                if found[other].status == "done" != place.status:
+                    name, other, place = other, name, found[other]
+                print(f"bvae: note: {other} is left out for {name}.", file=sys.stderr)
+                found.pop(other, None)
+            by_config[key], found[name] = name, place
+    datasets = sorted({_fields(place.member.config)["dataset"] for place in found.values()})
     if len(datasets) > 1:
         raise UserError(f"Got members on {', '.join(datasets)}, wanted members on one data set.")
     return found
 
 
+def _fields(config: Config) -> dict[str, Any]:
+    """By name; paths as they are found from any directory."""
+    return config.to_dict() | absolute_places(config)
+
+
+def sweep_titles(sweep_dirs: Sequence[Path]) -> dict[Path, str]:
+    """What to call each, once: its directory's name, or the path where two have the same name."""
+    different = {path.resolve(): path for path in sweep_dirs}
+    names = [path.name for path in different]
+    return {
+        path: whole.name if names.count(whole.name) == 1 else str(path)
+        for whole, path in different.items()
+    }
+
+
 def varied_fields(places: Iterable[Place]) -> list[str]:
-    """Fields that make settings: those that a sweep varies, and in which sweeps differ."""
-    sweeps = [place.sweep for place in places]
-    dicts = [sweep.base.to_dict() for sweep in sweeps]
-    named = {name for sweep in sweeps for name in sweep.values}
+    """Fields that make settings: those that a sweep varies, and in which sweeps differ.
+
+    Sweeps that give a value and sweeps that leave it to the objective, which has the same, do not
+    differ.
+    """
+    places = list(places)
+    bases = [_fields(place.sweep.base) for place in places]
+    members = [_fields(place.member.config) for place in places]
+    named = {name for place in places for name in place.sweep.values}
     return [
         name
-        for name in dicts[0]
-        if name not in NO_SETTING and (name in named or len({values[name] for values in dicts}) > 1)
+        for name in bases[0]
+        if name not in NO_SETTING
+        and (name in named or all(len({d[name] for d in dicts}) > 1 for dicts in (bases, members)))
     ]
 
 
@@ -186,18 +218,23 @@ def _labels(places: Mapping[str, Place], varied: Sequence[str]) -> dict[str, str
     values = {
         name: {f: getattr(place.member.config, f) for f in varied} for name, place in places.items()
     }
-    first_seen = {f: list(dict.fromkeys(v[f] for v in values.values())) for f in varied}
+    ordered = {f: in_order(v[f] for v in values.values()) for f in varied}
 
-    def order(name: str) -> list[float]:
-        return [
-            float(value) if isinstance(value, int | float) else 1e300 + first_seen[f].index(value)
-            for f, value in values[name].items()
-        ]
+    def order(name: str) -> list[int]:
+        places_of_values = [ordered[f].index(value) for f, value in values[name].items()]
+        return [*places_of_values, places[name].member.config.seed]
 
     return {
         name: label({f: v for f, v in values[name].items() if v is not None})
         for name in sorted(values, key=order)
     }
+
+
+def in_order(values: Iterable[Any]) -> list[Any]:
+    """Those that differ: numbers by their size, then others in the order in which they come."""
+    different = list(dict.fromkeys(values))
+    numbers = sorted(value for value in different if isinstance(value, int | float))
+    return [*numbers, *(value for value in different if not isinstance(value, int | float))]
 
 
 def _evaluated(
@@ -241,7 +278,20 @@ def known_scores(metrics: Iterable[str]) -> dict[str, str]:
     """Columns that can be compared, and whether "high" or "low" is better, or "" for neither."""
     better = {"high": "high", "low": "low"}
     headlines = {headline(name): better.get(METRICS[name].best, "") for name in metrics}
-    return TRAINING | ELBO_PARTS | headlines
+    return TRAINING | ELBO_PARTS | headlines | {s: "" for s in OPTIMISED if s in headlines}
+
+
+def known_ranges(metrics: Iterable[str], likelihoods: Iterable[str]) -> dict[str, Range]:
+    """The smallest and the largest value of each column that can be compared.
+
+    Args:
+        likelihoods: of the members. Where one is a density, nll and ELBO have no bound.
+    """
+    densities = any(make_likelihood(name, 1.0).density for name in likelihoods)
+    at_least_0 = (0.0, math.inf)
+    bounded = {} if densities else {"nll": at_least_0, "elbo": (-math.inf, 0.0)}
+    others = dict.fromkeys(("kl", "active_latents", *ELBO_PARTS), at_least_0)
+    return bounded | others | {headline(name): METRICS[name].range for name in metrics}
 
 
 def summary_table(sweep_dir: Path, members: Sequence[Member]) -> pd.DataFrame:

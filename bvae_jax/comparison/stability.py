@@ -1,4 +1,7 @@
-"""How far a result reaches: to other seeds, and to other scores. Frames are as in statistics.py."""
+"""How far a result reaches: to other seeds, to other scores, to more steps.
+
+Frames are as in statistics.py.
+"""
 
 import math
 from collections.abc import Sequence
@@ -7,11 +10,14 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 from jaxtyping import Float, Shaped
-from scipy import stats
+from scipy import special, stats
 
 from bvae_jax.comparison.statistics import DECIMALS, SIGNS, with_numbers
+from bvae_jax.loggers import Record
 
 SOURCES = ("setting", "seed", "rest")
+RISE = 0.005
+"""Of the ELBO, which training is not at its end if it rises by more in the last tenth."""
 
 
 class RankStability(NamedTuple):
@@ -79,6 +85,48 @@ def variance_split(frame: pd.DataFrame) -> dict[str, float]:
     parts = np.broadcast_arrays(setting, seed, x - setting - seed)
     squares = [float(np.square(part).sum()) for part in parts]
     return {name: square / sum(squares) for name, square in zip(SOURCES, squares, strict=True)}
+
+
+def setting_by_chance(frame: pd.DataFrame) -> tuple[float, float]:
+    """The share of the setting in `variance_split` where neither settings nor seeds differ.
+
+    Beta((k - 1) / 2, k (n - 1) / 2) of k settings and n seeds, if numbers are normal.
+
+    Returns:
+        Its mean, and what it exceeds in 5 % of cases; nan where there is no split.
+    """
+    n, k = with_numbers(frame).dropna().shape
+    if min(n, k) < 2:
+        return math.nan, math.nan
+    a, b = (k - 1) / 2, k * (n - 1) / 2
+    return a / (a + b), float(special.betaincinv(a, b, 0.95))
+
+
+def agreement_by_chance(runs: int) -> float:
+    """What the size of Spearman's correlation of so many independent pairs exceeds in 5 % of cases.
+
+    By permutations; 1 where there are too few to exceed anything.
+    """
+    drawn = np.random.default_rng(0).permuted(np.tile(np.arange(runs), (20_000, 1)), axis=1)
+    ranks = np.arange(runs) - (runs - 1) / 2
+    sizes = np.abs((drawn - drawn.mean(axis=1, keepdims=True)) @ ranks) / np.square(ranks).sum()
+    return float(np.quantile(sizes, 0.95, method="higher"))
+
+
+def rise_at_end(records: Sequence[Record]) -> float:
+    """By how many nats the ELBO of training batches rose from the last tenth but one to the last.
+
+    Returns:
+        0 where that is no more than `RISE` of the ELBO, or where records are too few to say.
+    """
+    found = [(r["step"], r["elbo"]) for r in records if r["split"] == "train" and "elbo" in r]
+    steps, elbo = np.array(found, float).reshape(-1, 2).T
+    share = steps / steps.max(initial=1)
+    before, last = elbo[(share > 0.8) & (share <= 0.9)], elbo[share > 0.9]
+    if not (before.size and last.size and np.isfinite([*before, *last]).all()):
+        return 0.0
+    rise = float(last.mean() - before.mean())
+    return rise if rise > RISE * abs(last.mean()) else 0.0
 
 
 def agreement(members: pd.DataFrame, scores: Sequence[str]) -> pd.DataFrame:

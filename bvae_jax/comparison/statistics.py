@@ -14,14 +14,12 @@ import pandas as pd
 from jaxtyping import Float
 from scipy import special
 
-from bvae_jax.comparison.intervals import AVERAGES, Average
+from bvae_jax.comparison.intervals import ANY, AVERAGES, Average, Range
 
 ALPHA = 0.05
 SIGNS = {"high": 1, "low": -1}
 DECIMALS = 10  # what is beyond is rounding, and would make ties look like effects
 ROUNDING = 1e-6  # the same of numbers that were computed in float32, as a part of their size
-Range = tuple[float, float]
-ANY: Range = (-math.inf, math.inf)
 
 
 class PairTest(NamedTuple):

@@ -1,18 +1,26 @@
 """The table of a comparison: scores by setting, as CSV, Markdown and LaTeX."""
 
 import itertools
+import math
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from jaxtyping import Float
 
 from bvae_jax import rundir
 from bvae_jax.comparison.base import Comparison
 from bvae_jax.comparison.cells import Cell, Table, caption, remark, rows, texts
-from bvae_jax.comparison.intervals import Average, interval
+from bvae_jax.comparison.intervals import ANY, FEWEST, Average, interval
 from bvae_jax.comparison.latex import latex, to_latex
-from bvae_jax.comparison.statistics import best_and_tied, comparable, wide
+from bvae_jax.comparison.stability import rise_at_end
+from bvae_jax.comparison.statistics import SIGNS, best_and_tied, comparable, wide
+
+TRUE_FACTORS = "true factors"
+"""The baseline that no representation can exceed, and none is expected to."""
 
 
 def make_table(comparison: Comparison, average: Average = "mean") -> Table:
@@ -20,18 +28,19 @@ def make_table(comparison: Comparison, average: Average = "mean") -> Table:
     scores, members = comparison.scores, comparison.members
     columns = {score: _column(comparison, score, average) for score in scores}
     baselines = {
-        str(name): {
-            score: Cell(interval(group[score].to_numpy(float), average=average)) for score in scores
-        }
+        str(name): {s: _cell(comparison, s, group[s].to_numpy(float), average) for s in scores}
         for name, group in comparison.baselines.groupby("baseline", sort=False)
     }
-    return Table(
+    table = Table(
         average=average,
         columns=scores,
         rows={s: {score: columns[score][s] for score in scores} for s in comparison.settings},
         baselines=baselines,
         seeds={s: members.seed[members.setting == s].nunique() for s in comparison.settings},
         failed={**comparison.failed, **dict.fromkeys(comparison.missing, "not finished")},
+    )
+    return table._replace(
+        remarks=[*_few(table), *_unbeaten(table, comparison), *_rising(comparison)]
     )
 
 
@@ -68,8 +77,9 @@ def write_csv(table: Table, path: Path) -> None:
 
 
 def to_markdown(table: Table) -> str:
-    """A table in GitHub's Markdown and the line that explains it."""
+    """A table in GitHub's Markdown, with its remarks above and below the line that explains it."""
     head = ["setting", "n", *map(markdown, table.columns)]
+    above = f"{' '.join(map(markdown, table.remarks))}\n\n" if table.remarks else ""
     lines = [head, ["---", *["---:"] * (len(head) - 1)]]
     for row in rows(table):
         shown = []
@@ -83,7 +93,8 @@ def to_markdown(table: Table) -> str:
     if table.failed:
         left_out = [f"`{member}` ({markdown(why)})" for member, why in table.failed.items()]
         explained.append(f"Left out: {'; '.join(left_out)}.")
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines) + f"\n{' '.join(explained)}\n"
+    body = "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    return f"{above}{body}\n{' '.join(explained)}\n"
 
 
 def markdown(text: str) -> str:
@@ -100,7 +111,57 @@ def _column(comparison: Comparison, score: str, average: Average) -> dict[str, C
     best, tied = "", ()
     if comparable(frame, better):
         best, tied = best_and_tied(frame, better, average=average)
-    return {
-        s: Cell(interval(frame[s].to_numpy(), average=average), s == best, s in tied)
-        for s in comparison.settings
-    }
+    cells = {s: _cell(comparison, score, frame[s].to_numpy(), average) for s in frame}
+    return {s: cell._replace(best=s == best, tied=s in tied) for s, cell in cells.items()}
+
+
+def _cell(
+    comparison: Comparison, score: str, values: Float[np.ndarray, " seed"], average: Average
+) -> Cell:
+    """Without marks."""
+    found = interval(values, average=average, within=comparison.ranges.get(score, ANY))
+    return Cell(found, seeds=tuple(values[np.isfinite(values)].tolist()))
+
+
+def _few(table: Table) -> Iterator[str]:
+    """That seeds are too few for intervals."""
+    few = sorted({n for n in table.seeds.values() if 0 < n < FEWEST})
+    if few:
+        count = " to ".join(map(str, few[:: len(few) - 1] if len(few) > 1 else few))
+        yield (
+            f"Few seeds (n = {count}): in brackets are the seeds themselves, which are too few for "
+            "intervals; what they show may be chance."
+        )
+
+
+def _unbeaten(table: Table, comparison: Comparison) -> Iterator[str]:
+    """Of each baseline the scores in which it is the best of all and no setting is above it."""
+    first: dict[str, list[str]] = {}
+    for score in table.columns:
+        if better := comparison.better.get(score, ""):
+            reached, theirs = (
+                {name: SIGNS[better] * cells[score].interval.center for name, cells in of.items()}
+                for of in (table.rows, table.baselines)
+            )
+            theirs = {n: v for n, v in theirs.items() if n != TRUE_FACTORS and not math.isnan(v)}
+            best = max((v for v in reached.values() if not math.isnan(v)), default=math.nan)
+            if theirs and max(theirs.values()) >= best:
+                first.setdefault(max(theirs, key=lambda name: theirs[name]), []).append(score)
+    for name, scores in first.items():
+        yield f"No setting exceeds {name} in {', '.join(scores)}."
+
+
+def _rising(comparison: Comparison) -> Iterator[str]:
+    """Settings whose training was not at its end."""
+    rises = {}
+    for setting, names in comparison.members.groupby("setting", sort=False).groups.items():
+        found = [rise_at_end(comparison.records.get(str(name), [])) for name in names]
+        if (mean := float(np.mean(found))) > 0:
+            rises[str(setting)] = mean
+    if rises:
+        listed = [f"{setting} by {rise:.2g} nats" for setting, rise in rises.items()]
+        more = [f"{len(listed) - 8} others"] if len(listed) > 9 else listed[8:]
+        yield (
+            "Training was not at its end: in its last tenth the ELBO still rose for "
+            f"{', '.join([*listed[:8], *more])}."
+        )

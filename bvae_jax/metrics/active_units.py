@@ -47,6 +47,7 @@ METRIC = Metric(
     "Burda et al. 2016",
     others=("constant",),
     best="none",
+    range=(0.0, np.inf),
     fast=True,
     invariant=("permute", "sign", "order"),
 )

@@ -52,6 +52,7 @@ class Metric(NamedTuple):
         headline: the entry of the score that stands for all.
         others: further entries that are one number each.
         best: of the headline, for a representation that is the true factors.
+        range: the smallest and the largest value that the headline can have.
         fast: takes part in `--metrics fast`.
         pool: draws its own points, so that it is given all there are.
         pixels: can be scored on thousands of latents.
@@ -66,6 +67,7 @@ class Metric(NamedTuple):
     headline: str = "score"
     others: tuple[str, ...] = ()
     best: str = "high"
+    range: tuple[float, float] = (0.0, 1.0)
     fast: bool = False
     pool: bool = False
     pixels: bool = False

@@ -118,6 +118,7 @@ METRIC = Metric(
     "how little capacity a probe of the factors needs; factors over latents",
     "Eastwood et al. 2023",
     headline="explicitness",
+    range=(-1.0, 1.0),
     others=("size",),
     compat={"unpredicted": 1.0},
     # The random features treat latents alike only on average.

@@ -94,6 +94,7 @@ METRIC = Metric(
     headline="gaussian_total_correlation",
     others=("wasserstein_correlation", "wasserstein_correlation_norm", "mutual_information"),
     best="low",
+    range=(0.0, np.inf),
     fast=True,
     compat={"keep_constant": True},
 )

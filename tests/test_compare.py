@@ -147,8 +147,9 @@ def pretend(sweep_dir, base, values, done=()):
         directory.mkdir(parents=True)
         rundir.write_json(directory / "config.json", one.config.to_dict())
         if number in done:
-            summary = {"step": base.steps, "nll": 1.0, "kl_per_latent": [1.0, 0.0, 0.0]}
-            rundir.write_json(directory / "summary.json", summary)
+            summary = {"step": base.steps, "params_sha256": "", "nll": 1.0, "kl": 1.0, "elbo": -2.0}
+            kl = {"kl_per_latent": [1.0, 0.0, 0.0], "active_latents": 1}
+            rundir.write_json(directory / "summary.json", summary | kl)
             (directory / "metrics.jsonl").touch()
     return sweep_dir
 

@@ -43,19 +43,22 @@ class Meta(TypedDict):
     images_per_second: NotRequired[float | None]
 
 
-def check_path(directory: Path) -> None:
-    """Refuse a directory that Orbax or TensorStore would take for another, or could not read back.
+def check_path(directory: Path, *, read_only: bool = False) -> None:
+    """Refuse a directory that Orbax or TensorStore would take for another.
+
+    Args:
+        read_only: refuse only what cannot be read, not what is unsafe to write.
 
     Raises:
         UserError: a part of its absolute path means something to one of them.
     """
     text = str(directory.absolute())
-    found = re.search(r"[\\*?\[\ud800-\udfff]|gs:(?=/)", text)
-    if found:
-        what = f"{found[0]!r}" if found[0] else "':' at the end of a part"
+    strange = r"\\|\[[^/]+\]|gs:(?=/)|[\ud800-\udfff]" + ("" if read_only else r"|[*?]")
+    if found := re.search(strange, text):
         raise UserError(
-            f"{text!r}: got {what} in the path of a run, which checkpoints cannot carry: wanted "
-            "UTF-8 without \\ * ? [ and without a part that ends with a colon. Rename it."
+            f"{text!r}: got {found[0]!r} in the path of a run, which means something else to the "
+            "libraries that write checkpoints: rename it. Wanted UTF-8 without \\ * ? [...] and "
+            "gs:/."
         )
 
 
@@ -113,8 +116,8 @@ class Checkpoints(contextlib.AbstractContextManager):
         logging.getLogger("absl").setLevel(logging.CRITICAL)
         _silence_late_tasks()
         self.directory = directory.absolute()
+        check_path(self.directory, read_only=read_only)
         if not read_only:
-            check_path(self.directory)
             self.directory.mkdir(parents=True, exist_ok=True)
         # One process writes, whoever else trains the run: the others do not wait for each other.
         me = jax.process_index()

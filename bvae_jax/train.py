@@ -1,6 +1,7 @@
 """One training step, for a single run, a scan, a vmapped sweep or several devices."""
 
 import functools
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -115,6 +116,15 @@ def weights(state: TrainState) -> Params:
     return state.ema or state.params["vae"]
 
 
+def share_of_newest(decay: float, step: Int[Array, ""]) -> Scalar:
+    """(1 - d) / (1 - d^t): what the parameters after step t count in their moving average.
+
+    With it the average is the mean of those after steps 1 to t, weighted by d^(t - i): what there
+    was before the first step counts nothing. Kingma & Ba, 2015, section 3.
+    """
+    return jnp.minimum(1.0, (1 - decay) / -jnp.expm1(step * math.log(decay)))
+
+
 def scheduled(hyper: Hyper, step: Int[Array, ""], schedules: Mapping[str, Schedule]) -> Hyper:
     """The hyperparameters at a step."""
     now = dict(hyper)
@@ -178,8 +188,9 @@ def _image_shape(images: Images) -> ImageShape:
 def make_train_step(recipe: Recipe) -> StepFn:
     """(state, images) -> (state, metrics): one update. The body type of `lax.scan`.
 
-    Beside the loss function's metrics it reports `grad_norm`, the global norm of the gradient, and
-    `learning_rate` where that has a schedule.
+    Beside the loss function's metrics it reports `grad_norm`, the global norm of the gradient of
+    the VAE's parameters before it is clipped, `aux_grad_norm`, that of the objective's own where it
+    has any, and `learning_rate` where that has a schedule.
     """
     gradient = jax.grad(make_loss(recipe, training=True), has_aux=True)
 
@@ -197,8 +208,11 @@ def make_train_step(recipe: Recipe) -> StepFn:
             params[part] = jax.tree.map(lambda p, u, rate=rate: p - rate * u, before, updates)
         ema = state.ema
         if recipe.ema:
-            ema = optax.incremental_update(params["vae"], ema, 1 - recipe.ema)
-        metrics = metrics | {"grad_norm": optax.tree.norm(grads)}
+            share = share_of_newest(recipe.ema, state.step + 1)
+            ema = optax.incremental_update(params["vae"], ema, share)
+        metrics = metrics | {"grad_norm": optax.tree.norm(grads["vae"])}
+        if grads["aux"]:
+            metrics["aux_grad_norm"] = optax.tree.norm(grads["aux"])
         if "learning_rate" in recipe.schedules:
             metrics["learning_rate"] = hyper["learning_rate"]
         new = TrainState(state.step + 1, params, opt_state, state.key, state.hyper, memory, ema)

@@ -29,6 +29,7 @@ from bvae_jax.train import (
     make_train_body,
     make_train_step,
     scheduled,
+    share_of_newest,
     step_keys,
     weights,
 )
@@ -199,6 +200,10 @@ def test_clipping_shortens_long_gradients_only():
         np.testing.assert_allclose(update, wanted, rtol=1e-6)
 
 
+def length(tree):
+    return np.sqrt(sum(np.sum(np.square(leaf, dtype=np.float64)) for leaf in jax.tree.leaves(tree)))
+
+
 def trained(recipe, steps=3, extra=NOTHING):
     """States before and after each of some steps, and the metrics."""
     init = functools.partial(init_state, recipe=recipe, image_shape=SHAPE, latents=LATENTS)
@@ -214,14 +219,24 @@ def trained(recipe, steps=3, extra=NOTHING):
 
 def test_the_moving_average_is_that_of_the_parameters():
     states, _ = trained(RECIPE._replace(ema=0.75))
-    wanted = states[0].params["vae"]
-    for state in states[1:]:
-        new = state.params["vae"]
-        wanted = jax.tree.map(lambda average, x: 0.75 * average + 0.25 * x, wanted, new)
+    after = [state.params["vae"] for state in states[1:]]
+    counts = 0.75 ** np.arange(len(after))[::-1]
+    wanted = jax.tree.map(
+        lambda *leaves: np.average(np.stack(leaves), axis=0, weights=counts), *after
+    )
     assert_close(weights(states[-1]), wanted)
     without = trained(RECIPE)[0][-1]
     assert_close(states[-1].params, without.params)  # it changes no step
     assert_equal(weights(without), without.params["vae"])
+
+
+@pytest.mark.parametrize("decay", [0.5, 0.99, 0.9999, 0.999999])
+def test_the_moving_average_of_a_long_run_forgets_the_initialisation(decay):
+    steps = np.array([1, 2, 10, 3000, 10**6])
+    wanted = [1 / np.sum(np.float64(decay) ** np.arange(t)) for t in steps]
+    found = [share_of_newest(decay, jnp.int32(t)) for t in steps]
+    np.testing.assert_allclose(found, wanted, rtol=1e-4)
+    assert float(found[0]) == pytest.approx(1, abs=1e-6)
 
 
 def test_schedules_move_hyperparameters():
@@ -242,16 +257,24 @@ def test_schedules_move_hyperparameters():
 
 
 def test_the_discriminator_has_an_optimizer_of_its_own():
-    recipe = RECIPE._replace(objective=OBJECTIVES["factor_vae"])
+    sgd = make_optimizer("sgd", NUMBERS | {"momentum": 0.0})
+    recipe = RECIPE._replace(objective=OBJECTIVES["factor_vae"], optimizer=sgd)
     rates = {"gamma": 35.0, "aux_learning_rate": 0.0}
     states, _ = trained(recipe, 2, rates)
     assert_equal(states[0].params["aux"], states[2].params["aux"])
-    moved, _ = trained(recipe, 1, rates | {"aux_learning_rate": 0.01})
+    moved, (metrics,) = trained(recipe, 1, rates | {"aux_learning_rate": 0.01})
     # Adam's first step is the step size, whatever the gradient.
     change = jax.tree.map(
         lambda a, b: np.abs(a - b).max(), moved[0].params["aux"], moved[1].params["aux"]
     )
     np.testing.assert_allclose(jax.tree.leaves(change), 0.01, rtol=1e-2)
+    # A step of gradient descent is the gradient; Adam's first mean is half of it.
+    gradient = jax.tree.map(
+        lambda a, b: (a - b) / 1e-3, moved[0].params["vae"], moved[1].params["vae"]
+    )
+    assert float(metrics["grad_norm"]) == pytest.approx(length(gradient), rel=1e-3)
+    half = moved[1].opt_state["aux"].mu
+    assert float(metrics["aux_grad_norm"]) == pytest.approx(2 * length(half), rel=1e-4)
     first = trained(recipe, 1, rates)[0][1]
     assert_equal(moved[1].params["vae"], first.params["vae"])
 

@@ -432,6 +432,12 @@ def test_what_batches_report_is_what_its_name_says(name):
     assert average["dimension_wise_kl"] == pytest.approx(0, abs=0.1)
 
 
+def test_reported_mmd_is_0_on_average_between_equal_distributions():
+    pairs = jax.random.normal(jax.random.key(8), (200, 2, 8, 10))
+    found = jax.vmap(lambda pair: info_vae.unbiased_mmd(pair[0], pair[1]))(pairs)
+    assert abs(found.mean()) < 3 * found.std() / np.sqrt(200)
+
+
 @pytest.mark.parametrize("weights", [beta_tcvae.weighted, beta_tcvae.stratified])
 def test_the_three_terms_are_the_kl_in_expectation(weights):
     n = 4000

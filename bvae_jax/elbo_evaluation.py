@@ -12,6 +12,7 @@ from bvae_jax.encode import encode_run, point_count
 from bvae_jax.errors import UserError
 from bvae_jax.held_out import held_out_log_likelihood
 from bvae_jax.keys import key_for
+from bvae_jax.program import NO_POSTERIOR
 from bvae_jax.runner import RunResult, load
 from bvae_jax.summary import eval_split
 
@@ -45,7 +46,7 @@ def evaluate_elbo(
 
     Returns:
         `decomposition`: see `decomposition.Decomposition`; `log_likelihood`: see
-        `held_out.HeldOut`. Either only if it is wanted.
+        `held_out.HeldOut`. Either only if it is wanted; {"skipped": why} of an autoencoder.
 
     Raises:
         UserError: no run, no checkpoint, or settings that do not fit.
@@ -70,6 +71,9 @@ def evaluate_elbo_of_run(
     progress: bool = False,
 ) -> dict[str, dict[str, Any]]:
     """`evaluate_elbo`, of a run that is loaded."""
+    if not run.program.variational:
+        asked = {"decomposition": decomposition, "log_likelihood": log_likelihood}
+        return {name: {"skipped": NO_POSTERIOR} for name, draws in asked.items() if draws}
     run = run._replace(program=run.program._replace(points=split))
     directory = run.run_dir
     identity = {"step": int(run.state.step), "params_sha256": fingerprint(run.params)}
@@ -92,8 +96,13 @@ def evaluate_elbo_of_run(
 def stored_decomposition(
     run_dir: Path, decomposition: int, num_points: int, split: str
 ) -> dict[str, Any] | None:
-    """What `evaluate_elbo` would return of a run, if it is there; reads two small files."""
+    """What `evaluate_elbo` would return of a run, if it is there; reads two small files.
+
+    Of an autoencoder there is nothing to take apart.
+    """
     summary: rundir.Summary = rundir.read_json(run_dir / rundir.SUMMARY, rundir.Summary)
+    if "kl" not in summary:
+        return {}
     request = {
         "step": summary["step"],
         "params_sha256": summary["params_sha256"],
@@ -128,6 +137,7 @@ def _decompose(
     encoded = encode_run(
         directory, run.program, run.params, request["num_points"], progress=progress
     )
+    assert encoded.logvars is not None
     found = decompose(
         encoded.means,
         encoded.logvars,

@@ -39,11 +39,15 @@ class Encoded(NamedTuple):
 
     Attributes:
         means: [n, latent].
-        logvars: [n, latent].
+        logvars: [n, latent]; None where codes are points.
     """
 
     means: Float[np.ndarray, "n latent"]
-    logvars: Float[np.ndarray, "n latent"]
+    logvars: Float[np.ndarray, "n latent"] | None
+
+    def first(self, count: int) -> "Encoded":
+        """Those of the first `count` images."""
+        return Encoded(self.means[:count], None if self.logvars is None else self.logvars[:count])
 
 
 def encoding_order(program: Program) -> Int[np.ndarray, " image"]:
@@ -104,10 +108,13 @@ def encode_points(
     """
     order = encoding_order(program)[:count]
     shape = (count, program.config.latents)
-    means, logvars = np.empty(shape, np.float32), np.empty(shape, np.float32)
+    means = np.empty(shape, np.float32)
+    logvars = np.empty(shape, np.float32) if program.variational else None
     done = 0 if known is None else min(count, len(known.means))
     if known is not None:
-        means[:done], logvars[:done] = known.means[:done], known.logvars[:done]
+        means[:done] = known.means[:done]
+        if logvars is not None and known.logvars is not None:
+            logvars[:done] = known.logvars[:done]
     batch = BATCHES.get(jax.default_backend(), BATCH)
     shown = bar(
         total=count, initial=done, desc="encode", unit=" images", unit_scale=True,
@@ -120,7 +127,8 @@ def encode_points(
         indices = order[np.minimum(np.arange(start, start + batch), count - 1)]
         posterior = program.encode(params, indices)
         means[start:end] = np.asarray(posterior.mean)[: end - start]
-        logvars[start:end] = np.asarray(posterior.logvar)[: end - start]
+        if logvars is not None:
+            logvars[start:end] = np.asarray(posterior.logvar)[: end - start]
         return end
 
     at_once, first, waiting = _at_once(), done, collections.deque()
@@ -136,7 +144,7 @@ def encode_points(
         for last in waiting:
             done = last.result()
             shown.update(done - shown.n)
-    return Encoded(means[:done], logvars[:done])
+    return Encoded(means, logvars).first(done)
 
 
 def _at_once() -> int:
@@ -159,15 +167,16 @@ def encode_run(
     """
     path = run_dir / (CACHE if program.points == "all" else f"encoded-{program.points}.npz")
     identity = _identity(program.dataset, params)
-    known = _read(path, identity, program.config.latents) if path.exists() else None
+    known = _read(path, identity, program) if path.exists() else None
     if known is not None and len(known.means) >= count:
-        return Encoded(known.means[:count], known.logvars[:count])
+        return known.first(count)
     with Interrupt() as interrupt:
         with interrupt.deferred():
             encoded = encode_points(
                 program, params, count, known=known, interrupt=interrupt, progress=progress
             )
-            write_npz(path, identity=identity, means=encoded.means, logvars=encoded.logvars)
+            arrays = {n: x for n, x in encoded._asdict().items() if x is not None}
+            write_npz(path, identity=identity, **arrays)
         interrupt.check()
     return encoded
 
@@ -176,17 +185,17 @@ def _identity(dataset: Dataset, params: Params) -> str:
     return f"{dataset.identity} {fingerprint(params)}"
 
 
-def _read(path: Path, identity: str, latents: int) -> Encoded | None:
+def _read(path: Path, identity: str, program: Program) -> Encoded | None:
     """The cached encode; None if it is that of other parameters, or damaged."""
     try:
         arrays = read_npz(path)
         if str(arrays["identity"]) != identity:
             return None
-        encoded = Encoded(arrays["means"], arrays["logvars"])
-        shape = encoded.means.shape
-        if shape == encoded.logvars.shape and shape[1:] == (latents,):
-            return encoded
-        reason = f"it holds arrays of {[array.shape for array in encoded]}"
+        names = Encoded._fields if program.variational else ("means",)
+        shapes = [arrays[name].shape for name in names]
+        if len(set(shapes)) == 1 and shapes[0][1:] == (program.config.latents,):
+            return Encoded(arrays["means"], arrays["logvars"] if program.variational else None)
+        reason = f"it holds arrays of {shapes}"
     except DamagedError as error:
         reason = str(error)
     except KeyError as error:

@@ -17,6 +17,7 @@ from bvae_jax.errors import UserError
 from bvae_jax.metrics import METRICS
 from bvae_jax.points import Representation
 from bvae_jax.points_file import read_points
+from bvae_jax.program import NO_POSTERIOR
 from bvae_jax.progress import bar
 from bvae_jax.representations import file_baselines, mean_kl, of_encoder, run_baselines
 from bvae_jax.runner import RunResult, load
@@ -116,13 +117,20 @@ def evaluate_run(
     points = of_encoder(run.program, encoded)
     if others:
         runs = dict(zip([directory, *map(Path, udr_with)], [run, *others], strict=True))
-        points = _with_runs(points, runs, min(count, config.train_points), progress)
+        fewer = min(count, config.train_points)
+        encodes = [
+            encode_run(path, other.program, other.params, fewer, progress=progress)
+            for path, other in runs.items()
+        ]
+        points = _with_runs(points, [(each.means, mean_kl(each)) for each in encodes])
     request = {
         **_request(int(run.state.step), fingerprint(run.params), count, config),
         "baselines": baselines,
         "udr_with": [fingerprint(other.params) for other in others],
         "factor_names": list(dataset.factor_names),
     }
+    if not run.program.variational:
+        print(f"bvae: note: {NO_POSTERIOR}.", file=sys.stderr)
     _remark(points)
     path = directory / EVALUATION
     entries = _of_these_parameters(path, request)
@@ -210,12 +218,7 @@ def score_file(
     if udr_with:
         others = [read_points(Path(other).expanduser()) for other in udr_with]
         runs = [arrays, *others]
-        kls = [run["kl"] for run in runs if "kl" in run]
-        points = dataclasses.replace(
-            points,
-            codes_of_runs=[run["codes"] for run in runs],
-            kl_of_runs=kls if len(kls) == len(runs) else None,
-        )
+        points = _with_runs(points, [(run["codes"], run.get("kl")) for run in runs])
     made = file_baselines(points) if baselines else {}
     _remark(points)
     request = {
@@ -234,17 +237,11 @@ def score_file(
 
 
 def _with_runs(
-    points: Representation, runs: dict[Path, RunResult], count: int, progress: bool
+    points: Representation, runs: Sequence[tuple[np.ndarray, np.ndarray | None]]
 ) -> Representation:
-    """With the codes of several runs for the same `count` images, for `udr`."""
-    encodes = [
-        encode_run(path, run.program, run.params, count, progress=progress)
-        for path, run in runs.items()
-    ]
+    """With the codes of several runs for the same images, and their KLs where they are known."""
     return dataclasses.replace(
-        points,
-        codes_of_runs=[encoded.means for encoded in encodes],
-        kl_of_runs=[mean_kl(encoded) for encoded in encodes],
+        points, codes_of_runs=[codes for codes, _ in runs], kl_of_runs=[kl for _, kl in runs]
     )
 
 

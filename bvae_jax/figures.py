@@ -15,7 +15,7 @@ from bvae_jax.errors import UserError
 from bvae_jax.keys import key_for
 from bvae_jax.loggers import SCORES, Record
 from bvae_jax.program import ACTIVE_NATS, Program
-from bvae_jax.traversal import Decode, by_kl, interpolate, traverse
+from bvae_jax.traversal import Decode, by_size, interpolate, traverse
 from bvae_jax.types import Images, Params, Posterior
 from bvae_jax.vae import decode, encode
 
@@ -30,7 +30,8 @@ class TraversalSettings(NamedTuple):
     """What a traversal shows.
 
     Attributes:
-        span: latents run from -span to span, in standard deviations of the prior.
+        span: latents run from -span to span, in standard deviations of the prior; where there is
+            none, in those of the codes around their mean.
         columns: number of values.
         images: data set indices of the images that it starts from; None takes the first
             evaluation image.
@@ -44,9 +45,13 @@ class TraversalSettings(NamedTuple):
 def draw_figures(
     directory: Path, program: Program, params: Params, records: Sequence[Record]
 ) -> None:
-    """Loss curves, KL per latent, reconstructions, samples, interpolations and traversals."""
+    """Loss curves, KL per latent, reconstructions, samples, interpolations and traversals.
+
+    An autoencoder has no KL, and no prior to draw samples from.
+    """
     plots.save_loss_curves(directory / "loss_curves.png", records)
-    plots.save_kl_per_latent(directory / "kl_per_latent.png", records, ACTIVE_NATS)
+    if program.variational:
+        plots.save_kl_per_latent(directory / "kl_per_latent.png", records, ACTIVE_NATS)
     scores = [record for record in records if record["split"] == SCORES]
     kept, curves = set(), []
     if scores:
@@ -68,12 +73,13 @@ def draw_figures(
         np.asarray(rows.swapaxes(0, 1).reshape(4, COLUMNS, *images.shape[1:])),
         row_labels=("original", "decoded") * 2,
     )
-    z = jax.random.normal(key_for("samples", 0), (COLUMNS * COLUMNS, program.config.latents))
-    plots.save_image_grid(
-        directory / "samples.png",
-        np.asarray(decoder(z)).reshape(COLUMNS, COLUMNS, *images.shape[1:]),
-        xlabel="decoded samples of the prior N(0, I)",
-    )
+    if program.variational:
+        z = jax.random.normal(key_for("samples", 0), (COLUMNS * COLUMNS, program.config.latents))
+        plots.save_image_grid(
+            directory / "samples.png",
+            np.asarray(decoder(z)).reshape(COLUMNS, COLUMNS, *images.shape[1:]),
+            xlabel="decoded samples of the prior N(0, I)",
+        )
     between = interpolate(decoder, means[:PAIRS], means[PAIRS : 2 * PAIRS], COLUMNS)
     ends = [images[:PAIRS, None], between, images[PAIRS : 2 * PAIRS, None]]
     plots.save_image_grid(
@@ -90,7 +96,8 @@ def draw_traversals(
 ) -> list[Path]:
     """A grid (PNG) and an animation (GIF) for each starting image, latents ordered by KL.
 
-    The other latents stay at the image's posterior mean.
+    The other latents stay at the image's posterior mean. An autoencoder's latents are ordered by
+    the standard deviation of their codes.
 
     Returns:
         The files: traversal.png and .gif, or traversal-INDEX.png and .gif where the images were
@@ -105,10 +112,16 @@ def draw_traversals(
                 f"--images: got {index}, wanted an index from 0 to {program.dataset.size - 1}."
             )
     encoder, decoder = coders(program, params)
-    kl = jnp.mean(gaussian_kl(encoder(program.images(program.eval_indices[0]))), axis=0)
-    order = by_kl(kl)[:MOST_ROWS]
-    labels = [f"z{latent} ({kl[latent]:.2f})" for latent in order]
-    values = jnp.linspace(-settings.span, settings.span, settings.columns)
+    posterior = encoder(program.images(program.eval_indices[0]))
+    mean, spread = posterior.mean.mean(axis=0), posterior.mean.std(axis=0)
+    size = gaussian_kl(posterior).mean(axis=0) if program.variational else spread
+    order = by_size(size)[:MOST_ROWS]
+    labels = [f"z{latent} ({size[latent]:.2f})" for latent in order]
+    spans = jnp.linspace(-settings.span, settings.span, settings.columns)
+    values, of, what = spans, "the prior", "KL in nats"
+    if not program.variational:
+        values = mean[order, None] + spread[order, None] * spans[None]
+        of, what = "its codes, from their mean", "standard deviation of its codes"
     directory.mkdir(parents=True, exist_ok=True)
     files = []
     for index in settings.images or [int(program.eval_indices[0, 0])]:
@@ -120,11 +133,11 @@ def draw_traversals(
             files[-2],
             grid,
             row_labels=labels,
-            column_labels=[f"{value:.1f}" for value in values],
-            xlabel="value of the latent (standard deviations of the prior)",
-            ylabel="latent (KL in nats)",
+            column_labels=[f"{value:.1f}" for value in spans],
+            xlabel=f"value of the latent (standard deviations of {of})",
+            ylabel=f"latent ({what})",
         )
-        plots.save_traversal_gif(files[-1], grid, labels, values.tolist())
+        plots.save_traversal_gif(files[-1], grid, labels, spans.tolist())
     return files
 
 

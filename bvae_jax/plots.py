@@ -87,14 +87,19 @@ def save_traversal_gif(
 
 
 def save_loss_curves(path: Path, records: Sequence[Record]) -> None:
-    """Negative log-likelihood, KL and ELBO against the step, for each split in the records."""
+    """Negative log-likelihood, KL and ELBO against the step, for each split in the records.
+
+    Those of them that the records hold.
+    """
     panels = {"nll": "−log p(x|z)", "kl": "KL", "elbo": "ELBO"}
+    panels = {name: title for name, title in panels.items() if name in records[0]}
     with plt.rc_context(STYLE):
         figure, all_axes = plt.subplots(
-            len(panels), 1, figsize=(COLUMN_INCHES, 4.2), sharex=True, layout="constrained"
-        )
+            len(panels), 1, figsize=(COLUMN_INCHES, 1.4 * len(panels)), sharex=True,
+            squeeze=False, layout="constrained",
+        )  # fmt: skip
         figure.align_ylabels()
-        for axes, (name, title) in zip(all_axes, panels.items(), strict=True):
+        for axes, (name, title) in zip(all_axes[:, 0], panels.items(), strict=True):
             for split, style in (("train", "-"), ("holdout", "o--"), ("train_eval", "s--")):
                 chosen = [record for record in records if record["split"] == split]
                 if chosen:
@@ -104,8 +109,8 @@ def save_loss_curves(path: Path, records: Sequence[Record]) -> None:
                     axes.plot(steps, values, style, ms=2.5, label=SPLIT_LABELS[split])
             axes.set_ylabel(f"{title}\n(nats per image)")
             _zoom_out_of_the_start(axes, [r[name] for r in records if r["split"] == "train"])
-        all_axes[0].legend(frameon=False)
-        all_axes[-1].set_xlabel("step")
+        all_axes[0, 0].legend(frameon=False)
+        all_axes[-1, 0].set_xlabel("step")
         _save(figure, path)
 
 

@@ -34,13 +34,13 @@ class Representation:
     Attributes:
         codes: [n, latent].
         factors: [n, factor] class indices; None where nothing is known.
-        logvars: [n, latent] posterior log-variances.
+        logvars: [n, latent] posterior log-variances; None where codes are points.
         codes_test: [m, latent] to test fitted predictors on; a part of the points is, if None.
         factors_test: [m, factor].
         factor_sizes: [factor] number of values.
         kl: [latent] mean KL from the prior, in nats.
         codes_of_runs: of this and other runs, for the same points in the same order.
-        kl_of_runs: of the same.
+        kl_of_runs: of the same, where it is known.
     """
 
     codes: np.ndarray
@@ -51,7 +51,7 @@ class Representation:
     factor_sizes: np.ndarray | None = None
     kl: np.ndarray | None = None
     codes_of_runs: Sequence[np.ndarray] | None = None
-    kl_of_runs: Sequence[np.ndarray] | None = None
+    kl_of_runs: Sequence[np.ndarray | None] | None = None
 
     def check(self) -> None:
         """Raise what is wrong with the arrays.

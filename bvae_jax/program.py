@@ -47,6 +47,7 @@ PRODUCTS = {"float32": "float32", "tensorfloat32": "tensorfloat32", "bfloat16": 
 """Precision of matrix products, as JAX names it: of bfloat16 there is but one."""
 ACTIVE_NATS = 0.01
 """A latent is active when its KL is above this."""
+NO_POSTERIOR = "an autoencoder's codes are points: it has no variances, no KL, no prior, no bound"
 
 
 class Program(NamedTuple):
@@ -63,7 +64,8 @@ class Program(NamedTuple):
         eval_data: what it reads: images, indices and a key.
         eval_indices: [batches, batch], which images those are.
         images: image indices -> images, each the same whenever it is looked at.
-        encode: (parameters of the VAE, image indices) -> posteriors.
+        encode: (parameters of the VAE, image indices) -> posteriors. The log-variances mean nothing
+            where the run is not `variational`.
         points: name of the split whose images are encoded to be scored.
     """
 
@@ -88,6 +90,11 @@ class Program(NamedTuple):
     def init(self) -> TrainState:
         """The state before the first step."""
         return first_state(self.config, self.fresh)
+
+    @property
+    def variational(self) -> bool:
+        """Whether images have a posterior; see `NO_POSTERIOR`."""
+        return get_objective(self.config.objective).noise
 
     def feed(self, states: Sequence[TrainState]) -> Feed:
         """What the training loop reads for states that take their steps together."""
@@ -287,7 +294,9 @@ def calibrated(program: Program, params: Params) -> Likelihood:
 
 
 def averaged(metrics: dict[str, np.ndarray]) -> dict[str, Any]:
-    """Means over the first axis as plain numbers and lists, and the count of active latents."""
+    """Means over the first axis as plain numbers and lists, and how many latents are active."""
     means = {name: np.mean(value, axis=0, dtype=np.float64) for name, value in metrics.items()}
-    active = int(np.sum(means["kl_per_latent"] > ACTIVE_NATS))
-    return {name: mean.tolist() for name, mean in means.items()} | {"active_latents": active}
+    numbers: dict[str, Any] = {name: mean.tolist() for name, mean in means.items()}
+    if "kl_per_latent" in means:
+        numbers["active_latents"] = int(np.sum(means["kl_per_latent"] > ACTIVE_NATS))
+    return numbers

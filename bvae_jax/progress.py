@@ -81,9 +81,10 @@ class TrainingProgress(contextlib.AbstractContextManager):
         numbers = {
             "images/s": f"{rate:.0f}",
             "nll": f"{means['nll']:.1f}",
-            "kl": f"{means['kl']:.2f}",
-            "active": f"{means['active_latents']:g}",
         }
+        if "kl" in means:
+            numbers["kl"] = f"{means['kl']:.2f}"
+            numbers["active"] = f"{means['active_latents']:g}"
         self._bar.set_postfix(numbers, refresh=False)
         self._bar.update(steps)
 

@@ -23,7 +23,7 @@ MOST_NUMBERS = 30_000_000
 
 
 def of_encoder(program: Program, encoded: Encoded) -> Representation:
-    """Posterior means of an encoder, with everything that metrics may ask."""
+    """The codes of an encoder, with everything that metrics may ask."""
     return Representation(
         codes=encoded.means,
         factors=_factors(program, len(encoded.means)),
@@ -33,8 +33,10 @@ def of_encoder(program: Program, encoded: Encoded) -> Representation:
     )
 
 
-def mean_kl(encoded: Encoded) -> np.ndarray:
-    """[latent] KL of the posteriors from the prior, averaged over points, in nats."""
+def mean_kl(encoded: Encoded) -> np.ndarray | None:
+    """[latent] KL of the posteriors from the prior, averaged over points, in nats; if there are."""
+    if encoded.logvars is None:
+        return None
     posterior = Posterior(jnp.asarray(encoded.means), jnp.asarray(encoded.logvars))
     return np.asarray(gaussian_kl(posterior), np.float64).mean(axis=0)
 

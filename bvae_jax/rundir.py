@@ -172,13 +172,16 @@ def lock(run_dir: Path) -> Iterator[None]:
 
 
 class Summary(TypedDict):
-    """What the reader of a summary.json relies on; see `summary.summarise` for all."""
+    """What the reader of a summary.json relies on; see `summary.summarise` for all.
+
+    An autoencoder has no KL and no ELBO.
+    """
 
     step: int
     nll: float
-    kl: float
-    elbo: float
-    kl_per_latent: list[float]
+    kl: NotRequired[float]
+    elbo: NotRequired[float]
+    kl_per_latent: NotRequired[list[float]]
     params_sha256: str
 
 

@@ -138,7 +138,8 @@ def make_loss(recipe: Recipe, *, training: bool) -> Callable:
     """(params, state, images, noise key, objective key) -> (loss, (metrics, memory)).
 
     `params` is {"vae": ..., "aux": ...}; all else comes from the state. The metrics, in nats per
-    image, are those that every objective reports, and its own. `elbo` never contains beta.
+    image, are those that every objective reports, and its own. `elbo` never contains beta. Where
+    no z is drawn there is no posterior: no KL, and no bound.
 
     Args:
         training: let the objective change the batch's posteriors, if it wants to.
@@ -163,15 +164,17 @@ def make_loss(recipe: Recipe, *, training: bool) -> Callable:
             dataset_size=recipe.dataset_size,
         )
         loss = objective.loss(inputs)
-        bound = elbo(out).mean()
-        reported = {
-            "loss": loss.value,
-            "nll": inputs.nll,
-            "kl": inputs.mean_kl,
-            "elbo": bound,
-            "bits_per_dim": bits_per_dim(-bound, recipe.model.likelihood, _image_shape(images)),
-            "kl_per_latent": inputs.kl.mean(axis=0),
-        }
+        reported: Metrics = {"loss": loss.value, "nll": inputs.nll}
+        if objective.noise:
+            bound = elbo(out).mean()
+            reported |= {
+                "kl": inputs.mean_kl,
+                "elbo": bound,
+                "bits_per_dim": jnp.asarray(
+                    bits_per_dim(-bound, recipe.model.likelihood, _image_shape(images))
+                ),
+                "kl_per_latent": inputs.kl.mean(axis=0),
+            }
         if len(out.z) > 1:
             reported["iwae"] = importance_weighted(out).mean()
         memory = state.memory if loss.memory is None else loss.memory

@@ -9,7 +9,8 @@ from bvae_jax.types import Images, Latents
 
 Decode = Callable[[Latents], Images]
 Code = Float[Array, " latent"]
-Values = Float[Array, " column"]
+Values = Float[Array, "*row column"]
+"""Of every row, or of each row its own."""
 Grid = Float[Array, "row column height width channels"]
 
 
@@ -21,15 +22,15 @@ def traverse(decode: Decode, code: Code, latents: Int[Array, " row"], values: Va
     Args:
         code: [latent], where the other latents stay: a posterior mean, or zeros.
         latents: [row], which latent each row varies.
-        values: [column], in standard deviations of the prior.
+        values: [column] or [row, column], what the latent is set to.
 
     Returns:
         [row, column, height, width, channels].
     """
-    rows, columns = len(latents), len(values)
+    rows, columns = len(latents), values.shape[-1]
     codes = jnp.broadcast_to(code[None, None], (rows, columns, len(code)))
     row, column = jnp.meshgrid(jnp.arange(rows), jnp.arange(columns), indexing="ij")
-    codes = codes.at[row, column, latents[:, None]].set(values[None, :])
+    codes = codes.at[row, column, latents[:, None]].set(jnp.broadcast_to(values, (rows, columns)))
     return _decode_grid(decode, codes)
 
 
@@ -48,9 +49,9 @@ def interpolate(decode: Decode, start: Latents, end: Latents, columns: int) -> G
     return _decode_grid(decode, (1 - weight) * start[:, None] + weight * end[:, None])
 
 
-def by_kl(kl_per_latent: Code) -> Int[Array, " latent"]:
-    """Latents from the most to the least informative."""
-    return jnp.argsort(-kl_per_latent, stable=True)
+def by_size(of_latents: Code) -> Int[Array, " latent"]:
+    """Latents from the largest to the smallest number, such as their KL."""
+    return jnp.argsort(-of_latents, stable=True)
 
 
 def _decode_grid(decode: Decode, codes: Float[Array, "row column latent"]) -> Grid:

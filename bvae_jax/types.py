@@ -29,7 +29,7 @@ Params = PyTree
 Hyper = dict[str, Scalar]
 """Traced scalars: everything that a sweep may vary without another compile."""
 Metrics = dict[str, Array]
-"""Named scalars, and `kl_per_latent` [latent]."""
+"""Named scalars, and perhaps `kl_per_latent` [latent]."""
 ImageShape = tuple[int, int, int]
 """Height, width, channels."""
 

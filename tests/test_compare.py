@@ -227,7 +227,10 @@ def test_matched_traversals_follow_planted_latents(swept):
     crossed = cross_traversals([run, run], [kl, kl], columns=3)
     assert crossed.images.shape == (3, 2, 3, 64, 64, 1)
     np.testing.assert_array_equal(crossed.images[:, 0], crossed.images[:, 1])
-    assert [label.split("KL ")[1] for label in crossed.labels] == ["0.30", "0.10", "0.02"]
+    assert crossed.notes == [
+        [f"reference\nKL {nats}", f"r 1.00\nKL {nats}"] for nats in (".30", ".10", ".02")
+    ]
+    assert not crossed.weak.any()
     dead = cross_traversals([run, run], [kl, np.array([0.0, 0.3, 0.0])], columns=3)
     missing = np.isnan(dead.images[:, 1]).all(axis=(1, 2, 3, 4))
     assert missing.sum() == 2
@@ -243,11 +246,25 @@ def test_a_latent_that_points_the_other_way_is_turned_round(swept, monkeypatch):
         crossing, "encode_run", lambda *_, **__: SimpleNamespace(means=next(planted))
     )
     kl = np.array([0.2, 0.3, 0.1])
-    images = cross_traversals([run, run], [kl, kl], columns=3).images
-    ours, theirs = images[:, 0], images[:, 1]
+    crossed = cross_traversals([run, run], [kl, kl], columns=3)
+    assert crossed.notes[0] == ["reference\nKL .30", "r −1.00\nKL .30"]
+    ours, theirs = crossed.images[:, 0], crossed.images[:, 1]
     np.testing.assert_array_equal(theirs[0], ours[0, ::-1])
     assert (theirs[0] != ours[0]).any()
     np.testing.assert_array_equal(theirs[1:], ours[1:])
+
+
+def test_autoencoders_are_compared_without_a_posterior(tmp_path):
+    grid = {"objective": ("ae", "beta_vae")}
+    sweep(BASE, tmp_path, grid=grid, seeds=1, strategy="sequential", progress=False)
+    found = compare(tmp_path, **FAST | {"baselines": False}).comparison
+    points = found.members["objective"] == "ae"
+    for name in ("kl", "elbo", "active_latents", "total_correlation"):
+        assert found.members[name].isna().tolist() == points.tolist()
+    assert set(found.kl_per_latent) == set(found.members.index[~points])
+    evidence = {e.setting: e for e in suggest(tmp_path, progress=False).evidence}
+    assert np.isnan(evidence["objective = ae"].rate).all()
+    assert (evidence["objective = ae"].active == 3).all()
 
 
 def test_one_run_of_each_setting_and_the_same_seed_if_there_is_one():

@@ -487,7 +487,11 @@ def test_matched_traversals(shown, tmp_path, shape):
     rows = [f"latent {number} (position of the object)" for number in range(latents)]
     labels = [s.label for s in (LONG if count == 12 else BETA[:count])]
     values = np.linspace(-2, 2, columns).tolist()
-    save_matched_traversals(tmp_path / "f", images, rows, labels, values)
+    notes = [[f"r .{i}{j}\nKL {i}.{j}0" for j in range(count)] for i in range(latents)]
+    weak = (np.random.default_rng(1).random((latents, count)) < 0.3) & ~np.isnan(
+        images[:, :, 0, 0, 0, 0]
+    )
+    save_matched_traversals(tmp_path / "f", images, rows, labels, values, notes, weak)
     (figure,) = shown
     (axes,) = figure.axes
     assert_tidy(figure)
@@ -514,7 +518,15 @@ def test_matched_traversals(shown, tmp_path, shape):
     remarks = [text for text in axes.texts if text.get_text() == "no such latent in use"]
     blank = tops[2 * count - 1 : 2 * count] + height / 2 if latents > 1 else []
     np.testing.assert_allclose([text.get_position()[1] for text in remarks], blank)
-    assert len(axes.patches) == len(blank)
+    assert len(axes.patches) == len(blank) + weak.sum()
+    (right,) = axes.child_axes
+    np.testing.assert_array_equal(right.get_yticks(), axes.get_yticks())
+    there = ~np.isnan(images[:, :, 0, 0, 0, 0])
+    wanted = [notes[i][j] if there[i, j] else "" for i, j in np.ndindex(there.shape)]
+    assert texts(right.get_yticklabels()) == wanted
+    for side in (axes, right):
+        colours = [label.get_color() for label in side.get_yticklabels()]
+        assert [colour == "0.6" for colour in colours] == weak.ravel().tolist()
     scale = axes.bbox.height / picture.shape[0], axes.bbox.width / picture.shape[1]
     assert scale[0] == pytest.approx(scale[1], rel=0.02)  # pixels are square
 
@@ -531,8 +543,9 @@ def save_all(folder):
     curves = {s.label: [records([100, 200, 300], 5.0)] for s in BETA}
     save_learning_curves(folder / "g", curves, BETA)
     save_matched_traversals(
-        folder / "h", traversals((1, 2, 3, 8, 8, 1)), ["x"], ["a", "b"], [-1.0, 0.0, 1.0]
-    )
+        folder / "h", traversals((1, 2, 3, 8, 8, 1)), ["x"], ["a", "b"], [-1.0, 0.0, 1.0],
+        [["reference", "r .2"]], np.array([[False, True]]),
+    )  # fmt: skip
 
 
 def test_files_are_one_column_wide_in_both_formats(tmp_path):

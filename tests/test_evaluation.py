@@ -14,11 +14,15 @@ import pytest
 from bvae_jax import encode as encoding
 from bvae_jax import evaluation, representations, rundir, runner, scoring
 from bvae_jax.checkpoint import fingerprint
+from bvae_jax.commands.evaluate import print_elbo
+from bvae_jax.commands.train import in_one_line
 from bvae_jax.config import Config, ScoreConfig
+from bvae_jax.elbo_evaluation import evaluate_elbo_of_run
 from bvae_jax.encode import encode_points, encode_run, encoding_order
 from bvae_jax.errors import UserError
 from bvae_jax.evaluation import evaluate, score_file
 from bvae_jax.loggers import read_records
+from bvae_jax.program import NO_POSTERIOR
 from bvae_jax.representations import mean_kl, of_encoder, run_baselines
 from bvae_jax.vae import encode
 
@@ -132,6 +136,31 @@ def test_batches_that_end_out_of_order_stay_in_order(run, monkeypatch):
     assert ended.index(3) < ended.index(2)
     monkeypatch.setattr(encoding, "_at_once", lambda: 1)
     np.testing.assert_array_equal(found.means, encode_points(run.program, run.params, 45).means)
+
+
+def test_an_autoencoder_has_no_posterior(tmp_path, capsys):
+    """Nothing that rests on one is reported, kept, drawn or scored: its variances are untrained."""
+    config = Config(**SMALL, steps=2, objective="ae")
+    run = runner.run(config, tmp_path / "run", progress=False)
+    assert not {"kl", "elbo", "bits_per_dim", "kl_per_latent", "active_latents"} & set(run.summary)
+    assert "no KL" in in_one_line(run.summary)
+    figures = {path.name for path in (run.run_dir / "figures").iterdir()}
+    assert not {"kl_per_latent.png", "samples.png"} & figures
+    assert {"loss_curves.png", "traversal.png"} <= figures
+    config = ScoreConfig("mig,rmig,mig_chen,active_units", permutations=0)
+    for _ in range(2):  # the second time from the cache
+        entries = evaluation.evaluate_run(run, config, num_points=POINTS)
+        (run.run_dir / evaluation.EVALUATION).unlink()
+        assert "logvars" in entries["mig_chen"]["skipped"]
+        assert entries["rmig"]["score"] == pytest.approx(entries["mig"]["score"], abs=1e-12)
+        assert "by_kl" not in entries["active_units"]
+        assert "codes are points" in capsys.readouterr().err
+    with np.load(run.run_dir / encoding.CACHE) as arrays:
+        assert sorted(arrays) == ["identity", "means"]
+    found = evaluate_elbo_of_run(run, 50, 40, 5, num_points=POINTS)
+    assert [of["skipped"] for of in found.values()] == [NO_POSTERIOR] * 2
+    print_elbo(found)
+    assert capsys.readouterr().out.count("skipped: an autoencoder's codes are points") == 2
 
 
 def wait_until(true, seconds=60):

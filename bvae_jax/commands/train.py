@@ -4,6 +4,7 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import tyro
 
@@ -87,9 +88,18 @@ def train(argv: Sequence[str]) -> int:
     if result.summary is None:
         print(f"Interrupted at step {result.state.step}; all is kept. Go on with: {resume_command}")
         return 0
-    print(
-        "step {step}  nll {nll:.2f}  kl {kl:.2f}  elbo {elbo:.2f} ({split}, {eval_images} images)"
-        "  active latents {active_latents}".format(**result.summary)
-    )
+    print(in_one_line(result.summary))
     print(f"{result.run_dir}: {', '.join(sorted(p.name for p in result.run_dir.glob('[a-z]*')))}")
     return 0
+
+
+def in_one_line(summary: dict[str, Any]) -> str:
+    """A summary for people."""
+    from bvae_jax.program import NO_POSTERIOR
+
+    numbers = [f"{name} {summary[name]:.2f}" for name in ("nll", "kl", "elbo") if name in summary]
+    end = NO_POSTERIOR
+    if "active_latents" in summary:
+        end = f"active latents {summary['active_latents']}"
+    where = "({split}, {eval_images} images)".format(**summary)
+    return "  ".join([f"step {summary['step']}", *numbers]) + f" {where}  {end}"

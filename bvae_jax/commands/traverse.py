@@ -19,7 +19,8 @@ class TraverseArgs:
     run_dir: Annotated[Path, tyro.conf.Positional]
     """Directory of a run."""
     range: float = 3.0
-    """Latents run from -RANGE to RANGE, in standard deviations of the prior."""
+    """Latents run from -RANGE to RANGE, in standard deviations of the prior (of an autoencoder's
+    codes, around their mean)."""
     columns: int = 11
     """Number of values for each latent."""
     images: tuple[int, ...] = ()

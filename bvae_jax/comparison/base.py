@@ -38,7 +38,7 @@ class Comparison:
         ranges: score -> its smallest and largest possible value; not of all.
         baselines: columns `baseline` and those in `scores`, nan where a baseline has none; a
             baseline that depends on the seed has a row for each.
-        kl_per_latent: member -> [latent], nats.
+        kl_per_latent: member -> [latent], nats; without autoencoders, which have none.
         factor_scores: by member, a column for each factor: the share of its entropy that the best
             latent knows.
         records: member -> its metrics.jsonl.

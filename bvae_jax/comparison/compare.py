@@ -105,7 +105,7 @@ def cross(comparison: Comparison, programs: Programs) -> Crossed | None:
     members = {str(name): (row["setting"], int(row["seed"])) for name, row in rows.iterrows()}
     chosen = one_of_each(shown, members)
     runs = [programs.load(comparison.run_dirs[chosen[label]]) for label in shown]
-    kl = [comparison.kl_per_latent[chosen[label]] for label in shown]
+    kl = [comparison.kl_per_latent.get(chosen[label]) for label in shown]
     return cross_traversals(runs, kl)
 
 

@@ -5,19 +5,23 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 
 from bvae_jax.comparison.matching import match
 from bvae_jax.encode import encode_run
 from bvae_jax.figures import coders
+from bvae_jax.metrics.base import varying
 from bvae_jax.program import ACTIVE_NATS
 from bvae_jax.runner import RunResult
+from bvae_jax.score_plots import _number
 from bvae_jax.traversal import traverse
 
 POINTS = 5000
 """Images whose codes are correlated."""
 MOST_ROWS = 16
 """Pictures below each other that a page takes."""
+WEAK = 0.5
+"""Correlation below which a match says little: its row is grey."""
 
 
 class Crossed(NamedTuple):
@@ -27,17 +31,22 @@ class Crossed(NamedTuple):
         images: [latent, setting, column, height, width, channels]; nan where a setting has no such
             latent.
         labels: of the latents.
+        notes: [latent][setting], of each row that is there: the correlation with the latent of the
+            reference, and the KL.
+        weak: [latent, setting], whether the correlation is below `WEAK`.
         values: of the latent, of the columns.
     """
 
     images: Float[np.ndarray, "latent setting column height width channels"]
     labels: list[str]
+    notes: list[list[str]]
+    weak: Bool[np.ndarray, "latent setting"]
     values: list[float]
 
 
 def cross_traversals(
     runs: Sequence[RunResult],
-    kl: Sequence[np.ndarray],
+    kl: Sequence[np.ndarray | None],
     *,
     span: float = 2.0,
     columns: int = 7,
@@ -50,47 +59,65 @@ def cross_traversals(
 
     Args:
         runs: one of each setting, on the same data set.
-        kl: of each run's latents, in nats.
-        span: from -span to span, in standard deviations of the prior.
+        kl: of each run's latents, in nats; None of an autoencoder, whose latents are ordered by the
+            standard deviation of their codes.
+        span: from -span to span, in standard deviations of the prior; of an autoencoder's codes,
+            around their mean.
         image: index of the image that all start from; the first evaluation image if None.
     """
     count = min(POINTS, runs[0].program.dataset.size)
     codes = [encode_run(r.run_dir, r.program, r.params, count, progress=False).means for r in runs]
-    active = [nats > ACTIVE_NATS for nats in kl]
+    sizes = [z.std(axis=0) if nats is None else nats for z, nats in zip(codes, kl, strict=True)]
+    active = [
+        varying(z) if nats is None else nats > ACTIVE_NATS
+        for z, nats in zip(codes, kl, strict=True)
+    ]
     reference = int(np.argmax([a.sum() for a in active]))
     most = max(1, MOST_ROWS // len(runs))
-    rows = [j for j in np.argsort(-kl[reference], kind="stable") if active[reference][j]][:most]
-    rows = rows or [int(np.argmax(kl[reference]))]
+    order = np.argsort(-sizes[reference], kind="stable")
+    rows = [j for j in order if active[reference][j]][:most] or [int(order[0])]
     start = int(runs[0].program.eval_indices[0, 0]) if image is None else image
     values = np.linspace(-span, span, columns)
-    pictures = []
-    for run, theirs, usable in zip(runs, codes, active, strict=True):
+    pictures, notes, weak = [], [], []
+    for i, (run, theirs) in enumerate(zip(runs, codes, strict=True)):
         found = match(
-            codes[reference], theirs, usable_reference=active[reference], usable_other=usable
+            codes[reference], theirs, usable_reference=active[reference], usable_other=active[i]
         )
-        pictures.append(
-            _pictures(run, start, [int(found.partner[j]) for j in rows], found.sign[rows], values)
-        )
+        partner = found.partner[rows]
+        along = found.sign[rows, None] * values
+        if not run.program.variational:
+            along = theirs.mean(axis=0)[partner, None] + along * sizes[i][partner, None]
+        pictures.append(_pictures(run, start, partner, along))
+        r = (found.sign * found.correlation)[rows]
+        first = [
+            "reference" if i == reference else f"r {_number(float(x))}".replace("-", "−") for x in r
+        ]
+        name = "sd" if kl[i] is None else "KL"
+        second = [f"{name} {_number(float(size))}" for size in sizes[i][partner]]
+        notes.append(["\n".join(both) for both in zip(first, second, strict=True)])
+        weak.append((partner >= 0) & (found.correlation[rows] < WEAK))
     return Crossed(
         images=np.stack(pictures, axis=1),
-        labels=[f"latent {rank}: KL {kl[reference][j]:.2f}" for rank, j in enumerate(rows, 1)],
+        labels=[f"latent {rank}" for rank in range(1, len(rows) + 1)],
+        notes=[list(of_latent) for of_latent in zip(*notes, strict=True)],
+        weak=np.stack(weak, axis=1),
         values=values.tolist(),
     )
 
 
 def _pictures(
-    run: RunResult, start: int, latents: Sequence[int], signs: np.ndarray, values: np.ndarray
+    run: RunResult,
+    start: int,
+    latents: Int[np.ndarray, " row"],
+    values: Float[np.ndarray, "row column"],
 ) -> np.ndarray:
-    """[latent, column, height, width, channels]; nan where a latent is -1."""
+    """[row, column, height, width, channels]; nan where a latent is -1."""
     encoder, decoder = coders(run.program, run.params)
     code = encoder(run.program.images(np.array([start]))).mean[0]
-    shape = (len(latents), len(values), *run.program.dataset.image_shape)
-    pictures = np.full(shape, np.nan, np.float32)
-    for row, (latent, sign) in enumerate(zip(latents, signs, strict=True)):
-        if latent >= 0:
-            one = jnp.array([latent])
-            along = jnp.asarray(sign * values, jnp.float32)
-            pictures[row] = np.asarray(traverse(decoder, code, one, along))[0]
+    pictures = np.full((*values.shape, *run.program.dataset.image_shape), np.nan, np.float32)
+    for row in np.flatnonzero(latents >= 0):
+        one, along = jnp.asarray(latents[row : row + 1]), jnp.asarray(values[row], jnp.float32)
+        pictures[row] = np.asarray(traverse(decoder, code, one, along))[0]
     return pictures
 
 

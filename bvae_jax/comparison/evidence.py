@@ -33,10 +33,10 @@ class SettingEvidence(NamedTuple):
         values: of what settings differ in, by name.
         pairs: measure -> [run, run], the UDR of each run (column) by each other (row); nan where
             two were not compared.
-        rate: mean KL of each run, nats.
+        rate: mean KL of each run, nats; nan of autoencoders, and so is `elbo`.
         distortion: mean negative log-likelihood of each run, nats.
         elbo: of each run, nats.
-        active: latents of each run that vary and whose KL is above `NATS`.
+        active: latents of each run that vary and whose KL, where there is one, is above `NATS`.
         latents: in all.
     """
 
@@ -92,8 +92,9 @@ def gather(
     Args:
         codes: member -> [n, latent] posterior means of the same images in the same order;
             `POINTS` images are enough.
-        kl_per_latent: member -> [latent], nats.
-        members: a row for each, by its name; columns `setting`, `seed`, `kl`, `nll`, `elbo`.
+        kl_per_latent: member -> [latent], nats; without autoencoders, which have none.
+        members: a row for each, by its name; columns `setting`, `seed`, `nll` and, where there is
+            a posterior, `kl` and `elbo`.
         settings: their labels; those without members are left out.
         varied: columns of `members` for what settings differ in.
         on_done: called after each of `comparisons`.
@@ -110,7 +111,7 @@ def gather(
         runs = {str(name): row for name, row in rows.items() if row["setting"] == setting}
         if runs:
             z = [_finite(codes[name], name) for name in runs]
-            kls = [np.asarray(kl_per_latent[name]) for name in runs]
+            kls = [kl_per_latent.get(name) for name in runs]
             values = {name: next(iter(runs.values()))[name] for name in varied}
             evidence.append(_of_setting(setting, values, list(runs.values()), z, kls, on_done))
     return evidence
@@ -142,7 +143,7 @@ def _of_setting(
     values: Mapping[str, Any],
     rows: Sequence[Mapping[Any, Any]],
     codes: Sequence[np.ndarray],
-    kls: Sequence[np.ndarray],
+    kls: Sequence[np.ndarray | None],
     on_done: Callable[[], object],
 ) -> SettingEvidence:
     seeds = tuple(int(row["seed"]) for row in rows)
@@ -151,15 +152,18 @@ def _of_setting(
             f"{setting}: got runs of seeds {', '.join(map(str, seeds))}, wanted one run for "
             "each seed: a run always agrees with itself. Leave the others out."
         )
-    active = [(varying(z) & (kl > NATS)).sum() for z, kl in zip(codes, kls, strict=True)]
+    active = [
+        (varying(z) & (True if kl is None else kl > NATS)).sum()
+        for z, kl in zip(codes, kls, strict=True)
+    ]
     return SettingEvidence(
         setting=setting,
         values=values,
         seeds=seeds,
         pairs=_compare(codes, kls, on_done),
-        rate=np.array([row["kl"] for row in rows], np.float64),
+        rate=np.array([row.get("kl", np.nan) for row in rows], np.float64),
         distortion=np.array([row["nll"] for row in rows], np.float64),
-        elbo=np.array([row["elbo"] for row in rows], np.float64),
+        elbo=np.array([row.get("elbo", np.nan) for row in rows], np.float64),
         active=np.array(active, np.float64),
         latents=codes[0].shape[1],
     )
@@ -182,7 +186,7 @@ def _pairs(runs: int) -> list[tuple[int, int]]:
 
 
 def _compare(
-    codes: Sequence[np.ndarray], kls: Sequence[np.ndarray], on_done: Callable[[], object]
+    codes: Sequence[np.ndarray], kls: Sequence[np.ndarray | None], on_done: Callable[[], object]
 ) -> dict[Measure, np.ndarray]:
     empty = np.full((len(codes), len(codes)), np.nan)
     pairs: dict[Measure, np.ndarray] = {measure: empty.copy() for measure in OTHER}

@@ -11,7 +11,7 @@ import pandas as pd
 
 from bvae_jax.comparison import matrix_plots, plots, training_plots
 from bvae_jax.comparison.base import Comparison, is_metric
-from bvae_jax.comparison.crossing import Crossed
+from bvae_jax.comparison.crossing import WEAK, Crossed
 from bvae_jax.comparison.drawing import Setting
 from bvae_jax.comparison.intervals import ANY, FEWEST, Average, interval
 from bvae_jax.comparison.stability import (
@@ -62,11 +62,10 @@ def draw_comparison(
     shown = [setting for setting in as_settings(comparison) if setting.label in trained]
     name = comparison.varied[0] if len(comparison.varied) == 1 else ""
     xlabel = SYMBOLS.get(name, name.replace("_", " ")) if name else "setting"
-    drawn = [
-        _rate_distortion(comparison, directory, shown),
-        _scores(comparison, directory, shown, xlabel, average),
-        _spectrum(comparison, directory, shown, xlabel),
-    ]
+    drawn = [_scores(comparison, directory, shown, xlabel, average)]
+    if comparison.kl_per_latent:  # not all are autoencoders
+        drawn.insert(0, _rate_distortion(comparison, directory, shown))
+        drawn.append(_spectrum(comparison, directory, shown, xlabel))
     if len(comparison.factor_scores):
         drawn.append(_factors(comparison, directory, shown, xlabel))
     metrics = list(filter(is_metric, comparison.scores))
@@ -87,11 +86,19 @@ def draw_comparison(
         path = directory / "matched_traversals"
         labels = [setting.label for setting in shown]
         matrix_plots.save_matched_traversals(
-            path, crossed.images, crossed.labels, labels, crossed.values
+            path,
+            crossed.images,
+            crossed.labels,
+            labels,
+            crossed.values,
+            crossed.notes,
+            crossed.weak,
         )
         caption = (
             "One run of each setting, from the same image over the same range. Latents are matched "
-            "across runs by their correlation over the same images, and ordered by KL."
+            "across runs by their correlation r over the same images with the run that uses the "
+            f"most (reference), and ordered by its KL; pairs with |r| below {WEAK} are grey: they "
+            "need not be the same. Where r is negative the latent is turned round."
         )
         drawn.append(Drawn(path, "The same latents in every setting", caption))
     return drawn
@@ -140,9 +147,9 @@ def _scores(
 def _spectrum(
     comparison: Comparison, directory: Path, settings: Sequence[Setting], xlabel: str
 ) -> Drawn:
-    path = directory / "kl_spectrum"
+    path, known = directory / "kl_spectrum", comparison.kl_per_latent
     runs = {
-        setting.label: [comparison.kl_per_latent[name] for name in _of(comparison, setting)]
+        setting.label: [known[name] for name in _of(comparison, setting) if name in known]
         for setting in settings
     }
     kl = {label: np.stack(found) for label, found in runs.items() if len({*map(len, found)}) == 1}

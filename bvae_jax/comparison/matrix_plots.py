@@ -7,7 +7,7 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from matplotlib.axes import Axes
 from matplotlib.image import AxesImage
 from matplotlib.lines import Line2D
@@ -115,6 +115,8 @@ def save_matched_traversals(
     row_labels: Sequence[str],
     setting_labels: Sequence[str],
     values: Sequence[float],
+    notes: Sequence[Sequence[str]],
+    weak: Bool[np.ndarray, "latent setting"],
 ) -> None:
     """Traversals of latents that mean the same in every setting, one below the other.
 
@@ -123,6 +125,8 @@ def save_matched_traversals(
         row_labels: of the latents, above the rows of each.
         setting_labels: of the rows.
         values: of the latent, of the columns.
+        notes: [latent][setting], at the right of each row.
+        weak: rows that are grey.
     """
     latents, settings, columns, height, width, _ = images.shape
     pitch = height + plots.GAP
@@ -141,12 +145,23 @@ def save_matched_traversals(
         axes.tick_params(length=0)
         labels = [_short(label, LONGEST).replace(", ", ",\n") for label in setting_labels]
         rows = [j * block + heading + i * pitch for j in range(latents) for i in range(settings)]
-        axes.set_yticks(np.array(rows) + height / 2, labels * latents, size=5, linespacing=1.35)
+        axes.set_yticks(np.array(rows) + height / 2, labels * latents, size=4.5, linespacing=1.25)
+        right = axes.secondary_yaxis("right")
+        beside = [note for of_latent in notes for note in of_latent]
+        blank = np.isnan(images).all(axis=(2, 3, 4, 5)).ravel()
+        beside = ["" if empty else note for note, empty in zip(beside, blank, strict=True)]
+        right.set_yticks(np.array(rows) + height / 2, beside)
+        right.tick_params(length=0, pad=2, labelsize=4)
+        right.spines[:].set_visible(False)
+        for number in np.flatnonzero(weak):
+            place = (-0.5, rows[number] - 0.5)
+            axes.add_patch(Rectangle(place, across, height, color="0.9", alpha=0.7, linewidth=0))
+            for labelled in (axes, right):
+                labelled.get_yticklabels()[number].set_color("0.6")
         every = -(-columns // plots.MOST_LABELS)
         centres = np.arange(columns) * (width + plots.GAP) + width / 2
         axes.set_xticks(centres[::every], [f"{value:.1f}" for value in values[::every]])
-        axes.set_xlabel("value of the latent (prior's standard deviations)")
-        blank = np.isnan(images).all(axis=(2, 3, 4, 5)).ravel()
+        axes.set_xlabel("value of the latent (standard deviations of the prior)")
         for top in np.array(rows)[blank]:
             axes.add_patch(Rectangle((-0.5, top - 0.5), across, height, color="0.9"))
             middle = {"ha": "center", "va": "center", "size": 5, "color": "0.4"}

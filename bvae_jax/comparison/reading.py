@@ -102,7 +102,8 @@ def read_comparison(
             row |= {f: getattr(place.member.config, f) for f in varied}
             row |= plain_numbers(summary) | numbers(entries)
             rows.append(row | {n: decomposed[n] for n in ELBO_PARTS if n in decomposed})
-            kl[name] = np.array(summary["kl_per_latent"])
+            if "kl_per_latent" in summary:
+                kl[name] = np.array(summary["kl_per_latent"])
             shares[name] = _factor_shares(entries)
             shown.update(1)
     members = pd.DataFrame(rows).set_index("member")

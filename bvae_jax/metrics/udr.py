@@ -24,7 +24,7 @@ from bvae_jax.types import Score
 
 def udr(
     codes_of_runs: Sequence[Float[Array | np.ndarray, "n _"]],
-    kl_of_runs: Sequence[np.ndarray] | None = None,
+    kl_of_runs: Sequence[np.ndarray | None] | None = None,
     *,
     similarity: Literal["lasso", "spearman"] = "lasso",
     nats: float = NATS,
@@ -37,7 +37,7 @@ def udr(
 
     Args:
         codes_of_runs: of each run [n, latent], for the same points in the same order.
-        kl_of_runs: of each run [latent], mean KL from the prior in nats.
+        kl_of_runs: of each run [latent], mean KL from the prior in nats, where it is known.
         similarity: "lasso", coefficients of the other run's latents in a lasso regression (alpha
             0.1); "spearman", rank correlations.
         nats: KL above which a latent counts.

@@ -1,7 +1,7 @@
 """loss = -log p(x|z) at z = the posterior mean: an autoencoder, the end of the scale at beta = 0.
 
-Nothing is drawn and nothing pulls the codes towards the prior. The reported `kl` is that of
-posteriors whose variance was never trained, and `elbo` is no bound.
+Nothing is drawn and nothing pulls the codes towards the prior. The encoder's log-variances are
+never trained: codes are points, and nothing that rests on a posterior is reported of them.
 """
 
 import jax.numpy as jnp

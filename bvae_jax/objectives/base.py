@@ -69,8 +69,9 @@ def no_aux(key: PRNGKey, latents: int) -> Params:
 class Objective(NamedTuple):
     """A loss to minimise.
 
-    The train step reports `loss`, `nll`, `kl`, `kl_per_latent`, `elbo` and `bits_per_dim` for every
-    objective. Hyperparameters are traced scalars: one compilation serves all their values.
+    The train step reports `loss` and `nll` for every objective, and `kl`, `kl_per_latent`, `elbo`
+    and `bits_per_dim` where z is drawn. Hyperparameters are traced scalars: one compilation serves
+    all their values.
 
     Attributes:
         loss: see `Inputs` and `Loss`.
@@ -87,7 +88,7 @@ class Objective(NamedTuple):
         adapt: changes the posteriors of a batch while training, before z is drawn.
         pairs: a batch is two halves: image i shares factors with image i + batch / 2.
         halves: the loss divides the batch into two halves, though they are alike.
-        noise: z is drawn; otherwise it is the posterior mean.
+        noise: z is drawn; otherwise it is the encoder's mean, a point: there is no posterior.
     """
 
     loss: LossFn

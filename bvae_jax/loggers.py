@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol, TypedDict, runtime_checkable
+from typing import Any, BinaryIO, NotRequired, Protocol, TypedDict, runtime_checkable
 
 from bvae_jax.errors import UserError
 from bvae_jax.json_files import misfit
@@ -35,12 +35,12 @@ class Named(TypedDict):
 
 
 class Means(Named):
-    """What the reader of a record of images relies on, nats per image."""
+    """What the reader of a record of images relies on, nats per image; see `rundir.Summary`."""
 
     nll: float
-    kl: float
-    elbo: float
-    kl_per_latent: list[float]
+    kl: NotRequired[float]
+    elbo: NotRequired[float]
+    kl_per_latent: NotRequired[list[float]]
 
 
 @runtime_checkable

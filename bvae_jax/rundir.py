@@ -43,9 +43,7 @@ def create(run_dir: Path, config: Config, *, overwrite: bool) -> None:
         UserError: it exists and `overwrite` is false, or it may not be replaced.
     """
     check_free(run_dir, overwrite=overwrite)
-    if (run_dir / CONFIG).exists():
-        _move_aside(run_dir)
-    if run_dir.is_dir():
+    if run_dir.is_dir() and _is_free(run_dir):
         write_json(run_dir / CONFIG, config.to_dict())
         return
     run_dir = Path(os.path.realpath(run_dir))
@@ -54,6 +52,8 @@ def create(run_dir: Path, config: Config, *, overwrite: bool) -> None:
     try:
         part.chmod(0o777 & ~umask())
         write_json(part / CONFIG, config.to_dict())
+        if overwrite and run_dir.exists():
+            _move_aside(run_dir)
         part.rename(run_dir)
     except BaseException:
         shutil.rmtree(part, ignore_errors=True)
@@ -66,10 +66,13 @@ def check_free(run_dir: Path, *, overwrite: bool) -> None:
     Raises:
         UserError: as `create`.
     """
-    try:
-        if run_dir.stat() and run_dir.is_dir() and not any(run_dir.iterdir()):
-            return
-    except FileNotFoundError:
+    if _is_free(run_dir):
+        aside = replaced(run_dir)
+        if aside.exists() and not overwrite:
+            raise UserError(
+                f"{aside} was to be replaced by a run that is gone. Move it back or away, or give "
+                "--overwrite."
+            )
         return
     try:
         read_config(run_dir)
@@ -92,6 +95,15 @@ def check_free(run_dir: Path, *, overwrite: bool) -> None:
         raise UserError(f"--overwrite: {run_dir} is where you are. Change the directory first.")
 
 
+def _is_free(run_dir: Path) -> bool:
+    """Whether nothing is there, or an empty directory."""
+    try:
+        run_dir.stat()
+    except FileNotFoundError:
+        return True
+    return run_dir.is_dir() and not any(run_dir.iterdir())
+
+
 def replaced(run_dir: Path) -> Path:
     """Where the run that this one replaced is, until there is a checkpoint of this one."""
     real = Path(os.path.realpath(run_dir))
@@ -108,13 +120,14 @@ def remove_replaced(run_dir: Path) -> None:
 
 def _move_aside(run_dir: Path) -> None:
     """Make room for a new run; what was replaced before is kept if this one has no checkpoint."""
-    real, aside = Path(os.path.realpath(run_dir)), replaced(run_dir)
+    aside = replaced(run_dir)
     with lock(run_dir):
-        if aside.exists() and not any(run_dir.glob("checkpoints/*")):
-            shutil.rmtree(real)
+        saved = [path for path in run_dir.glob("checkpoints/*") if path.name.isdigit()]
+        if aside.exists() and not saved:
+            shutil.rmtree(run_dir)
         else:
             remove_replaced(run_dir)
-            real.rename(aside)
+            run_dir.rename(aside)
 
 
 def read_config(run_dir: Path) -> Config:

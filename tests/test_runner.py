@@ -334,8 +334,13 @@ def test_a_replaced_run_is_kept_until_the_new_one_has_a_checkpoint(tmp_path, mon
     with pytest.raises(UserError, match="Not finite"):
         train(directory, steps=1, overwrite=True)
     assert f"the run before is kept in {aside}" in capsys.readouterr().err
+    (directory / "checkpoints" / "0.orbax-checkpoint-tmp").mkdir(exist_ok=True)  # was killed
     rundir.create(directory, small(seed=1), overwrite=True)  # the one between is not worth it
     assert (aside / "weeks").read_text() == "of training"
+    directory.rename(tmp_path / "gone")
+    with pytest.raises(UserError, match="was to be replaced by a run that is gone"):
+        rundir.create(directory, small(), overwrite=False)
+    (tmp_path / "gone").rename(directory)
     monkeypatch.undo()
     train(directory, steps=1, overwrite=True)
     assert [path.name for path in tmp_path.iterdir()] == ["run"]

@@ -89,6 +89,42 @@ def test_the_default_side_is_64(folder, tmp_path):
     assert opened(folder, tmp_path / "data", size=0).image_shape == (64, 64, 3)
 
 
+def told_of(path, data_dir, capsys, **options):
+    opened(path, data_dir, **options)
+    return [line.removeprefix(f"bvae: {path}: ") for line in capsys.readouterr().err.splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("files", "told"),
+    [
+        (["cat/1.png", "cat/2.png", "cat/3.png", "dog/.x.png"], ["no picture is in dog."]),
+        (["cat/1.png", "cat/2.png", "cat/3.png"], []),
+        (["train/n1/images/1.png", "train/n2/images/2.png", "val/images/3.png"],
+         ["no picture to train on is of class images."]),
+        (["train/1.png", "test/2.png", "masks/3.png"],
+         ["taken for classes, as not all of them say train or test: masks, test, train."]),
+        (["train/1.png", "plane/2.png", "car/3.png"], []),
+    ],
+)  # fmt: skip
+def test_folders_that_may_not_be_meant_so_are_named(tmp_path, capsys, files, told):
+    for name in files:
+        save(tmp_path / "in" / name)
+    assert told_of(tmp_path / "in", tmp_path / "data", capsys) == told
+
+
+def test_small_and_grey_pictures_are_named(tmp_path, capsys):
+    for index, size in enumerate([(28, 40), (100, 12), (90, 70)]):
+        save(tmp_path / "in" / f"{index}.png", picture(index, *size, mode="L"))
+    small = "2 of 3 pictures are smaller than 64 pixels and are enlarged, the smallest has 12"
+    grey = "all pictures are grey, in three channels: see --grey."
+    path, data = tmp_path / "in", tmp_path / "data"
+    assert told_of(path, data, capsys, size=0) == [f"{small}: see --image-size.", grey]
+    assert told_of(path, data, capsys, size=0, grey=True) == [f"{small}: see --image-size."]
+    assert told_of(path, data, capsys, size=32, grey=True) == []
+    save(tmp_path / "in" / "3.png")
+    assert told_of(path, data, capsys, size=32) == []
+
+
 @pytest.mark.parametrize("size", [(40, 16), (16, 41), (7, 5), (500, 333)])
 def test_any_size_is_cropped_to_its_centre(tmp_path, size):
     for index in range(3):
@@ -296,7 +332,7 @@ def test_a_published_test_set_without_pictures_that_cannot_be_read(tmp_path, cap
     assert classes(dataset) == [0, 1, 0]
     np.testing.assert_array_equal(dataset.published_test, [0, 1])
     told = capsys.readouterr().err.splitlines()
-    assert told[1] == f"bvae: {tmp_path / 'in'}: 1 of 2 classes are in the test set alone, as emu."
+    assert told[1] == f"bvae: {tmp_path / 'in'}: no picture to train on is of class emu."
 
 
 @pytest.mark.parametrize(
@@ -505,7 +541,7 @@ def test_refusals(folder, tmp_path):
     (folder / "c.png").unlink()
     refused(folder, data, "got 2 pictures that can be read, wanted at least 3: d.png")
     save(folder / "sub" / "a.png")
-    refused(folder, data, r"both beside folders and in them \(as sub\)")
+    refused(folder, data, r"beside folders and in them \(as sub, and beside it b\.png\)")
     twelve_bits = np.linspace(0, 4095, 64).astype(np.uint16).reshape(8, 8)
     for index in range(3):
         save(tmp_path / "deep" / f"{index}.png", Image.fromarray(twelve_bits))

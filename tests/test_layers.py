@@ -43,7 +43,7 @@ ORDER = (
     | {"npz", "likelihoods.base", "schedules", "optimizers", "presets", "keys", "json_files"},
     {"networks.layers", "data.cache", "data.dsprites", "objectives.base", "metrics.base"}
     | {"data.shapes3d_scene", "data.xy_squares"}
-    | {"decomposition", "data.augment", "data.writer", "data.splits", "data.files"}
+    | {"decomposition", "data.augment", "data.writer", "data.splits", "data.files", "data.classes"}
     | {"points_file", "data.npz_factors"}
     | LIKELIHOOD_FILES,
     {"networks.strided", "likelihoods.__init__", "data.sources", "data.prepared", "data.cars3d"}

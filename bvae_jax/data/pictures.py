@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import UInt8
@@ -23,7 +24,24 @@ GREY_STEPS = {"L;2": 85, "L;4": 17}
 """Eight-bit levels from one grey to the next, by Pillow's name of the depth in the file."""
 
 Pixels = UInt8[np.ndarray, "height width channels"]
-Decoded = tuple[list[int], UInt8[np.ndarray, "image height width channels"], dict[int, str]]
+Images = UInt8[np.ndarray, "image height width channels"]
+
+
+class Decoded(NamedTuple):
+    """Pictures that were decoded together.
+
+    Attributes:
+        rows: indices of the files.
+        images: of these files.
+        failed: index of a file that cannot be read -> why.
+        sides: of the pictures, the shorter one, in pixels; of large JPEGs perhaps a fraction of it,
+            though no less than what was wanted.
+    """
+
+    rows: list[int]
+    images: Images
+    failed: dict[int, str]
+    sides: list[int]
 
 
 def decode_all(
@@ -34,8 +52,6 @@ def decode_all(
     Args:
         shape: of an image: a square of 1 channel (grey) or 3.
 
-    Yields:
-        Indices of files, their images, and why others of the chunk cannot be read, by index.
     """
     chunk = min(MOST_PICTURES, max(threads, MOST_BYTES // math.prod(shape)))
     with ThreadPoolExecutor(threads) as pool:
@@ -44,8 +60,9 @@ def decode_all(
                 found = list(pool.map(lambda file: _try(file, shape), files[start : start + chunk]))
             failed = {start + i: why for i, why in enumerate(found) if isinstance(why, str)}
             rows = [start + i for i, image in enumerate(found) if not isinstance(image, str)]
-            images = [image for image in found if not isinstance(image, str)]
-            yield rows, np.array(images, np.uint8).reshape(-1, *shape), failed
+            decoded = [image for image in found if not isinstance(image, str)]
+            images = np.array([pixels for pixels, _ in decoded], np.uint8).reshape(-1, *shape)
+            yield Decoded(rows, images, failed, [side for _, side in decoded])
 
 
 @contextlib.contextmanager
@@ -57,10 +74,10 @@ def _size_matters() -> Iterator[None]:
         yield
 
 
-def _try(file: Path, shape: ImageShape) -> Pixels | str:
-    """The image, or why there is none."""
+def _try(file: Path, shape: ImageShape) -> tuple[Pixels, int] | str:
+    """The image and the picture's side, or why there is none."""
     try:
-        return decode(file, shape)
+        return _decode(file, shape)
     except UnidentifiedImageError:
         return "empty" if not file.stat().st_size else "not PNG, JPEG or WebP"
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
@@ -82,6 +99,10 @@ def decode(file: Path, shape: ImageShape) -> Pixels:
     Raises:
         Exception: of many types, from Pillow: it cannot be read.
     """
+    return _decode(file, shape)[0]
+
+
+def _decode(file: Path, shape: ImageShape) -> tuple[Pixels, int]:
     side, _, channels = shape
     with Image.open(file, formats=FORMATS) as picture:
         _scale_transparent(picture)
@@ -90,7 +111,7 @@ def decode(file: Path, shape: ImageShape) -> Pixels:
         ImageOps.exif_transpose(picture, in_place=True)
         plain = _plain(picture, "L" if channels == 1 else "RGB")
     square = ImageOps.fit(plain, (side, side), Image.Resampling.LANCZOS)
-    return np.asarray(square).reshape(shape)
+    return np.asarray(square).reshape(shape), min(plain.size)
 
 
 def _scale_transparent(picture: Image.Image) -> None:

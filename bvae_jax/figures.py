@@ -47,10 +47,13 @@ def draw_figures(
 ) -> None:
     """Loss curves, KL per latent, reconstructions, samples, interpolations and traversals.
 
-    An autoencoder has no KL, and no prior to draw samples from.
+    An autoencoder has no KL, and no prior to draw samples from; where the records of training were
+    lost, there are no curves.
     """
-    plots.save_loss_curves(directory / "loss_curves.png", records)
-    if program.variational:
+    trained = any(record["split"] == "train" for record in records)
+    if trained:
+        plots.save_loss_curves(directory / "loss_curves.png", records)
+    if trained and program.variational:
         plots.save_kl_per_latent(directory / "kl_per_latent.png", records, ACTIVE_NATS)
     scores = [record for record in records if record["split"] == SCORES]
     kept, curves = set(), []

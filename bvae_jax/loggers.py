@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, BinaryIO, NotRequired, Protocol, TypedDict, runtime_checkable
+from typing import Any, BinaryIO, Protocol, TypedDict, runtime_checkable
 
 from bvae_jax.errors import UserError
 from bvae_jax.json_files import misfit
@@ -35,12 +35,17 @@ class Named(TypedDict):
 
 
 class Means(Named):
-    """What the reader of a record of images relies on, nats per image; see `rundir.Summary`."""
+    """What the reader of a record of images relies on, nats per image."""
 
     nll: float
-    kl: NotRequired[float]
-    elbo: NotRequired[float]
-    kl_per_latent: NotRequired[list[float]]
+
+
+class VariationalMeans(Means):
+    """The same of an objective with a posterior: an autoencoder has none."""
+
+    kl: float
+    elbo: float
+    kl_per_latent: list[float]
 
 
 @runtime_checkable
@@ -237,7 +242,9 @@ def _record(line: bytes) -> Record | None:
     try:
         record = json.loads(line)
         flat(record)
-        shape = Named if record.get("split") == SCORES else Means
+        posterior = {"kl", "elbo", "kl_per_latent"} & record.keys()
+        images = VariationalMeans if posterior else Means
+        shape = Named if record.get("split") == SCORES else images
     except (ValueError, TypeError, AttributeError, RecursionError):
         return None
     return record if line.endswith(b"\n") and not misfit(record, shape) else None

@@ -80,8 +80,8 @@ def test_a_line_cut_short_is_passed_over_in_silence(tmp_path, capsys):
 @pytest.mark.parametrize(
     "bad",
     ["garbage", '{"nll": 2}', "[1]", "", '{"step": 1, "nll": "x"}', "[" * 10**5]
-    + [json.dumps(record(15)).replace(*change) for change in (("nll", "oll"), ("[", "[[]"))]
-    + [json.dumps(record(15)).replace(*change) for change in (("15", "1.5"), ('"train"', "1"))],
+    + [json.dumps(record(15)).replace(*change) for change in (("nll", "oll"), ('"kl"', '"jl"'))]
+    + [json.dumps(record(15)).replace(*change) for change in (("15", "1.5"), ("[", "[[],"))],
 )
 def test_a_bad_line_costs_no_other(tmp_path, capsys, bad):
     path = tmp_path / "metrics.jsonl"

@@ -17,7 +17,7 @@ from conftest import assert_equal
 from PIL import Image
 
 import bvae_jax
-from bvae_jax import lanes, program, rundir, runner, training
+from bvae_jax import figures, lanes, program, rundir, runner, training
 from bvae_jax.checkpoint import Checkpoints, fingerprint
 from bvae_jax.config import Config
 from bvae_jax.errors import UserError
@@ -235,6 +235,19 @@ def test_lost_records_are_spoken_of(finished, tmp_path, capsys):
     result = train(tmp_path / "run", resume=True)
     assert "ends at step 0 and the run goes on from step 8" in capsys.readouterr().err
     assert_equal(result.state, finished.state)
+
+
+def test_where_the_records_were_lost_there_are_no_curves(finished, tmp_path, monkeypatch):
+    class DrawnError(Exception):
+        pass
+
+    def other_figures(*args):
+        raise DrawnError
+
+    monkeypatch.setattr(figures, "coders", other_figures)
+    with pytest.raises(DrawnError):
+        figures.draw_figures(tmp_path, finished.program, finished.params, [])
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_config_stands_in_the_checkpoint_too(finished):

@@ -32,7 +32,7 @@ class Interrupt(contextlib.AbstractContextManager):
 
     Where Python would swallow an exception, inside a callback of the garbage collector, it is a
     wish as well, which `check` turns into the exception at the next safe place. The second signal
-    is an exception: KeyboardInterrupt. What the process was started to ignore, as SIGHUP under
+    is an exception, unless it is SIGHUP. What the process was started to ignore, as SIGHUP under
     nohup, stays ignored. Outside the main thread, where Python delivers no signals, nothing
     changes.
 
@@ -76,10 +76,12 @@ class Interrupt(contextlib.AbstractContextManager):
             raise KeyboardInterrupt
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        again, self.requested = self.requested, True
-        if self._depth and not again:
+        first, self.requested = not self.requested, True
+        # A terminal that is closed may say so twice: once itself, and once through its shell.
+        wish = self._depth and (first or number == signal.SIGHUP)
+        if wish and first:
             _tell("\nbvae: interrupted; finishing these steps and saving. Once more stops at once.")
-        elif not _in_garbage_collection(frame):
+        if not wish and not _in_garbage_collection(frame):
             raise KeyboardInterrupt
 
 

@@ -51,9 +51,9 @@ SLOW = ("dci",)
 
 
 def wants_compat(name, case):
-    """Whether the original's settings are needed: its old rule, or its faults."""
-    faults = case == "collapsed" and name in ("modularity", "gaussian_tc")
-    return name.endswith("_sklearn019") or faults
+    """Whether the original's settings are needed: its old rule, its accuracy, or its faults."""
+    faults = case == "collapsed" and name in ("modularity", "gaussian_tc", "mi_codes")
+    return name == "sap" or name.endswith("_sklearn019") or faults
 
 
 def scores(metric, arrays, compat):

@@ -41,10 +41,6 @@ class Points(NamedTuple):
         codes = np.concatenate([self.codes, column], axis=1)
         return self._replace(codes=codes, std=np.append(self.stds(), NOISE_STD))
 
-    def with_factor(self, column, at: int):
-        """The same with one more factor, before the one of this number."""
-        return self._replace(factors=np.insert(self.factors, at, column, axis=1))
-
     def stds(self) -> np.ndarray:
         """[latent] standard deviations of the posterior."""
         return np.full(self.codes.shape[1], NOISE_STD) if self.std is None else self.std

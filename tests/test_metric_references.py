@@ -35,8 +35,8 @@ ENTRIES = {
 }
 """Metric, the original's name of a number, ours."""
 
-COMPAT = ("modularity", "unsupervised")
-"""Metrics that count constant latents as the original does only where they are told to."""
+COMPAT = ("modularity", "unsupervised", "sap")
+"""Metrics that count constant latents, or points, as the original does only where told to."""
 
 FORMULA = 2e-5
 """Nothing is drawn or fitted in these: the originals' numbers themselves."""

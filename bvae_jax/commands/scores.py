@@ -1,5 +1,6 @@
 """What `bvae evaluate` and `bvae score` share: flags, and how scores are shown and written."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -93,7 +94,9 @@ def _columns(entry: dict[str, Any], number: str, headline: str) -> dict[str, str
 
 
 def _short(value: Any) -> str:
-    return f"{float(value):.4f}" if isinstance(value, float | str) else str(value)
+    if not isinstance(value, float | str):
+        return str(value)
+    return "n/a" if math.isnan(number := float(value)) else f"{number:.4f}"
 
 
 def write_scores(path: Path | None, entries: dict[str, Any]) -> None:

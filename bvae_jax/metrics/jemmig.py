@@ -25,9 +25,11 @@ def jemmig(
     z* is the latent that knows most of v, I1 and I2 are the two largest I(z_j; v), where each point
     spreads over the bins as its posterior does (see `rmig`); without log-variances it is a point.
     Unlike MIG it also asks that z* knows nothing else. The numerator, in nats and better when low,
-    is JEMMIG as the paper defines it; over its largest value and from 1 it becomes better when
-    high. Constant points have no entropy, and so no joint entropy to speak of: there collapse
-    scores well. Factors with one value are left out.
+    is JEMMIG as the paper defines it, of bins: the authors' code takes the entropy of a density,
+    which is less by the logarithm of a bin's width where bins are narrow and reach as far as the
+    posteriors. Over its largest value and from 1 it becomes better when high. Constant points have
+    no entropy, and so no joint entropy to speak of: there collapse scores well. Factors with one
+    value are left out.
 
     Args:
         codes: [n, latent] posterior means.

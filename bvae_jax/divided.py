@@ -43,13 +43,14 @@ def divide(program: Program, devices: Sequence[Any]) -> Program:
         program.stream, place=functools.partial(on_all, mesh)
     )
     # Batches of evaluation are smaller where there are few images.
-    even = program.eval_indices.shape[1] % len(devices) == 0
+    sizes = [indices.shape[1] for _, indices, _ in program.eval_data.values()]
+    even = not any(size % len(devices) for size in sizes)
     evaluate = program.make_evaluate(eval_data, **({"place": place} if even else {}))
     return program._replace(
         train=lambda state, data, steps: loop(on_all(mesh, state), data, steps),
         train_data=train_data,
         stream=stream,
-        evaluate=lambda state: evaluate(on_all(mesh, state)),
+        evaluate=lambda state, *splits: evaluate(on_all(mesh, state), *splits),
     )
 
 

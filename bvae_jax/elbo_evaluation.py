@@ -12,9 +12,8 @@ from bvae_jax.encode import encode_run, point_count
 from bvae_jax.errors import UserError
 from bvae_jax.held_out import held_out_log_likelihood
 from bvae_jax.keys import key_for
-from bvae_jax.program import NO_POSTERIOR
+from bvae_jax.program import NO_POSTERIOR, eval_split
 from bvae_jax.runner import RunResult, load
-from bvae_jax.summary import eval_split
 
 ELBO = "elbo.json"
 

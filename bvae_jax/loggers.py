@@ -6,11 +6,12 @@ the same bytes as an uninterrupted one.
 
 import contextlib
 import hashlib
+import itertools
 import json
 import mmap
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, TypedDict, runtime_checkable
@@ -175,6 +176,19 @@ def open_loggers(
             loggers.append(WeightsAndBiases(wandb, run_dir, config))
             stack.callback(loggers[-1].close)
         yield loggers
+
+
+def places(records: Sequence[Record]) -> list[float]:
+    """Numbers of steps at which the numbers of one split's records belong.
+
+    An evaluation is of the parameters after its step. A record of training is the mean over the
+    steps since the one before, whose losses are of the parameters before each: from a to b - 1
+    steps, (a + b - 1) / 2 on average.
+    """
+    steps = [record["step"] for record in records]
+    if records and records[0]["split"] != "train":
+        return [float(step) for step in steps]
+    return [max(a + b - 1, 0) / 2 for a, b in itertools.pairwise([0, *steps])]
 
 
 def flat(record: Record) -> dict[str, float]:

@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
-from bvae_jax.loggers import Record
+from bvae_jax.loggers import Record, places
 
 COLUMN_INCHES = 3.4
 STYLE: dict[Any, Any] = {
@@ -87,9 +87,11 @@ def save_traversal_gif(
 
 
 def save_loss_curves(path: Path, records: Sequence[Record]) -> None:
-    """Negative log-likelihood, KL and ELBO against the step, for each split in the records.
+    """Negative log-likelihood, KL and ELBO, as far as the records hold them, against the step.
 
-    Those of them that the records hold.
+    There is a curve for each split. The mean of training batches is drawn at the middle of its
+    steps. What tells how much worse held-out images are is the training images that are evaluated
+    at the same parameters.
     """
     panels = {"nll": "−log p(x|z)", "kl": "KL", "elbo": "ELBO"}
     panels = {name: title for name, title in panels.items() if name in records[0]}
@@ -100,13 +102,14 @@ def save_loss_curves(path: Path, records: Sequence[Record]) -> None:
         )  # fmt: skip
         figure.align_ylabels()
         for axes, (name, title) in zip(all_axes[:, 0], panels.items(), strict=True):
-            for split, style in (("train", "-"), ("holdout", "o--"), ("train_eval", "s--")):
+            for split, style in (("train", "-"), ("train_eval", "s"), ("holdout", "o")):
                 chosen = [record for record in records if record["split"] == split]
                 if chosen:
-                    steps = [record["step"] for record in chosen]
+                    steps = places(chosen)
                     values = [record[name] for record in chosen]
-                    style = style if len(steps) > 1 else "o"  # one point is no line
-                    axes.plot(steps, values, style, ms=2.5, label=SPLIT_LABELS[split])
+                    style = "o" if style == "-" and len(steps) == 1 else style  # that is no line
+                    look = {"ms": 2.5, "mfc": "white"} if split == "holdout" else {"ms": 3}
+                    axes.plot(steps, values, style, label=SPLIT_LABELS[split], **look)
             axes.set_ylabel(f"{title}\n(nats per image)")
             _zoom_out_of_the_start(axes, [r[name] for r in records if r["split"] == "train"])
         all_axes[0, 0].legend(frameon=False)
@@ -117,14 +120,14 @@ def save_loss_curves(path: Path, records: Sequence[Record]) -> None:
 SPLIT_LABELS = {
     "train": "training batches",
     "holdout": "held-out images",
-    "train_eval": "training images, evaluated",
+    "train_eval": "training images, evaluated alike",
 }
 
 
 def save_kl_per_latent(path: Path, records: Sequence[Record], active_nats: float) -> None:
     """The KL of each latent against the step; those that end inactive are grey."""
     chosen = [record for record in records if record["split"] == "train"]
-    steps = [record["step"] for record in chosen]
+    steps = places(chosen)
     kl = np.array([record["kl_per_latent"] for record in chosen])
     colours = plt.get_cmap("tab10")
     with plt.rc_context(STYLE):

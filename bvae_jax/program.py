@@ -1,6 +1,7 @@
 """From a Config to the compiled pieces of its run."""
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -43,11 +44,15 @@ from bvae_jax.types import Hyper, Images, ImageShape, Params, Posterior, PRNGKey
 from bvae_jax.vae import VAE, decode_raw, encode
 
 EVAL_BATCH = 256
+TRAIN_EVAL = "train_eval"
+"""The split of training images that are evaluated."""
 PRODUCTS = {"float32": "float32", "tensorfloat32": "tensorfloat32", "bfloat16": "default"}
 """Precision of matrix products, as JAX names it: of bfloat16 there is but one."""
 ACTIVE_NATS = 0.01
 """A latent is active when its KL is above this."""
 NO_POSTERIOR = "an autoencoder's codes are points: it has no variances, no KL, no prior, no bound"
+
+Evaluate = Callable[..., dict[str, dict[str, Any]]]
 
 
 class Program(NamedTuple):
@@ -59,10 +64,11 @@ class Program(NamedTuple):
         train: `train(state, data, n)` does n steps; the state is donated.
         train_data: what the training loop reads; None where that is streamed.
         stream: (states that take their steps together, `place` of `Streamed`) -> their feed.
-        evaluate: state -> mean metrics over the evaluation images.
-        make_evaluate: (data, `place` of `make_eval_body`) -> such a function.
-        eval_data: what it reads: images, indices and a key.
-        eval_indices: [batches, batch], which images those are.
+        evaluate: (state, *splits) -> for each split, or those of `eval_data`, mean metrics.
+        make_evaluate: (`eval_data`, `place` of `make_eval_body`) -> such a function.
+        eval_data: what it reads, by split: images, indices and a key. The last is `eval_split`;
+            where that is held out, as many training images are evaluated at the same parameters.
+        eval_indices: [batches, batch], which images those of `eval_split` are.
         images: image indices -> images, each the same whenever it is looked at.
         encode: (parameters of the VAE, image indices) -> posteriors. The log-variances mean nothing
             where the run is not `variational`.
@@ -79,9 +85,9 @@ class Program(NamedTuple):
     train: Loop
     train_data: Any
     stream: Callable[..., Feed] | None
-    evaluate: Callable[[TrainState], dict[str, Any]]
-    make_evaluate: Callable[..., Callable[[TrainState], dict[str, Any]]]
-    eval_data: Any
+    evaluate: Evaluate
+    make_evaluate: Callable[..., Evaluate]
+    eval_data: dict[str, Any]
     eval_indices: np.ndarray
     images: Callable[[np.ndarray], Images]
     encode: Callable[[Params, np.ndarray], Posterior]
@@ -143,15 +149,18 @@ def build(config: Config, *, like: Sequence[Program] = (), progress: bool = True
     if config.batch_seed >= 0:
         shared_key = run_keys(key_for("run", config.batch_seed)).steps
     make_body = functools.partial(make_train_body, make_train_step(recipe), draw, shared_key)
-    eval_arrays = jax.tree.map(jnp.asarray, source.reach(eval_indices))
-    eval_data = (eval_arrays, jnp.asarray(eval_indices), key_for("evaluation", 0))
+    eval_data = _eval_data(config, parts, source, eval_indices)
 
-    def make_evaluate(data: Any, **place: Any) -> Callable[[TrainState], dict[str, Any]]:
+    def make_evaluate(data: dict[str, Any], **place: Any) -> Evaluate:
         loop = make_loop(make_eval_body(recipe, source.look, **place), platform)
 
-        def evaluate(state: TrainState) -> dict[str, Any]:
-            _, fetch = loop(jnp.int32(0), (state, *data), len(eval_indices))
-            return averaged(fetch())
+        def evaluate(state: TrainState, *splits: str) -> dict[str, dict[str, Any]]:
+            found = {}
+            for split in splits or data:
+                batches, batch = data[split][1].shape
+                _, fetch = loop(jnp.int32(0), (state, *data[split]), batches)
+                found[split] = with_errors(fetch(), batches * batch)
+            return found
 
         return evaluate
 
@@ -266,6 +275,31 @@ def _make_pick(
     return pick, (pool, jnp.zeros(dataset.size, bool).at[parts.train].set(True))
 
 
+def eval_split(config: Config) -> str:
+    """What evaluation uses: images that training never draws, or training images if all are."""
+    return "holdout" if config.holdout else TRAIN_EVAL
+
+
+def _eval_data(
+    config: Config, parts: Split, source: Source, eval_indices: np.ndarray
+) -> dict[str, Any]:
+    """What `Program.eval_data` is."""
+    indices = {eval_split(config): eval_indices}
+    if TRAIN_EVAL not in indices:
+        trained = parts._replace(holdout=parts.holdout[:0])
+        # Held-out images come last: theirs are the numbers of the run.
+        chosen = evaluation_batches(trained, eval_indices.size, eval_indices.shape[1])
+        indices = {TRAIN_EVAL: chosen} | indices
+    return {
+        split: (
+            jax.tree.map(jnp.asarray, source.reach(some)),
+            jnp.asarray(some),
+            key_for("evaluation", number),
+        )
+        for number, (split, some) in enumerate(indices.items())
+    }
+
+
 def _make_stream(
     source: Source, pick: Pick, pool: Any, shared_key: PRNGKey | None
 ) -> Callable[..., Feed]:
@@ -300,3 +334,20 @@ def averaged(metrics: dict[str, np.ndarray]) -> dict[str, Any]:
     if "kl_per_latent" in means:
         numbers["active_latents"] = int(np.sum(means["kl_per_latent"] > ACTIVE_NATS))
     return numbers
+
+
+def with_errors(metrics: dict[str, np.ndarray], images: int) -> dict[str, Any]:
+    """`averaged`, and the standard errors of nll and KL over images; of one there are none.
+
+    Args:
+        metrics: of batches of equal size, with the variances in each.
+        images: in all batches.
+    """
+    found = averaged(metrics)
+    for name in ("nll", "kl"):
+        if name not in metrics:
+            continue
+        variance = found.pop(f"{name}_variance") + np.var(metrics[name], dtype=np.float64)
+        if images > 1:
+            found[f"{name}_error"] = math.sqrt(variance / (images - 1))
+    return found

@@ -16,9 +16,9 @@ from bvae_jax.errors import UserError
 from bvae_jax.figures import draw_figures
 from bvae_jax.loggers import METRICS, SCORES, Logger, read_records
 from bvae_jax.processes import ALONE, Team
-from bvae_jax.program import Program
+from bvae_jax.program import Program, eval_split
 from bvae_jax.progress import Clock
-from bvae_jax.summary import describe, eval_split, summarise
+from bvae_jax.summary import describe, summarise
 from bvae_jax.train import weights
 from bvae_jax.types import TrainState
 
@@ -168,17 +168,18 @@ class Session(contextlib.AbstractContextManager):
             UserError: a checkpoint could not be written.
         """
         self._check_finite(means, f"between steps {start} and {step}")
-        evaluation = None
+        evaluations = {}
         if _is_due(self.config, step, self.config.eval_every):
-            evaluation = self._evaluated(state())
-        self.team.first(lambda: self._write(step, means, evaluation, state))
+            evaluations = self._evaluated(state())
+        self.team.first(lambda: self._write(step, means, evaluations, state))
         if _is_due(self.config, step, self.config.checkpoint_every):
             self.save(state())
 
-    def _evaluated(self, state: TrainState) -> dict[str, Any]:
-        evaluation = self.program.evaluate(state)
-        self._check_finite(evaluation, f"in the evaluation at step {int(state.step)}")
-        return evaluation
+    def _evaluated(self, state: TrainState, *splits: str) -> dict[str, dict[str, Any]]:
+        evaluations = self.program.evaluate(state, *splits)
+        for split, means in evaluations.items():
+            self._check_finite(means, f"in the evaluation ({split}) at step {int(state.step)}")
+        return evaluations
 
     def _check_finite(self, means: dict[str, Any], where: str) -> None:
         check_finite(means, where, self.config, self._steps_saved)
@@ -194,14 +195,13 @@ class Session(contextlib.AbstractContextManager):
         self,
         step: int,
         means: dict[str, Any],
-        evaluation: dict[str, Any] | None,
+        evaluations: dict[str, dict[str, Any]],
         state: Callable[[], TrainState],
     ) -> None:
         self._log(step, "train", means)
-        if evaluation is None:
-            return
-        self._log(step, eval_split(self.config), evaluation)
-        if self.config.eval_metrics:
+        for split, found in evaluations.items():
+            self._log(step, split, found)
+        if evaluations and self.config.eval_metrics:
             from bvae_jax.representations import training_scores  # scikit-learn takes a second
 
             scores = training_scores(self.program, weights(state()))
@@ -238,7 +238,8 @@ class Session(contextlib.AbstractContextManager):
         times = self.team.first(lambda: self._close(int(state.step)))
         if int(state.step) < self.config.steps:
             return None
-        evaluation = self._evaluated(state)
+        split = eval_split(self.config)
+        evaluation = self._evaluated(state, split)[split]
         return self.team.first(lambda: self._finish(state, evaluation, times, figures))
 
     def _close(self, step: int) -> dict[str, Any]:

@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 
 from bvae_jax.checkpoint import fingerprint
-from bvae_jax.config import Config
-from bvae_jax.program import Program, calibrated
+from bvae_jax.program import Program, calibrated, eval_split
 from bvae_jax.train import weights
 from bvae_jax.types import TrainState
 
@@ -49,13 +48,8 @@ def describe(program: Program) -> dict[str, Any]:
     }
 
 
-REPORTED = ("loss", "nll", "kl", "elbo", "bits_per_dim", "iwae")
+REPORTED = ("loss", "nll", "nll_error", "kl", "kl_error", "elbo", "bits_per_dim", "iwae")
 """Numbers of an evaluation that stand in summary.json."""
-
-
-def eval_split(config: Config) -> str:
-    """What evaluation uses: images that training never draws, or training images if all are."""
-    return "holdout" if config.holdout else "train_eval"
 
 
 def meaning_of_beta(

@@ -142,7 +142,8 @@ def make_loss(recipe: Recipe, *, training: bool) -> Callable:
     no z is drawn there is no posterior: no KL, and no bound.
 
     Args:
-        training: let the objective change the batch's posteriors, if it wants to.
+        training: let the objective change the batch's posteriors, if it wants to; else report the
+            variances of nll and KL over the batch, too.
     """
     objective = recipe.objective
     adapt = objective.adapt if training else None
@@ -175,6 +176,9 @@ def make_loss(recipe: Recipe, *, training: bool) -> Callable:
                 ),
                 "kl_per_latent": inputs.kl.mean(axis=0),
             }
+        if not training:
+            variances = {"nll": out.log_likelihood.mean(axis=0), "kl": inputs.kl.sum(axis=-1)}
+            reported |= {f"{n}_variance": x.var() for n, x in variances.items() if n in reported}
         if len(out.z) > 1:
             reported["iwae"] = importance_weighted(out).mean()
         memory = state.memory if loss.memory is None else loss.memory

@@ -412,6 +412,7 @@ def test_learning_curves(shown, tmp_path, settings, seeds):
     curves = {
         s.label: [
             records(range(100, 10_001, 100), 20.0 + i + r)
+            + records([5000, 10_000], 20.5 + i + r, "train_eval")
             + records([5000, 10_000], 21.0 + i + r, "holdout")
             for r in range(seeds)
         ]
@@ -425,8 +426,11 @@ def test_learning_curves(shown, tmp_path, settings, seeds):
         assert "nats per image" in axes.get_ylabel()
         thick = [line for line in axes.lines if line.get_linewidth() == 1.2]
         dots = [line for line in axes.lines if line.get_linestyle() == "None"]
-        for setting, line, dot in zip(settings, thick, dots, strict=True):
-            for drawn, split in ((line, "train"), (dot, "holdout")):
+        for i, (setting, line) in enumerate(zip(settings, thick, strict=True)):
+            trained, tested = dots[2 * i : 2 * i + 2]
+            assert line.get_xdata()[0] == 49.5  # steps 1 to 100
+            assert list(tested.get_xdata()) == list(trained.get_xdata()) == [5000, 10_000]
+            for drawn, split in ((line, "train"), (trained, "train_eval"), (tested, "holdout")):
                 chosen = [
                     [r[name] for r in run if r["split"] == split] for run in curves[setting.label]
                 ]
@@ -436,7 +440,9 @@ def test_learning_curves(shown, tmp_path, settings, seeds):
         )
     low, high = figure.axes[0].get_ylim()
     assert high - low < 100  # of a start that is 300 above
-    assert texts(figure.legends[0].get_texts()) == [*(s.label for s in settings), "held-out images"]
+    assert texts(figure.legends[0].get_texts()) == [
+        *(s.label for s in settings), "training images, evaluated alike", "held-out images"
+    ]  # fmt: skip
     assert figure.axes[-1].get_xlabel() == "training steps"
 
 
@@ -449,8 +455,13 @@ def test_learning_curves_of_unlike_seeds(shown, tmp_path):
     other.append({"step": 35, "split": "scores", "mig": 0.5})
     save_learning_curves(tmp_path / "f", {"β = 1": [line, other, []]}, BETA[:2])
     thick = [line for line in shown[0].axes[0].lines if line.get_linewidth() == 1.2]
-    # 2 s and 100 where both are known: 5, 10, 30
-    np.testing.assert_allclose(thick[0].get_xydata(), [[5, 55], [10, 60], [30, 80]])
+    # 2 s at 0, 4.5, 24.5 and 100 at 2, 17: where both are known
+    wanted = [
+        [2, (20 * 2 / 4.5 + 100) / 2],
+        [4.5, (20 + 100) / 2],
+        [17, (20 + 60 * 12.5 / 20 + 100) / 2],
+    ]
+    np.testing.assert_allclose(thick[0].get_xydata(), wanted)
     assert len(thick[1].get_xdata()) == 0
     assert texts(shown[0].legends[0].get_texts()) == ["β = 1", "β = 2"]
     save_learning_curves(tmp_path / "f", {"β = 1": [line[:1]]}, BETA[:1])

@@ -73,7 +73,10 @@ def test_no_key_of_steps_and_evaluations_is_used_twice(name, monkeypatch):
     def run(train_data, eval_data):
         state = built.init()
         steps = jax.vmap(lambda t: step(state._replace(step=t), train_data))(jnp.arange(3))
-        batches = jax.vmap(lambda i: evaluation(i, (state, *eval_data)))(jnp.arange(2))
+        batches = [
+            jax.vmap(lambda i, data=data: evaluation(i, (state, *data)))(jnp.arange(2))
+            for data in eval_data.values()
+        ]
         return state, steps, batches
 
     with jax.debug_key_reuse(False):  # which does not know that a run is traced anew

@@ -1,5 +1,6 @@
 """Figures have the pixels, labels and size that they should."""
 
+import itertools
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bvae_jax import plots
+from bvae_jax import loggers, plots
 
 
 @pytest.fixture
@@ -62,11 +63,23 @@ def test_loss_curves_show_the_records(shown):
     plots.save_loss_curves(Path("unused"), records())
     nll, kl, elbo = shown[0].axes
     train, holdout = nll.get_lines()
-    np.testing.assert_array_equal(train.get_xydata(), [[1, 9.0], [2, 4.5]])
+    np.testing.assert_array_equal(train.get_xydata(), [[0, 9.0], [1, 4.5]])
     np.testing.assert_array_equal(holdout.get_xydata(), [[2, 7.0]])
     for axes in (nll, kl, elbo):
         assert "nats per image" in axes.get_ylabel()
     assert elbo.get_xlabel() == "step"
+
+
+def test_a_mean_over_steps_is_drawn_where_the_parameters_were():
+    """Losses that are the number of updates before them lie on the diagonal, whatever the steps."""
+    ends = [3, 4, 8, 20]
+    train = [
+        {"step": b, "split": "train", "nll": float(np.mean(np.arange(a, b)))}
+        for a, b in itertools.pairwise([0, *ends])
+    ]
+    assert loggers.places(train) == [record["nll"] for record in train]
+    assert loggers.places([{"step": 8, "split": "holdout"}]) == [8]
+    assert loggers.places([]) == []
 
 
 def test_kl_per_latent_greys_the_inactive(shown):

@@ -20,6 +20,7 @@ import bvae_jax
 from bvae_jax import figures, lanes, program, rundir, runner, training
 from bvae_jax.checkpoint import Checkpoints, fingerprint
 from bvae_jax.config import Config
+from bvae_jax.elbo import gaussian_kl
 from bvae_jax.errors import UserError
 from bvae_jax.hyper import resolved
 from bvae_jax.interrupt import Interrupt, fatal
@@ -100,9 +101,43 @@ def test_the_summary_is_complete_and_consistent(finished):
     assert summary["params_sha256"] == fingerprint(finished.params)
 
 
+def test_errors_are_over_images(finished):
+    indices = finished.program.eval_indices.ravel()
+    posterior = encode(finished.model, finished.params, finished.program.images(indices))
+    kl = np.asarray(gaussian_kl(posterior)).sum(axis=1)
+    wanted = kl.std(ddof=1) / np.sqrt(len(kl))
+    assert finished.summary["kl_error"] == pytest.approx(wanted, rel=1e-3)
+    assert finished.summary["nll_error"] > 0
+
+    images = np.random.default_rng(0).normal(size=(3, 5, 2)) * (1, 9) + np.arange(3)[:, None, None]
+    means, variances = images.mean(axis=1), images.var(axis=1)
+    metrics = {"nll": means[:, 0], "nll_variance": variances[:, 0], "kl": means[:, 1]}
+    metrics |= {"kl_variance": variances[:, 1], "kl_per_latent": means}
+    found = program.with_errors(metrics, 15)
+    wanted = images.reshape(15, 2).std(axis=0, ddof=1) / np.sqrt(15)
+    assert (found["nll_error"], found["kl_error"]) == pytest.approx(wanted)
+    assert not {"nll_variance", "kl_variance"} & set(found)
+    one = program.with_errors({name: value[:1] for name, value in metrics.items()}, 1)
+    assert "nll_error" not in one
+
+
+def test_a_part_of_the_training_images_is_evaluated_at_the_same_parameters(finished):
+    built = finished.program
+    indices = {split: set(data[1].ravel().tolist()) for split, data in built.eval_data.items()}
+    assert indices["train_eval"] <= set(built.split.train.tolist())
+    assert indices["holdout"] <= set(built.split.holdout.tolist())
+    last = {r["split"]: r for r in read_records(finished.run_dir / "metrics.jsonl")}
+    again = built.evaluate(finished.state)
+    assert {split: last[split]["nll"] for split in again} == {s: again[s]["nll"] for s in again}
+
+
 def test_records_are_where_something_is_due(finished):
     records = read_records(finished.run_dir / "metrics.jsonl")
-    for split, steps in {"train": [3, 4, 6, 8, 9, 12], "holdout": [6, 12]}.items():
+    for split, steps in {
+        "train": [3, 4, 6, 8, 9, 12],
+        "holdout": [6, 12],
+        "train_eval": [6, 12],
+    }.items():
         assert [r["step"] for r in records if r["split"] == split] == steps
     for record in records:
         assert {"loss", "nll", "kl", "elbo", "kl_per_latent", "active_latents"} <= set(record)
@@ -420,13 +455,15 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good(tmp_path, monke
 def test_an_evaluation_that_is_not_finite_stops_and_keeps_the_last_good(
     tmp_path, monkeypatch, bad_at, kept
 ):
-    averaged, steps = program.averaged, itertools.count(6, 6)
+    averaged, steps = program.averaged, iter((6, 6, 12, 12))  # training images, held-out ones
 
     def poisoned(metrics):
         return averaged(metrics) | ({"nll": float("nan")} if next(steps) >= bad_at else {})
 
     monkeypatch.setattr(program, "averaged", poisoned)
-    with pytest.raises(UserError, match=f"evaluation at step {bad_at}: nll .* {kept} is kept"):
+    with pytest.raises(
+        UserError, match=rf"evaluation \(train_eval\) at step {bad_at}: nll .* {kept} is kept"
+    ):
         train(tmp_path / "run")
     text = (tmp_path / "run" / "metrics.jsonl").read_text()
     assert "NaN" not in text

@@ -179,7 +179,7 @@ def test_a_member_whose_evaluation_is_not_finite_is_not_done(tmp_path, monkeypat
     averaged, calls = program.averaged, itertools.count(1)
 
     def poisoned(metrics):  # when the first member is done: in its summary
-        return averaged(metrics) | ({"kl": float("inf")} if next(calls) == 2 else {})
+        return averaged(metrics) | ({"kl": float("inf")} if next(calls) == 3 else {})
 
     monkeypatch.setattr(program, "averaged", poisoned)
     config = dataclasses.replace(TINY, steps=2, eval_every=2)

@@ -1,7 +1,7 @@
 """Figures of what training reaches: rate against distortion, and how it got there."""
 
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +22,17 @@ from bvae_jax.comparison.drawing import (
     mean,
     panels,
 )
-from bvae_jax.loggers import Record
+from bvae_jax.loggers import Record, places
+from bvae_jax.plots import SPLIT_LABELS
 from bvae_jax.score_plots import _legend_below, _whole_ticks
 
 Curve = Float[np.ndarray, "2 _point"]  # steps and values
 MOST_POINTS = 200  # of a curve: more are closer than a printed line is wide
-HELD_OUT: dict[str, Any] = {"ls": "", "marker": "o", "ms": 2.5, "mfc": "white", "mew": 0.6}
+DOTS: dict[str, Any] = {"ls": "", "ms": 2.5, "mew": 0.6}
+EVALUATED: dict[str, dict[str, Any]] = {
+    "train_eval": {"marker": "s", "zorder": 4},
+    "holdout": {"marker": "o", "mfc": "white", "zorder": 5},
+}
 START = 0.1  # share of the steps whose values, often many times larger, may leave the picture
 
 
@@ -93,24 +98,27 @@ def save_learning_curves(
     Means are taken over the steps that all seeds of a setting have reached.
 
     Args:
-        curves: setting -> for each seed its records of splits "train" and "holdout".
+        curves: setting -> for each seed its records. The lines are training batches; dots compare
+            training images with held-out ones at the same parameters.
     """
     names = {"nll": "−log p(x|z)", "kl": "KL", "elbo": "ELBO"}
     with panels(path, [1.2] * len(names), sharex=True) as (figure, grid):
-        held_out, last = False, 1.0
+        seen, last = set(), 1.0
         for axes, (name, title) in zip(grid[:, 0], names.items(), strict=True):
             drawn = []
             for setting, colour in zip(settings, colours(settings), strict=True):
                 runs = curves.get(setting.label, ())
                 train = [_curve(records, "train", name) for records in runs]
-                tests = [_curve(records, "holdout", name) for records in runs]
+                dots = {s: [_curve(records, s, name) for records in runs] for s in EVALUATED}
                 alpha = np.clip(4 / max(len(train), 1), 0.06, 0.4)  # many seeds hide the means
                 for curve in train:
                     axes.plot(*_thinned(curve), color=colour, lw=0.4, alpha=alpha)
                 _draw_mean(axes, train, {"color": colour, "lw": 1.2, "zorder": 3})
-                _draw_mean(axes, tests, HELD_OUT | {"color": colour})
-                drawn += [curve for curve in (*train, *tests) if curve.size]
-                held_out |= any(curve.size for curve in tests)
+                for split, means in dots.items():
+                    _draw_mean(axes, means, DOTS | EVALUATED[split] | {"color": colour})
+                    seen |= {split for curve in means if curve.size}
+                every = (*train, *chain(*dots.values()))
+                drawn += [curve for curve in every if curve.size]
             axes.set_ylabel(f"{title}\n(nats per image)")
             _zoom(axes, drawn)
             last = max([last, *(curve[0, -1] for curve in drawn)])
@@ -120,14 +128,18 @@ def save_learning_curves(
         bottom.xaxis.set_major_formatter(EngFormatter(sep=""))  # 50k
         figure.align_ylabels()
         handles = legend_of_settings(settings)
-        if held_out:
-            handles += [Line2D([], [], color="0.3", label="held-out images", **HELD_OUT)]
+        handles += [
+            Line2D([], [], color="0.3", label=SPLIT_LABELS[split], **DOTS | look)
+            for split, look in EVALUATED.items()
+            if split in seen
+        ]
         _legend_below(figure, handles)
 
 
 def _curve(records: Sequence[Record], split: str, name: str) -> Curve:
-    """What is finite of a number in one split, by step."""
-    pairs = [(r["step"], r[name]) for r in records if r["split"] == split and name in r]
+    """What is finite of a number in one split, by step; means over steps are at their middle."""
+    chosen = [r for r in records if r["split"] == split and name in r]
+    pairs = [(step, r[name]) for step, r in zip(places(chosen), chosen, strict=True)]
     points = np.array(pairs, np.float64).reshape(-1, 2)
     return points[np.isfinite(points[:, 1])].T
 

@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import json
 import re
+import shutil
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 import bvae_jax
 from bvae_jax import cli, rundir
 from bvae_jax.comparison import crossing, reading
-from bvae_jax.comparison.compare import compare
+from bvae_jax.comparison.compare import compare, cross
 from bvae_jax.comparison.crossing import cross_traversals, one_of_each
 from bvae_jax.comparison.pages import make_report
 from bvae_jax.comparison.reading import read_comparison, read_places
@@ -265,6 +266,32 @@ def test_autoencoders_are_compared_without_a_posterior(tmp_path):
     evidence = {e.setting: e for e in suggest(tmp_path, progress=False).evidence}
     assert np.isnan(evidence["objective = ae"].rate).all()
     assert (evidence["objective = ae"].active == 3).all()
+
+
+def test_members_that_cannot_be_read_are_left_out_by_name(swept, tmp_path, capsys):
+    """The others are compared: a damaged config, no checkpoint, no records."""
+    sweep_dir = tmp_path / "sweep"
+    shutil.copytree(swept, sweep_dir)
+    names = [f"learning_rate=0.0001,beta={beta},seed={seed}" for beta in (1, 4) for seed in (0, 1)]
+    damaged, empty, silent, whole = (sweep_dir / "members" / name for name in names)
+    (damaged / "config.json").write_text("[]")
+    shutil.rmtree(empty / "checkpoints")
+    (empty / "evaluation.json").unlink(missing_ok=True)
+    (silent / "metrics.jsonl").unlink()
+    found = compare(sweep_dir, figures=False, baselines=False, **FAST).comparison
+    assert {damaged.name, empty.name} <= set(found.failed)
+    assert "config.json is damaged" in found.failed[damaged.name]
+    assert {silent.name, whole.name} <= set(found.members.index)
+    assert found.records[silent.name] == []
+    said = capsys.readouterr().err
+    assert f"bvae: {empty.name} is left out: " in said
+    shutil.rmtree(whole / "checkpoints")
+    shutil.rmtree(silent / "checkpoints")
+    assert cross(found, Programs()) is None
+    assert "no matched traversals" in capsys.readouterr().err
+    found = suggest(sweep_dir, progress=False)
+    assert f"bvae: {whole.name} is left out: " in capsys.readouterr().err
+    assert found.cautions[0].startswith("8 members are not finished or cannot be read")
 
 
 def test_one_run_of_each_setting_and_the_same_seed_if_there_is_one():

@@ -1,6 +1,7 @@
 """`bvae compare` from Python: sweeps in, the paper's table and figures out."""
 
 import dataclasses
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -99,12 +100,16 @@ def compare(
 
 
 def cross(comparison: Comparison, programs: Programs) -> Crossed | None:
-    """Matched traversals of one run of each setting; None where decoders make different images."""
+    """Matched traversals of one run of each setting; None where one of them cannot be loaded."""
     rows: Any = comparison.members
     shown = [label for label in comparison.settings if (rows["setting"] == label).any()]
     members = {str(name): (row["setting"], int(row["seed"])) for name, row in rows.iterrows()}
     chosen = one_of_each(shown, members)
-    runs = [programs.load(comparison.run_dirs[chosen[label]]) for label in shown]
+    try:
+        runs = [programs.load(comparison.run_dirs[chosen[label]]) for label in shown]
+    except UserError as error:
+        print(f"bvae: there are no matched traversals: {error}", file=sys.stderr)
+        return None
     kl = [comparison.kl_per_latent.get(chosen[label]) for label in shown]
     return cross_traversals(runs, kl)
 

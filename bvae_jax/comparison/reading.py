@@ -24,7 +24,7 @@ from bvae_jax.evaluation import evaluate_run, stored_scores
 from bvae_jax.grid import Member, label
 from bvae_jax.likelihoods import make_likelihood
 from bvae_jax.loggers import METRICS as RECORDS
-from bvae_jax.loggers import read_records
+from bvae_jax.loggers import Record, read_records
 from bvae_jax.metrics import METRICS
 from bvae_jax.programs import Programs
 from bvae_jax.progress import bar
@@ -56,12 +56,17 @@ class EvaluationSettings:
 
 
 class Place(NamedTuple):
-    """A member of one of the sweeps that are compared."""
+    """A member of one of the sweeps that are compared.
+
+    Attributes:
+        reason: why it failed, or why its directory cannot be read.
+    """
 
     sweep_dir: Path
     sweep: Sweep
     member: Member
     status: Status
+    reason: str = ""
 
     @property
     def run_dir(self) -> Path:
@@ -94,10 +99,15 @@ def read_comparison(
     if settings:
         settings = _fitting(settings, next(iter(done.values())).member.config)
     rows, shares, kl = [], {}, {}
+    failed = {name: place.reason for name, place in places.items() if place.status == "failed"}
     with bar(total=len(done), desc="evaluate", unit=" members", disable=not progress) as shown:
         for name, place in done.items():
             summary = rundir.read_json(place.run_dir / rundir.SUMMARY, rundir.Summary)
-            entries, decomposed = _evaluated(place, settings, programs) if settings else ({}, {})
+            try:
+                entries, decomposed = _evaluated(place, settings, programs)
+            except UserError as error:
+                failed[name] = str(error)
+                continue
             row = {"member": name, "setting": names[name], "seed": place.member.config.seed}
             row |= {f: getattr(place.member.config, f) for f in varied}
             row |= plain_numbers(summary) | numbers(entries)
@@ -106,6 +116,11 @@ def read_comparison(
                 kl[name] = np.array(summary["kl_per_latent"])
             shares[name] = _factor_shares(entries)
             shown.update(1)
+    for name, reason in failed.items():
+        print(f"bvae: {name} is left out: {reason}", file=sys.stderr)
+    done = {name: place for name, place in done.items() if name not in failed}
+    if not done:
+        raise UserError(f"No member can be compared. {next(iter(failed.values()))}")
     members = pd.DataFrame(rows).set_index("member")
     first = next(iter(done.values()))
     factor_names = open_dataset(first.member.config, progress=progress).factor_names
@@ -138,13 +153,9 @@ def read_comparison(
             orient="index",
             columns=list(factor_names),
         ),
-        records={name: read_records(place.run_dir / RECORDS) for name, place in done.items()},
+        records={name: _records(place.run_dir / RECORDS) for name, place in done.items()},
         run_dirs={name: place.run_dir for name, place in done.items()},
-        failed={
-            name: read_failed(place.sweep_dir, place.member)
-            for name, place in places.items()
-            if place.status == "failed"
-        },
+        failed=failed,
         missing=tuple(n for n, place in places.items() if place.status in ("begun", "missing")),
         ranges=known_ranges(metrics, likelihoods),
     )
@@ -167,7 +178,7 @@ def read_places(sweep_dirs: Sequence[Path]) -> dict[str, Place]:
             name = f"{title}/{member.name}" if len(titles) > 1 else member.name
             settings = _fields(member.config)
             key = str({n: v for n, v in settings.items() if n not in NO_SETTING - {"seed"}})
-            place = Place(sweep_dir, sweep, member, status(sweep_dir, member))
+            place = _place(sweep_dir, sweep, member)
             if key in by_config:
                 other = by_config[key]
                 if found[other].status == "done" != place.status:
@@ -179,6 +190,16 @@ def read_places(sweep_dirs: Sequence[Path]) -> dict[str, Place]:
     if len(datasets) > 1:
         raise UserError(f"Got members on {', '.join(datasets)}, wanted members on one data set.")
     return found
+
+
+def _place(sweep_dir: Path, sweep: Sweep, member: Member) -> Place:
+    """A member that cannot be read has failed: the others are compared without it."""
+    try:
+        found = status(sweep_dir, member)
+        reason = read_failed(sweep_dir, member) if found == "failed" else ""
+    except UserError as error:
+        found, reason = "failed", str(error)
+    return Place(sweep_dir, sweep, member, found, reason)
 
 
 def _fields(config: Config) -> dict[str, Any]:
@@ -238,10 +259,21 @@ def in_order(values: Iterable[Any]) -> list[Any]:
     return [*numbers, *(value for value in different if not isinstance(value, int | float))]
 
 
+def _records(path: Path) -> list[Record]:
+    """Of a run's training; none if they were deleted."""
+    return read_records(path) if path.exists() else []
+
+
 def _evaluated(
-    place: Place, settings: EvaluationSettings, programs: Programs
+    place: Place, settings: EvaluationSettings | None, programs: Programs
 ) -> tuple[dict[str, Entry], dict[str, Any]]:
-    """Scores and ELBO of a member; it is loaded only if some of them are not there."""
+    """Scores and ELBO of a member; it is loaded only if some of them are not there.
+
+    Raises:
+        UserError: it cannot be loaded.
+    """
+    if settings is None:
+        return {}, {}
     count, draws, split = settings.num_points, settings.decomposition, settings.score.split
     scored = settings.score.metrics != "none"
     entries = stored_scores(place.run_dir, settings.score, count) if scored else {}

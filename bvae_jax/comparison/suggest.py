@@ -1,5 +1,6 @@
 """`bvae suggest` from Python: which setting one would take without labels."""
 
+import sys
 from pathlib import Path
 from typing import Literal
 
@@ -43,23 +44,29 @@ def suggest(
     runs = comparison.run_dirs
     with bar(total=len(runs), desc="encode", unit=" members", disable=not progress) as shown:
         for name, run_dir in runs.items():
-            run = programs.load(run_dir)
+            shown.update(1)
+            try:
+                run = programs.load(run_dir)
+            except UserError as error:
+                print(f"bvae: {name} is left out: {error}", file=sys.stderr)
+                continue
             count = min(POINTS, run.program.dataset.size)
             codes[name] = encode_run(run_dir, run.program, run.params, count, progress=False).means
-            shown.update(1)
-    total = comparisons(comparison.members)
+    members = comparison.members.loc[list(codes)]
+    total = comparisons(members)
     with bar(total=total, desc="compare", unit=" pairs", disable=not progress) as shown:
         evidence = gather(
             codes,
             comparison.kl_per_latent,
-            comparison.members,
+            members,
             settings=comparison.settings,
             varied=comparison.varied,
             on_done=lambda: shown.update(1),
         )
     found = suggestion.suggest(evidence, rate=rate, measure=measure)
-    if comparison.missing:
-        missing = f"{len(comparison.missing)} members are not finished and were not looked at."
+    absent = len(comparison.missing) + len(comparison.failed) + len(runs) - len(codes)
+    if absent:
+        missing = f"{absent} members are not finished or cannot be read, and were not looked at."
         found = found._replace(cautions=[missing, *found.cautions])
     directory = Path(out).expanduser() if out else directories[0]
     directory.mkdir(parents=True, exist_ok=True)

@@ -248,6 +248,19 @@ def test_irs_by_hand():
         assert matrix[j, k] == pytest.approx(1 - moved / np.abs(z - z.mean()).max())
 
 
+def test_irs_takes_no_constant_factor_for_the_best():
+    """A rare value moves the latent far; all values together hide that beyond the quantile."""
+    rare = np.arange(600) < 3
+    codes = 0.1 * np.random.default_rng(0).standard_normal((600, 1))
+    codes[:3, 0] = [-10, 0, 10]
+    one, more = (
+        irs(codes, np.column_stack(columns)) for columns in ([rare * 1], [rare * 1, 0 * rare])
+    )
+    assert more["score"] == one["score"] < 0.6
+    assert more["factor"].tolist() == [0]
+    assert np.isnan(more["matrix"][0, 1])
+
+
 def test_total_and_wasserstein_correlation():
     covariance = np.cov(CODES.T)
     found = unsupervised(CODES)

@@ -99,7 +99,8 @@ def _value_rows(dataset: Dataset, factor: int, random: np.random.RandomState) ->
         having = np.flatnonzero(column == value)
         if len(having):
             chosen = random.permutation(having)[:COLUMNS]
-            rows.append(Row(_label(f"{name} = {value}"), chosen))
+            called = dataset.classes[value] if dataset.classes else value
+            rows.append(Row(_label(f"{name} = {called}"), chosen))
     return rows
 
 

@@ -1,5 +1,6 @@
 """Figures from arrays, at one column's width."""
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,9 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from bvae_jax.loggers import Record, places
+
+# A name in a script that the font lacks is drawn as boxes, which everybody sees.
+warnings.filterwarnings("ignore", r"Glyph \d+ .*missing from font")
 
 COLUMN_INCHES = 3.4
 STYLE: dict[Any, Any] = {

@@ -15,6 +15,7 @@ from bvae_jax.data import DATASETS, stored
 from bvae_jax.data.base import Dataset, Stored
 from bvae_jax.data.prepared import data_dir
 from bvae_jax.data.sources import Source
+from bvae_jax.data.variants import only
 
 
 @pytest.fixture(autouse=True)
@@ -86,6 +87,17 @@ def test_labels_have_a_row_of_images_for_each_value(drawn, tmp_path):
     assert [label for label, _ in drawn] == ["random", "random", "b = 0", "b = 1"]  # none of b = 2
     assert {value % 2 for value in drawn[2][1]} == {0}
     assert {value % 2 for value in drawn[3][1]} == {1}
+
+
+def test_classes_are_called_by_their_names(drawn, tmp_path):
+    labels = np.arange(24, dtype=np.int32)[:, None] % 3
+    known = {"factor_names": ("class",), "factor_sizes": (3,), "classes": ("cat", "dog", "emu")}
+    dataset, source = numbered(labels=labels, **known)
+    fewer = only(dataset, "class!=1")
+    for shown, wanted in ((dataset, ["cat", "dog", "emu"]), (fewer, ["cat", "emu"])):
+        data_figures.draw_dataset(tmp_path / "a.png", shown, source)
+        names = [label for label, _ in drawn if label != "random"]
+        assert names == [f"class = {name}" for name in wanted]
 
 
 def test_there_is_room_for_so_many_rows(drawn, tmp_path):

@@ -247,6 +247,7 @@ def test_subfolders_are_a_factor(tmp_path):
         save(tmp_path / "in" / name, picture(sum(map(ord, name))), quality=95)
     dataset = opened(tmp_path / "in", tmp_path / "data")
     assert (dataset.factor_names, dataset.factor_sizes) == (("class",), (3,))
+    assert dataset.classes == ("bird", "cat", "dog")
     assert np.asarray(dataset.labels).tolist() == [[0], [1], [1], [2], [2]]
     assert not dataset.grid
     wanted = by_hand(Image.open(tmp_path / "in" / "cat" / "9.png"))

@@ -73,6 +73,7 @@ class Dataset:
             are equal by construction, so that a split never parts them. None where no two images
             are.
         published_test: indices of the images that those who published the set test on.
+        classes: names of the values of the only factor; () where they have none.
         kind: its name without the place of somebody's own files; empty where the name has none.
         earlier: versions that the same images had, with labels that were numbered otherwise.
         source: where it comes from, in words.
@@ -91,6 +92,7 @@ class Dataset:
     finish: Callable[[Image, PRNGKey], Finished] | None = None
     canonical: Callable[[np.ndarray], np.ndarray] | None = None
     published_test: np.ndarray | None = None
+    classes: tuple[str, ...] = ()
     kind: str = ""
     earlier: tuple[str, ...] = ()
     source: str = ""

@@ -157,6 +157,7 @@ def _open(directory: Path, name: str) -> Dataset:
         pixels=Stored(images, shape),
         factor_names=names,
         factor_sizes=sizes,
+        classes=tuple(meta.get("classes", ())),
         labels=labels,
         published_test=_test_from_json(meta["published_test"]),
         earlier=tuple(meta.get("earlier", ())),

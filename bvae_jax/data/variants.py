@@ -111,6 +111,7 @@ def only(dataset: Dataset, text: str) -> Dataset:
         name=f"{dataset.name}[{text}]",
         kind=dataset.kind and f"{dataset.kind}[{text}]",
         factor_sizes=tuple(int(k.sum()) for k in kept),
+        classes=tuple(n for n, k in zip(dataset.classes, kept[0], strict=False) if k),
         labels=labels,
         rows=rows.astype(np.int32),
         canonical=canonical and (lambda indices: canonical(chosen[indices])),

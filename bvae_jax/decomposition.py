@@ -45,7 +45,9 @@ class Decomposition(NamedTuple):
         kl_sampled: the same by the draws: the sum of the three terms.
         mutual_information: I_q(n; z), of an image's index and its code, at most log n; near that,
             q(z) is n separate peaks, and KL in excess of log n appears as total correlation.
-        total_correlation: KL(q(z) || prod_j q(z_j)).
+        total_correlation: KL(q(z) || prod_j q(z_j)), of samples of z. That of the posterior means,
+            `gaussian_total_correlation` of the metric `unsupervised`, may go the other way: noise
+            hides in samples what means have in common (Locatello et al. 2019, section 5.1).
         dimension_wise_kl: sum_j KL(q(z_j) || p(z_j)).
         kl_per_latent: [latent], in closed form.
         dimension_wise_kl_per_latent: [latent].

@@ -197,6 +197,8 @@ class StoredLogLikelihood(TypedDict):
     elbo: float
     bits_per_dim: float
     effective_samples: float
+    least_effective: float
+    few: int
     images: int
     samples: int
 

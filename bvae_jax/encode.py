@@ -61,6 +61,13 @@ def encoding_order(program: Program) -> Int[np.ndarray, " image"]:
     return order[chosen[order]]
 
 
+def same_images(first: Program, other: Program) -> bool:
+    """Whether two runs encode the same images in the same order."""
+    return first.dataset.has_identity(other.dataset.identity) and np.array_equal(
+        encoding_order(first), encoding_order(other)
+    )
+
+
 def available(dataset: Dataset, config: Config, points: str) -> int:
     """How many images a split has."""
     return dataset.size if points == "all" else len(split_of(dataset, config).named(points))

@@ -12,7 +12,7 @@ import numpy as np
 from bvae_jax import rundir
 from bvae_jax.checkpoint import fingerprint
 from bvae_jax.config import ScoreConfig
-from bvae_jax.encode import encode_run, point_count
+from bvae_jax.encode import encode_run, point_count, same_images
 from bvae_jax.errors import UserError
 from bvae_jax.metrics import METRICS
 from bvae_jax.points import Representation
@@ -108,10 +108,10 @@ def evaluate_run(
     count = point_count(dataset, run.config, config.split, num_points)
     others = [on_split(load(other, progress=progress), config.split) for other in udr_with]
     for other, path in zip(others, udr_with, strict=True):
-        if other.config.dataset != run.config.dataset:
+        if not same_images(run.program, other.program):
             raise UserError(
-                f"--udr-with {path}: got a run on {other.config.dataset}, wanted one on "
-                f"{run.config.dataset}, as {directory}."
+                f"--udr-with {path}: got a run whose images ({config.split}) are others than those "
+                f"of {directory}, wanted the same: compare --dataset, --only and the split of both."
             )
     encoded = encode_run(directory, run.program, run.params, count, progress=progress)
     points = of_encoder(run.program, encoded)
@@ -217,6 +217,12 @@ def score_file(
     points = Representation(**arrays)  # pyright: ignore[reportArgumentType]
     if udr_with:
         others = [read_points(Path(other).expanduser()) for other in udr_with]
+        for other, theirs in zip(udr_with, others, strict=True):
+            if not np.array_equal(theirs["factors"], arrays["factors"]):
+                raise UserError(
+                    f"--udr-with {other}: its factors are not those of {path}, wanted codes of the "
+                    "same points in the same order."
+                )
         runs = [arrays, *others]
         points = _with_runs(points, [(run["codes"], run.get("kl")) for run in runs])
     made = file_baselines(points) if baselines else {}

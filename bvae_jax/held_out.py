@@ -19,6 +19,8 @@ from bvae_jax.types import Images, Params, PRNGKey
 from bvae_jax.vae import VAE, forward
 
 IMAGES_AT_ONCE, SAMPLES_AT_ONCE = 16, 32
+FEW = 10
+"""Effective samples below which the estimate for an image may be too low by nats."""
 
 
 class HeldOut(NamedTuple):
@@ -27,10 +29,13 @@ class HeldOut(NamedTuple):
     Attributes:
         log_likelihood: log 1/K sum_k p(x, z_k) / q(z_k|x); too low on average, by less the more
             samples there are (Burda et al. 2016, theorem 1).
-        standard_error: of that mean, over images.
+        standard_error: of that mean. It holds the choice of images and of samples, which are drawn
+            for each image anew; it does not hold how far the estimates are too low.
         elbo: the mean of log p(x, z_k) / q(z_k|x) with the same samples.
         bits_per_dim: of -log_likelihood.
         effective_samples: median over images of (sum w)^2 / sum w^2: how many of the samples count.
+        least_effective: of the image with the fewest.
+        few: images with fewer than `FEW`.
         images: how many.
         samples: K.
     """
@@ -40,6 +45,8 @@ class HeldOut(NamedTuple):
     elbo: float
     bits_per_dim: float
     effective_samples: float
+    least_effective: float
+    few: int
     images: int
     samples: int
 
@@ -128,12 +135,15 @@ def _summarise(sums: Sums, samples: int, program: Program) -> HeldOut:
     mean = float(estimates.mean())
     error = float(estimates.std(ddof=1) / math.sqrt(count))
     shape = program.dataset.image_shape
+    effective = np.exp(2 * sums.log_sum - sums.log_sum_of_squares)
     return HeldOut(
         log_likelihood=mean,
         standard_error=error,
         elbo=float(sums.sum_of_logs.mean() / samples),
         bits_per_dim=float(bits_per_dim(-mean, program.model.likelihood, shape)),
-        effective_samples=float(np.median(np.exp(2 * sums.log_sum - sums.log_sum_of_squares))),
+        effective_samples=float(np.median(effective)),
+        least_effective=float(effective.min()),
+        few=int((effective < FEW).sum()),
         images=count,
         samples=samples,
     )

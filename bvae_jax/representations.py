@@ -18,6 +18,8 @@ from bvae_jax.scoring import PIXELS, numbers, score_all
 from bvae_jax.types import Params, Posterior
 
 IMAGES_AT_ONCE = 1000
+ROUNDING = 1e-5
+"""Of the largest singular value: those below it are rounding."""
 MOST_NUMBERS = 30_000_000
 """Of the raw pixels that are held at once: larger images are represented by fewer points."""
 
@@ -103,18 +105,25 @@ def run_baselines(
     shown = bar(total=total, desc="PCA, ICA, pixels", unit=" images", disable=not progress)
     with shown:
         pca = IncrementalPCA(components)
-        for images in _pixels(program, count, at_least=components):
-            pca.partial_fit(images)
-            shown.update(len(images))
+        with np.errstate(invalid="ignore"):  # shares of the variance, of which there may be none
+            for images in _pixels(program, count, at_least=components):
+                pca.partial_fit(images)
+                shown.update(len(images))
         projected = []
         for images in _pixels(program, count):
             projected.append(pca.transform(images))
             shown.update(len(images))
         projected = np.concatenate(projected)
+        # Components beyond the rank of the images are rounding, which whitening would blow up.
+        sizes = np.asarray(pca.singular_values_)
+        there = sizes > ROUNDING * max(sizes.max(), 1)
+        projected[:, ~there] = 0
+        independent = np.zeros_like(projected)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
             ica = FastICA(whiten="unit-variance", random_state=0, max_iter=500)
-            independent = np.asarray(ica.fit_transform(projected))
+            if there.any():
+                independent[:, there] = ica.fit_transform(projected[:, there])
         pixels = np.concatenate(list(_pixels(program, most)))
         shown.update(total - shown.n)
     return {

@@ -136,7 +136,8 @@ def _entry(
         "git_commit": git_commit(),
     }
     if len(draws) > 1:
-        if not metric.pool and len(draws[0][0].plain["codes"]) == len(draws[0][0].pool["codes"]):
+        seen = draws[0][0].for_metric(metric)["codes"]
+        if not metric.pool and len(seen) == len(draws[0][0].pool["codes"]):
             note = "all repeats saw the same points: intervals cover only what the metric draws"
             entry["notes"] = [*entry.get("notes", []), note]
         entry["repeats"] = {
@@ -154,6 +155,8 @@ def _entry(
             except InvalidArrays:  # a baseline that cannot be scored costs the run's score nothing
                 continue
             kept = {number: score[number] for number in numbers}
+            notes = [n for n in score.get("notes", ()) if n not in scores[0].get("notes", ())]
+            kept |= {"notes": notes} if notes else {}
             entry["baselines"][other] = kept | {"n": len(theirs["codes"])}
         on_done()
     return jsonable(entry)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy.stats import multivariate_normal
 
-from bvae_jax import elbo_evaluation, rundir, runner
+from bvae_jax import elbo_evaluation, held_out, rundir, runner
 from bvae_jax.commands.evaluate import print_elbo
 from bvae_jax.config import Config
 from bvae_jax.elbo_evaluation import evaluate_elbo
@@ -52,6 +52,10 @@ def test_both_results_are_written_printed_and_not_computed_again(run, monkeypatc
     assert "exactly, over 300 images" in out
     assert "-0.00" not in out
     assert "5 images; 40 importance samples" in out
+    of = found["log_likelihood"]
+    assert 1 <= of["least_effective"] <= of["effective_samples"] <= 40
+    warned = f"Warning: {of['few']} of 5 images have fewer than 10 effective samples" in out
+    assert warned == (of["few"] > 0) == (of["least_effective"] < 10)
 
     def fail(*args, **kwargs):
         raise AssertionError("computed again")
@@ -118,7 +122,9 @@ def test_log_likelihood_of_a_linear_model(run):
     assert found.log_likelihood == pytest.approx(each.mean(), abs=0.01)
     assert found.standard_error == pytest.approx(each.std(ddof=1) / np.sqrt(21), rel=0.05)
     assert found.elbo < each.mean() - 0.01
-    assert 1 < found.effective_samples < 3000
+    assert 1 < found.least_effective < found.effective_samples < 3000
+    few = held_out_log_likelihood(program, params, samples=held_out.FEW - 1, images=21)
+    assert (found.few, few.few) == (0, 21)
     assert (found.images, found.samples) == (21, 3000)
     bits = -found.log_likelihood / 4 / np.log(2) + 8
     assert found.bits_per_dim == pytest.approx(bits, rel=1e-6)

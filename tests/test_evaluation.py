@@ -1,5 +1,6 @@
 """A run's encode on disk, its scores on disk, its baselines."""
 
+import dataclasses
 import itertools
 import json
 import os
@@ -12,18 +13,21 @@ import numpy as np
 import pytest
 
 from bvae_jax import encode as encoding
-from bvae_jax import evaluation, representations, rundir, runner, scoring
+from bvae_jax import evaluation, representations, rundir, runner, score_plots, scoring
 from bvae_jax.checkpoint import fingerprint
 from bvae_jax.commands.evaluate import print_elbo
+from bvae_jax.commands.scores import print_scores
 from bvae_jax.commands.train import in_one_line
 from bvae_jax.config import Config, ScoreConfig
 from bvae_jax.elbo_evaluation import evaluate_elbo_of_run
-from bvae_jax.encode import encode_points, encode_run, encoding_order
+from bvae_jax.encode import encode_points, encode_run, encoding_order, same_images
 from bvae_jax.errors import UserError
 from bvae_jax.evaluation import evaluate, score_file
 from bvae_jax.loggers import read_records
-from bvae_jax.program import NO_POSTERIOR
+from bvae_jax.points import Representation
+from bvae_jax.program import NO_POSTERIOR, build
 from bvae_jax.representations import mean_kl, of_encoder, run_baselines
+from bvae_jax.score_figures import draw_score_figures
 from bvae_jax.vae import encode
 
 SMALL = {"network": "tiny", "image_source": "rendered", "batch_size": 4, "latents": 3}
@@ -136,6 +140,99 @@ def test_batches_that_end_out_of_order_stay_in_order(run, monkeypatch):
     assert ended.index(3) < ended.index(2)
     monkeypatch.setattr(encoding, "_at_once", lambda: 1)
     np.testing.assert_array_equal(found.means, encode_points(run.program, run.params, 45).means)
+
+
+def test_udr_wants_the_same_images_in_the_same_order(run, tmp_path):
+    """The data set's name is not enough; splits by other seeds have other images."""
+    config = dataclasses.replace(run.config, seed=1)
+    held_out = run.program._replace(points="holdout")
+    assert same_images(held_out, build(config)._replace(points="holdout"))
+    assert not same_images(run.program, build(dataclasses.replace(config, only="shape=1")))
+    config = dataclasses.replace(config, split_seed=1, steps=1)
+    other = runner.run(config, tmp_path / "other", figures=False, progress=False)
+    assert same_images(run.program, other.program)
+    with pytest.raises(UserError, match=r"--udr-with .* whose images"):
+        evaluation.evaluate_run(run, ScoreConfig("udr", split="holdout"), udr_with=[other.run_dir])
+
+
+def test_files_whose_factors_contradict_are_not_compared(tmp_path):
+    rng = np.random.default_rng(0)
+    codes, factors = rng.standard_normal((50, 2)), rng.integers(3, size=(50, 2))
+    for name, rows in (("a", factors), ("b", factors[::-1])):
+        np.savez(tmp_path / f"{name}.npz", codes=codes, factors=rows)
+    with pytest.raises(UserError, match=r"b\.npz: its factors are not those of"):
+        score_file(tmp_path / "a.npz", ScoreConfig("udr"), udr_with=[tmp_path / "b.npz"], **QUIET)
+
+
+@pytest.mark.parametrize("rank", [0, 2])
+def test_baselines_of_images_of_low_rank(run, rank):
+    """What is beyond their dimensions is 0, not blown-up rounding."""
+    rng = np.random.default_rng(0)
+    parts = rng.random((run.program.dataset.size, rank)).astype(np.float32)
+    basis = rng.random((rank, 64 * 64)).astype(np.float32) / 4
+
+    def images(indices):
+        return jnp.asarray((0.5 + parts[indices] @ basis).reshape(-1, 64, 64, 1))
+
+    found = run_baselines(run.program._replace(images=images), 100)
+    for name in ("pca", "ica"):
+        assert (found[name].codes.std(axis=0) > 0.01).sum() == rank
+        assert (found[name].codes[:, rank:] == 0).all()
+    if rank:  # independent components span what the principal ones do
+        both = [np.linalg.qr(found[name].codes[:, :rank])[0] for name in ("pca", "ica")]
+        np.testing.assert_allclose(np.linalg.svd(both[0].T @ both[1])[1], 1, atol=1e-3)
+
+
+def test_figures_show_no_chance_and_no_dead_latent(tmp_path, monkeypatch):
+    """The first latent is the factor, the second is noise, the third knows it too but is dead."""
+    rng = np.random.default_rng(0)
+    factors = rng.integers(5, size=(300, 1))
+    noise = rng.standard_normal(300)
+    codes = np.stack([factors[:, 0] + 0.4 * noise, rng.standard_normal(300), factors[:, 0]], axis=1)
+    drawn = {}
+    for name in ("save_matrix", "save_best_latents", "save_latent_against_factor"):
+        monkeypatch.setattr(score_plots, name, lambda *a, name=name, **k: drawn.update({name: a}))
+
+    def draw(kl):
+        points = Representation(codes, factors, kl=np.array(kl))
+        entries = dict(scoring.score_all(points, ScoreConfig("mig", permutations=0)))
+        assert entries["mig"]["mutual_information"][1][0] > 0.09, "what counting finds in noise"
+        draw_score_figures(tmp_path, entries, points, ["odd"])
+
+    draw([1.0, 1.0, 0.0])
+    matrix = drawn["save_matrix"][1]
+    assert matrix[1, 0] < 0.04
+    assert matrix[2, 0] == pytest.approx(np.log(5), abs=0.06)
+    assert drawn.pop("save_latent_against_factor")[3] == [(0, 0)]
+    draw([0.0, 0.0, 0.0])
+    assert "save_latent_against_factor" not in drawn
+
+
+def test_what_a_baseline_s_score_and_an_interval_mean_is_said(capsys):
+    """Small codes are pruned by the FactorVAE score: its 0 is no measurement."""
+    rng = np.random.default_rng(0)
+    factors = rng.integers(4, size=(300, 2))
+    points = Representation(factors + 0.1 * rng.standard_normal((300, 2)), factors)
+    config = ScoreConfig("sap_r2,factor_vae_score", repeats=2, permutations=0)
+    small = {"untrained": dataclasses.replace(points, codes=0.01 * points.codes)}
+    entries = dict(scoring.score_all(points, config, baselines=small))
+    assert entries["factor_vae_score"]["baselines"]["untrained"]["score"] == 0
+    print_scores(entries)
+    out = capsys.readouterr().out
+    assert "factor_vae_score of untrained: no latent has a standard deviation of 0.05" in out
+    assert out.count("all are pruned") == 1
+    assert "Runs of other training seeds may differ by more" in out
+
+
+def test_all_repeats_saw_the_same_points_is_said_where_they_did():
+    """Fitted predictors draw other test points each time, however few there are."""
+    rng = np.random.default_rng(0)
+    points = Representation(rng.standard_normal((300, 2)), rng.integers(3, size=(300, 2)))
+    config = ScoreConfig("mig,sap", repeats=2, permutations=0)
+    entries = dict(scoring.score_all(points, config))
+    same = {n: any("saw the same" in x for x in e.get("notes", ())) for n, e in entries.items()}
+    assert same == {"mig": True, "sap": False}
+    assert len(set(entries["sap"]["repeats"]["score"]["values"])) == 2
 
 
 def test_an_autoencoder_has_no_posterior(tmp_path, capsys):

@@ -14,9 +14,6 @@ from bvae_jax.config import ScoreConfig
 from bvae_jax.errors import UserError
 from bvae_jax.interrupt import fatal
 
-FEW = 10
-"""Effective importance samples below which a reader is warned."""
-
 
 @dataclass(frozen=True)
 class EvaluateArgs:
@@ -91,13 +88,15 @@ def print_elbo(found: dict[str, dict[str, Any]]) -> None:
     for name in [name for name, of in found.items() if "skipped" in of]:
         print(f"{name.replace('_', ' ')}: skipped: {found[name]['skipped']}")
     found = {name: of for name, of in found.items() if "skipped" not in of}
+    from bvae_jax.held_out import FEW
+
     if "decomposition" in found:
         of = found["decomposition"]
         terms = "  ".join(
             f"{label} {_short(of[name])} ± {of[name + '_error']:.2f}"
             for label, name in (
                 ("mutual information", "mutual_information"),
-                ("+ total correlation", "total_correlation"),
+                ("+ total correlation of samples", "total_correlation"),
                 ("+ dimension-wise KL", "dimension_wise_kl"),
                 ("=", "kl_sampled"),
             )
@@ -107,13 +106,19 @@ def print_elbo(found: dict[str, dict[str, Any]]) -> None:
         print(of["sentence"])
     if "log_likelihood" in found:
         of = found["log_likelihood"]
-        few = ": few, the estimate is too low" if of["effective_samples"] < FEW else ""
         print(
             f"log p(x) {of['log_likelihood']:.2f} ± {of['standard_error']:.2f} nats per image "
             f"(standard error over {of['images']} images; {of['samples']} importance samples, "
-            f"{of['effective_samples']:.1f} effective{few}), {of['bits_per_dim']:.4f} bits per "
-            f"dimension; ELBO of the same images {of['elbo']:.2f}"
+            f"effective: median {of['effective_samples']:.1f}, least {of['least_effective']:.1f}), "
+            f"{of['bits_per_dim']:.4f} bits per dimension; ELBO of the same images "
+            f"{of['elbo']:.2f}"
         )
+        if of["few"]:
+            print(
+                f"Warning: {of['few']} of {of['images']} images have fewer than {FEW} effective "
+                "samples: the estimate is too low, perhaps by nats, which the ± does not hold. "
+                "Give --log-likelihood more samples."
+            )
 
 
 def _short(value: float) -> str:

@@ -55,6 +55,8 @@ def print_scores(entries: dict[str, Any]) -> None:
             below.append(f"{name}: skipped: {entry['skipped']}")
             continue
         below += [f"{name}: {note}" for note in entry.get("notes", ())]
+        for baseline, scores in entry.get("baselines", {}).items():
+            below += [f"{name} of {baseline}: {note}" for note in scores.get("notes", ())]
         for number in (METRICS[name].headline, *METRICS[name].others):
             label = name if number == "score" else f"{name} {number}"
             rows.append({"": label} | _columns(entry, number, METRICS[name].headline))
@@ -66,6 +68,11 @@ def print_scores(entries: dict[str, Any]) -> None:
         first, *others = zip(line, widths, strict=True)
         cells = [first[0].ljust(first[1]), *(text.rjust(width) for text, width in others)]
         print("  ".join(cells).rstrip())
+    if any("repeats" in entry for entry in entries.values()):
+        below.append(
+            "95 % interval: of the mean over repeated evaluations of the same codes, which "
+            "draw other points and votes. Runs of other training seeds may differ by more."
+        )
     for line in below:
         print(line)
     if not rows:

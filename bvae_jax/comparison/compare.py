@@ -18,6 +18,7 @@ from bvae_jax.comparison.report import write_report
 from bvae_jax.comparison.tables import make_table, write_tables
 from bvae_jax.config import ScoreConfig
 from bvae_jax.elbo_evaluation import check_settings
+from bvae_jax.encode import same_images
 from bvae_jax.errors import UserError
 from bvae_jax.programs import Programs
 from bvae_jax.progress import bar
@@ -100,7 +101,10 @@ def compare(
 
 
 def cross(comparison: Comparison, programs: Programs) -> Crossed | None:
-    """Matched traversals of one run of each setting; None where one of them cannot be loaded."""
+    """Matched traversals of one run of each setting.
+
+    None where one of them cannot be loaded, or where settings have different images.
+    """
     rows: Any = comparison.members
     shown = [label for label in comparison.settings if (rows["setting"] == label).any()]
     members = {str(name): (row["setting"], int(row["seed"])) for name, row in rows.iterrows()}
@@ -109,6 +113,8 @@ def cross(comparison: Comparison, programs: Programs) -> Crossed | None:
         runs = [programs.load(comparison.run_dirs[chosen[label]]) for label in shown]
     except UserError as error:
         print(f"bvae: there are no matched traversals: {error}", file=sys.stderr)
+        return None
+    if not all(same_images(runs[0].program, run.program) for run in runs):
         return None
     kl = [comparison.kl_per_latent.get(chosen[label]) for label in shown]
     return cross_traversals(runs, kl)

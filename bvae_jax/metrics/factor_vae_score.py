@@ -9,6 +9,7 @@ from bvae_jax.metrics.base import (
     checked,
     generator,
     sample_variance,
+    varying,
 )
 from bvae_jax.metrics.matching import Matching, votes_in_parts
 from bvae_jax.types import Codes, Factors, PRNGKey, Score
@@ -67,6 +68,12 @@ def factor_vae_score(
                 rows = matching.partners(rng, factor, np.repeat(first[:, None], points, axis=1))
                 quietest = np.flatnonzero(active)[scaled[rows].var(axis=1).argmin(axis=1)]
                 np.add.at(table[:, factor], quietest, 1)
+    notes = list(matching.notes)
+    if not active.any() and varying(codes).any():
+        notes.append(
+            f"no latent has a standard deviation of {prune_std:g}: all are pruned, and 0 says "
+            "nothing of the codes"
+        )
     train, test = votes
     chosen = train.argmax(axis=1)
     latents = np.arange(len(train))
@@ -75,7 +82,7 @@ def factor_vae_score(
         "train": float(train[latents, chosen].sum() / train_votes),
         "votes": train,
         "active": active,
-        "notes": matching.notes,
+        "notes": notes,
     }
 
 

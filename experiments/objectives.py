@@ -36,9 +36,9 @@ def study(name, steps, runs):
     summary = run(config, directory, resume=resume).summary
     if summary is None:
         raise SystemExit(f"Interrupted in {name}; the same command goes on.")
-    numbers = {n: summary[n] for n in ("nll", "kl", "active_latents")}
-    if not OBJECTIVES[name].noise:  # variances that were never trained mean nothing
+    if not OBJECTIVES[name].noise:  # an autoencoder has no KL
         return {"nll": summary["nll"]}
+    numbers = {n: summary[n] for n in ("nll", "kl", "active_latents")}
     found = evaluate_elbo(directory, num_points=POINTS)["decomposition"]
     return numbers | {n: found[n] for n in (*TERMS, "total_correlation_error")}
 

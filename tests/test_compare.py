@@ -258,11 +258,12 @@ def test_a_latent_that_points_the_other_way_is_turned_round(swept, monkeypatch):
 def test_autoencoders_are_compared_without_a_posterior(tmp_path):
     grid = {"objective": ("ae", "beta_vae")}
     sweep(BASE, tmp_path, grid=grid, seeds=1, strategy="sequential", progress=False)
-    found = compare(tmp_path, **FAST | {"baselines": False}).comparison
+    settings: dict[str, Any] = FAST | {"baselines": False}
+    found = compare(tmp_path, **settings).comparison
     points = found.members["objective"] == "ae"
     for name in ("kl", "elbo", "active_latents", "total_correlation"):
         assert found.members[name].isna().tolist() == points.tolist()
-    assert set(found.kl_per_latent) == set(found.members.index[~points])
+    assert set(found.kl_per_latent) == set(found.members.index[(~points).to_numpy()])
     evidence = {e.setting: e for e in suggest(tmp_path, progress=False).evidence}
     assert np.isnan(evidence["objective = ae"].rate).all()
     assert (evidence["objective = ae"].active == 3).all()

@@ -62,6 +62,7 @@ def test_every_image_is_encoded_once_in_a_fixed_order(run):
     assert len(set(order.tolist())) == run.program.dataset.size
     encoded = encode_points(run.program, run.params, 30)
     posterior = encode(run.model, run.params, run.program.images(order[:30]))
+    assert encoded.logvars is not None
     np.testing.assert_allclose(encoded.means, posterior.mean, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(encoded.logvars, posterior.logvar, rtol=1e-5, atol=1e-6)
     points = of_encoder(run.program, encoded)
@@ -239,6 +240,7 @@ def test_an_autoencoder_has_no_posterior(tmp_path, capsys):
     """Nothing that rests on one is reported, kept, drawn or scored: its variances are untrained."""
     config = Config(**SMALL, steps=2, objective="ae")
     run = runner.run(config, tmp_path / "run", progress=False)
+    assert run.summary is not None
     assert not {"kl", "elbo", "bits_per_dim", "kl_per_latent", "active_latents"} & set(run.summary)
     assert "no KL" in in_one_line(run.summary)
     figures = {path.name for path in (run.run_dir / "figures").iterdir()}

@@ -438,7 +438,7 @@ def test_the_share_that_noise_gives_the_setting():
     mean, limit = stability.setting_by_chance(drawn[0])
     assert (mean, np.mean(shares)) == (pytest.approx(0.4), pytest.approx(0.4, abs=0.05))
     assert np.mean(np.array(shares) > limit) == pytest.approx(0.05, abs=0.04)
-    assert all(math.isnan(x) for x in stability.setting_by_chance(drawn[0][:1]))
+    assert all(math.isnan(x) for x in stability.setting_by_chance(drawn[0].head(1)))
 
 
 # More steps

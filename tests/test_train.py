@@ -273,7 +273,7 @@ def test_the_discriminator_has_an_optimizer_of_its_own():
         lambda a, b: (a - b) / 1e-3, moved[0].params["vae"], moved[1].params["vae"]
     )
     assert float(metrics["grad_norm"]) == pytest.approx(length(gradient), rel=1e-3)
-    half = moved[1].opt_state["aux"].mu
+    half = moved[1].opt_state["aux"].mu  # pyright: ignore[reportAttributeAccessIssue]
     assert float(metrics["aux_grad_norm"]) == pytest.approx(2 * length(half), rel=1e-4)
     first = trained(recipe, 1, rates)[0][1]
     assert_equal(moved[1].params["vae"], first.params["vae"])

@@ -13,7 +13,7 @@ import pytest
 
 import bvae_jax
 from bvae_jax import cli, rundir
-from bvae_jax.comparison import crossing, reading
+from bvae_jax.comparison import baselines, crossing, reading
 from bvae_jax.comparison.compare import compare, cross
 from bvae_jax.comparison.crossing import cross_traversals, one_of_each
 from bvae_jax.comparison.pages import make_report
@@ -22,6 +22,7 @@ from bvae_jax.comparison.suggest import suggest
 from bvae_jax.comparison.tables import make_table
 from bvae_jax.config import Config, ScoreConfig
 from bvae_jax.metrics import METRICS
+from bvae_jax.points import Representation
 from bvae_jax.programs import Programs
 from bvae_jax.sweepdir import Sweep, member_dir, open_sweep
 from bvae_jax.sweeping import sweep
@@ -83,6 +84,24 @@ def test_baselines_are_scored_alike(compared):
     assert rows["mig"].notna().all()
     assert rows["nll"].isna().all()
     assert rows[rows["baseline"] == "raw pixels"]["sap_r2"].notna().all()
+
+
+def test_a_baseline_whose_codes_are_all_pruned_has_no_factor_vae_score(tmp_path, monkeypatch):
+    rng = np.random.default_rng(0)
+    factors, noise = rng.integers(0, 4, (600, 2)), rng.normal(size=(600, 2))
+    found = {
+        "untrained": Representation(1e-3 * factors.astype(float), factors),
+        "random codes": Representation(noise, factors),
+    }
+    monkeypatch.setattr(baselines, "run_baselines", lambda *_, **__: found)
+    names = ["factor_vae_score", "mig"]
+    scored = baselines.baseline_scores(
+        tmp_path, [0], Programs(), Config(image_source="rendered"),
+        ScoreConfig(metrics=",".join(names)), names,
+    )  # fmt: skip
+    assert list(scored["baseline"]) == list(found)
+    assert list(scored["factor_vae_score"].isna()) == [True, False]
+    assert scored["mig"].iloc[0] > 0.9
 
 
 def test_all_files_are_there(compared):

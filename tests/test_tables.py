@@ -283,6 +283,13 @@ def test_a_legend_may_explain_the_marks():
     assert len(caption(tables.make_table(comparison(better={})))) == 1
 
 
+def test_two_total_correlations_are_told_apart():
+    table = tables.make_table(comparison())
+    names = ("total_correlation", "unsupervised/gaussian_total_correlation")
+    assert "opposite ways" in caption(table._replace(columns=names))[-1]
+    assert "opposite ways" not in caption(table._replace(columns=names[:1]))[-1]
+
+
 def test_numbers_of_a_score_have_as_many_decimals():
     ends = {"a": Interval(0.5, -0.00001, 1.00001, 5), "b": Interval(1.25, NAN, NAN, 1)}
     for names, wanted in (("a", ("0.500", "[0.000, 1.000]")), ("ab", ("0.50", "[0.00, 1.00]"))):

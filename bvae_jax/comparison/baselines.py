@@ -9,7 +9,7 @@ from typing import Any, TypedDict
 import pandas as pd
 
 from bvae_jax import rundir
-from bvae_jax.config import Config, ScoreConfig
+from bvae_jax.config import IMAGES, Config, ScoreConfig
 from bvae_jax.encode import encode_points
 from bvae_jax.errors import UserError
 from bvae_jax.metrics import METRICS
@@ -19,6 +19,10 @@ from bvae_jax.representations import of_encoder, run_baselines
 from bvae_jax.scoring import PACKAGES, PIXELS, metric_names, numbers, score_all
 
 FILE = "baselines.json"
+SPLITS = ("holdout", "test", "split_by", "split_seed", "exclude")
+"""Fields that say which images are in a split."""
+PRUNING = "factor_vae_score"
+"""The metric that leaves out latents by the size of their codes."""
 MOST_SEEDS = 10
 """Untrained encoders that are scored."""
 
@@ -57,7 +61,7 @@ def baseline_scores(
         "seeds": list(seeds),
         "network": config.network,
         "latents": config.latents,
-        "dataset": config.dataset,
+        "images": {name: getattr(config, name) for name in (*IMAGES, *SPLITS)},
         "versions": rundir.versions(PACKAGES),
     }
     path = sweep_dir / FILE
@@ -98,7 +102,9 @@ def _scored(
         for name, representation in points:
             wanted = [m for m in names if name != PIXELS or METRICS[m].pixels]
             settings = dataclasses.replace(score, metrics=",".join(wanted))
-            found = numbers(dict(score_all(representation, settings))) if wanted else {}
-            rows.append({"baseline": name.replace("_", " "), **found})
+            entries = dict(score_all(representation, settings)) if wanted else {}
+            if not any(entries.get(PRUNING, {}).get("active", [True])):
+                del entries[PRUNING]  # codes on too small a scale: 0 would say nothing of them
+            rows.append({"baseline": name.replace("_", " "), **numbers(entries)})
             shown.update(1)
     return rows

@@ -115,4 +115,9 @@ def caption(table: Table, *, tied: str = "") -> list[str]:
         said.append(
             f"Bold: the best setting; {mark} ({tests})." if tied else f"Told apart by {tests}."
         )
+    if sum("total_correlation" in score for score in table.columns) > 1:
+        said.append(
+            "Two total correlations: of samples of z, a part of the KL; Gaussian, of the posterior "
+            "means. They may go opposite ways as β grows."
+        )
     return said

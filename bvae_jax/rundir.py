@@ -4,6 +4,7 @@ runs/NAME/  config.json  provenance.json  metrics.jsonl  summary.json  checkpoin
 """
 
 import contextlib
+import dataclasses
 import fcntl
 import functools
 import importlib.metadata
@@ -20,7 +21,7 @@ from typing import Any, NotRequired, TypedDict
 
 import jax
 
-from bvae_jax.config import OWN_FILES, Config
+from bvae_jax.config import OWN_FILES, PLACES, Config, differing_fields
 from bvae_jax.data.base import Dataset
 from bvae_jax.errors import UserError
 from bvae_jax.json_files import read_json, write_json
@@ -156,6 +157,14 @@ def parse_config(path: Path, values: dict[str, Any]) -> Config:
     if lacking:
         raise UserError(f"{path} is no config of a run: it has no {', '.join(lacking)}.")
     return config
+
+
+def move(run_dir: Path, config: Config) -> None:
+    """Write down where a run's images are now, which `config` says, if that changed."""
+    stored = read_config(run_dir)
+    moved = dataclasses.replace(stored, **{name: getattr(config, name) for name in PLACES})
+    if moved != stored and not differing_fields(stored, moved):
+        write_json(run_dir / CONFIG, moved.to_dict())
 
 
 class BusyError(UserError):

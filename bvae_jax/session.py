@@ -129,9 +129,7 @@ class Session(contextlib.AbstractContextManager):
 
     def move(self) -> None:
         """Write down where the images of a run that is finished are now, if that changed."""
-        path = self.directory / rundir.CONFIG
-        if self.team.first(lambda: rundir.read_config(self.directory)) != self.config:
-            self.team.first(lambda: rundir.write_json(path, self.config.to_dict()))
+        self.team.first(lambda: rundir.move(self.directory, self.config))
 
     def begin(self, start: int, **remarks: Any) -> None:
         """Write down who trains on from step `start`, on which data, and open the loggers.

@@ -3,7 +3,6 @@
 sweeps/NAME/  config.json  members/beta=4,seed=0/ (a run directory)  table.*  figures/  report.html
 """
 
-import dataclasses
 import os
 import shutil
 import tempfile
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypedDict
 
 from bvae_jax import rundir
-from bvae_jax.config import PLACES, Config, differing_fields, with_places
+from bvae_jax.config import Config, differing_fields, with_places
 from bvae_jax.errors import UserError
 from bvae_jax.grid import Member, Values, members, text
 
@@ -69,13 +68,9 @@ def open_sweep(sweep_dir: Path, wanted: Sweep) -> Sweep:
 def _move_members(sweep_dir: Path, sweep: Sweep) -> None:
     """Write down in each member where its images are now."""
     for one in sweep.members():
-        path = member_dir(sweep_dir, one) / CONFIG
-        if path.exists():
-            stored = rundir.read_config(path.parent)
-            new = {name: getattr(one.config, name) for name in PLACES}
-            moved = dataclasses.replace(stored, **new)
-            if moved != stored and not differing_fields(stored, moved):
-                rundir.write_json(path, moved.to_dict())
+        directory = member_dir(sweep_dir, one)
+        if (directory / rundir.CONFIG).exists():
+            rundir.move(directory, one.config)
 
 
 def placed(sweep_dir: Path, config: Config) -> Config:

@@ -63,7 +63,7 @@ def encoding_order(program: Program) -> Int[np.ndarray, " image"]:
 
 def same_images(first: Program, other: Program) -> bool:
     """Whether two runs encode the same images in the same order."""
-    return first.dataset.has_identity(other.dataset.identity) and np.array_equal(
+    return first.dataset.identity == other.dataset.identity and np.array_equal(
         encoding_order(first), encoding_order(other)
     )
 

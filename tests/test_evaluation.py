@@ -151,6 +151,11 @@ def test_udr_wants_the_same_images_in_the_same_order(run, tmp_path):
     held_out = run.program._replace(points="holdout")
     assert same_images(held_out, build(config)._replace(points="holdout"))
     assert not same_images(run.program, build(dataclasses.replace(config, only="shape=1")))
+    kinds = ("folder[class=cat]", "folder[class=dog]")  # of one version, and perhaps one size
+    cats, dogs = (dataclasses.replace(run.program.dataset, kind=kind) for kind in kinds)
+    one, another = (run.program._replace(dataset=chosen) for chosen in (cats, dogs))
+    assert same_images(one, one)
+    assert not same_images(one, another)
     config = dataclasses.replace(config, split_seed=1, steps=1)
     other = runner.run(config, tmp_path / "other", figures=False, progress=False)
     assert same_images(run.program, other.program)

@@ -39,7 +39,8 @@ def write_npz(path: Path, *, compress: bool = False, **arrays: np.ndarray | str)
         remove_abandoned(path.parent, f".{glob.escape(path.name)}.*.part")
         with part.open("wb") as file, held(part):
             (np.savez_compressed if compress else np.savez)(file, **arrays)  # pyright: ignore
-        part.replace(path)
+            file.flush()
+            part.replace(path)
     except OSError as error:
         with contextlib.suppress(OSError):
             part.unlink()

@@ -2,12 +2,16 @@
 
 import json
 import os
+from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
+import numpy as np
 import pytest
 
 from bvae_jax.errors import UserError
 from bvae_jax.json_files import misfit, read_json, write_json
+from bvae_jax.npz import write_npz
+from bvae_jax.parts import remove_abandoned
 
 
 class Inner(TypedDict):
@@ -94,6 +98,21 @@ def test_links_are_replaced_and_what_a_killed_process_left_is_removed(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["file.json", "thesis"]
     assert read_json(path) == {"nll": 1.0}
     assert (tmp_path / "thesis").read_text() == "years of work"
+
+
+@pytest.mark.parametrize(
+    "write", [lambda p: write_json(p, {"nll": 1.0}), lambda p: write_npz(p, nll=np.ones(9))]
+)
+def test_what_is_about_to_be_moved_is_not_taken_for_abandoned(tmp_path, monkeypatch, write):
+    replace = Path.replace
+
+    def while_another_writes(part, path):
+        remove_abandoned(tmp_path, ".file.*.part")
+        replace(part, path)
+
+    monkeypatch.setattr(Path, "replace", while_another_writes)
+    write(tmp_path / "file")
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])

@@ -85,11 +85,12 @@ def evaluate(argv: Sequence[str]) -> int:
 
 def print_elbo(found: dict[str, dict[str, Any]]) -> None:
     """Both results in lines for people; errors are standard errors."""
-    for name in [name for name, of in found.items() if "skipped" in of]:
-        print(f"{name.replace('_', ' ')}: skipped: {found[name]['skipped']}")
-    found = {name: of for name, of in found.items() if "skipped" not in of}
     from bvae_jax.held_out import FEW
 
+    for name, of in found.items():
+        if "skipped" in of:
+            print(f"{name.replace('_', ' ')}: skipped: {of['skipped']}")
+    found = {name: of for name, of in found.items() if "skipped" not in of}
     if "decomposition" in found:
         of = found["decomposition"]
         terms = "  ".join(

@@ -51,7 +51,6 @@ def decode_all(
 
     Args:
         shape: of an image: a square of 1 channel (grey) or 3.
-
     """
     chunk = min(MOST_PICTURES, max(threads, MOST_BYTES // math.prod(shape)))
     with ThreadPoolExecutor(threads) as pool:

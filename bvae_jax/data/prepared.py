@@ -81,10 +81,11 @@ def open_prepared(
     """
     with _reading(directory, name):
         dataset = _open(directory, name)
-        if check and _meta(directory).get(FILES) != file_state(directory):
-            _compare(directory, dataset, progress)
+        meta, files = _meta(directory), file_state(directory)
+        if check and meta.get(FILES) != files:
+            _compare(dataset, progress)
             with contextlib.suppress(OSError):  # perhaps nothing can be written there
-                write_meta(directory, _meta(directory) | {FILES: file_state(directory)})
+                write_meta(directory, meta | {FILES: files})
     return dataset
 
 
@@ -100,7 +101,7 @@ def check_content(dataset: Dataset, *, progress: bool = False) -> None:
     if isinstance(pixels, Stored) and isinstance(pixels.images, np.memmap):
         directory = Path(str(pixels.images.filename)).parent
         with _reading(directory, dataset.name):
-            _compare(directory, _open(directory, dataset.name), progress)
+            _compare(_open(directory, dataset.name), progress)
 
 
 @contextlib.contextmanager
@@ -114,7 +115,7 @@ def _reading(directory: Path, name: str) -> Iterator[None]:
         ) from error
 
 
-def _compare(directory: Path, dataset: Dataset, progress: bool) -> None:
+def _compare(dataset: Dataset, progress: bool) -> None:
     """Raise ValueError unless the arrays of a set that is open are those of its version."""
     arrays = [dataset.pixels.images] if isinstance(dataset.pixels, Stored) else []
     arrays += [] if dataset.labels is None else [dataset.labels]

@@ -110,8 +110,8 @@ def evaluate_run(
     for other, path in zip(others, udr_with, strict=True):
         if not same_images(run.program, other.program):
             raise UserError(
-                f"--udr-with {path}: got a run whose images ({config.split}) are others than those "
-                f"of {directory}, wanted the same: compare --dataset, --only and the split of both."
+                f"--udr-with {path}: got a run whose images ({config.split}) are not those of "
+                f"{directory}, wanted the same: compare --dataset, --only and the split of both."
             )
     encoded = encode_run(directory, run.program, run.params, count, progress=progress)
     points = of_encoder(run.program, encoded)

@@ -29,8 +29,8 @@ class HeldOut(NamedTuple):
     Attributes:
         log_likelihood: log 1/K sum_k p(x, z_k) / q(z_k|x); too low on average, by less the more
             samples there are (Burda et al. 2016, theorem 1).
-        standard_error: of that mean. It holds the choice of images and of samples, which are drawn
-            for each image anew; it does not hold how far the estimates are too low.
+        standard_error: of that mean. It covers the choice of images and of samples, which are drawn
+            for each image anew; it does not cover how far the estimates are too low.
         elbo: the mean of log p(x, z_k) / q(z_k|x) with the same samples.
         bits_per_dim: of -log_likelihood.
         effective_samples: median over images of (sum w)^2 / sum w^2: how many of the samples count.

@@ -80,8 +80,8 @@ class Representation:
         if keep.any() and (std**2 <= VARIANCE).all():
             found.append(
                 f"codes have standard deviations up to {std.max():.2g} only: factor_vae_score, "
-                "mig_sup and active_units suppose a prior of 1, and take such latents for unused: "
-                "scale codes that have another unit"
+                "mig_sup and active_units assume a prior of standard deviation 1, and take such "
+                "latents for unused: scale codes that have another unit"
             )
         off = np.abs(mean) > FAR * std
         if off.any():
@@ -95,9 +95,9 @@ class Representation:
         for k, column in enumerate(self.factors.T):
             if (values := len(np.unique(column))) > max(MANY, len(column) / 2):
                 found.append(
-                    f"factor {k} has {values:,} values in {len(column):,} points, hardly two of "
-                    "which share one: what counts classes is near its floor, and dci slow: bin it, "
-                    "or trust sap_r2 and dci_es alone, which read a factor as a continuous number"
+                    f"factor {k} has {values:,} values in {len(column):,} points, too few points "
+                    "for each: scores that count classes are near their floor, and dci is slow: "
+                    "bin it, or trust only sap_r2 and dci_es, which read it as a continuous number"
                 )
         if len(self.codes) < FEW:
             found.append(f"{len(self.codes)} points are few: scores are biased and noisy")

@@ -272,7 +272,7 @@ def _read_sessions(run_dir: Path) -> list[SessionRecord] | None:
     if not path.exists():
         return []
     try:
-        return read_json(path, Provenance, mend="It is done without.")["sessions"]
+        return read_json(path, Provenance, mend="Going on without it.")["sessions"]
     except UserError as error:
         say_once(str(error))
         return None

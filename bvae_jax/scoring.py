@@ -64,8 +64,8 @@ def score_all(
     """Score metric after metric, and yield (name, entry) as each is done.
 
     Metrics that lack an array that they need, or points, latents or factors, yield {"skipped": why,
-    "versions": ...}. Linear algebra runs on one
-    thread inside, so that scores do not depend on the number of cores.
+    "versions": ...}. Linear algebra runs on one thread inside, so that scores do not depend on the
+    number of cores.
 
     Args:
         baselines: other representations of the same points, by name, scored alike.

@@ -77,7 +77,7 @@ class Session(contextlib.AbstractContextManager):
     def __exit__(self, *exception) -> bool | None:
         aside = rundir.replaced(self.directory)
         if self.team.index == 0 and aside.exists():
-            print(f"bvae: no checkpoint yet: the run before is kept in {aside}.", file=sys.stderr)
+            print(f"bvae: no checkpoint yet: the previous run is kept in {aside}.", file=sys.stderr)
         return self._open.__exit__(*exception)
 
     def restore(self, *, step: int | None = None) -> TrainState:
@@ -138,7 +138,7 @@ class Session(contextlib.AbstractContextManager):
             remarks: for provenance.json.
 
         Raises:
-            UserError: the data are others than before.
+            UserError: the data are not those of before.
         """
         self._saved = start
         remarks |= {"data": describe(self.program), "places": places(self.config)}

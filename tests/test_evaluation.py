@@ -229,7 +229,7 @@ def test_what_a_baseline_s_score_and_an_interval_mean_is_said(capsys):
     out = capsys.readouterr().out
     assert "factor_vae_score of untrained: no latent has a standard deviation of 0.05" in out
     assert out.count("all are pruned") == 1
-    assert "Runs of other training seeds may differ by more" in out
+    assert "Runs with different training seeds may differ by more" in out
 
 
 def test_all_repeats_saw_the_same_points_is_said_where_they_did():

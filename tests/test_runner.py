@@ -381,7 +381,7 @@ def test_a_replaced_run_is_kept_until_the_new_one_has_a_checkpoint(tmp_path, mon
     monkeypatch.setattr(lanes, "averaged", lambda m: averaged(m) | {"loss": float("nan")})
     with pytest.raises(UserError, match="Not finite"):
         train(directory, steps=1, overwrite=True)
-    assert f"the run before is kept in {aside}" in capsys.readouterr().err
+    assert f"the previous run is kept in {aside}" in capsys.readouterr().err
     (directory / "checkpoints" / "0.orbax-checkpoint-tmp").mkdir(exist_ok=True)  # was killed
     rundir.create(directory, small(seed=1), overwrite=True)  # the one between is not worth it
     assert (aside / "weeks").read_text() == "of training"

@@ -117,7 +117,7 @@ def print_elbo(found: dict[str, dict[str, Any]]) -> None:
         if of["few"]:
             print(
                 f"Warning: {of['few']} of {of['images']} images have fewer than {FEW} effective "
-                "samples: the estimate is too low, perhaps by nats, which the ± does not hold. "
+                "samples: the estimate is too low, perhaps by nats, which the ± does not cover. "
                 "Give --log-likelihood more samples."
             )
 

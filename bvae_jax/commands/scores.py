@@ -70,8 +70,8 @@ def print_scores(entries: dict[str, Any]) -> None:
         print("  ".join(cells).rstrip())
     if any("repeats" in entry for entry in entries.values()):
         below.append(
-            "95 % interval: of the mean over repeated evaluations of the same codes, which "
-            "draw other points and votes. Runs of other training seeds may differ by more."
+            "95 % interval: of the mean over repeated evaluations of the same codes, each with "
+            "its own points and votes. Runs with different training seeds may differ by more."
         )
     for line in below:
         print(line)

@@ -28,7 +28,7 @@ class TrainArgs:
     """Go on with the run in --run-dir. Settings that are not given (the config options below) keep
     the run's own values."""
     overwrite: bool = False
-    """Replace the run in --run-dir. It is deleted when there is a checkpoint of the new one."""
+    """Replace the run in --run-dir, which is deleted once the new one has a checkpoint."""
     tensorboard: bool = False
     """Also write TensorBoard's files to RUN_DIR/tensorboard."""
     wandb: str | None = None

@@ -18,14 +18,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from bvae_jax.elbo import ACTIVE_NATS, ACTIVE_VARIANCE
 from bvae_jax.errors import UserError
 from bvae_jax.progress import bar
 from bvae_jax.types import Codes, PRNGKey
 
 MOST_LOGVAR = 60.0
 """Log-variances are clipped to +- this: a posterior this narrow is a point."""
-ACTIVE_VARIANCE = 0.01
-ACTIVE_NATS = 0.01
 NEAR_CEILING = 0.9
 """Part of log n from which on the sentence warns of this limit of the mutual information."""
 DRAWS = 256

@@ -13,6 +13,11 @@ from jaxtyping import Array, Float
 
 from bvae_jax.types import Latents, PerImage, Posterior, Scalar, VAEOutput
 
+ACTIVE_NATS = 0.01
+"""A latent is in use if its mean KL from the prior is above this, as in Duan et al. (2020)."""
+ACTIVE_VARIANCE = 0.01
+"""A latent is active if the variance of its mean is above this, as in Burda et al. (2016)."""
+
 
 def elbo(out: VAEOutput) -> PerImage:
     """The bound for each image: mean over samples of log p(x|z), minus the KL; nats, [batch]."""

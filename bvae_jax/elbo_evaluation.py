@@ -3,14 +3,14 @@
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 from bvae_jax import rundir
 from bvae_jax.checkpoint import fingerprint
 from bvae_jax.decomposition import decompose, to_json
 from bvae_jax.encode import encode_run, point_count
 from bvae_jax.errors import UserError
-from bvae_jax.held_out import held_out_log_likelihood
+from bvae_jax.held_out import FEW, held_out_log_likelihood
 from bvae_jax.keys import key_for
 from bvae_jax.program import NO_POSTERIOR, eval_split
 from bvae_jax.runner import RunResult, load
@@ -85,7 +85,8 @@ def evaluate_elbo_of_run(
         )
     if log_likelihood:
         held_out = eval_split(run.config)
-        request = identity | {"samples": log_likelihood, "images": images, "split": held_out}
+        asked = {"samples": log_likelihood, "images": images, "split": held_out, "few": FEW}
+        request = identity | asked
         found["log_likelihood"] = _kept(
             path, "log_likelihood", request, lambda: _log_likelihood(run, request, progress)
         )
@@ -189,7 +190,7 @@ class StoredDecomposition(TypedDict):
 
 
 class StoredLogLikelihood(TypedDict):
-    """What the reader of a `HeldOut` in elbo.json relies on."""
+    """What the reader of a `HeldOut` in elbo.json relies on; earlier ones did not count `few`."""
 
     request: dict[str, Any]
     log_likelihood: float
@@ -197,8 +198,8 @@ class StoredLogLikelihood(TypedDict):
     elbo: float
     bits_per_dim: float
     effective_samples: float
-    least_effective: float
-    few: int
+    least_effective: NotRequired[float]
+    few: NotRequired[int]
     images: int
     samples: int
 

@@ -10,11 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from bvae_jax import plots, score_plots
-from bvae_jax.elbo import gaussian_kl
+from bvae_jax.elbo import ACTIVE_NATS, gaussian_kl
 from bvae_jax.errors import UserError
 from bvae_jax.keys import key_for
 from bvae_jax.loggers import SCORES, Record
-from bvae_jax.program import ACTIVE_NATS, Program
+from bvae_jax.program import Program
 from bvae_jax.traversal import Decode, by_size, interpolate, traverse
 from bvae_jax.types import Images, Params, Posterior
 from bvae_jax.vae import decode, encode

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from bvae_jax.elbo import ACTIVE_VARIANCE
 from bvae_jax.errors import UserError
 from bvae_jax.metrics.base import (
-    VARIANCE,
     InvalidArrays,
     Metric,
     checked,
@@ -77,7 +77,7 @@ class Representation:
         if not keep.all():
             found.append(f"{int((~keep).sum())} of {len(keep)} latents are constant")
         mean, std = codes[:, keep].mean(axis=0), codes[:, keep].std(axis=0)
-        if keep.any() and (std**2 <= VARIANCE).all():
+        if keep.any() and (std**2 <= ACTIVE_VARIANCE).all():
             found.append(
                 f"codes have standard deviations up to {std.max():.2g} only: factor_vae_score, "
                 "mig_sup and active_units assume a prior of standard deviation 1, and take such "

@@ -19,6 +19,7 @@ from bvae_jax.data.feed import Constant, Feed, Streamed
 from bvae_jax.data.sources import Source, make_source
 from bvae_jax.data.splits import Split, evaluation_batches
 from bvae_jax.data.variants import split_of, training_pool
+from bvae_jax.elbo import ACTIVE_NATS
 from bvae_jax.errors import UserError
 from bvae_jax.hyper import graph, hyperparameters, resolved, schedules
 from bvae_jax.keys import key_for
@@ -48,8 +49,6 @@ TRAIN_EVAL = "train_eval"
 """The split of training images that are evaluated."""
 PRODUCTS = {"float32": "float32", "tensorfloat32": "tensorfloat32", "bfloat16": "default"}
 """Precision of matrix products, as JAX names it: of bfloat16 there is but one."""
-ACTIVE_NATS = 0.01
-"""A latent is active when its KL is above this."""
 NO_POSTERIOR = "an autoencoder's codes are points: it has no variances, no KL, no prior, no bound"
 
 Evaluate = Callable[..., dict[str, dict[str, Any]]]

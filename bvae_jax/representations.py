@@ -36,7 +36,7 @@ def of_encoder(program: Program, encoded: Encoded) -> Representation:
 
 
 def mean_kl(encoded: Encoded) -> np.ndarray | None:
-    """[latent] KL of the posteriors from the prior, averaged over points, in nats; if there are."""
+    """[latent] mean KL of the posteriors from the prior, nats; None where codes are points."""
     if encoded.logvars is None:
         return None
     posterior = Posterior(jnp.asarray(encoded.means), jnp.asarray(encoded.logvars))

@@ -6,9 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from bvae_jax import score_plots
-from bvae_jax.metrics.base import discretize, mutual_information, varying
+from bvae_jax.metrics.base import discretize, in_use, mutual_information
 from bvae_jax.points import Representation
-from bvae_jax.program import ACTIVE_NATS
 from bvae_jax.scoring import Entry
 
 SHUFFLES = 5
@@ -22,7 +21,7 @@ def draw_score_figures(
     directory: Path, entries: dict[str, Entry], points: Representation, names: Sequence[str]
 ) -> None:
     """Pictures of what `mig` and `dci` found, where they are among the entries."""
-    dead = ~varying(points.codes) if points.kl is None else points.kl <= ACTIVE_NATS
+    dead = ~in_use(points.codes, points.kl)
     found = entries.get("mig", {})
     if "mutual_information" in found:
         matrix, entropy = np.array(found["mutual_information"]), np.array(found["entropy"])

@@ -66,6 +66,13 @@ def test_both_results_are_written_printed_and_not_computed_again(run, monkeypatc
     with pytest.raises(AssertionError, match="again"):
         evaluated(run, 60)
     monkeypatch.undo()
+    earlier = rundir.read_json(run.run_dir / "elbo.json")
+    for added in ("least_effective", "few"):
+        del earlier["log_likelihood"][added]
+    del earlier["log_likelihood"]["request"]["few"]
+    rundir.write_json(run.run_dir / "elbo.json", earlier)
+    assert evaluated(run, 50, 40, 5) == found
+    assert "damaged" not in capsys.readouterr().err
     (run.run_dir / "elbo.json").write_text("{")
     assert evaluated(run, 50) == {"decomposition": found["decomposition"]}
 

@@ -10,8 +10,7 @@ from jaxtyping import Bool, Float, Int
 from bvae_jax.comparison.matching import match
 from bvae_jax.encode import encode_run
 from bvae_jax.figures import coders
-from bvae_jax.metrics.base import varying
-from bvae_jax.program import ACTIVE_NATS
+from bvae_jax.metrics.base import in_use
 from bvae_jax.runner import RunResult
 from bvae_jax.score_plots import _number
 from bvae_jax.traversal import traverse
@@ -68,10 +67,7 @@ def cross_traversals(
     count = min(POINTS, runs[0].program.dataset.size)
     codes = [encode_run(r.run_dir, r.program, r.params, count, progress=False).means for r in runs]
     sizes = [z.std(axis=0) if nats is None else nats for z, nats in zip(codes, kl, strict=True)]
-    active = [
-        varying(z) if nats is None else nats > ACTIVE_NATS
-        for z, nats in zip(codes, kl, strict=True)
-    ]
+    active = [in_use(z, nats) for z, nats in zip(codes, kl, strict=True)]
     reference = int(np.argmax([a.sum() for a in active]))
     most = max(1, MOST_ROWS // len(runs))
     order = np.argsort(-sizes[reference], kind="stable")

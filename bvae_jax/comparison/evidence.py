@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 from threadpoolctl import threadpool_limits
 
 from bvae_jax.errors import UserError
-from bvae_jax.metrics.base import InvalidArrays, checked_codes, varying
+from bvae_jax.metrics.base import InvalidArrays, checked_codes, in_use
 from bvae_jax.metrics.udr import udr
 
 Measure = Literal["lasso", "spearman"]
@@ -19,8 +19,6 @@ POINTS = 2_000
 """Images to compare runs on: which they are moves UDR by 0.002; a pair takes 10 ms."""
 PARTNERS = 10
 """Runs that each run is compared with, if there are more. Duan et al. (2020) sample them too."""
-NATS = 0.01
-"""KL above which a latent counts."""
 USED = 2
 """Active latents, on average over runs, below which a setting is collapsed."""
 RESAMPLES = 500
@@ -36,7 +34,8 @@ class SettingEvidence(NamedTuple):
         rate: mean KL of each run, nats; nan of autoencoders, and so is `elbo`.
         distortion: mean negative log-likelihood of each run, nats.
         elbo: of each run, nats.
-        active: latents of each run that vary and whose KL, where there is one, is above `NATS`.
+        active: latents of each run that vary and whose KL, where there is one, is above
+            `ACTIVE_NATS`.
         latents: in all.
     """
 
@@ -152,10 +151,7 @@ def _of_setting(
             f"{setting}: got runs of seeds {', '.join(map(str, seeds))}, wanted one run for "
             "each seed: a run always agrees with itself. Leave the others out."
         )
-    active = [
-        (varying(z) & (True if kl is None else kl > NATS)).sum()
-        for z, kl in zip(codes, kls, strict=True)
-    ]
+    active = [in_use(z, kl).sum() for z, kl in zip(codes, kls, strict=True)]
     return SettingEvidence(
         setting=setting,
         values=values,
@@ -194,7 +190,7 @@ def _compare(
         for i, j in _pairs(len(codes)):
             two, kl = [codes[i], codes[j]], [kls[i], kls[j]]
             for measure in OTHER:
-                found = udr(two, kl, similarity=measure, nats=NATS)
+                found = udr(two, kl, similarity=measure)
                 pairs[measure][np.ix_([i, j], [i, j])] = found["pairs"]
             on_done()
     return pairs

@@ -21,8 +21,8 @@ from bvae_jax.comparison.stability import (
     variance_split,
 )
 from bvae_jax.comparison.statistics import wide
+from bvae_jax.elbo import ACTIVE_NATS
 from bvae_jax.grid import SYMBOLS
-from bvae_jax.program import ACTIVE_NATS
 
 BASELINES = ("random codes", "untrained", "pca")
 """Those that figures show. The scores of the true factors are so high that beside them runs would

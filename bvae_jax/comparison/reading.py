@@ -99,6 +99,7 @@ def read_comparison(
     if settings:
         settings = _fitting(settings, next(iter(done.values())).member.config)
     rows, shares, kl = [], {}, {}
+    skipped: dict[str, list[str]] = {}
     failed = {name: place.reason for name, place in places.items() if place.status == "failed"}
     with bar(total=len(done), desc="evaluate", unit=" members", disable=not progress) as shown:
         for name, place in done.items():
@@ -115,9 +116,15 @@ def read_comparison(
             if "kl_per_latent" in summary:
                 kl[name] = np.array(summary["kl_per_latent"])
             shares[name] = _factor_shares(entries)
+            for metric, entry in entries.items():
+                if "skipped" in entry:
+                    skipped.setdefault(metric, []).append(entry["skipped"])
             shown.update(1)
     for name, reason in failed.items():
         print(f"bvae: {name} is left out: {reason}", file=sys.stderr)
+    for metric, why in skipped.items():
+        which = f"{len(why)} of {len(rows)} members"
+        print(f"bvae: note: {metric}: skipped for {which}: {why[0].rstrip('.')}.", file=sys.stderr)
     done = {name: place for name, place in done.items() if name not in failed}
     if not done:
         raise UserError(f"No member can be compared. {next(iter(failed.values()))}")

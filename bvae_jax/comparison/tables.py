@@ -27,9 +27,10 @@ def make_table(comparison: Comparison, average: Average = "mean") -> Table:
     """Averages over seeds with their intervals, and marks at the best of each score."""
     scores, members = comparison.scores, comparison.members
     columns = {score: _column(comparison, score, average) for score in scores}
+    scored = comparison.baselines.dropna(how="all", subset=list(scores))
     baselines = {
         str(name): {s: _cell(comparison, s, group[s].to_numpy(float), average) for s in scores}
-        for name, group in comparison.baselines.groupby("baseline", sort=False)
+        for name, group in scored.groupby("baseline", sort=False)
     }
     table = Table(
         average=average,

@@ -2,12 +2,23 @@
 
 import numpy as np
 
-from bvae_jax.metrics.base import NATS, VARIANCE, Metric, checked_codes, checked_kl, varying
+from bvae_jax.metrics.base import (
+    ACTIVE_NATS,
+    ACTIVE_VARIANCE,
+    Metric,
+    checked_codes,
+    checked_kl,
+    varying,
+)
 from bvae_jax.types import Codes, Score
 
 
 def active_units(
-    codes: Codes, kl: np.ndarray | None = None, *, variance: float = VARIANCE, nats: float = NATS
+    codes: Codes,
+    kl: np.ndarray | None = None,
+    *,
+    variance: float = ACTIVE_VARIANCE,
+    nats: float = ACTIVE_NATS,
 ) -> Score:
     """Number of latents whose posterior mean varies, and whose KL is above zero.
 

@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, Int, Shaped
 from scipy.special import ndtr
 from threadpoolctl import threadpool_limits
 
+from bvae_jax.elbo import ACTIVE_NATS, ACTIVE_VARIANCE  # noqa: F401  metrics take them from here
 from bvae_jax.types import PRNGKey, Score
 
 T = TypeVar("T")
@@ -22,10 +23,6 @@ R = TypeVar("R")
 
 BINS = 20
 """Bins of a latent, as in Locatello et al. (2019)."""
-NATS = 0.01
-"""A latent is in use if its mean KL from the prior is above this, as in Duan et al. (2020)."""
-VARIANCE = 0.01
-"""A latent is active if the variance of its mean is above this, as in Burda et al. (2016)."""
 POINTS = "without log-variances codes count as points: the deterministic form"
 """What is said where a metric of posteriors is given none."""
 Matrix = Float[np.ndarray, "latent factor"]
@@ -162,7 +159,7 @@ def varying(columns: Shaped[np.ndarray, "n column"]) -> np.ndarray:
     return (np.ptp(columns, axis=0) > 0) & (columns.std(axis=0) > 0)
 
 
-def in_use(codes: CodeArray, kl: Any = None, nats: float = NATS) -> np.ndarray:
+def in_use(codes: CodeArray, kl: Any = None, nats: float = ACTIVE_NATS) -> np.ndarray:
     """[latent] bool: which latents vary and, where their mean KL from the prior is known, use it.
 
     The means of a latent that the encoder gave up vary a little, and without meaning.
@@ -309,12 +306,19 @@ def information_of_masses(
     masses: Iterable[Float[np.ndarray, "n bins"]], factors: FactorArray
 ) -> tuple[Float[np.ndarray, "latent factor"], Float[np.ndarray, " latent"]]:
     """Nats that each latent, spread over bins, tells of each factor; and the latents' entropies."""
-    classes = [np.eye(size)[labels] for labels, size in map(relabel, factors.T)]
+    classes = [relabel(column) for column in factors.T]
     rows, entropy = [], []
     for mass in masses:
-        rows.append([information(one_hot.T @ mass) for one_hot in classes])
+        rows.append([information(_by_class(mass, *of_factor)) for of_factor in classes])
         entropy.append(entropy_of(mass.mean(axis=0)))
     return np.array(rows), np.array(entropy)
+
+
+def _by_class(
+    mass: Float[np.ndarray, "n bins"], labels: Int[np.ndarray, " n"], size: int
+) -> Float[np.ndarray, "class bins"]:
+    """Sums over the points of each class, of which there may be as many as points."""
+    return np.stack([np.bincount(labels, column, size) for column in mass.T], axis=1)
 
 
 def top_two(matrix: Float[np.ndarray, "row column"]) -> tuple[np.ndarray, np.ndarray]:

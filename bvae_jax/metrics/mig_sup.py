@@ -1,8 +1,8 @@
 """MIG-sup: the mutual information gap with the roles of latents and factors swapped."""
 
 from bvae_jax.metrics.base import (
+    ACTIVE_VARIANCE,
     BINS,
-    VARIANCE,
     Metric,
     checked,
     discretize,
@@ -17,7 +17,7 @@ from bvae_jax.types import Codes, Factors, Score
 
 
 def mig_sup(
-    codes: Codes, factors: Factors, *, bins: int = BINS, variance: float = VARIANCE
+    codes: Codes, factors: Factors, *, bins: int = BINS, variance: float = ACTIVE_VARIANCE
 ) -> Score:
     """Mean over active latents of the gap between the two largest I(z; v_k) / H(v_k) of factors.
 

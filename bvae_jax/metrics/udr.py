@@ -11,7 +11,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import Lasso
 
 from bvae_jax.metrics.base import (
-    NATS,
+    ACTIVE_NATS,
     InvalidArrays,
     Metric,
     checked_codes,
@@ -27,7 +27,7 @@ def udr(
     kl_of_runs: Sequence[np.ndarray | None] | None = None,
     *,
     similarity: Literal["lasso", "spearman"] = "lasso",
-    nats: float = NATS,
+    nats: float = ACTIVE_NATS,
 ) -> Score:
     """For each run, the median over the other runs of how far its latents match theirs one to one.
 

@@ -310,16 +310,17 @@ def places(config: Config) -> dict[str, str]:
     }
 
 
-def with_places(config: Config, recorded: Mapping[str, str]) -> Config:
+def with_places(config: Config, stored: Config, recorded: Mapping[str, str]) -> Config:
     """`config` with the recorded places of files that are not where it says.
 
     Args:
+        stored: with other places than these, `config` means others than were recorded.
         recorded: what `places` gave when the files were there.
     """
-    there = dataclasses.replace(config, **recorded)
-    lost = {name: value for name, value in recorded.items()
-            if not has_files(config, name) and has_files(there, name)}  # fmt: skip
-    return dataclasses.replace(config, **lost)
+    same = [n for n in PLACES if n in recorded and getattr(config, n) == getattr(stored, n)]
+    there = dataclasses.replace(config, **{name: recorded[name] for name in same})
+    lost = [n for n in same if not has_files(config, n) and has_files(there, n)]
+    return dataclasses.replace(config, **{name: recorded[name] for name in lost})
 
 
 def has_files(config: Config, name: str) -> bool:

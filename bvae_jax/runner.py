@@ -246,9 +246,7 @@ def placed(directory: Path, config: Config, dataset: str | None = None) -> Confi
     config = config if dataset is None else dataclasses.replace(config, dataset=dataset)
     stored = rundir.read_config(directory)
     check_same(stored, config, directory)
-    recorded = rundir.read_places(directory)
-    same = {n: v for n, v in recorded.items() if getattr(config, n) == getattr(stored, n)}
-    found = with_places(config, same)
+    found = with_places(config, stored, rundir.read_places(directory))
     if config.dataset == stored.dataset and not has_files(found, "dataset"):
         form = config.dataset.partition(":")[0]
         raise UserError(

@@ -85,8 +85,7 @@ def placed(sweep_dir: Path, config: Config) -> Config:
     directories = [member_dir(sweep_dir, one) for one in stored.members()]
     begun = [directory for directory in directories if (directory / rundir.PROVENANCE).exists()]
     recorded = rundir.read_places(begun[0]) if begun else {}
-    same = {n: v for n, v in recorded.items() if getattr(config, n) == getattr(stored.base, n)}
-    return with_places(config, same)
+    return with_places(config, stored.base, recorded)
 
 
 def check_sweep(sweep_dir: Path, wanted: Sweep) -> Sweep | None:

@@ -177,7 +177,7 @@ class ScoreConfig:
     metrics: str = "all"
     """all, fast, or names with commas, as mig,dci."""
     repeats: int = 1
-    """Score so often, with other seeds: mean, standard deviation, 95 % interval."""
+    """Times to score, with different seeds: mean, standard deviation, 95 % interval."""
     train_points: int = 10_000
     """Points to compute a score from, or to fit on."""
     test_points: int = 5_000

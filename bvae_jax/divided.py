@@ -33,7 +33,7 @@ def divide(program: Program, devices: Sequence[Any]) -> Program:
     if config.batch_size % len(devices):
         raise UserError(
             f"--batch-size: got {config.batch_size}, wanted a multiple of {len(devices)}: each "
-            "batch is divided over so many devices (--devices)."
+            "batch is divided equally over the devices (--devices)."
         )
     mesh = Mesh(np.array(devices), (DATA,))
     place = _placing(mesh)

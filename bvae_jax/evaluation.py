@@ -66,7 +66,7 @@ def evaluate(
         baselines: score other representations of the same data alike.
         step: of the checkpoint to take; the newest if None.
         dataset: where the run's images are now, as for `load`.
-        udr_with: other runs on the same data, with other seeds, for `udr`.
+        udr_with: other runs on the same data, with different seeds, for `udr`.
 
     Returns:
         name of the metric -> scores, or {"skipped": why}.

@@ -17,7 +17,7 @@ class OutputFlags:
     """Score other representations of the same points alike: random codes, the true factors and,
     of a run, the untrained encoder, PCA, ICA and raw pixels."""
     udr_with: tuple[Path, ...] = ()
-    """Other runs (or files) of the same data with other seeds, for udr."""
+    """Other runs (or files) of the same data with different seeds, for udr."""
     json: Path | None = None
     """Write the scores to this file."""
     quiet: bool = False

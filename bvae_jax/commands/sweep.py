@@ -32,7 +32,7 @@ class SweepArgs:
     """Values of other fields, as learning_rate=1e-4,5e-4 objective=beta_vae,beta_tcvae (for
     schedules, with semicolons between them)."""
     shared_batches: bool = False
-    """All members see the same batches, also those with other seeds."""
+    """All members see the same batches, whatever their seeds."""
     resume: bool = False
     """Go on with the sweep in --sweep-dir: settings that are not given keep its own values.
     Values of --betas, --seeds and --grid may be added to."""

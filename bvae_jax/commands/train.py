@@ -41,7 +41,7 @@ class TrainArgs:
     quiet: bool = False
     """No progress bar."""
     devices: str | None = None
-    """Divide each batch over so many devices of this machine, or all. A run that is resumed keeps
+    """Divide each batch over N devices of this machine, or all. A run that is resumed keeps
     its number; else 1."""
     distributed: bool = False
     """Train together with the processes that srun, mpirun or a TPU pod started with this one (or

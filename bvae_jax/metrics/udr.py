@@ -1,4 +1,4 @@
-"""UDR: unsupervised disentanglement ranking, by how alike runs with other seeds are."""
+"""UDR: unsupervised disentanglement ranking, by how alike runs with different seeds are."""
 
 import warnings
 from collections.abc import Sequence
@@ -106,6 +106,6 @@ def _one_to_one(similarity: np.ndarray) -> float:
 
 METRIC = Metric(
     udr,
-    "how far the latents of runs with other seeds match one to one",
+    "how far the latents of runs with different seeds match one to one",
     "Duan et al. 2020",
 )

@@ -177,15 +177,10 @@ def _factors(
 
 def _variance(comparison: Comparison, directory: Path, xlabel: str) -> Drawn:
     path = directory / "variance"
-    shares = {
-        score: variance_split(wide(comparison.members, score, comparison.settings))
-        for score in comparison.scores
-    }
+    frames = {s: wide(comparison.members, s, comparison.settings) for s in comparison.scores}
+    shares = {score: variance_split(frame) for score, frame in frames.items()}
+    limits = [setting_by_chance(frame)[1] for frame in frames.values()]
     frame = pd.DataFrame.from_dict(shares, orient="index")
-    limits = [
-        setting_by_chance(wide(comparison.members, score, comparison.settings))[1]
-        for score in comparison.scores
-    ]
     matrix_plots.save_variance_split(path, frame.rename(columns={"setting": xlabel}), limits)
     caption = (
         "Sums of squares of a two-way analysis without replication, over common seeds. Up to the "
@@ -201,5 +196,8 @@ def _curves(comparison: Comparison, directory: Path, settings: Sequence[Setting]
         for setting in settings
     }
     training_plots.save_learning_curves(path, curves, settings)
-    caption = "Thin: seeds; thick: their mean. From training batches."
+    caption = (
+        "Lines: training batches, thin of each seed, thick their mean. Dots: training and held-out "
+        "images, evaluated with the same parameters."
+    )
     return Drawn(path, "Learning curves", caption)

@@ -17,7 +17,7 @@ from bvae_jax.loggers import Record
 
 SOURCES = ("setting", "seed", "rest")
 RISE = 0.005
-"""Of the ELBO, which training is not at its end if it rises by more in the last tenth."""
+"""Share of the ELBO: training is not at its end if its last tenth still adds more than this."""
 
 
 class RankStability(NamedTuple):
@@ -103,7 +103,7 @@ def setting_by_chance(frame: pd.DataFrame) -> tuple[float, float]:
 
 
 def agreement_by_chance(runs: int) -> float:
-    """What the size of Spearman's correlation of so many independent pairs exceeds in 5 % of cases.
+    """The size that Spearman's correlation of `runs` independent pairs exceeds in 5 % of cases.
 
     By permutations; 1 where there are too few to exceed anything.
     """

@@ -80,9 +80,9 @@ def statistics_text(
     lines = [
         "# Statistics",
         "",
-        "Settings are compared seed by seed, for runs of one seed begin with the same weights and "
-        "see the same batches: paired t tests, p corrected for all pairs of a score "
-        f"(Holm), told apart at p ≤ {ALPHA}; in brackets 95 % intervals of the mean difference "
+        "Settings are compared seed by seed, for runs of one seed see the same batches and, with "
+        "the same network, begin with the same weights: paired t tests, p corrected for all pairs "
+        f"of a score (Holm), told apart at p ≤ {ALPHA}; in brackets 95 % intervals of the mean difference "
         "(Student's t, each for itself); effect is Cohen's d of the differences with Hedges' "
         "correction. The marks of the table come from the same tests.",
     ]

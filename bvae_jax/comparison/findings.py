@@ -83,8 +83,8 @@ def statistics_text(
         "Settings are compared seed by seed, for runs of one seed see the same batches and, with "
         "the same network, begin with the same weights: paired t tests, p corrected for all pairs "
         f"of a score (Holm), told apart at p ≤ {ALPHA}; in brackets 95 % intervals of the mean "
-        "difference (Student's t, each for itself); effect is Cohen's d of the differences with Hedges' "
-        "correction. The marks of the table come from the same tests.",
+        "difference (Student's t, each for itself); effect is Cohen's d of the differences with "
+        "Hedges' correction. The marks of the table come from the same tests.",
     ]
     for score in comparison.scores if scores is None else scores:
         found = statistics_of(comparison, score, average)

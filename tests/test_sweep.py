@@ -21,7 +21,7 @@ from bvae_jax.errors import UserError
 from bvae_jax.program import build
 from bvae_jax.programs import Programs
 from bvae_jax.session import Session
-from bvae_jax.stacked import make_mesh, make_stacked_body, member, over_data, stack
+from bvae_jax.stacked import lane, make_mesh, make_stacked_body, member, over_data, stack
 from bvae_jax.sweep_plan import batches, evenly, make_plan, parse_shard
 from bvae_jax.sweepdir import Sweep, open_sweep, read_sweep
 from bvae_jax.sweeping import sweep
@@ -328,7 +328,7 @@ def test_stacked_states_take_the_steps_of_single_ones(devices, count):
     for i, state in enumerate(states):
         alone, fetch = program.train(jax.tree.map(jnp.copy, state), program.train_data, 2)
         np.testing.assert_allclose(metrics["loss"][:, i], fetch()["loss"], rtol=1e-5)
-        ours = jax.device_put(member(together, i), jax.devices()[0])
+        ours = lane(together, i, jax.devices()[0])
         assert_close(ours.params, alone.params, rtol=1e-3, atol=2e-4)
 
 

@@ -122,7 +122,8 @@ def test_two_devices_equal_one():
         one, metrics = step(one, batch)
         two, sharded_metrics = step(two, jax.device_put(batch, split))
     assert len(two.params["vae"]["encoder"]["head"]["mean"]["kernel"].devices()) == 2
-    assert_close(two, one, rtol=1e-4, atol=1e-5)
+    # Adam divides by small numbers at first: roundings become parts of a step of 1e-3.
+    assert_close(two, one, rtol=1e-4, atol=5e-5)
     assert_close(sharded_metrics, metrics, rtol=1e-4, atol=1e-4)
 
 

@@ -14,11 +14,11 @@ from bvae_jax.errors import UserError
 if TYPE_CHECKING:
     from bvae_jax.comparison.compare import compare
     from bvae_jax.comparison.suggest import suggest
-    from bvae_jax.elbo_evaluation import evaluate_elbo
-    from bvae_jax.evaluation import evaluate, score_file
-    from bvae_jax.runner import RunResult, load, run
-    from bvae_jax.stacked import member
-    from bvae_jax.sweeping import SweepResult, sweep
+    from bvae_jax.evaluation.elbo import evaluate_elbo
+    from bvae_jax.evaluation.evaluate import evaluate, score_file
+    from bvae_jax.runs.mesh import member
+    from bvae_jax.runs.run import RunResult, load, run
+    from bvae_jax.runs.sweep import SweepResult, sweep
 
 __all__ = [
     "Config",
@@ -44,17 +44,17 @@ def __dir__():
 
 
 _MODULES = {
-    "RunResult": "runner",
-    "SweepResult": "sweeping",
+    "RunResult": "runs.run",
+    "SweepResult": "runs.sweep",
     "compare": "comparison.compare",
-    "evaluate": "evaluation",
-    "evaluate_elbo": "elbo_evaluation",
-    "load": "runner",
-    "member": "stacked",
-    "run": "runner",
-    "score_file": "evaluation",
+    "evaluate": "evaluation.evaluate",
+    "evaluate_elbo": "evaluation.elbo",
+    "load": "runs.run",
+    "member": "runs.mesh",
+    "run": "runs.run",
+    "score_file": "evaluation.evaluate",
     "suggest": "comparison.suggest",
-    "sweep": "sweeping",
+    "sweep": "runs.sweep",
 }
 
 

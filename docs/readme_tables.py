@@ -14,7 +14,7 @@ from pathlib import Path
 
 import jax
 
-from bvae_jax.commands.data import FORMS
+from bvae_jax.cli.data import FORMS
 from bvae_jax.config import flag
 from bvae_jax.data import DATASETS
 from bvae_jax.data.catalogue import KNOWN

@@ -14,8 +14,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import bvae_jax
-from bvae_jax.cli import main
-from bvae_jax.commands import COMMANDS, data
+from bvae_jax.cli import data, main
+from bvae_jax.cli.commands import COMMANDS
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "bvae_jax"

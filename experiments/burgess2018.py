@@ -9,7 +9,7 @@ import numpy as np
 from common import COLOURS, QUICK, Scale, arguments, drawing, settings, trained_run
 
 from bvae_jax import ScoreConfig, evaluate
-from bvae_jax.loggers import read_records
+from bvae_jax.runs.loggers import read_records
 
 MIG = ScoreConfig(metrics="mig", permutations=0)
 FEW = QUICK | {"steps": 5000, "keep_checkpoints": 10}

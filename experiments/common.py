@@ -14,10 +14,10 @@ import matplotlib.pyplot as plt
 
 from bvae_jax import Config, ScoreConfig, compare, run, sweep
 from bvae_jax.comparison.base import Comparison
-from bvae_jax.grid import label, text
 from bvae_jax.objectives import OBJECTIVES
-from bvae_jax.plots import COLUMN_INCHES, STYLE
+from bvae_jax.plots.run import COLUMN_INCHES, STYLE
 from bvae_jax.presets import PRESETS
+from bvae_jax.runs.grid import label, text
 
 ALL_IMAGES = 737_280
 QUICK = {"network": "locatello", "batch_size": 16, "learning_rate": 1e-3, "eval_images": 2048}

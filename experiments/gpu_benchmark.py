@@ -19,7 +19,7 @@ def check(args):
     import numpy as np
 
     from bvae_jax.config import Config
-    from bvae_jax.program import build
+    from bvae_jax.runs.program import build
 
     losses = []
     for device in (jax.devices()[0], jax.devices("cpu")[0]):
@@ -43,9 +43,9 @@ def tests(args):
 
 
 def measure(args, name, **settings):
-    from bvae_jax.benchmarks import tables
-    from bvae_jax.benchmarks.benchmark import benchmark
-    from bvae_jax.benchmarks.settings import Settings
+    from benchmarks import tables
+    from benchmarks.benchmark import benchmark
+    from benchmarks.settings import Settings
 
     if args.small:
         settings |= {"quick": True, "batch_size": 4, "threads": 1}

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from bvae_jax.metrics import METRICS
-from bvae_jax.scoring import FAST
+from bvae_jax.metrics.scoring import FAST
 
 SIZES = (3, 6, 40, 32, 32)
 

@@ -12,8 +12,8 @@ from common import Scale, arguments, drawing, settings, trained_run
 from PIL import Image
 
 from bvae_jax.data import shapes3d_render as shapes
-from bvae_jax.figures import coders
-from bvae_jax.plots import mosaic
+from bvae_jax.plots.run import mosaic
+from bvae_jax.runs.figures import coders
 from bvae_jax.traversal import interpolate
 
 FEW = {"network": "conv", "latents": 32, "samples": 1, "batch_size": 16, "steps": 1500}

@@ -10,8 +10,8 @@ import shutil
 from pathlib import Path
 
 from bvae_jax import Config, run
-from bvae_jax.loggers import METRICS, read_records
 from bvae_jax.presets import PRESETS
+from bvae_jax.runs.loggers import METRICS, read_records
 
 
 def study(name, steps, directory):

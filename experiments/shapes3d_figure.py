@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from bvae_jax.data import shapes3d_render, shapes3d_scene
-from bvae_jax.plots import save_image_grid
+from bvae_jax.plots.run import save_image_grid
 
 FIXED = np.stack([shapes3d_render.SKY, shapes3d_render.WHITE])
 # Where there is always floor, wall and object: what colour they have says their hues.

@@ -17,8 +17,8 @@ from bvae_jax import data
 from bvae_jax.allocator import keep_freed_memory
 from bvae_jax.config import Config
 from bvae_jax.data.base import Dataset, Stored
-from bvae_jax.lanes import OneLane
-from bvae_jax.program import build
+from bvae_jax.runs.lanes import OneLane
+from bvae_jax.runs.program import build
 
 SHAPE, ROUNDS = (64, 64, 3), 7
 

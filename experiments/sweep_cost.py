@@ -21,7 +21,7 @@ FLAGS = ["--eval-every", "1000000", "--checkpoint-every", "1000000", "--quiet"]
 def seconds(*arguments):
     """Of a command, in a process of its own."""
     begin = time.perf_counter()
-    subprocess.run([sys.executable, "-m", "bvae_jax.cli", *map(str, arguments)], check=True)
+    subprocess.run([sys.executable, "-m", "bvae_jax", *map(str, arguments)], check=True)
     return time.perf_counter() - begin
 
 

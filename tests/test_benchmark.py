@@ -12,20 +12,21 @@ import numpy as np
 import optax
 import pytest
 
-from bvae_jax import cli, conv
-from bvae_jax.benchmarks import pool, startup, tables, tasks, traces, variants
-from bvae_jax.benchmarks.architecture import architecture, least_work
-from bvae_jax.benchmarks.benchmark import add_medians, benchmark
-from bvae_jax.benchmarks.contenders import COPY, MATMUL, OURS, Cast, Machine
-from bvae_jax.benchmarks.settings import Settings
+from benchmarks import pool, startup, tables, tasks, traces, variants
+from benchmarks.__main__ import main
+from benchmarks.architecture import architecture, least_work
+from benchmarks.benchmark import add_medians, benchmark
+from benchmarks.contenders import COPY, MATMUL, OURS, Cast, Machine
+from benchmarks.settings import Settings
+from bvae_jax import conv
 from bvae_jax.data import DATASETS, dsprites
 from bvae_jax.data.sources import make_source
 from bvae_jax.errors import UserError
 from bvae_jax.likelihoods import make_likelihood
 from bvae_jax.networks import make_network
 from bvae_jax.objectives import get_objective
-from bvae_jax.program import build
-from bvae_jax.train import Recipe, init_state, make_loss
+from bvae_jax.runs.program import build
+from bvae_jax.step import Recipe, init_state, make_loss
 from bvae_jax.vae import VAE, init_params
 
 SMALL = Settings(
@@ -70,7 +71,7 @@ def test_a_network_without_twin_is_refused(monkeypatch, capsys):
     with pytest.raises(UserError, match="halve evenly"):
         architecture("conv", 10, (60, 64, 1))
     monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
-    assert cli.main(["benchmark", "--peer", "torch", "--network", "resnet"]) == 2
+    assert main(["--peer", "torch", "--network", "resnet"]) == 2
     assert "no PyTorch twin" in capsys.readouterr().err
 
 
@@ -110,7 +111,7 @@ def channels_first(rows, small):
 @pytest.mark.parametrize(("network", "channels"), [("conv", 1), ("locatello", 3), ("mlp", 1)])
 def test_pytorch_has_our_loss_and_our_gradients(network, channels):
     torch = pytest.importorskip("torch")
-    from bvae_jax.benchmarks import torch_peer
+    from benchmarks import torch_peer
 
     shape = (64, 64, channels)
     model = VAE(*make_network(network, 3, shape, channels), make_likelihood("bernoulli", 1.0))
@@ -143,7 +144,7 @@ def test_pytorch_has_our_loss_and_our_gradients(network, channels):
 @pytest.mark.parametrize("network", ["conv", "locatello"])
 def test_pytorch_starts_from_the_same_distribution(network):
     pytest.importorskip("torch")
-    from bvae_jax.benchmarks import torch_peer
+    from benchmarks import torch_peer
 
     shape = (64, 64, 1)
     peer = torch_peer.VAE(architecture(network, 10, shape)._asdict())
@@ -156,7 +157,7 @@ def test_pytorch_starts_from_the_same_distribution(network):
 
 def test_pytorch_encodes():
     pytest.importorskip("torch")
-    from bvae_jax.benchmarks import torch_peer
+    from benchmarks import torch_peer
 
     layers = architecture("conv", 2, (64, 64, 1))._asdict()
     (eager, *_) = cast(Settings(peer=("torch",), parts=("encode",)), layers=layers).parts()[
@@ -409,7 +410,7 @@ def test_ctrl_c_leaves_what_was_measured(tmp_path, monkeypatch):
     monkeypatch.setattr(pool.Process, "__enter__", remembered)
     path = tmp_path / "report.json"
     arguments = "--network burgess --batch-size 2 --quick --parts batch encode --channels 3 --quiet"
-    assert cli.main(["benchmark", *arguments.split(), "--json", str(path)]) == 0
+    assert main([*arguments.split(), "--json", str(path)]) == 0
     left = json.loads(path.read_text())
     assert left["interrupted"]
     assert len(left["parts"]["batch"]["rendered"]["seconds_per_batch"]) == 3
@@ -452,7 +453,7 @@ def test_a_start_that_fails_is_reported(tmp_path, monkeypatch):
     ],
 )
 def test_mistakes_are_one_line(flags, message, capsys):
-    assert cli.main(["benchmark", *flags.split()]) == 2
+    assert main([*flags.split()]) == 2
     errors = capsys.readouterr().err
     assert message in errors
     assert errors.count("\n") == 1
@@ -461,5 +462,5 @@ def test_mistakes_are_one_line(flags, message, capsys):
 def test_pytorch_that_is_not_installed(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "torch", None)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    assert cli.main(["benchmark", "--peer", "torch"]) == 2
+    assert main(["--peer", "torch"]) == 2
     assert "install the extra bench" in capsys.readouterr().err

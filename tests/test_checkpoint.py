@@ -14,10 +14,10 @@ import pytest
 from conftest import assert_equal
 from test_train import POOL, STEPS, draw, fresh, tiny
 
-from bvae_jax import checkpoint
-from bvae_jax.checkpoint import Checkpoints, fingerprint
 from bvae_jax.errors import UserError
-from bvae_jax.train import _host_loop, make_train_body
+from bvae_jax.runs import checkpoint
+from bvae_jax.runs.checkpoint import Checkpoints, fingerprint
+from bvae_jax.step import _host_loop, make_train_body
 
 
 @functools.cache

@@ -14,10 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bvae_jax import cli, rundir
-from bvae_jax.commands import parsing
+from bvae_jax import cli
+from bvae_jax.cli import parsing
 from bvae_jax.config import Config
-from bvae_jax.session import Session
+from bvae_jax.runs import rundir
+from bvae_jax.runs.writer import Session
 
 QUICK = ["--image-source", "rendered", "--batch-size", "4", "--latents", "2", "--steps", "4"]
 QUICK += [
@@ -34,7 +35,7 @@ QUICK += [
 
 def bvae(*arguments, **options):
     """The command in a process of its own."""
-    command = [sys.executable, "-m", "bvae_jax.cli", *map(str, arguments)]
+    command = [sys.executable, "-m", "bvae_jax", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=300, **options)
 
 
@@ -171,7 +172,7 @@ RESUME_BAD = "train --run-dir {tmp}/bad --resume --quiet"
 MISTAKES = [
     (
         "fly",
-        "Unknown command 'fly'. Known: benchmark, beta, compare, data, evaluate, objectives, ",
+        "Unknown command 'fly'. Known: beta, compare, data, evaluate, objectives, ",
         None,
     ),
     ("train", "--run-dir", None),
@@ -468,8 +469,8 @@ def test_evaluate_and_score(run_dir, tmp_path, capsys):
     scores = json.loads(out.read_text())
     assert scores == rundir.read_json(directory / "evaluation.json")
 
-    from bvae_jax.encode import encoding_order
-    from bvae_jax.program import build
+    from bvae_jax.runs.encode import encoding_order
+    from bvae_jax.runs.program import build
 
     program = build(Config(image_source="rendered"))
     codes = np.load(directory / "encoded.npz")["means"]

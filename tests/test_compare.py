@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 import bvae_jax
-from bvae_jax import cli, rundir
-from bvae_jax.comparison import baselines, crossing, reading
+from bvae_jax import cli
+from bvae_jax.comparison import crossing, reading
 from bvae_jax.comparison.compare import compare, cross
 from bvae_jax.comparison.crossing import cross_traversals, one_of_each
 from bvae_jax.comparison.pages import make_report
@@ -21,11 +21,13 @@ from bvae_jax.comparison.reading import read_comparison, read_places
 from bvae_jax.comparison.suggest import suggest
 from bvae_jax.comparison.tables import make_table
 from bvae_jax.config import Config, ScoreConfig
+from bvae_jax.evaluation import baselines
 from bvae_jax.metrics import METRICS
-from bvae_jax.points import Representation
-from bvae_jax.programs import Programs
-from bvae_jax.sweepdir import Sweep, member_dir, open_sweep
-from bvae_jax.sweeping import sweep
+from bvae_jax.metrics.points import Representation
+from bvae_jax.runs import rundir
+from bvae_jax.runs.programs import Programs
+from bvae_jax.runs.sweep import sweep
+from bvae_jax.runs.sweepdir import Sweep, member_dir, open_sweep
 
 pytestmark = pytest.mark.usefixtures("tiny_network")
 
@@ -325,7 +327,7 @@ def test_one_run_of_each_setting_and_the_same_seed_if_there_is_one():
 
 def test_a_suggestion_is_written_and_reads_no_label(swept, tmp_path, monkeypatch):
     monkeypatch.setattr(
-        "bvae_jax.representations._factors", lambda *_: pytest.fail("a label was read")
+        "bvae_jax.evaluation.representations._factors", lambda *_: pytest.fail("a label was read")
     )
     found = suggest(swept, rate=1.0, out=tmp_path, progress=False)
     stored = json.loads((tmp_path / "suggestion.json").read_text())

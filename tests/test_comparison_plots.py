@@ -12,16 +12,13 @@ from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 from PIL import Image
 
-from bvae_jax import plots
-from bvae_jax.comparison import drawing, training_plots
-from bvae_jax.comparison.drawing import Setting, around, places
-from bvae_jax.comparison.matrix_plots import (
-    save_agreement,
-    save_matched_traversals,
-    save_variance_split,
-)
-from bvae_jax.comparison.plots import save_factor_scores, save_kl_spectrum, save_scores
-from bvae_jax.comparison.training_plots import save_learning_curves, save_rate_distortion
+from bvae_jax.plots import drawing
+from bvae_jax.plots import run as plots
+from bvae_jax.plots import training as training_plots
+from bvae_jax.plots.comparison import save_factor_scores, save_kl_spectrum, save_scores
+from bvae_jax.plots.drawing import Setting, around, places
+from bvae_jax.plots.matrices import save_agreement, save_matched_traversals, save_variance_split
+from bvae_jax.plots.training import save_learning_curves, save_rate_distortion
 
 SCORES = (
     *("factor_vae_score", "mig", "mig_sup", "jemmig", "sap_r2", "dci", "modularity", "irs", "med"),

@@ -14,13 +14,24 @@ from conftest import assert_equal, real_data
 from PIL import Image
 
 from bvae_jax.config import Config, ScoreConfig
-from bvae_jax.data import DATASETS, base, cache, drawing, dsprites, get_dataset, sources, splits
+from bvae_jax.data import (
+    DATASETS,
+    base,
+    cache,
+    dsprites,
+    get_dataset,
+    sources,
+    splits,
+)
+from bvae_jax.data import (
+    sampling as drawing,
+)
 from bvae_jax.data.sources import make_source
 from bvae_jax.errors import UserError
-from bvae_jax.evaluation import evaluate
-from bvae_jax.processes import Team
-from bvae_jax.runner import load, run
-from bvae_jax.sweeping import sweep
+from bvae_jax.evaluation.evaluate import evaluate
+from bvae_jax.runs.distributed import Team
+from bvae_jax.runs.run import load, run
+from bvae_jax.runs.sweep import sweep
 from bvae_jax.vae import decode
 
 NAMES = sorted(DATASETS)

@@ -7,15 +7,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bvae_jax import data_figures, plots
 from bvae_jax.cli import main
-from bvae_jax.commands.data import DataFlags
+from bvae_jax.cli.data import DataFlags
 from bvae_jax.config import Config
 from bvae_jax.data import DATASETS, stored
 from bvae_jax.data.base import Dataset, Stored
 from bvae_jax.data.prepared import data_dir
 from bvae_jax.data.sources import Source
 from bvae_jax.data.variants import only
+from bvae_jax.plots import dataset as data_figures
+from bvae_jax.plots import run as plots
 
 
 @pytest.fixture(autouse=True)

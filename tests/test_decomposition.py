@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bvae_jax import decomposition
-from bvae_jax.decomposition import Decomposition, decompose, to_json
 from bvae_jax.errors import UserError
+from bvae_jax.evaluation import decomposition
+from bvae_jax.evaluation.decomposition import Decomposition, decompose, to_json
 
 TERMS = ("mutual_information", "total_correlation", "dimension_wise_kl")
 

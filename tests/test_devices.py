@@ -19,13 +19,13 @@ import pytest
 from conftest import assert_equal
 
 import bvae_jax
-from bvae_jax import rundir
 from bvae_jax.config import Config
-from bvae_jax.divided import choose_devices
 from bvae_jax.errors import UserError
 from bvae_jax.interrupt import SIGNALS, Interrupt
-from bvae_jax.processes import ALONE, join
-from bvae_jax.sweep_plan import shard_of_process
+from bvae_jax.runs import rundir
+from bvae_jax.runs.distributed import ALONE, join
+from bvae_jax.runs.divided import choose_devices
+from bvae_jax.runs.placement import shard_of_process
 
 SMALL = Config(
     image_source="rendered", batch_size=16, latents=3, steps=8, log_every=2, eval_every=4,
@@ -33,7 +33,7 @@ SMALL = Config(
 )  # fmt: skip
 CHANGED = ("image_source", "batch_size", "latents", "log_every", "eval_every", "eval_images")
 CHANGED += ("checkpoint_every",)
-BVAE = (sys.executable, "-m", "bvae_jax.cli")
+BVAE = (sys.executable, "-m", "bvae_jax")
 SECONDS = 240
 """After which a process that hangs is killed."""
 

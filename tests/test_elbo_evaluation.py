@@ -9,14 +9,17 @@ import numpy as np
 import pytest
 from scipy.stats import multivariate_normal
 
-from bvae_jax import elbo_evaluation, held_out, rundir, runner
-from bvae_jax.commands.evaluate import print_elbo
+from bvae_jax.cli.evaluate import print_elbo
 from bvae_jax.config import Config
-from bvae_jax.elbo_evaluation import evaluate_elbo
 from bvae_jax.errors import UserError
-from bvae_jax.held_out import held_out_log_likelihood
+from bvae_jax.evaluation import elbo as elbo_evaluation
+from bvae_jax.evaluation import log_likelihood as held_out
+from bvae_jax.evaluation.elbo import evaluate_elbo
+from bvae_jax.evaluation.log_likelihood import held_out_log_likelihood
 from bvae_jax.likelihoods import LIKELIHOODS, Likelihood
-from bvae_jax.program import calibrated
+from bvae_jax.runs import run as runner
+from bvae_jax.runs import rundir
+from bvae_jax.runs.program import calibrated
 from bvae_jax.types import Posterior
 from bvae_jax.vae import VAE, decode, encode, init_params
 

@@ -12,22 +12,27 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bvae_jax import encode as encoding
-from bvae_jax import evaluation, representations, rundir, runner, score_plots, scoring
-from bvae_jax.checkpoint import fingerprint
-from bvae_jax.commands.evaluate import print_elbo
-from bvae_jax.commands.scores import print_scores
-from bvae_jax.commands.train import in_one_line
+from bvae_jax.cli.evaluate import print_elbo
+from bvae_jax.cli.scores import print_scores
+from bvae_jax.cli.train import in_one_line
 from bvae_jax.config import Config, ScoreConfig
-from bvae_jax.elbo_evaluation import evaluate_elbo_of_run
-from bvae_jax.encode import encode_points, encode_run, encoding_order, same_images
 from bvae_jax.errors import UserError
-from bvae_jax.evaluation import evaluate, score_file
-from bvae_jax.loggers import read_records
-from bvae_jax.points import Representation
-from bvae_jax.program import NO_POSTERIOR, build
-from bvae_jax.representations import mean_kl, of_encoder, run_baselines
-from bvae_jax.score_figures import draw_score_figures
+from bvae_jax.evaluation import evaluate as evaluation
+from bvae_jax.evaluation import representations
+from bvae_jax.evaluation.elbo import evaluate_elbo_of_run
+from bvae_jax.evaluation.evaluate import evaluate, score_file
+from bvae_jax.evaluation.figures import draw_score_figures
+from bvae_jax.evaluation.representations import mean_kl, of_encoder, run_baselines
+from bvae_jax.metrics import scoring
+from bvae_jax.metrics.points import Representation
+from bvae_jax.plots import scores as score_plots
+from bvae_jax.runs import encode as encoding
+from bvae_jax.runs import run as runner
+from bvae_jax.runs import rundir
+from bvae_jax.runs.checkpoint import fingerprint
+from bvae_jax.runs.encode import encode_points, encode_run, encoding_order, same_images
+from bvae_jax.runs.loggers import read_records
+from bvae_jax.runs.program import NO_POSTERIOR, build
 from bvae_jax.vae import encode
 
 SMALL = {"network": "tiny", "image_source": "rendered", "batch_size": 4, "latents": 3}

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from bvae_jax.hyper import resolved
+from bvae_jax.runs.hyper import resolved
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 LINES = 60

@@ -11,14 +11,16 @@ import numpy as np
 import pytest
 from conftest import assert_equal
 
-from bvae_jax import data, encode, runner
+from bvae_jax import data
 from bvae_jax.config import Config
 from bvae_jax.data import feed
 from bvae_jax.data.base import Dataset, Stored
-from bvae_jax.lanes import OneLane, Together
-from bvae_jax.program import build
-from bvae_jax.session import Session
-from bvae_jax.sweeping import sweep
+from bvae_jax.runs import encode
+from bvae_jax.runs import run as runner
+from bvae_jax.runs.lanes import OneLane, Together
+from bvae_jax.runs.program import build
+from bvae_jax.runs.sweep import sweep
+from bvae_jax.runs.writer import Session
 
 pytestmark = pytest.mark.usefixtures("tiny_network")
 

@@ -4,7 +4,7 @@ import pytest
 
 from bvae_jax.config import Config
 from bvae_jax.errors import UserError
-from bvae_jax.grid import groups, label, members, parse_grid, text
+from bvae_jax.runs.grid import groups, label, members, parse_grid, text
 
 
 def test_values_have_the_type_of_their_field():

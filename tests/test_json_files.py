@@ -8,9 +8,9 @@ from typing import Any, NotRequired, TypedDict
 import numpy as np
 import pytest
 
+from bvae_jax.data.npz_cache import write_npz
 from bvae_jax.errors import UserError
 from bvae_jax.json_files import misfit, read_json, write_json
-from bvae_jax.npz import write_npz
 from bvae_jax.parts import remove_abandoned
 
 

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 from jax.extend.core import ClosedJaxpr, Literal
 
-from bvae_jax import keys, program, train
+from bvae_jax import keys
+from bvae_jax import step as train
 from bvae_jax.config import Config
+from bvae_jax.runs import program
 
 CALLS = {"pjit", "jit", "closed_call", "custom_jvp_call", "custom_vjp_call", "remat2", "checkpoint"}
 COMMON = {"network": "tiny", "latents": 3, "batch_size": 8, "eval_images": 600, "seed": 0}

@@ -45,7 +45,7 @@ def together(directory):
 
 
 def command(make, directory):
-    return [sys.executable, "-m", "bvae_jax.cli", *make(directory)]
+    return [sys.executable, "-m", "bvae_jax", *make(directory)]
 
 
 def fingerprint(directory):

@@ -6,7 +6,7 @@ import types
 import pytest
 
 from bvae_jax.errors import UserError
-from bvae_jax.loggers import (
+from bvae_jax.runs.loggers import (
     JsonLines,
     TensorBoard,
     WeightsAndBiases,

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from conftest import real_data
 
-from bvae_jax.data import npz_file
+from bvae_jax.data import npz as npz_file
+from bvae_jax.data.npz import open_npz
 from bvae_jax.data.npz_factors import in_grid_order
-from bvae_jax.data.npz_file import open_npz
 from bvae_jax.data.sources import resident
 from bvae_jax.errors import UserError
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bvae_jax import loggers, plots
+from bvae_jax.plots import run as plots
+from bvae_jax.runs import loggers
 
 
 @pytest.fixture

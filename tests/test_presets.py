@@ -6,15 +6,15 @@ from pathlib import Path
 import jax
 import pytest
 
-from bvae_jax.commands.parsing import parse
-from bvae_jax.commands.settings import parse_onto
-from bvae_jax.commands.train import TrainArgs
+from bvae_jax.cli.parsing import parse
+from bvae_jax.cli.settings import parse_onto
+from bvae_jax.cli.train import TrainArgs
 from bvae_jax.config import Config
 from bvae_jax.errors import UserError
-from bvae_jax.hyper import hyperparameters, resolved
 from bvae_jax.objectives import OBJECTIVES
 from bvae_jax.presets import PRESETS, get_preset
-from bvae_jax.program import build
+from bvae_jax.runs.hyper import hyperparameters, resolved
+from bvae_jax.runs.program import build
 
 PARAMETERS = {"mlp": 14_196_516, "locatello": 690_517, "burgess": 502_005, "conv": 764_245}
 

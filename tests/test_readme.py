@@ -16,18 +16,18 @@ import readme_tables
 import site_pages
 
 from bvae_jax import Config, ScoreConfig, cli, run, score_file
-from bvae_jax.commands import data as data_command
-from bvae_jax.commands import parsing
+from bvae_jax.cli import data as data_command
+from bvae_jax.cli import parsing
 from bvae_jax.data import DATASETS
 from bvae_jax.data.catalogue import KNOWN
-from bvae_jax.grid import parse_grid
-from bvae_jax.hyper import resolved
 from bvae_jax.likelihoods import LIKELIHOODS
 from bvae_jax.metrics import METRICS
+from bvae_jax.metrics.scoring import metric_names
 from bvae_jax.networks import NETWORKS
 from bvae_jax.objectives import OBJECTIVES
 from bvae_jax.presets import get_preset
-from bvae_jax.scoring import metric_names
+from bvae_jax.runs.grid import parse_grid
+from bvae_jax.runs.hyper import resolved
 
 ROOT = Path(__file__).parents[1]
 TEXTS = {
@@ -134,7 +134,7 @@ def parsed(monkeypatch):
         raise Parsed(parsing.parse(kind, argv, prog, **options))
 
     for name, module in list(sys.modules.items()):
-        used = name.startswith("bvae_jax.commands.") and module is not parsing
+        used = name.startswith("bvae_jax.cli.") and module is not parsing
         if used and getattr(module, "parse", None) is parsing.parse:
             monkeypatch.setattr(module, "parse", stop)
 

@@ -11,9 +11,9 @@ from itertools import pairwise
 import pytest
 from PIL import Image
 
-from bvae_jax import rundir
 from bvae_jax.comparison.html_table import Cell, HtmlTable
 from bvae_jax.comparison.report import TEMPLATE, Figure, Member, Report, write_report
+from bvae_jax.runs import rundir
 
 VOID = {"meta", "link", "img", "input", "wbr", "br", "hr"}
 HOSTILE = "<script>alert('x')</script> \"q\" & $title ${lead} </pre></details><!-- ]]> \udcff"

@@ -17,17 +17,19 @@ from conftest import assert_equal
 from PIL import Image
 
 import bvae_jax
-from bvae_jax import figures, lanes, program, rundir, runner, training
-from bvae_jax.checkpoint import Checkpoints, fingerprint
 from bvae_jax.config import Config
 from bvae_jax.elbo import gaussian_kl
 from bvae_jax.errors import UserError
-from bvae_jax.hyper import resolved
 from bvae_jax.interrupt import Interrupt, fatal
-from bvae_jax.loggers import JsonLines, read_records
-from bvae_jax.session import Session
-from bvae_jax.sweepdir import Sweep, open_sweep
-from bvae_jax.sweeping import sweep
+from bvae_jax.runs import figures, lanes, program, rundir
+from bvae_jax.runs import loop as training
+from bvae_jax.runs import run as runner
+from bvae_jax.runs.checkpoint import Checkpoints, fingerprint
+from bvae_jax.runs.hyper import resolved
+from bvae_jax.runs.loggers import JsonLines, read_records
+from bvae_jax.runs.sweep import sweep
+from bvae_jax.runs.sweepdir import Sweep, open_sweep
+from bvae_jax.runs.writer import Session
 from bvae_jax.vae import decode, encode
 
 pytestmark = pytest.mark.usefixtures("tiny_network")

@@ -8,7 +8,8 @@ import pytest
 from matplotlib.colors import to_hex
 from PIL import Image
 
-from bvae_jax import plots, score_plots
+from bvae_jax.plots import run as plots
+from bvae_jax.plots import scores as score_plots
 
 UNUSED = Path("unused")
 DSPRITES = ("shape", "scale", "orientation", "x", "y")

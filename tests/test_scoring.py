@@ -9,12 +9,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from bvae_jax import scoring
 from bvae_jax.config import ScoreConfig
 from bvae_jax.errors import UserError
-from bvae_jax.metrics import METRICS
-from bvae_jax.points import Representation, draw
-from bvae_jax.scoring import metric_names, score_all
+from bvae_jax.metrics import METRICS, scoring
+from bvae_jax.metrics.points import Representation, draw
+from bvae_jax.metrics.scoring import metric_names, score_all
 
 FAST_NAMES = "beta_vae_score factor_vae_score mig mig_sup jemmig rmig sap_r2 modularity irs med"
 FAST = {*FAST_NAMES.split(), "unsupervised", "active_units"}

@@ -15,17 +15,18 @@ import pytest
 from conftest import assert_close, assert_equal
 
 import bvae_jax
-from bvae_jax import program, rundir, sweep_plan, sweepdir
 from bvae_jax.config import Config
 from bvae_jax.errors import UserError
-from bvae_jax.program import build
-from bvae_jax.programs import Programs
-from bvae_jax.session import Session
-from bvae_jax.stacked import lane, make_mesh, make_stacked_body, member, over_data, stack
-from bvae_jax.sweep_plan import batches, evenly, make_plan, parse_shard
-from bvae_jax.sweepdir import Sweep, open_sweep, read_sweep
-from bvae_jax.sweeping import sweep
-from bvae_jax.train import make_loop
+from bvae_jax.runs import placement as sweep_plan
+from bvae_jax.runs import program, rundir, sweepdir
+from bvae_jax.runs.mesh import lane, make_mesh, make_stacked_body, member, over_data, stack
+from bvae_jax.runs.placement import batches, evenly, make_plan, parse_shard
+from bvae_jax.runs.program import build
+from bvae_jax.runs.programs import Programs
+from bvae_jax.runs.sweep import sweep
+from bvae_jax.runs.sweepdir import Sweep, open_sweep, read_sweep
+from bvae_jax.runs.writer import Session
+from bvae_jax.step import make_loop
 
 BASE = Config(
     image_source="rendered", batch_size=4, latents=3, steps=8, log_every=2, eval_every=8,
@@ -270,7 +271,7 @@ def images_of_a_step(program, state):
     return seen.value.args[0]
 
 
-BVAE = (sys.executable, "-m", "bvae_jax.cli")
+BVAE = (sys.executable, "-m", "bvae_jax")
 FLAGS = {"image-source": "rendered", "batch-size": 4, "latents": 3, "steps": 8, "log-every": 2}
 FLAGS |= {"eval-every": 8, "eval-images": 16, "checkpoint-every": 2, "strategy": "sequential"}
 FLAGS = [part for name, value in FLAGS.items() for part in (f"--{name}", str(value))]

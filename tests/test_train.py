@@ -13,7 +13,7 @@ from conftest import assert_close, assert_equal
 
 from bvae_jax.data import DATASETS
 from bvae_jax.data.base import Stored
-from bvae_jax.data.drawing import make_draw, make_pick, uniform_pool
+from bvae_jax.data.sampling import make_draw, make_pick, uniform_pool
 from bvae_jax.data.sources import rendered, resident
 from bvae_jax.likelihoods import make_likelihood
 from bvae_jax.networks import NETWORKS, make_network
@@ -21,7 +21,7 @@ from bvae_jax.objectives import OBJECTIVES
 from bvae_jax.objectives.base import NOTHING
 from bvae_jax.optimizers import OPTIMIZERS, make_optimizer
 from bvae_jax.schedules import parse_schedule
-from bvae_jax.train import (
+from bvae_jax.step import (
     Recipe,
     _host_loop,
     _scan_loop,

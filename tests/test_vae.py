@@ -10,15 +10,7 @@ import pytest
 from bvae_jax.likelihoods import LIKELIHOODS, make_likelihood
 from bvae_jax.networks import make_network
 from bvae_jax.types import Posterior
-from bvae_jax.vae import (
-    VAE,
-    decode,
-    encode,
-    forward,
-    init_params,
-    log_likelihood,
-    reparameterize,
-)
+from bvae_jax.vae import VAE, decode, encode, forward, init_params, log_likelihood, reparameterize
 
 LATENTS, SHAPE = 3, (16, 20, 3)
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from scipy.stats import chisquare
 
-from bvae_jax.data import DATASETS, drawing, dsprites, sources, splits, variants
+from bvae_jax.data import DATASETS, dsprites, sources, splits, variants
+from bvae_jax.data import sampling as drawing
 from bvae_jax.data.base import Dataset, Rendered, Stored
 from bvae_jax.errors import UserError
 

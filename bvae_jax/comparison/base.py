@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from bvae_jax.comparison.intervals import Range
-from bvae_jax.loggers import Record
+from bvae_jax.runs.loggers import Record
 
 TRAINING = dict.fromkeys(("nll", "kl", "elbo", "active_latents"), "")
 ELBO_PARTS = dict.fromkeys(("mutual_information", "total_correlation", "dimension_wise_kl"), "")

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
-from bvae_jax import rundir
 from bvae_jax.comparison.base import Comparison
 from bvae_jax.comparison.crossing import Crossed, cross_traversals, one_of_each
 from bvae_jax.comparison.figures import Drawn, draw_comparison
@@ -17,12 +16,13 @@ from bvae_jax.comparison.reading import EvaluationSettings, read_comparison
 from bvae_jax.comparison.report import write_report
 from bvae_jax.comparison.tables import make_table, write_tables
 from bvae_jax.config import ScoreConfig
-from bvae_jax.elbo_evaluation import check_settings
-from bvae_jax.encode import same_images
 from bvae_jax.errors import UserError
-from bvae_jax.programs import Programs
+from bvae_jax.evaluation.elbo import check_settings
+from bvae_jax.metrics.scoring import metric_names
 from bvae_jax.progress import bar
-from bvae_jax.scoring import metric_names
+from bvae_jax.runs import rundir
+from bvae_jax.runs.encode import same_images
+from bvae_jax.runs.programs import Programs
 
 REPORT = "report.html"
 

@@ -8,11 +8,11 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from bvae_jax.comparison.matching import match
-from bvae_jax.encode import encode_run
-from bvae_jax.figures import coders
 from bvae_jax.metrics.base import in_use
-from bvae_jax.runner import RunResult
-from bvae_jax.score_plots import _number
+from bvae_jax.plots.scores import _number
+from bvae_jax.runs.encode import encode_run
+from bvae_jax.runs.figures import coders
+from bvae_jax.runs.run import RunResult
 from bvae_jax.traversal import traverse
 
 POINTS = 5000

@@ -9,10 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from bvae_jax.comparison import matrix_plots, plots, training_plots
 from bvae_jax.comparison.base import Comparison, is_metric
 from bvae_jax.comparison.crossing import WEAK, Crossed
-from bvae_jax.comparison.drawing import Setting
 from bvae_jax.comparison.intervals import ANY, FEWEST, Average, interval
 from bvae_jax.comparison.stability import (
     agreement,
@@ -22,7 +20,17 @@ from bvae_jax.comparison.stability import (
 )
 from bvae_jax.comparison.statistics import wide
 from bvae_jax.elbo import ACTIVE_NATS
-from bvae_jax.grid import SYMBOLS
+from bvae_jax.plots import (
+    comparison as plots,
+)
+from bvae_jax.plots import (
+    matrices as matrix_plots,
+)
+from bvae_jax.plots import (
+    training as training_plots,
+)
+from bvae_jax.plots.drawing import Setting
+from bvae_jax.runs.grid import SYMBOLS
 
 BASELINES = ("random codes", "untrained", "pca")
 """Those that figures show. The scores of the true factors are so high that beside them runs would

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import Any
 
-from bvae_jax import rundir
 from bvae_jax.comparison.base import Comparison, is_metric
 from bvae_jax.comparison.cells import Table, caption, texts
 from bvae_jax.comparison.figures import Drawn
@@ -12,7 +11,8 @@ from bvae_jax.comparison.html_table import Cell, HtmlTable
 from bvae_jax.comparison.reading import in_order
 from bvae_jax.comparison.report import Figure, Member, Report
 from bvae_jax.comparison.statistics import sentence
-from bvae_jax.sweepdir import Sweep, read_sweep
+from bvae_jax.runs import rundir
+from bvae_jax.runs.sweepdir import Sweep, read_sweep
 
 MOST_PAIRS = 15
 """Of settings that are compared one by one in words; of more, each with the best only."""

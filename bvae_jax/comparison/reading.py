@@ -10,26 +10,26 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from bvae_jax import rundir
 from bvae_jax.comparison.base import ELBO_PARTS, OPTIMISED, TRAINING, Comparison
-from bvae_jax.comparison.baselines import baseline_scores
 from bvae_jax.comparison.intervals import Range
 from bvae_jax.config import Config, ScoreConfig
 from bvae_jax.config import places as absolute_places
 from bvae_jax.data import open_dataset
-from bvae_jax.elbo_evaluation import evaluate_elbo_of_run, stored_decomposition
-from bvae_jax.encode import available, point_count
 from bvae_jax.errors import UserError
-from bvae_jax.evaluation import evaluate_run, stored_scores
-from bvae_jax.grid import Member, label
+from bvae_jax.evaluation.baselines import baseline_scores
+from bvae_jax.evaluation.elbo import evaluate_elbo_of_run, stored_decomposition
+from bvae_jax.evaluation.evaluate import evaluate_run, stored_scores
 from bvae_jax.likelihoods import make_likelihood
-from bvae_jax.loggers import METRICS as RECORDS
-from bvae_jax.loggers import Record, read_records
 from bvae_jax.metrics import METRICS
-from bvae_jax.programs import Programs
+from bvae_jax.metrics.scoring import Entry, headline, metric_names, numbers
 from bvae_jax.progress import bar
-from bvae_jax.scoring import Entry, headline, metric_names, numbers
-from bvae_jax.sweepdir import Status, Sweep, member_dir, read_failed, read_sweep, status
+from bvae_jax.runs import rundir
+from bvae_jax.runs.encode import available, point_count
+from bvae_jax.runs.grid import Member, label
+from bvae_jax.runs.loggers import METRICS as RECORDS
+from bvae_jax.runs.loggers import Record, read_records
+from bvae_jax.runs.programs import Programs
+from bvae_jax.runs.sweepdir import Status, Sweep, member_dir, read_failed, read_sweep, status
 
 NO_SETTING = {
     "seed", "data_dir", "image_source", "log_every", "eval_every", "eval_images", "eval_metrics",

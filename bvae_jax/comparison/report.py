@@ -8,7 +8,6 @@ from pathlib import Path
 from string import Template
 from typing import Any, NamedTuple, TypedDict
 
-from bvae_jax import rundir
 from bvae_jax.comparison.html_table import (
     Cell,
     HtmlTable,
@@ -17,6 +16,7 @@ from bvae_jax.comparison.html_table import (
     pairs_to_html,
     to_html,
 )
+from bvae_jax.runs import rundir
 
 TEMPLATE = Path(__file__).with_name("report.html")
 

@@ -13,7 +13,7 @@ from jaxtyping import Float, Shaped
 from scipy import special, stats
 
 from bvae_jax.comparison.statistics import DECIMALS, SIGNS, with_numbers
-from bvae_jax.loggers import Record
+from bvae_jax.runs.loggers import Record
 
 SOURCES = ("setting", "seed", "rest")
 RISE = 0.005

@@ -4,14 +4,14 @@ import sys
 from pathlib import Path
 from typing import Literal
 
-from bvae_jax import rundir
 from bvae_jax.comparison import suggestion
 from bvae_jax.comparison.evidence import POINTS, comparisons, gather
 from bvae_jax.comparison.reading import read_comparison
-from bvae_jax.encode import encode_run
 from bvae_jax.errors import UserError
-from bvae_jax.programs import Programs
 from bvae_jax.progress import bar
+from bvae_jax.runs import rundir
+from bvae_jax.runs.encode import encode_run
+from bvae_jax.runs.programs import Programs
 
 FILE = "suggestion.json"
 

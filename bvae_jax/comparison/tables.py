@@ -11,13 +11,13 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from bvae_jax import rundir
 from bvae_jax.comparison.base import Comparison
 from bvae_jax.comparison.cells import Cell, Table, caption, remark, rows, texts
 from bvae_jax.comparison.intervals import ANY, FEWEST, Average, interval
 from bvae_jax.comparison.latex import latex, to_latex
 from bvae_jax.comparison.stability import rise_at_end
 from bvae_jax.comparison.statistics import SIGNS, best_and_tied, comparable, wide
+from bvae_jax.runs import rundir
 
 TRUE_FACTORS = "true factors"
 """The baseline that no representation can exceed, and none is expected to."""

@@ -11,7 +11,7 @@ from jaxtyping import UInt8
 
 from bvae_jax.compile_cache import user_cache
 from bvae_jax.data.base import Rendered
-from bvae_jax.npz import DamagedError, read_npz, write_npz
+from bvae_jax.data.npz_cache import DamagedError, read_npz, write_npz
 from bvae_jax.progress import bar
 from bvae_jax.types import Indices
 

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bvae_jax.data.drawing import Pick, batch_keys
+from bvae_jax.data.sampling import Pick, batch_keys
 from bvae_jax.data.sources import Source
 from bvae_jax.types import PRNGKey
 

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bvae_jax.archive import one_line
+from bvae_jax.data.archive import one_line
 from bvae_jax.data.base import Dataset
 from bvae_jax.data.classes import Classified, classify, listed, remarks, text_order
 from bvae_jax.data.own import all_but_black, open_own, text

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Int, Shaped
 
-from bvae_jax.archive import check_size, read_blocks, read_header, reading, want
+from bvae_jax.data.archive import check_size, read_blocks, read_header, reading, want
 from bvae_jax.data.base import natural
 
 WANTED = "whole numbers, [image] or [image, factor]"

@@ -5,7 +5,7 @@ from pathlib import Path
 from bvae_jax.config import Config
 from bvae_jax.data.base import Dataset
 from bvae_jax.data.folder import open_folder
-from bvae_jax.data.npz_file import open_npz
+from bvae_jax.data.npz import open_npz
 from bvae_jax.data.prepared import data_dir
 from bvae_jax.data.published import PUBLISHED, open_published
 from bvae_jax.data.tfds import PREFIX, open_tfds, prepare_tfds

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Int
 
 from bvae_jax.config import Config
 from bvae_jax.data.base import Dataset
-from bvae_jax.data.drawing import Pool, uniform_pool, weighted_pool
+from bvae_jax.data.sampling import Pool, uniform_pool, weighted_pool
 from bvae_jax.data.splits import Split, split
 from bvae_jax.errors import UserError
 

@@ -3,13 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from bvae_jax.likelihoods.base import (
-    Likelihood,
-    Own,
-    expected_image,
-    log_normaliser,
-    sum_pixels,
-)
+from bvae_jax.likelihoods.base import Likelihood, Own, expected_image, log_normaliser, sum_pixels
 from bvae_jax.types import Images, PerImage
 
 

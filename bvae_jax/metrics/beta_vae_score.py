@@ -6,13 +6,7 @@ import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
-from bvae_jax.metrics.base import (
-    InvalidArrays,
-    Metric,
-    alone,
-    checked,
-    generator,
-)
+from bvae_jax.metrics.base import InvalidArrays, Metric, alone, checked, generator
 from bvae_jax.metrics.matching import Matching, votes_in_parts
 from bvae_jax.types import Codes, Factors, PRNGKey, Score
 

@@ -1,0 +1,76 @@
+"""`bvae ...`: parse, call, print. A user's mistake is one line on stderr and exit code 2."""
+
+import errno
+import importlib.metadata
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+
+from bvae_jax import compile_cache
+from bvae_jax.cli.commands import COMMANDS, USAGE
+from bvae_jax.errors import UserError, unknown
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Returns:
+        The exit code: 0, 2 after a user's mistake, or 130 where a signal ended a command before it
+            had done its work or saved where it was.
+    """
+    command, *rest = (sys.argv[1:] if argv is None else list(argv)) or ["--help"]
+    try:
+        if command in ("-h", "--help"):
+            print(USAGE)
+            return 0
+        if command == "--version":
+            print(f"bvae_jax {importlib.metadata.version('bvae_jax')}")
+            return 0
+        if command not in COMMANDS:
+            raise unknown("command", command, COMMANDS)
+        return COMMANDS[command](rest)
+    except UserError as error:
+        return _fail(str(error))
+    except BrokenPipeError:  # whoever read our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        return _fail(_describe(error))
+    except KeyboardInterrupt:
+        print("Interrupted.", file=sys.stderr)
+        return 130
+    except Exception as error:
+        if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
+            return _fail("Out of memory. Lower --batch-size, --latents or the network's size.")
+        raise
+
+
+def run_main() -> None:
+    """The entry point of the `bvae` command: `main` in a process of its own."""
+    compile_cache.set_default()
+    # A cache that cannot be written, on a full disk say, is done without.
+    warnings.filterwarnings("ignore", message="Error (reading|writing) persistent compilation")
+    # A failed write is reported once, by us; not again by every background task of Orbax.
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+    sys.exit(main())
+
+
+def _fail(message: str) -> int:
+    print(f"bvae: {message}", file=sys.stderr)
+    return 2
+
+
+def _describe(error: OSError) -> str:
+    what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+    advice = {
+        errno.EACCES: "Choose a place that you may read and write.",
+        errno.EPERM: "Choose a place that you may read and write.",
+        errno.EROFS: "Choose a place that you may read and write.",
+        errno.ENOSPC: "The disk is full: make room, then go on with --resume.",
+        errno.EDQUOT: "The disk quota is used up: make room, then go on with --resume.",
+        errno.ENOTDIR: "A part of the path is a file: choose another path.",
+        errno.EEXIST: "There is a file in the way: choose another path.",
+    }
+    return f"{what}. {advice.get(error.errno or 0, 'Check the path.')}"

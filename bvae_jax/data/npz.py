@@ -1,0 +1,209 @@
+"""A user's .npz file of images as a data set: read without pickle, in bounded memory.
+
+- `images`: [image, height, width] or [image, height, width, channel], uint8, bool, or floats in
+  [0, 1], which are kept as the nearest of 256 levels. Those of two values, 0 and 1 or 0 and 255,
+  are kept as bits.
+- `factors`: [image, factor] or [image], whole numbers, texts, or floats of few values; each
+  column's values, sorted (texts by the numbers in them), are its classes. `labels` is another name
+  for it.
+- `factor_names`: [factor], texts.
+
+The last two may be absent.
+"""
+
+import math
+import sys
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Shaped, UInt8
+
+from bvae_jax.data.archive import (
+    Header,
+    check_size,
+    members,
+    one_line,
+    open_archive,
+    read_blocks,
+    read_header,
+    reading,
+    want,
+)
+from bvae_jax.data.base import Dataset
+from bvae_jax.data.files import manual_dir
+from bvae_jax.data.npz_factors import read_factors
+from bvae_jax.data.own import all_but_black, open_own
+from bvae_jax.data.published import PUBLISHED
+from bvae_jax.data.writer import Writer
+from bvae_jax.errors import UserError
+from bvae_jax.progress import bar
+from bvae_jax.types import ImageShape
+
+HINT = "np.savez(FILE, images=images)"
+WANTED = "uint8, bool, or floats in [0, 1]"
+AXES = "[image, height, width] or [image, height, width, channel]"
+LARGEST_SIDE = 4096
+MOST_CHANNELS = 64
+FEWEST, MOST = 3, 50_000_000
+"""Images; of more, a split alone takes minutes."""
+BLOCK_BYTES = 2**22
+SLACK = 1e-4
+"""Floats may leave [0, 1] by so much: the rounding of an interpolation."""
+
+Levels = UInt8[np.ndarray, "image height width channels"]
+
+
+def open_npz(path: Path, *, data_dir: Path, progress: bool) -> Dataset:
+    """The images of a file, prepared when it is opened first, and again when it changes.
+
+    Args:
+        path: the file.
+        data_dir: where prepared sets lie.
+        progress: show a bar while it is prepared.
+
+    Raises:
+        UserError: the file is missing, damaged, or does not hold what is wanted.
+    """
+    file = path.expanduser()
+
+    def prepare(directory: Path, meta: dict[str, Any]) -> None:
+        shown = f"reading {file.name} (once)" if progress else ""
+        hint = _published_hint(file.name, data_dir)
+        try:
+            with open_archive(file, HINT) as archive:
+                _prepare(archive, directory, meta, shown)
+        except UserError as error:
+            raise UserError(one_line(file, f"{error} {hint}".strip())) from error
+        if hint:
+            print(f"bvae: {file}: {hint}", file=sys.stderr)
+
+    return open_own(
+        f"npz:{path}", file, prepare,
+        data_dir=data_dir, options=[], state=_state(file), progress=progress,
+    )  # fmt: skip
+
+
+def _published_hint(name: str, data_dir: Path) -> str:
+    """What to do with a file that a published set is made from, by its name; "" for others."""
+    known = next((known for known, one in PUBLISHED.items() if one.file.name == name), None)
+    if known is None:
+        return ""
+    return (
+        "It is a published file, whose factors are known: put it into "
+        f"{manual_dir(data_dir)}, and choose --dataset {known}."
+    )
+
+
+def _state(file: Path) -> list[tuple[str, int, int]]:
+    """What the archive's directory says of its members, their checksums among it: nothing of a file
+    that is none, which `prepare` will say."""
+    try:
+        with open_archive(file, HINT) as archive:
+            return [(info.filename, info.file_size, info.CRC) for info in archive.infolist()]
+    except UserError:
+        return []
+
+
+def _prepare(archive: zipfile.ZipFile, directory: Path, meta: dict[str, Any], shown: str) -> None:
+    """Write the prepared set; `shown` is what a bar is called, "" for none."""
+    found = members(archive)
+    want("images" in found, f"holds no images, wanted {WANTED}. Its keys: {', '.join(found)}.")
+    header = read_header(archive, "images", found["images"], WANTED)
+    shape = image_shape(header)
+    count = header.shape[0]
+    factors = read_factors(archive, found, count)
+    white = _white(_read_levels(archive, header, shape), header.dtype)
+    columns = 0 if factors.labels is None else len(factors.names)
+    with (
+        Writer(directory, shape, images=count, packed=white > 0, factors=columns) as writer,
+        bar(total=count, desc=shown, unit=" images", disable=not shown) as progress,
+    ):
+        done = 0
+        for levels in _read_levels(archive, header, shape):
+            labels = factors.labels
+            part = None if labels is None else labels[done : done + len(levels)]
+            writer.add((levels == white).astype(np.uint8) if white else levels, part)
+            done += len(levels)
+            progress.update(len(levels))
+        want(done == count, f"images ends after {done} of {count}: the file is not whole.")
+        if told := not white and all_but_black(writer.lightest):
+            raise UserError(told)
+        names, sizes = list(factors.names), list(factors.sizes)
+        meta |= {"factor_names": names, "factor_sizes": sizes}
+        if factors.earlier is not None:
+            meta["earlier"] = [writer.version(factors.earlier)]
+        writer.finish(meta)
+
+
+def image_shape(header: Header) -> ImageShape:
+    """Height, width, channels of the images.
+
+    Raises:
+        UserError: these are no images, or not as wanted.
+    """
+    dtype, shape = header.dtype, header.shape
+    known = dtype.kind in "bf" or dtype == np.uint8
+    want(known, f"images is {dtype}, wanted {WANTED}.")
+    want(len(shape) in (3, 4), f"images has shape {shape}, wanted {AXES}.")
+    want(0 not in shape, f"images has shape {shape}, wanted {AXES}, none of them 0.")
+    count, height, width, channels = *shape, *(1,) * (4 - len(shape))
+    few = f"images has {count} images, wanted at least {FEWEST}."
+    want(count >= FEWEST, few)
+    many = f"images has {count} images of {height} x {width} pixels, wanted at most {MOST}."
+    want(count <= MOST, many)
+    # No picture is that flat, and that deep.
+    first = len(shape) == 4 and height < width and 4 < channels > height
+    last = "wanted channels last: images.transpose(0, 2, 3, 1)"
+    want(not first, f"images has shape {shape}, {last}.")
+    limits = f"sides up to {LARGEST_SIDE}, up to {MOST_CHANNELS} channels"
+    small = max(height, width) <= LARGEST_SIDE and channels <= MOST_CHANNELS
+    want(small, f"images has shape {shape}, wanted {limits}.")
+    order = "images is in Fortran's order, wanted C's: save np.ascontiguousarray(images)."
+    want(not header.fortran, order)
+    check_size(header)
+    return height, width, channels
+
+
+def _read_levels(archive: zipfile.ZipFile, header: Header, shape: ImageShape) -> Iterator[Levels]:
+    """The images as uint8, several at a time."""
+    row = math.prod(shape) * header.dtype.itemsize
+    for block in read_blocks(archive, header, row * max(1, BLOCK_BYTES // row)):
+        want(len(block) % row == 0, "images ends within an image: the file is not whole.")
+        with reading("images"):
+            values = np.frombuffer(block, header.dtype).reshape(-1, *shape)
+        yield to_levels(values)
+
+
+def to_levels(values: Shaped[np.ndarray, "..."]) -> UInt8[np.ndarray, "..."]:
+    """Numbers as bytes: floats in [0, 1] as the nearest of 256 levels, others as they are.
+
+    Raises:
+        UserError: a float is NaN, or outside [0, 1].
+    """
+    if values.dtype.kind != "f":
+        return values.astype(np.uint8, copy=False)
+    low, high = float(values.min()), float(values.max())
+    want(not math.isnan(low), f"images holds NaN, wanted {WANTED}.")
+    got = f"images has values from {low:g} to {high:g} as {values.dtype}"
+    want(low >= -SLACK and high <= 1 + SLACK, f"{got}, wanted {WANTED}.")
+    return np.rint(255 * np.clip(values, 0, 1)).astype(np.uint8)
+
+
+def _white(blocks: Iterator[Levels], dtype: np.dtype) -> int:
+    """1 or 255, where that and 0 are the only levels there are; 0 otherwise.
+
+    Args:
+        dtype: of the file's images: floats are white at 255 alone.
+    """
+    whites = {255} if dtype.kind == "f" else {1, 255}
+    tops = set()
+    for levels in blocks:
+        top = int(levels.max())
+        two = np.count_nonzero(levels) == np.count_nonzero(levels == top)
+        tops |= {top} if two or not top else {2}
+        if not any(tops <= {0, white} for white in whites):
+            return 0
+    return max(tops) or 1

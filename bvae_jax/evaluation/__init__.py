@@ -1,0 +1,1 @@
+"""Scores and figures of a run, kept in its directory."""

@@ -1,0 +1,244 @@
+"""From a representation to its scores: which metrics, on which points, how often, against what."""
+
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from scipy.stats import t as student
+from threadpoolctl import threadpool_limits
+
+from bvae_jax.config import ScoreConfig
+from bvae_jax.errors import UserError, unknown
+from bvae_jax.keys import key_for
+from bvae_jax.metrics import METRICS
+from bvae_jax.metrics.base import InvalidArrays, Metric
+from bvae_jax.metrics.points import Draw, Representation, draw
+from bvae_jax.runs.rundir import git_commit, versions
+from bvae_jax.types import PRNGKey, Score
+
+PACKAGES = ("bvae_jax", "numpy", "scipy", "scikit-learn", "lightgbm", "jax")
+"""Those that scores depend on."""
+FAST = tuple(name for name, metric in METRICS.items() if metric.fast)
+MEANING = {
+    "codes_of_runs": "other runs to compare with (--udr-with)",
+    "logvars": "logvars, the log-variances of the posterior",
+}
+"""What to call an array that is not there."""
+PIXELS = "raw_pixels"
+"""The baseline that has thousands of latents: only metrics with `pixels` are scored on it."""
+Entry = dict[str, Any]
+"""A metric's scores as JSON's types, with settings, n, seconds, versions; or why it has none."""
+
+
+def metric_names(wanted: str, flag: str = "--metrics") -> tuple[str, ...]:
+    """Names of `all`, `fast`, or a list with commas, in the registry's order.
+
+    Args:
+        flag: to speak of in the error.
+
+    Raises:
+        UserError: a name is not known, or there is none.
+    """
+    names = [name.strip() for name in wanted.split(",") if name.strip()]
+    if not names:
+        raise UserError(f"{flag}: got {wanted!r}, wanted all, fast, or names with commas.")
+    groups = {"all": tuple(METRICS), "fast": FAST}
+    chosen = set()
+    for name in names:
+        if name not in groups and name not in METRICS:
+            raise unknown("metric", name, [*groups, *METRICS])
+        chosen |= set(groups.get(name, (name,)))
+    return tuple(name for name in METRICS if name in chosen)
+
+
+def score_all(
+    points: Representation,
+    config: ScoreConfig,
+    *,
+    baselines: Mapping[str, Representation] = {},
+    on_done: Callable[[], object] = lambda: None,
+) -> Iterator[tuple[str, Entry]]:
+    """Score metric after metric, and yield (name, entry) as each is done.
+
+    Metrics that lack an array that they need, or points, latents or factors, yield {"skipped": why,
+    "versions": ...}. Linear algebra runs on one thread inside, so that scores do not depend on the
+    number of cores.
+
+    Args:
+        baselines: other representations of the same points, by name, scored alike.
+        on_done: called after each scoring.
+
+    Raises:
+        UserError: the arrays do not fit each other, or a metric is not known.
+    """
+    points.check()
+    keys = [key_for("scores", config.seed + r) for r in range(config.repeats)]
+    draws = [_keyed_draw(points, config, key) for key in keys]
+    others = {
+        name: _keyed_draw(other, config, key_for("scores", config.seed))
+        for name, other in baselines.items()
+    }
+    for name in metric_names(config.metrics):
+        metric = METRICS[name]
+        lacking = [need for need in metric.needs if need not in _arrays(metric, draws[0])]
+        if lacking:
+            yield name, _skipped("it needs " + " and ".join(MEANING.get(n, n) for n in lacking))
+            continue
+        try:
+            with threadpool_limits(limits=1):
+                entry = _entry(name, config, draws, others, on_done)
+        except InvalidArrays as error:  # not for this metric: the others go on
+            entry = _skipped(str(error))
+        yield name, entry
+
+
+def _skipped(why: str) -> Entry:
+    return {"skipped": why, "versions": versions(PACKAGES)}
+
+
+def _keyed_draw(points: Representation, config: ScoreConfig, key: PRNGKey) -> tuple[Draw, PRNGKey]:
+    """Points, and the key that metrics get."""
+    draw_key, metric_key = jax.random.split(key)
+    return draw(points, config.train_points, config.test_points, draw_key), metric_key
+
+
+def _arrays(metric: Metric, drawn: tuple[Draw, PRNGKey]) -> dict[str, Any]:
+    """All that there is for a metric, by the names of its parameters."""
+    points, key = drawn
+    return {**points.for_metric(metric), "key": key}
+
+
+def _entry(
+    name: str,
+    config: ScoreConfig,
+    draws: Sequence[tuple[Draw, PRNGKey]],
+    others: Mapping[str, tuple[Draw, PRNGKey]],
+    on_done: Callable[[], object],
+) -> Entry:
+    metric = METRICS[name]
+    numbers = (metric.headline, *metric.others)
+    chosen = metric.settings | (dict(metric.compat) if config.compat else {})
+    begin = time.perf_counter()
+    scores = []
+    for drawn in draws:
+        scores.append(_score(metric, _arrays(metric, drawn), chosen))
+        on_done()
+    arrays = _arrays(metric, draws[0])
+    entry = scores[0] | {
+        "settings": chosen,
+        "n": len(arrays["codes"] if "codes" in metric.takes else arrays["codes_of_runs"][0]),
+        "n_test": len(arrays["codes_test"]) if "codes_test" in metric.takes else 0,
+        "seconds": (time.perf_counter() - begin) / len(draws),
+        "versions": versions(PACKAGES),
+        "git_commit": git_commit(),
+    }
+    if len(draws) > 1:
+        seen = draws[0][0].for_metric(metric)["codes"]
+        if not metric.pool and len(seen) == len(draws[0][0].pool["codes"]):
+            note = "all repeats saw the same points: intervals cover only what the metric draws"
+            entry["notes"] = [*entry.get("notes", []), note]
+        entry["repeats"] = {
+            number: summarised([float(score[number]) for score in scores]) for number in numbers
+        }
+    if metric.null and config.permutations:
+        entry["null"] = _null(metric, arrays, chosen, config, scores[0][metric.headline])
+    if others:
+        entry["baselines"] = {}
+    for other, drawn in others.items():
+        theirs = _arrays(metric, drawn)
+        if set(metric.needs) <= set(theirs) and (metric.pixels or other != PIXELS):
+            try:
+                score = _score(metric, theirs, chosen)
+            except InvalidArrays:  # a baseline that cannot be scored costs the run's score nothing
+                continue
+            kept = {number: score[number] for number in numbers}
+            notes = [n for n in score.get("notes", ()) if n not in scores[0].get("notes", ())]
+            kept |= {"notes": notes} if notes else {}
+            entry["baselines"][other] = kept | {"n": len(theirs["codes"])}
+        on_done()
+    return jsonable(entry)
+
+
+def _score(metric: Metric, arrays: Mapping[str, Any], settings: Mapping[str, Any]) -> Score:
+    given = {name: arrays[name] for name in metric.takes if name in arrays}
+    return metric.function(**given, **settings)
+
+
+def _null(
+    metric: Metric,
+    arrays: Mapping[str, Any],
+    chosen: Mapping[str, Any],
+    config: ScoreConfig,
+    actual: float,
+) -> Entry:
+    """What the headline is when factors are dealt to the points at random: its floor at this n."""
+    rng = np.random.default_rng(config.seed)
+    found = []
+    for _ in range(config.permutations):
+        shuffled = {**arrays, "factors": rng.permutation(arrays["factors"])}
+        found.append(_score(metric, shuffled, chosen)[metric.headline])
+    above = sum(value >= actual for value in found)
+    return {
+        "mean": float(np.mean(found)),
+        "std": float(np.std(found, ddof=1)) if len(found) > 1 else 0.0,
+        "p": (1 + above) / (1 + len(found)),
+        "permutations": len(found),
+    }
+
+
+def headlines(names: Iterable[str]) -> list[str]:
+    """Those names of `numbers` that stand for a whole metric."""
+    labels = {_label(name, metric.headline) for name, metric in METRICS.items()}
+    return [name for name in names if name in labels]
+
+
+def headline(name: str) -> str:
+    """What the number that stands for a metric is called among `numbers`."""
+    return _label(name, METRICS[name].headline)
+
+
+def _label(name: str, number: str) -> str:
+    return name if number == "score" else f"{name}/{number}"
+
+
+def numbers(entries: Mapping[str, Entry]) -> dict[str, float]:
+    """The finite numbers of scores by name: `mig`, `dci/disentanglement`, ..."""
+    found = {}
+    for name, entry in entries.items():
+        for number in (METRICS[name].headline, *METRICS[name].others):
+            if math.isfinite(value := float(entry.get(number, math.nan))):
+                found[_label(name, number)] = value
+    return found
+
+
+def summarised(values: Sequence[float]) -> Entry:
+    """Mean, standard deviation and 95 % interval of the mean (Student's t)."""
+    array = np.asarray(values, np.float64)
+    with np.errstate(invalid="ignore"):  # of infinities
+        mean, std = float(array.mean()), float(array.std(ddof=1))
+    half = float(student.ppf(0.975, len(array) - 1)) * std / math.sqrt(len(array))
+    return {
+        "mean": mean,
+        "std": std,
+        "low": mean - half,
+        "high": mean + half,
+        "values": array.tolist(),
+    }
+
+
+def jsonable(value: Any) -> Any:
+    """Arrays as lists, NumPy's numbers as Python's; nan and infinities as "nan", "inf", "-inf"."""
+    if isinstance(value, Mapping):
+        return {str(name): jsonable(item) for name, item in value.items()}
+    if isinstance(value, np.ndarray):
+        return jsonable(value.tolist())
+    if isinstance(value, list | tuple):
+        return [jsonable(item) for item in value]
+    if isinstance(value, np.generic):
+        return jsonable(value.item())
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value

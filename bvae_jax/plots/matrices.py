@@ -1,0 +1,173 @@
+"""Figures of a comparison that are tables: of metrics, of shares, of images."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Float
+from matplotlib.axes import Axes
+from matplotlib.image import AxesImage
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch, Rectangle
+
+from bvae_jax.plots import run as plots
+from bvae_jax.plots.drawing import LONGEST, free_labels, panels
+from bvae_jax.plots.scores import BLUE, _legend_below, _number, _short
+
+PARTS = (BLUE, "#E69F00", "0.82", "#009E73")  # of the variance, in the order of the columns
+HEADING = 0.16  # inches above the images of a latent
+FEWEST = 6  # columns that fill the width; fewer leave some of it white
+
+
+def save_agreement(path: Path, correlations: pd.DataFrame, runs: int) -> None:
+    """Spearman correlations of metrics as a heat map with the numbers in it, where they fit.
+
+    Args:
+        correlations: square, from -1 to 1, the same names in rows and columns; nan is grey.
+        runs: that they are over.
+    """
+    values = correlations.to_numpy(np.float64)
+    names = [_short(str(name)) for name in correlations.columns]
+    heights = [1.0, 0.07]
+    with panels(path, heights) as (figure, grid):
+        axes, bar = grid[:, 0]
+        look = {"cmap": plt.get_cmap("RdBu_r").with_extremes(bad="0.8"), "vmin": -1, "vmax": 1}
+        image = axes.imshow(np.ma.masked_invalid(values), aspect="auto", **look)
+        label = f"Spearman correlation over n = {runs} runs"
+        figure.colorbar(image, cax=bar, orientation="horizontal", label=label)
+        axes.spines[:].set_visible(False)
+        axes.tick_params(length=0, labeltop=True, labelbottom=False)
+        axes.set_xticks(range(len(names)), names)
+        axes.set_yticks(range(len(names)), names)
+        if not all(free_labels(axes)):
+            axes.tick_params(axis="x", labelrotation=90)
+        axes.tick_params(labelsize=min(6, 0.8 * _cell(axes)))  # of many metrics
+        figure.draw_without_rendering()
+        heights[0] = len(names) * min(_cell(axes) / 72, 0.3)
+        _write_numbers(axes, image, values)
+
+
+def _cell(axes: Axes) -> float:
+    """Width of a cell in points."""
+    return 72 * axes.bbox.width / axes.figure.dpi / np.ptp(axes.get_xlim())
+
+
+def _write_numbers(axes: Axes, image: AxesImage, values: Float[np.ndarray, "row column"]) -> None:
+    """In each cell, if the longest of them fits."""
+    known = {place: float(value) for place, value in np.ndenumerate(values) if np.isfinite(value)}
+    numbers = {p: _number(v) if abs(v) < 0.995 else f"{v:.0f}" for p, v in known.items()}
+    style = {"size": 5, "ha": "center", "va": "center_baseline"}
+    longest = axes.text(0, 0, max(numbers.values(), key=len, default=""), **style)
+    width = 72 * longest.get_window_extent().width / axes.figure.dpi
+    longest.remove()
+    for (row, column), number in numbers.items() if width < _cell(axes) else ():
+        red, green, blue, _ = image.to_rgba(values[row, column])
+        dark = 0.299 * red + 0.587 * green + 0.114 * blue < 0.5
+        axes.text(column, row, number, color="w" if dark else "k", **style)
+
+
+def save_variance_split(path: Path, shares: pd.DataFrame, limits: Sequence[float]) -> None:
+    """Bars of what the variance of each score over runs comes from.
+
+    Args:
+        shares: by score, a column for each source, such as setting, seed and rest, that sum to 1;
+            nan where a score does not vary.
+        limits: of each score what noise alone would give the first source in 19 of 20 cases.
+    """
+    with panels(path, [max(0.17 * len(shares), 0.35)]) as (figure, grid):
+        axes = grid[0, 0]
+        rows = np.arange(len(shares))
+        left = np.zeros(len(shares))
+        for name, colour in zip(shares.columns, PARTS, strict=False):
+            widths = shares[name].to_numpy(np.float64)
+            axes.barh(rows, widths, 0.78, left=left, color=colour)
+            for row in np.flatnonzero(widths >= 0.09):
+                middle = left[row] + widths[row] / 2
+                place = {"ha": "center", "va": "center_baseline", "size": 5}
+                ink = "w" if colour == BLUE else "k"
+                axes.text(middle, row, _number(widths[row]), color=ink, **place)
+            left = left + widths
+        for row in np.flatnonzero(np.isnan(left)):
+            axes.text(0.01, row, "does not vary", va="center_baseline", size=5, color="0.4")
+        known = np.flatnonzero(np.isfinite(left))
+        axes.vlines(np.array(limits)[known], known - 0.45, known + 0.45, color="k", lw=0.9)
+        axes.set_yticks(rows, [_short(str(score)) for score in shares.index])
+        axes.tick_params(axis="y", length=0)
+        axes.set(xlim=(0, 1), ylim=(len(shares) - 0.5, -0.5))
+        axes.set_xlabel("share of the variance over runs")
+        names = zip(shares.columns, PARTS, strict=False)
+        handles: list[Any] = [Patch(color=colour, label=str(name)) for name, colour in names]
+        noise: dict[str, Any] = {
+            "ls": "",
+            "marker": "|",
+            "color": "k",
+            "label": "noise alone stays below (95 %)",
+        }
+        _legend_below(figure, [*handles, Line2D([], [], **noise)])
+
+
+def save_matched_traversals(
+    path: Path,
+    images: Float[np.ndarray, "latent setting column height width channels"],
+    row_labels: Sequence[str],
+    setting_labels: Sequence[str],
+    values: Sequence[float],
+    notes: Sequence[Sequence[str]],
+    weak: Bool[np.ndarray, "latent setting"],
+) -> None:
+    """Traversals of latents that mean the same in every setting, one below the other.
+
+    Args:
+        images: in [0, 1]; nan where a setting has no such latent.
+        row_labels: of the latents, above the rows of each.
+        setting_labels: of the rows.
+        values: of the latent, of the columns.
+        notes: [latent][setting], at the right of each row.
+        weak: rows that are grey.
+    """
+    latents, settings, columns, height, width, _ = images.shape
+    pitch = height + plots.GAP
+    across = columns * (width + plots.GAP) - plots.GAP
+    spare = max(0, FEWEST - columns) * (width + plots.GAP)
+    heading = round(HEADING * (across + spare) / 2.6)  # inches that labels leave, about
+    block = heading + settings * pitch
+    blocks = [plots.mosaic(np.nan_to_num(block_images, nan=0.9)) for block_images in images]
+    above = ((heading, plots.GAP), (0, spare), (0, 0))[: blocks[0].ndim]
+    picture = np.concatenate([np.pad(b, above, constant_values=1.0) for b in blocks])
+    heights = [1.0]
+    with panels(path, heights) as (figure, grid):
+        axes = grid[0, 0]
+        axes.imshow(picture, cmap="gray", vmin=0, vmax=1, aspect="auto", interpolation="nearest")
+        axes.spines[:].set_visible(False)
+        axes.tick_params(length=0)
+        labels = [_short(label, LONGEST).replace(", ", ",\n") for label in setting_labels]
+        rows = [j * block + heading + i * pitch for j in range(latents) for i in range(settings)]
+        axes.set_yticks(np.array(rows) + height / 2, labels * latents, size=4.5, linespacing=1.25)
+        right = axes.secondary_yaxis("right")
+        beside = [note for of_latent in notes for note in of_latent]
+        blank = np.isnan(images).all(axis=(2, 3, 4, 5)).ravel()
+        beside = ["" if empty else note for note, empty in zip(beside, blank, strict=True)]
+        right.set_yticks(np.array(rows) + height / 2, beside)
+        right.tick_params(length=0, pad=2, labelsize=4)
+        right.spines[:].set_visible(False)
+        for number in np.flatnonzero(weak):
+            place = (-0.5, rows[number] - 0.5)
+            axes.add_patch(Rectangle(place, across, height, color="0.9", alpha=0.7, linewidth=0))
+            for labelled in (axes, right):
+                labelled.get_yticklabels()[number].set_color("0.6")
+        every = -(-columns // plots.MOST_LABELS)
+        centres = np.arange(columns) * (width + plots.GAP) + width / 2
+        axes.set_xticks(centres[::every], [f"{value:.1f}" for value in values[::every]])
+        axes.set_xlabel("value of the latent (standard deviations of the prior)")
+        for top in np.array(rows)[blank]:
+            axes.add_patch(Rectangle((-0.5, top - 0.5), across, height, color="0.9"))
+            middle = {"ha": "center", "va": "center", "size": 5, "color": "0.4"}
+            axes.text(across / 2, top + height / 2, "no such latent in use", **middle)
+        for number, label in enumerate(row_labels):
+            place = {"va": "bottom", "weight": "bold", "size": 6}
+            axes.text(-0.5, number * block + heading - 2, _short(label, 40), **place)
+        figure.draw_without_rendering()
+        heights[0] = axes.bbox.width / figure.dpi * len(picture) / (across + spare)

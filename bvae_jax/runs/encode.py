@@ -1,0 +1,211 @@
+"""The encoder's view of a data set: computed once for each set of parameters, read by every metric.
+
+Images are encoded in one fixed random order, so that the first n of a larger encode are the
+encode of n images: a cache can be cut, and gone on with.
+"""
+
+import collections
+import os
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Float, Int
+
+from bvae_jax.runs.checkpoint import fingerprint
+from bvae_jax.config import Config
+from bvae_jax.data.base import Dataset
+from bvae_jax.data.variants import split_of
+from bvae_jax.errors import UserError
+from bvae_jax.interrupt import Interrupt
+from bvae_jax.data.npz_cache import DamagedError, read_npz, write_npz
+from bvae_jax.runs.program import Program
+from bvae_jax.progress import bar
+from bvae_jax.types import Params
+
+BATCHES = {"cpu": 128}
+"""Images in a batch, by platform: on a CPU, small enough for the caches and for malloc."""
+BATCH = 4096
+"""On other platforms."""
+CACHE = "encoded.npz"
+ORDER_SEED = 0
+
+
+class Encoded(NamedTuple):
+    """Posteriors of the first n images of `encoding_order`.
+
+    Attributes:
+        means: [n, latent].
+        logvars: [n, latent]; None where codes are points.
+    """
+
+    means: Float[np.ndarray, "n latent"]
+    logvars: Float[np.ndarray, "n latent"] | None
+
+    def first(self, count: int) -> "Encoded":
+        """Those of the first `count` images."""
+        return Encoded(self.means[:count], None if self.logvars is None else self.logvars[:count])
+
+
+def encoding_order(program: Program) -> Int[np.ndarray, " image"]:
+    """Indices of the images of `program.points`, in the order in which they are encoded."""
+    # RandomState, because NumPy promises that its stream never changes.
+    order = np.random.RandomState(ORDER_SEED).permutation(program.dataset.size)
+    if program.points == "all":
+        return order
+    chosen = np.zeros(program.dataset.size, bool)
+    chosen[program.split.named(program.points)] = True
+    return order[chosen[order]]
+
+
+def same_images(first: Program, other: Program) -> bool:
+    """Whether two runs encode the same images in the same order."""
+    return first.dataset.identity == other.dataset.identity and np.array_equal(
+        encoding_order(first), encoding_order(other)
+    )
+
+
+def available(dataset: Dataset, config: Config, points: str) -> int:
+    """How many images a split has."""
+    return dataset.size if points == "all" else len(split_of(dataset, config).named(points))
+
+
+def point_count(dataset: Dataset, config: Config, points: str, wanted: int | None) -> int:
+    """How many images of a split to encode: all, if `wanted` is None.
+
+    Raises:
+        UserError: there are not so many, or fewer than three are wanted.
+    """
+    most = available(dataset, config, points)
+    if most < 3:
+        raise UserError(
+            f"--split {points}: this run has {most} such images of {dataset.name}, wanted at least "
+            "3. See --holdout, --test and --exclude of bvae train."
+        )
+    if wanted is None:
+        return most
+    if not 3 <= wanted <= most:
+        images = "images" if points == "all" else f"{points} images"
+        raise UserError(
+            f"--num-points: got {wanted}, wanted a whole number from 3 to {most}, the {images} of "
+            f"{dataset.name}."
+        )
+    return wanted
+
+
+def encode_points(
+    program: Program,
+    params: Params,
+    count: int,
+    *,
+    known: Encoded | None = None,
+    interrupt: Interrupt | None = None,
+    progress: bool = False,
+) -> Encoded:
+    """Encode the first `count` images, batch by batch on the device.
+
+    Args:
+        params: the VAE's.
+        known: what is known already, kept.
+        interrupt: stop early, with fewer images, if it is requested.
+        progress: show a bar.
+    """
+    order = encoding_order(program)[:count]
+    shape = (count, program.config.latents)
+    means = np.empty(shape, np.float32)
+    logvars = np.empty(shape, np.float32) if program.variational else None
+    done = 0 if known is None else min(count, len(known.means))
+    if known is not None:
+        means[:done] = known.means[:done]
+        if logvars is not None and known.logvars is not None:
+            logvars[:done] = known.logvars[:done]
+    batch = BATCHES.get(jax.default_backend(), BATCH)
+    shown = bar(
+        total=count, initial=done, desc="encode", unit=" images", unit_scale=True,
+        disable=not progress or done == count,
+    )  # fmt: skip
+
+    def encode(start: int) -> int:
+        end = min(start + batch, count)
+        # The last batch is filled up with copies of its last image: one shape, one compile.
+        indices = order[np.minimum(np.arange(start, start + batch), count - 1)]
+        posterior = program.encode(params, indices)
+        means[start:end] = np.asarray(posterior.mean)[: end - start]
+        if logvars is not None:
+            logvars[start:end] = np.asarray(posterior.logvar)[: end - start]
+        return end
+
+    at_once, first, waiting = _at_once(), done, collections.deque()
+    with shown, ThreadPoolExecutor(at_once) as threads:
+        for start in range(first, count, batch):
+            if interrupt and interrupt.requested:
+                break
+            waiting.append(threads.submit(encode, start))
+            # The first batch is encoded alone, so that the program is compiled once.
+            if start == first or len(waiting) == at_once:
+                done = waiting.popleft().result()
+                shown.update(done - shown.n)
+        for last in waiting:
+            done = last.result()
+            shown.update(done - shown.n)
+    return Encoded(means, logvars).first(done)
+
+
+def _at_once() -> int:
+    """Batches under way: one is copied while the device computes the next.
+
+    A CPU computes what one thread asks for in its order, on little more than one core.
+    """
+    return min(8, os.cpu_count() or 1) if jax.default_backend() == "cpu" else 2
+
+
+def encode_run(
+    run_dir: Path, program: Program, params: Params, count: int, *, progress: bool = True
+) -> Encoded:
+    """`encode_points`, kept in the run's directory: what is there for these parameters is read.
+
+    Ctrl-C keeps what is encoded so far.
+
+    Raises:
+        KeyboardInterrupt: after a signal to end.
+    """
+    path = run_dir / (CACHE if program.points == "all" else f"encoded-{program.points}.npz")
+    identity = _identity(program.dataset, params)
+    known = _read(path, identity, program) if path.exists() else None
+    if known is not None and len(known.means) >= count:
+        return known.first(count)
+    with Interrupt() as interrupt:
+        with interrupt.deferred():
+            encoded = encode_points(
+                program, params, count, known=known, interrupt=interrupt, progress=progress
+            )
+            arrays = {n: x for n, x in encoded._asdict().items() if x is not None}
+            write_npz(path, identity=identity, **arrays)
+        interrupt.check()
+    return encoded
+
+
+def _identity(dataset: Dataset, params: Params) -> str:
+    return f"{dataset.identity} {fingerprint(params)}"
+
+
+def _read(path: Path, identity: str, program: Program) -> Encoded | None:
+    """The cached encode; None if it is that of other parameters, or damaged."""
+    try:
+        arrays = read_npz(path)
+        if str(arrays["identity"]) != identity:
+            return None
+        names = Encoded._fields if program.variational else ("means",)
+        shapes = [arrays[name].shape for name in names]
+        if len(set(shapes)) == 1 and shapes[0][1:] == (program.config.latents,):
+            return Encoded(arrays["means"], arrays["logvars"] if program.variational else None)
+        reason = f"it holds arrays of {shapes}"
+    except DamagedError as error:
+        reason = str(error)
+    except KeyError as error:
+        reason = f"it has no {error}"
+    print(f"bvae: {path} is damaged ({reason}): encoding anew.", file=sys.stderr)
+    return None

@@ -1,0 +1,140 @@
+"""From one Config and the values of some of its fields to the members of a sweep."""
+
+import dataclasses
+import itertools
+import json
+import re
+import typing
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from bvae_jax.config import HYPERPARAMETERS, Config, flag
+from bvae_jax.errors import UserError, unknown
+from bvae_jax.runs.hyper import PACE, graph, resolved
+
+Values = dict[str, tuple[Any, ...]]
+"""Field of `Config` -> the values that it takes, of JSON's types."""
+FIXED = ("steps", "keep_checkpoints")
+"""Fields in which members never differ: they are those that may change when a sweep goes on."""
+SYMBOLS = {
+    "alpha": "α",
+    "beta": "β",
+    "capacity": "C",
+    "gamma": "γ",
+    "lambda_d_factor": "λ_d/λ_od",
+    "lambda_mmd": "λ",
+    "lambda_od": "λ_od",
+    "sigma": "σ",
+}
+
+
+class Member(NamedTuple):
+    """A run of a sweep.
+
+    Attributes:
+        name: of its directory, as "beta=4,seed=0".
+        config: resolved.
+        values: of the fields that vary.
+    """
+
+    name: str
+    config: Config
+    values: dict[str, Any]
+
+
+def parse_grid(texts: Sequence[str]) -> Values:
+    """The values that texts such as "learning_rate=1e-4,5e-4" name.
+
+    Values of schedules, which have commas of their own, are divided by semicolons.
+
+    Raises:
+        UserError: a field is not known, is given twice, or a value does not fit.
+    """
+    found: Values = {}
+    for text in texts:
+        name, equals, rest = text.partition("=")
+        name = name.strip().lstrip("-").replace("-", "_")
+        parts = rest.split(";" if name.endswith("_schedule") else ",")
+        if not equals or not all(part.strip() for part in parts):
+            raise UserError(f"--grid: got {text!r}, wanted FIELD=VALUE,VALUE,...")
+        if name in found:
+            raise UserError(f"--grid: got {name} twice.")
+        found[name] = tuple(_parsed(name, part.strip()) for part in parts)
+    return found
+
+
+def _parsed(name: str, text: str) -> Any:
+    field = _field(name)
+    kinds = typing.get_args(field.type) if field.default is None else (type(field.default),)
+    if kinds[0] is str:
+        return text
+    try:
+        return kinds[0](text)
+    except ValueError:
+        wanted = "a whole number" if kinds[0] is int else "a number"
+        raise UserError(f"{flag(name)}: got {text!r}, wanted {wanted}.") from None
+
+
+def _field(name: str) -> dataclasses.Field:
+    fields = {field.name: field for field in dataclasses.fields(Config)}
+    if name not in fields or name in FIXED:
+        raise unknown("field to vary", name, [n for n in fields if n not in FIXED])
+    return fields[name]
+
+
+def members(base: Config, values: Mapping[str, Sequence[Any]]) -> list[Member]:
+    """All combinations, those that share a program next to each other, the seed fastest.
+
+    Args:
+        base: what all have in common.
+        values: of the fields that vary, one of which may be `seed`.
+
+    Raises:
+        UserError: a field is not known, has no or equal values, or a combination does not fit.
+    """
+    for name, given in values.items():
+        _field(name)
+        if not given or len(set(given)) < len(given):
+            raise UserError(f"{flag(name)}: got {list(given)}, wanted values that differ.")
+    names = sorted(values, key=_rank)
+    found = []
+    for combination in itertools.product(*(values[name] for name in names)):
+        chosen = dict(zip(names, combination, strict=True))
+        name = ",".join(f"{n}={text(v)}" for n, v in chosen.items())
+        try:
+            config = resolved(dataclasses.replace(base, **chosen))
+        except UserError as error:
+            raise UserError(f"Member {name}: {error}") from None
+        directory = re.sub(r"[^\w.+=,-]", "_", name) or "member"
+        found.append(Member(directory, config, {n: getattr(config, n) for n in names}))
+    if len({member.name for member in found}) < len(found):
+        raise UserError("Two members would have the same name: leave values out that look alike.")
+    return found
+
+
+def _rank(name: str) -> int:
+    """0 for what changes the program, 1 for what may be traced, 2 for the seed."""
+    return 2 if name == "seed" else int(name in (*HYPERPARAMETERS, "learning_rate"))
+
+
+def text(value: Any) -> str:
+    """A value as short as it can be without a loss."""
+    short = f"{value:g}" if isinstance(value, float) else str(value)
+    return short if not isinstance(value, float) or float(short) == value else repr(value)
+
+
+def label(values: Mapping[str, Any]) -> str:
+    """What members with these values are called in tables and figures, without the seed."""
+    named = {name: value for name, value in values.items() if name != "seed"}
+    parts = [f"{SYMBOLS.get(n, n.replace('_', ' '))} = {text(v)}" for n, v in named.items()]
+    return ", ".join(parts) or "all"
+
+
+def groups(members: Sequence[Member]) -> list[list[Member]]:
+    """Members that share a compiled program and may be trained side by side, in order."""
+    found: dict[str, list[Member]] = {}
+    for member in members:
+        pace = {name: getattr(member.config, name) for name in PACE}
+        key = json.dumps([graph(member.config), pace], sort_keys=True)
+        found.setdefault(key, []).append(member)
+    return list(found.values())

@@ -1,0 +1,230 @@
+"""The files of a sweep: what it is, and how far each member is.
+
+sweeps/NAME/  config.json  members/beta=4,seed=0/ (a run directory)  table.*  figures/  report.html
+"""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, TypedDict
+
+from bvae_jax.runs import rundir
+from bvae_jax.config import Config, differing_fields, with_places
+from bvae_jax.errors import UserError
+from bvae_jax.runs.grid import Member, Values, members, text
+
+CONFIG, FAILED, MEMBERS = "config.json", "failed.json", "members"
+Status = Literal["done", "failed", "begun", "missing"]
+
+
+class Sweep(NamedTuple):
+    """What a sweep is.
+
+    Attributes:
+        base: what all members have in common.
+        values: of the fields that vary.
+    """
+
+    base: Config
+    values: Values
+
+    def members(self) -> list[Member]:
+        """As `grid.members`."""
+        return members(self.base, self.values)
+
+
+class Stored(TypedDict):
+    """The contents of a sweep's config.json."""
+
+    config: dict[str, Any]
+    values: dict[str, list[str | float | bool | None]]
+
+
+class Failure(TypedDict):
+    """The contents of failed.json."""
+
+    reason: str
+
+
+def open_sweep(sweep_dir: Path, wanted: Sweep) -> Sweep:
+    """Make the directory of a sweep, or go on with that which is there and perhaps gets larger.
+
+    Several processes may do so at the same time.
+
+    Raises:
+        UserError: it is no sweep, or another one.
+    """
+    if check_sweep(sweep_dir, wanted) is None and _create(sweep_dir, wanted):
+        return wanted
+    stored, grown = read_sweep(sweep_dir), check_sweep(sweep_dir, wanted) or wanted
+    if grown != stored:
+        rundir.write_json(sweep_dir / CONFIG, _json(grown))
+        _move_members(sweep_dir, grown)
+    return grown
+
+
+def _move_members(sweep_dir: Path, sweep: Sweep) -> None:
+    """Write down in each member where its images are now."""
+    for one in sweep.members():
+        directory = member_dir(sweep_dir, one)
+        if (directory / rundir.CONFIG).exists():
+            rundir.move(directory, one.config)
+
+
+def placed(sweep_dir: Path, config: Config) -> Config:
+    """The common config of a sweep with its images where they are now, as its members recorded it.
+
+    Raises:
+        UserError: the sweep that is there cannot be read.
+    """
+    if not (sweep_dir / CONFIG).exists():
+        return config
+    stored = read_sweep(sweep_dir)
+    directories = [member_dir(sweep_dir, one) for one in stored.members()]
+    begun = [directory for directory in directories if (directory / rundir.PROVENANCE).exists()]
+    recorded = rundir.read_places(begun[0]) if begun else {}
+    return with_places(config, stored.base, recorded)
+
+
+def check_sweep(sweep_dir: Path, wanted: Sweep) -> Sweep | None:
+    """What the sweep in a directory becomes by this one; None where there is none yet.
+
+    Writes nothing.
+
+    Raises:
+        UserError: as `open_sweep`.
+    """
+    wanted.members()  # raises what is wrong with them
+    if not (sweep_dir / CONFIG).exists():
+        if sweep_dir.exists() and (not sweep_dir.is_dir() or any(sweep_dir.iterdir())):
+            raise UserError(
+                f"{sweep_dir} exists and is no sweep (it has no {CONFIG}): it is left alone. "
+                "Choose another --sweep-dir."
+            )
+        return None
+    stored = read_sweep(sweep_dir)
+    if wanted.base.steps < stored.base.steps:
+        raise UserError(
+            f"--steps: got {wanted.base.steps}, but the sweep in {sweep_dir} is trained to "
+            f"{stored.base.steps}: wanted at least that (--resume keeps it)."
+        )
+    grown = Sweep(wanted.base, _grown(sweep_dir, stored.values, wanted.values))
+    differing = [
+        line
+        for line in differing_fields(stored.base, wanted.base)
+        if line.split(":")[0] not in wanted.values
+    ]
+    if differing:
+        raise UserError(
+            f"{sweep_dir} holds a sweep with other settings ({'; '.join(differing)}). Go on with "
+            "the old ones (--resume takes them from there), or choose another --sweep-dir."
+        )
+    return grown
+
+
+def _create(sweep_dir: Path, sweep: Sweep) -> bool:
+    """Whether the directory was made here: it appears whole, and only once."""
+    if sweep_dir.is_symlink():  # a directory cannot take a link's place, but its target's
+        sweep_dir = Path(os.path.realpath(sweep_dir))
+    sweep_dir.parent.mkdir(parents=True, exist_ok=True)
+    part = Path(tempfile.mkdtemp(prefix=f".{sweep_dir.name}-", dir=sweep_dir.parent))
+    try:
+        part.chmod(0o777 & ~rundir.umask())
+        rundir.write_json(part / CONFIG, _json(sweep))
+        (part / MEMBERS).mkdir()
+        part.rename(sweep_dir)  # fails where another process was faster
+    except OSError:
+        if not (sweep_dir / CONFIG).exists():
+            raise
+        return False
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return True
+
+
+def _json(sweep: Sweep) -> dict[str, Any]:
+    values = {name: list(given) for name, given in sweep.values.items()}
+    return {"config": sweep.base.to_dict(), "values": values}
+
+
+def read_sweep(sweep_dir: Path) -> Sweep:
+    """The sweep in a directory.
+
+    Raises:
+        UserError: there is none, or its config is damaged.
+    """
+    path = sweep_dir / CONFIG
+    if not path.is_file():
+        raise UserError(f"No sweep in {sweep_dir}: it has no {CONFIG}. Give the directory of one.")
+    found = rundir.read_json(path)
+    if not {"config", "values"} <= set(found):
+        raise UserError(f"{path} is that of no sweep: wanted config and values. Is it a run?")
+    stored: Stored = rundir.read_json(path, Stored)
+    values = {name: tuple(given) for name, given in stored["values"].items()}
+    sweep = Sweep(rundir.parse_config(path, stored["config"]), values)
+    try:
+        sweep.members()
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+    return sweep
+
+
+def _grown(sweep_dir: Path, stored: Values, wanted: Mapping[str, Sequence[Any]]) -> Values:
+    """The values of a sweep to which some are added."""
+    if set(stored) != set(wanted):
+        raise UserError(
+            f"{sweep_dir} holds a sweep over {', '.join(stored)}, got one over "
+            f"{', '.join(wanted)}: choose another --sweep-dir."
+        )
+    for name, given in stored.items():
+        lost = [text(value) for value in given if value not in wanted[name]]
+        if lost:
+            raise UserError(
+                f"{name}: the sweep in {sweep_dir} has {', '.join(lost)} too. Values can be "
+                "added to a sweep, not taken away: name them all, or choose another --sweep-dir."
+            )
+    return {
+        name: (*given, *(value for value in wanted[name] if value not in given))
+        for name, given in stored.items()
+    }
+
+
+def member_dir(sweep_dir: Path, member: Member) -> Path:
+    return sweep_dir / MEMBERS / member.name
+
+
+def status(sweep_dir: Path, member: Member) -> Status:
+    """How far a member is.
+
+    Raises:
+        UserError: what is in its directory is another run.
+    """
+    directory = member_dir(sweep_dir, member)
+    if not (directory / rundir.CONFIG).exists():
+        return "missing"
+    differing = differing_fields(rundir.read_config(directory), member.config)
+    if differing:
+        raise UserError(
+            f"{directory} holds another run than the sweep's ({'; '.join(differing)}): "
+            "move it away."
+        )
+    if (directory / FAILED).exists():
+        return "failed"
+    summary = rundir.read_summary(directory)
+    return "done" if summary and summary["step"] >= member.config.steps else "begun"
+
+
+def write_failed(sweep_dir: Path, member: Member, reason: str) -> None:
+    """A member cannot go on; `bvae sweep` passes it over from now on."""
+    rundir.write_json(member_dir(sweep_dir, member) / FAILED, {"reason": reason})
+
+
+def read_failed(sweep_dir: Path, member: Member) -> str:
+    """Why a member failed."""
+    path = member_dir(sweep_dir, member) / FAILED
+    try:
+        return rundir.read_json(path, Failure)["reason"]
+    except UserError as error:
+        return str(error)

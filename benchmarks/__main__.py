@@ -10,7 +10,9 @@ import tyro
 from benchmarks.settings import Settings
 from bvae_jax.cli.parsing import parse
 from bvae_jax.errors import UserError
-from bvae_jax.interrupt import fatal
+from bvae_jax.runtime import (
+    fatal,
+)
 
 
 @dataclass(frozen=True)

@@ -19,10 +19,12 @@ from benchmarks.pool import Process, WorkerError, take_turns, turns
 from benchmarks.settings import Settings
 from bvae_jax.data import get_dataset
 from bvae_jax.errors import UserError, unknown
-from bvae_jax.interrupt import Interrupt
 from bvae_jax.networks import NETWORKS
 from bvae_jax.progress import bar
 from bvae_jax.runs import rundir
+from bvae_jax.runtime import (
+    Interrupt,
+)
 
 PACKAGES = (*rundir.PACKAGES, "torch")
 STARTUP_ROUNDS = 2

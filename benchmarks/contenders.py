@@ -14,7 +14,7 @@ class Contender(NamedTuple):
         task: a name in `worker.TASKS`, called with `options`, which are JSON.
         unit: what its work is counted in: "step" of one model, "batch", "image", "flop", "byte".
         cores: that it may use.
-        keep_memory: freed memory is kept, see `bvae_jax.allocator`.
+        keep_memory: freed memory is kept, see `bvae_jax.runtime`.
         environment: its own variables.
         compiles_beside: it is built at the same time as others that are, for it takes long and its
             compiler measures nothing.

@@ -13,7 +13,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bvae_jax.allocator import keep_freed_memory
+from bvae_jax.runtime import (
+    keep_freed_memory,
+)
 
 TASKS = {
     "matmul": "tasks", "copy": "tasks", "train": "tasks", "draw": "tasks", "encode": "tasks",

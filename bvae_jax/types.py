@@ -1,8 +1,10 @@
-"""Array aliases and the containers of arrays that the package passes around. No logic."""
+"""Aliases and containers of the arrays that the package passes around, and its random keys."""
 
+import zlib
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
+import jax
 import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, Key, PyTree
@@ -75,3 +77,17 @@ class TrainState(NamedTuple):
 
 StepFn = Callable[[TrainState, Images], tuple[TrainState, Metrics]]
 """The body type of `jax.lax.scan`."""
+
+
+Purpose = Literal[
+    "run", "evaluation", "decomposition", "log-likelihood", "samples", "augmentation", "scores"
+]
+
+
+def key_for(purpose: Purpose, seed: int) -> PRNGKey:
+    """The key of a purpose.
+
+    `jax.random.key(0)` itself is left to the images as evaluation sees them (`Source.look`): they
+    are part of what a data set is.
+    """
+    return jax.random.fold_in(jax.random.key(seed), 2**31 | zlib.crc32(purpose.encode()))

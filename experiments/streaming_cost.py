@@ -14,11 +14,13 @@ from pathlib import Path
 import numpy as np
 
 from bvae_jax import data
-from bvae_jax.allocator import keep_freed_memory
 from bvae_jax.config import Config
 from bvae_jax.data.base import Dataset, Stored
 from bvae_jax.runs.lanes import OneLane
 from bvae_jax.runs.program import build
+from bvae_jax.runtime import (
+    keep_freed_memory,
+)
 
 SHAPE, ROUNDS = (64, 64, 3), 7
 

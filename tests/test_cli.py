@@ -421,9 +421,9 @@ def test_numbers_of_the_split_are_stated(run_dir):
 @pytest.mark.parametrize(
     ("command", "function"),
     [
-        ("train --run-dir {tmp}/new", "runner.run"),
-        ("sweep --sweep-dir {tmp}/new", "sweeping.sweep"),
-        ("evaluate {tmp}", "evaluation.evaluate"),
+        ("train --run-dir {tmp}/new", "runs.run.run"),
+        ("sweep --sweep-dir {tmp}/new", "runs.sweep.sweep"),
+        ("evaluate {tmp}", "evaluation.evaluate.evaluate"),
         ("compare {tmp}", "comparison.compare.compare"),
         ("suggest {tmp}", "comparison.suggest.suggest"),
     ],

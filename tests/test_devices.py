@@ -21,11 +21,14 @@ from conftest import assert_equal
 import bvae_jax
 from bvae_jax.config import Config
 from bvae_jax.errors import UserError
-from bvae_jax.interrupt import SIGNALS, Interrupt
 from bvae_jax.runs import rundir
 from bvae_jax.runs.distributed import ALONE, join
 from bvae_jax.runs.divided import choose_devices
 from bvae_jax.runs.placement import shard_of_process
+from bvae_jax.runtime import (
+    SIGNALS,
+    Interrupt,
+)
 
 SMALL = Config(
     image_source="rendered", batch_size=16, latents=3, steps=8, log_every=2, eval_every=4,

@@ -12,8 +12,8 @@ MODULES = {
 }
 ROOMS = (
     {"types", "errors", "config", "presets", "beta_units"},
-    {"keys", "parts", "json_files", "allocator", "compile_cache", "interrupt", "progress"},
-    {"elbo", "conv", "schedules", "optimizers", "likelihoods"},
+    {"files", "runtime", "progress"},
+    {"elbo", "conv", "schedules", "likelihoods"},
     {"networks", "objectives", "vae", "traversal", "data", "metrics", "plots"},
     {"step"},
     {"runs"},
@@ -25,7 +25,6 @@ ROOMS = (
 """Each room imports from those above it, and from itself."""
 LEVEL = {room: number for number, rooms in enumerate(ROOMS) for room in rooms}
 BESIDE = {"config": {"errors"}, "presets": {"errors"}, "beta_units": {"errors"}} | {
-    "json_files": {"parts"},
     "metrics": {"data"},
     "plots": {"data"},
 }

@@ -18,9 +18,14 @@ from bvae_jax.networks import NETWORKS
 from bvae_jax.networks.mlp import MLPDecoder, MLPEncoder
 from bvae_jax.objectives import OBJECTIVES, ada, beta_tcvae, factor_vae, get_objective, info_vae
 from bvae_jax.objectives.base import NOTHING, Inputs, Loss
-from bvae_jax.optimizers import OPTIMIZERS, make_optimizer
 from bvae_jax.runs.hyper import hyperparameters, resolved
-from bvae_jax.step import Recipe, init_state, make_loss
+from bvae_jax.step import (
+    OPTIMIZERS,
+    Recipe,
+    init_state,
+    make_loss,
+    make_optimizer,
+)
 from bvae_jax.types import Posterior, VAEOutput
 from bvae_jax.vae import VAE
 

@@ -20,7 +20,6 @@ import bvae_jax
 from bvae_jax.config import Config
 from bvae_jax.elbo import gaussian_kl
 from bvae_jax.errors import UserError
-from bvae_jax.interrupt import Interrupt, fatal
 from bvae_jax.runs import figures, lanes, program, rundir
 from bvae_jax.runs import loop as training
 from bvae_jax.runs import run as runner
@@ -30,6 +29,10 @@ from bvae_jax.runs.loggers import JsonLines, read_records
 from bvae_jax.runs.sweep import sweep
 from bvae_jax.runs.sweepdir import Sweep, open_sweep
 from bvae_jax.runs.writer import Session
+from bvae_jax.runtime import (
+    Interrupt,
+    fatal,
+)
 from bvae_jax.vae import decode, encode
 
 pytestmark = pytest.mark.usefixtures("tiny_network")

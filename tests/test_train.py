@@ -19,13 +19,14 @@ from bvae_jax.likelihoods import make_likelihood
 from bvae_jax.networks import NETWORKS, make_network
 from bvae_jax.objectives import OBJECTIVES
 from bvae_jax.objectives.base import NOTHING
-from bvae_jax.optimizers import OPTIMIZERS, make_optimizer
 from bvae_jax.schedules import parse_schedule
 from bvae_jax.step import (
+    OPTIMIZERS,
     Recipe,
     _host_loop,
     _scan_loop,
     init_state,
+    make_optimizer,
     make_train_body,
     make_train_step,
     scheduled,

@@ -3,12 +3,14 @@
 import pytest
 
 from bvae_jax.config import Config
-from bvae_jax.interrupt import Interrupt
 from bvae_jax.progress import Clock, TrainingProgress
 from bvae_jax.runs.checks import NotFiniteError
 from bvae_jax.runs.distributed import ALONE
 from bvae_jax.runs.loop import train
 from bvae_jax.runs.writer import Session, is_state_due
+from bvae_jax.runtime import (
+    Interrupt,
+)
 
 CONFIG = Config(steps=8, log_every=2, eval_every=6, checkpoint_every=100)
 MEANS = {"nll": 1.0, "kl": 1.0, "active_latents": 1}

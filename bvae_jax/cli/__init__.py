@@ -8,7 +8,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 
-from bvae_jax import compile_cache
+from bvae_jax import runtime
 from bvae_jax.cli.commands import COMMANDS, USAGE
 from bvae_jax.errors import UserError, unknown
 
@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run_main() -> None:
     """The entry point of the `bvae` command: `main` in a process of its own."""
-    compile_cache.set_default()
+    runtime.set_compile_cache_default()
     # A cache that cannot be written, on a full disk say, is done without.
     warnings.filterwarnings("ignore", message="Error (reading|writing) persistent compilation")
     # A failed write is reported once, by us; not again by every background task of Orbax.

@@ -12,7 +12,9 @@ import tyro
 from bvae_jax.cli.parsing import parse
 from bvae_jax.config import ScoreConfig
 from bvae_jax.errors import UserError
-from bvae_jax.interrupt import fatal
+from bvae_jax.runtime import (
+    fatal,
+)
 
 PRINTED = ("nll", "kl", "elbo", "active_latents", "total_correlation", "mig", "dci/disentanglement")
 """Scores that stand in the terminal; all are in the files."""

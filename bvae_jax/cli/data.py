@@ -13,7 +13,9 @@ from bvae_jax.cli.entries import print_entry, print_header
 from bvae_jax.cli.parsing import parse
 from bvae_jax.config import Config
 from bvae_jax.errors import UserError, unknown
-from bvae_jax.interrupt import fatal
+from bvae_jax.runtime import (
+    fatal,
+)
 
 MOST_WIDTH = 28
 """Of the column of names."""

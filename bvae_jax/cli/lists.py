@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 from bvae_jax.cli.parsing import parse
 from bvae_jax.config import flag
-from bvae_jax.interrupt import fatal
+from bvae_jax.runtime import (
+    fatal,
+)
 
 WIDTH = 100
 

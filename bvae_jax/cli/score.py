@@ -10,7 +10,9 @@ import tyro
 from bvae_jax.cli.parsing import parse
 from bvae_jax.cli.scores import OutputFlags, check_flags, print_scores, write_scores
 from bvae_jax.config import ScoreConfig
-from bvae_jax.interrupt import fatal
+from bvae_jax.runtime import (
+    fatal,
+)
 
 
 @dataclass(frozen=True)

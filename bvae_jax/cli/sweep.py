@@ -7,12 +7,14 @@ from pathlib import Path
 
 import tyro
 
-from bvae_jax import compile_cache
+from bvae_jax import runtime
 from bvae_jax.cli.parsing import parse
 from bvae_jax.cli.settings import OWNED, parse_onto
 from bvae_jax.config import Config
 from bvae_jax.errors import UserError
-from bvae_jax.interrupt import fatal
+from bvae_jax.runtime import (
+    fatal,
+)
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ def sweep(argv: Sequence[str]) -> int:
     stored = sweepdir.read_sweep(sweep_dir) if args.resume else None
     if stored or args.preset:
         args = parse_onto(stored and stored.base, args, argv, "bvae sweep")
-    compile_cache.use(args.compile_cache)
+    runtime.use_compile_cache(args.compile_cache)
     values = grid.parse_grid(args.grid)
     varied = sorted(set(OWNED) & set(values))
     if args.preset and varied:

@@ -8,11 +8,13 @@ from typing import Any
 
 import tyro
 
-from bvae_jax import compile_cache
+from bvae_jax import runtime
 from bvae_jax.cli.parsing import parse
 from bvae_jax.cli.settings import parse_onto
 from bvae_jax.config import Config
-from bvae_jax.interrupt import fatal
+from bvae_jax.runtime import (
+    fatal,
+)
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ def train(argv: Sequence[str]) -> int:
         if args.resume:  # from where the first process sees it
             stored = Config.from_dict(team.first(lambda: rundir.read_config(run_dir).to_dict()))
         args = parse_onto(stored, args, argv, "bvae train")
-    compile_cache.use(args.compile_cache)
+    runtime.use_compile_cache(args.compile_cache)
     resume_command = f"bvae train --run-dir {shlex.quote(str(run_dir))} --resume"
     resume_command += " --distributed" if args.distributed else ""
     try:

@@ -9,7 +9,9 @@ import tyro
 
 from bvae_jax.cli.parsing import parse
 from bvae_jax.errors import UserError
-from bvae_jax.interrupt import fatal
+from bvae_jax.runtime import (
+    fatal,
+)
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import UInt8
 
-from bvae_jax.compile_cache import user_cache
 from bvae_jax.data.base import Rendered
 from bvae_jax.data.npz_cache import DamagedError, read_npz, write_npz
 from bvae_jax.progress import bar
+from bvae_jax.runtime import (
+    user_cache,
+)
 from bvae_jax.types import Indices
 
 CHUNK = 4096

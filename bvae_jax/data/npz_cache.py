@@ -8,7 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from bvae_jax.parts import held, remove_abandoned
+from bvae_jax.files import (
+    held,
+    remove_abandoned,
+)
 
 
 class DamagedError(Exception):

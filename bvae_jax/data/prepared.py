@@ -21,7 +21,6 @@ from typing import Any
 
 import numpy as np
 
-from bvae_jax.compile_cache import user_cache
 from bvae_jax.data.base import Dataset, Stored
 from bvae_jax.data.writer import (
     FILES,
@@ -35,6 +34,9 @@ from bvae_jax.data.writer import (
 )
 from bvae_jax.errors import UserError
 from bvae_jax.progress import bar
+from bvae_jax.runtime import (
+    user_cache,
+)
 from bvae_jax.types import ImageShape
 
 __all__ = ["Writer", "check_content", "data_dir", "open_prepared", "place"]

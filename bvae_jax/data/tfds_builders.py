@@ -18,7 +18,10 @@ from bvae_jax.data.tfds_features import Wish, choose
 from bvae_jax.data.tfds_offline import without_tensorflow
 from bvae_jax.data.tfds_writing import Example, SplitExamples, in_order, write
 from bvae_jax.errors import UserError
-from bvae_jax.parts import held, remove_abandoned
+from bvae_jax.files import (
+    held,
+    remove_abandoned,
+)
 
 GRIDS = {"dsprites": "dsprites_hdf5", "shapes3d": "shapes3d_h5"}
 """Builders that load all of a file, which is read in chunks instead."""

@@ -14,7 +14,10 @@ import numpy as np
 
 from bvae_jax.data.column import Column
 from bvae_jax.errors import UserError
-from bvae_jax.parts import held, remove_abandoned
+from bvae_jax.files import (
+    held,
+    remove_abandoned,
+)
 
 HEX = "[0-9a-f]"
 IMAGES, LABELS, META = "images.npy", "labels.npy", "meta.json"

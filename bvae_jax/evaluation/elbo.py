@@ -8,12 +8,14 @@ from typing import Any, NotRequired, TypedDict
 from bvae_jax.errors import UserError
 from bvae_jax.evaluation.decomposition import decompose, to_json
 from bvae_jax.evaluation.log_likelihood import FEW, held_out_log_likelihood
-from bvae_jax.keys import key_for
 from bvae_jax.runs import rundir
 from bvae_jax.runs.checkpoint import fingerprint
 from bvae_jax.runs.encode import encode_run, point_count
 from bvae_jax.runs.program import NO_POSTERIOR, eval_split
 from bvae_jax.runs.run import RunResult, load
+from bvae_jax.types import (
+    key_for,
+)
 
 ELBO = "elbo.json"
 

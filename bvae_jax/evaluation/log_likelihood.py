@@ -11,11 +11,15 @@ from jaxtyping import Array, Float
 
 from bvae_jax.elbo import log_prior_ratio
 from bvae_jax.errors import UserError
-from bvae_jax.keys import key_for
 from bvae_jax.likelihoods import bits_per_dim
 from bvae_jax.progress import bar
 from bvae_jax.runs.program import Program, calibrated
-from bvae_jax.types import Images, Params, PRNGKey
+from bvae_jax.types import (
+    Images,
+    Params,
+    PRNGKey,
+    key_for,
+)
 from bvae_jax.vae import VAE, forward
 
 IMAGES_AT_ONCE, SAMPLES_AT_ONCE = 16, 32

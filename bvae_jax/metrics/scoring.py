@@ -12,12 +12,15 @@ from threadpoolctl import threadpool_limits
 
 from bvae_jax.config import ScoreConfig
 from bvae_jax.errors import UserError, unknown
-from bvae_jax.keys import key_for
 from bvae_jax.metrics import METRICS
 from bvae_jax.metrics.base import InvalidArrays, Metric
 from bvae_jax.metrics.points import Draw, Representation, draw
 from bvae_jax.runs.rundir import git_commit, versions
-from bvae_jax.types import PRNGKey, Score
+from bvae_jax.types import (
+    PRNGKey,
+    Score,
+    key_for,
+)
 
 PACKAGES = ("bvae_jax", "numpy", "scipy", "scikit-learn", "lightgbm", "jax")
 """Those that scores depend on."""

@@ -11,8 +11,10 @@ from jaxtyping import Float, Int
 
 from bvae_jax.data.base import Dataset
 from bvae_jax.data.sources import Source
-from bvae_jax.keys import key_for
 from bvae_jax.plots import run as plots
+from bvae_jax.types import (
+    key_for,
+)
 
 COLUMNS = 10
 RANDOM_ROWS, ALONE_ROWS = 2, 6

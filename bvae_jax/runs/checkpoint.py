@@ -19,7 +19,11 @@ import orbax.checkpoint as ocp
 from jaxtyping import PyTree
 
 from bvae_jax.errors import UserError
-from bvae_jax.json_files import CHECKSUM, digest, misfit
+from bvae_jax.files import (
+    CHECKSUM,
+    digest,
+    misfit,
+)
 from bvae_jax.types import TrainState
 
 FORMAT = 2

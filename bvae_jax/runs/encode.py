@@ -20,7 +20,9 @@ from bvae_jax.config import Config
 from bvae_jax.data.base import Dataset
 from bvae_jax.data.variants import split_of
 from bvae_jax.errors import UserError
-from bvae_jax.interrupt import Interrupt
+from bvae_jax.runtime import (
+    Interrupt,
+)
 from bvae_jax.data.npz_cache import DamagedError, read_npz, write_npz
 from bvae_jax.runs.program import Program
 from bvae_jax.progress import bar

@@ -12,7 +12,9 @@ import numpy as np
 from bvae_jax.plots import run as plots, scores as score_plots
 from bvae_jax.elbo import ACTIVE_NATS, gaussian_kl
 from bvae_jax.errors import UserError
-from bvae_jax.keys import key_for
+from bvae_jax.types import (
+    key_for,
+)
 from bvae_jax.runs.loggers import SCORES, Record
 from bvae_jax.runs.program import Program
 from bvae_jax.traversal import Decode, by_size, interpolate, traverse

@@ -17,7 +17,9 @@ from pathlib import Path
 from typing import Any, BinaryIO, Protocol, TypedDict, runtime_checkable
 
 from bvae_jax.errors import UserError
-from bvae_jax.json_files import misfit
+from bvae_jax.files import (
+    misfit,
+)
 
 Record = dict[str, Any]
 METRICS = "metrics.jsonl"

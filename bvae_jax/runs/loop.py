@@ -6,7 +6,9 @@ from typing import Any, NamedTuple
 
 from bvae_jax.runs.checks import NotFiniteError
 from bvae_jax.config import Config
-from bvae_jax.interrupt import Interrupt
+from bvae_jax.runtime import (
+    Interrupt,
+)
 from bvae_jax.runs.lanes import Lanes
 from bvae_jax.progress import TrainingProgress
 from bvae_jax.runs.writer import Session, is_state_due

@@ -22,12 +22,17 @@ from bvae_jax.data.variants import split_of, training_pool
 from bvae_jax.elbo import ACTIVE_NATS
 from bvae_jax.errors import UserError
 from bvae_jax.runs.hyper import graph, hyperparameters, resolved, schedules
-from bvae_jax.keys import key_for
+from bvae_jax.types import (
+    key_for,
+)
 from bvae_jax.likelihoods import Likelihood, make_likelihood
 from bvae_jax.networks import make_network
 from bvae_jax.objectives import OBJECTIVES, get_objective
 from bvae_jax.objectives.base import Objective
-from bvae_jax.optimizers import NUMBERS, make_optimizer
+from bvae_jax.step import (
+    NUMBERS,
+    make_optimizer,
+)
 from bvae_jax.step import (
     Body,
     Loop,

@@ -11,7 +11,9 @@ from typing import Any, NamedTuple
 import jax
 
 from bvae_jax.runs import rundir
-from bvae_jax.allocator import keep_freed_memory
+from bvae_jax.runtime import (
+    keep_freed_memory,
+)
 from bvae_jax.runs.checkpoint import Checkpoints, check_path
 from bvae_jax.runs.checks import check_memory, check_same, make_config_check
 from bvae_jax.config import Config, has_files, with_places
@@ -19,7 +21,9 @@ from bvae_jax.data.prepared import check_content
 from bvae_jax.runs.divided import choose_devices, divide
 from bvae_jax.errors import UserError
 from bvae_jax.runs.hyper import resolved
-from bvae_jax.interrupt import Interrupt
+from bvae_jax.runtime import (
+    Interrupt,
+)
 from bvae_jax.runs.lanes import OneLane
 from bvae_jax.runs.loggers import check_installed, open_loggers
 from bvae_jax.objectives import get_objective

@@ -24,8 +24,13 @@ import jax
 from bvae_jax.config import OWN_FILES, PLACES, Config, differing_fields
 from bvae_jax.data.base import Dataset
 from bvae_jax.errors import UserError
-from bvae_jax.json_files import read_json, write_json
-from bvae_jax.json_files import write_text as write_text
+from bvae_jax.files import (
+    read_json,
+    write_json,
+)
+from bvae_jax.files import (
+    write_text as write_text,
+)
 from bvae_jax.types import ImageShape
 
 CONFIG, PROVENANCE, SUMMARY = "config.json", "provenance.json", "summary.json"

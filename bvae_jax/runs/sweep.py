@@ -8,14 +8,18 @@ from typing import Any, NamedTuple
 
 import jax
 
-from bvae_jax.allocator import keep_freed_memory
+from bvae_jax.runtime import (
+    keep_freed_memory,
+)
 from bvae_jax.runs.checkpoint import check_path
 from bvae_jax.runs.checks import check_memory
 from bvae_jax.config import Config
 from bvae_jax.data.prepared import check_content
 from bvae_jax.errors import UserError
 from bvae_jax.runs.grid import Values, groups
-from bvae_jax.interrupt import Interrupt
+from bvae_jax.runtime import (
+    Interrupt,
+)
 from bvae_jax.runs.loggers import check_installed, open_loggers
 from bvae_jax.runs.programs import Programs
 from bvae_jax.runs.rundir import check_data

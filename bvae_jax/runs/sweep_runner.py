@@ -11,7 +11,9 @@ from bvae_jax.runs import rundir, sweepdir
 from bvae_jax.runs.checks import NotFiniteError
 from bvae_jax.errors import UserError
 from bvae_jax.runs.grid import Member, groups
-from bvae_jax.interrupt import Interrupt
+from bvae_jax.runtime import (
+    Interrupt,
+)
 from bvae_jax.runs.lanes import OneLane, Together
 from bvae_jax.runs.program import Program
 from bvae_jax.runs.programs import Programs

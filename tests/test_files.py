@@ -10,8 +10,12 @@ import pytest
 
 from bvae_jax.data.npz_cache import write_npz
 from bvae_jax.errors import UserError
-from bvae_jax.json_files import misfit, read_json, write_json
-from bvae_jax.parts import remove_abandoned
+from bvae_jax.files import (
+    misfit,
+    read_json,
+    remove_abandoned,
+    write_json,
+)
 
 
 class Inner(TypedDict):

@@ -7,7 +7,7 @@ import sys
 import jax
 import pytest
 
-from bvae_jax import compile_cache
+from bvae_jax import runtime
 
 FLAGS = "--image-source rendered --batch-size 4 --steps 2 --eval-images 4 --no-figures --quiet"
 
@@ -15,19 +15,19 @@ FLAGS = "--image-source rendered --batch-size 4 --steps 2 --eval-images 4 --no-f
 def test_the_users_directory_unless_another_is_named(monkeypatch, tmp_path):
     monkeypatch.setenv("BVAE_CACHE_DIR", str(tmp_path))
     environment = {}
-    compile_cache.set_default(environment)
-    assert environment[compile_cache.DIRECTORY].startswith(f"{tmp_path}/compiled-")
-    named = {compile_cache.DIRECTORY: "/elsewhere"}
-    compile_cache.set_default(named)
-    assert named[compile_cache.DIRECTORY] == "/elsewhere"
+    runtime.set_compile_cache_default(environment)
+    assert environment[runtime.CACHE_DIRECTORY].startswith(f"{tmp_path}/compiled-")
+    named = {runtime.CACHE_DIRECTORY: "/elsewhere"}
+    runtime.set_compile_cache_default(named)
+    assert named[runtime.CACHE_DIRECTORY] == "/elsewhere"
 
 
 def test_another_directory_and_none(tmp_path):
     before = jax.config.jax_compilation_cache_dir  # pyright: ignore
     try:
-        compile_cache.use(str(tmp_path / "other"))
+        runtime.use_compile_cache(str(tmp_path / "other"))
         assert jax.config.jax_compilation_cache_dir == str(tmp_path / "other")  # pyright: ignore
-        compile_cache.use("off")
+        runtime.use_compile_cache("off")
         assert jax.config.jax_compilation_cache_dir is None  # pyright: ignore
     finally:
         jax.config.update("jax_compilation_cache_dir", before)
@@ -40,7 +40,7 @@ def entries(directory):
 @pytest.mark.once
 def test_a_second_process_compiles_nothing_again(tmp_path):
     """The first one uses the user's cache, the second is told where that is."""
-    unset = (compile_cache.DIRECTORY, compile_cache.LEAST_SECONDS)
+    unset = (runtime.CACHE_DIRECTORY, runtime.CACHE_LEAST_SECONDS)
     environment = {k: v for k, v in os.environ.items() if k not in unset}
     environment["BVAE_CACHE_DIR"] = str(tmp_path)
 

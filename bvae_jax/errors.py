@@ -1,5 +1,6 @@
 """The one exception that the command line turns into a single line and exit code 2."""
 
+import importlib.util
 from collections.abc import Iterable
 
 
@@ -8,6 +9,21 @@ class UserError(Exception):
 
     The message is one line: what was got, what was wanted, what to do.
     """
+
+
+def needs(package: str, extra: str, what: str) -> None:
+    """To be called before an optional package is imported.
+
+    Args:
+        package: as it is imported.
+        extra: of this package, which installs it.
+        what: needs it: a flag, a metric, a file format.
+
+    Raises:
+        UserError: it is not installed.
+    """
+    if importlib.util.find_spec(package) is None:
+        raise UserError(f"{what} needs {package}: pip install 'bvae_jax[{extra}]'.")
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:

@@ -68,13 +68,9 @@ def compile_cache_directory() -> Path:
 
 
 def user_cache() -> Path:
-    """`$BVAE_CACHE_DIR`, or the user's cache directory."""
-    root = os.environ.get("BVAE_CACHE_DIR")
-    if not root:
-        import platformdirs  # of all packages the only one that this needs, so only where it does
-
-        root = platformdirs.user_cache_dir("bvae_jax")
-    return Path(root).expanduser()
+    """`$BVAE_CACHE_DIR`, or bvae_jax in `$XDG_CACHE_HOME`, or in ~/.cache."""
+    caches = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
+    return Path(os.environ.get("BVAE_CACHE_DIR") or caches / "bvae_jax").expanduser()
 
 
 def _processor() -> str:

@@ -11,6 +11,7 @@ import numpy as np
 
 from bvae_jax.data.sampling import Pick, batch_keys
 from bvae_jax.data.sources import Source
+from bvae_jax.errors import needs
 from bvae_jax.types import PRNGKey
 
 WINDOW_BYTES = 2**25
@@ -137,6 +138,7 @@ def _make_plan(pick: Pick, key_of: Keys, kind: Any) -> Callable[..., jax.Array]:
 
 
 def _read_ahead(window: Callable[[int], Any]) -> Any:
+    needs("grain", "data", "--image-source streamed")
     import grain.python as grain  # a second, which only streaming waits for
 
     class Windows(grain.RandomAccessDataSource):

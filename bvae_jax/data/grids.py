@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from bvae_jax.errors import needs
 from bvae_jax.types import ImageShape
 
 CHUNK = 2**24
@@ -43,6 +44,7 @@ Read = Callable[[Path, Layout], Iterator[np.ndarray]]
 
 def dsprites_hdf5(path: Path, layout: Layout) -> Iterator[np.ndarray]:
     """dSprites: `imgs` [image, 64, 64] and `latents/classes` [image, 1 + factor]."""
+    needs("h5py", "data", path.name)
     import h5py
 
     with h5py.File(path, "r") as file:
@@ -54,6 +56,7 @@ def dsprites_hdf5(path: Path, layout: Layout) -> Iterator[np.ndarray]:
 
 def shapes3d_hdf5(path: Path, layout: Layout) -> Iterator[np.ndarray]:
     """3D Shapes: `images` [image, 64, 64, 3] and `labels` [image, factor], which are values."""
+    needs("h5py", "data", path.name)
     import h5py
 
     with h5py.File(path, "r") as file:

@@ -2,13 +2,13 @@
 
 import functools
 import math
+import os
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import psutil
 from jaxtyping import Array
 
 from bvae_jax.data.base import Dataset, Rendered, Stored
@@ -89,7 +89,7 @@ def _impossible(dataset: Dataset, kind: str, wanted: str) -> UserError:
 def device_memory() -> int:
     """Bytes of memory that a device has; of the host for a CPU."""
     known = jax.local_devices()[0].memory_stats() or {}
-    return known.get("bytes_limit") or psutil.virtual_memory().total
+    return known.get("bytes_limit") or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def rendered(dataset: Dataset) -> Source:

@@ -23,7 +23,7 @@ from pathlib import Path
 from bvae_jax.data.base import Dataset
 from bvae_jax.data.dsprites import canonical
 from bvae_jax.data.prepared import open_prepared, place
-from bvae_jax.errors import UserError
+from bvae_jax.errors import UserError, needs
 
 PREFIX = "tfds:"
 NAME = re.compile(r"[a-zA-Z]\w*(/\w[\w+.-]*)?(:\d+\.\d+\.\d+)?")
@@ -90,6 +90,7 @@ def _open(
         raise UserError(f"{name}: wanted tfds:BUILDER, perhaps with /CONFIG and :VERSION (1.0.0).")
     directory = tfds_place(bare, data_dir, *options)
     if not directory.exists():
+        needs("tensorflow_datasets", "data", name)
         # Imported only here: it takes a second.
         from bvae_jax.data.tfds_builders import Wish, convert_builder, convert_directory
         from bvae_jax.data.tfds_directory import find_directory

@@ -10,20 +10,14 @@ latents are chosen otherwise.
 
 import re
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
 from scipy.special import softmax
 
+from bvae_jax.errors import UserError, needs
 from bvae_jax.metrics.base import InvalidArrays
-
-try:
-    import lightgbm
-except OSError as error:  # the package is there, a system library is not
-    raise ImportError(
-        f"LightGBM cannot be loaded ({error}): install the system package libgomp1."
-    ) from error
 
 EXACT = 65_535
 """More bins than there are points: a threshold between any two values, as in scikit-learn."""
@@ -134,7 +128,15 @@ def _probabilities(logits: np.ndarray) -> np.ndarray:
     return 1 / (1 + np.exp(-logits)) if logits.shape[1] == 1 else softmax(logits, axis=1)
 
 
-def _booster(x: np.ndarray, trees: int, max_bins: int) -> lightgbm.Booster:
+def _booster(x: np.ndarray, trees: int, max_bins: int) -> Any:
+    """A `lightgbm.Booster` without trees."""
+    needs("lightgbm", "metrics", "boosted trees (dci, downstream)")
+    try:
+        import lightgbm
+    except OSError as error:  # the package is there, a system library is not
+        raise UserError(
+            f"LightGBM cannot be loaded ({error}): install the system package libgomp1."
+        ) from error
     data = lightgbm.Dataset(
         x,
         params={

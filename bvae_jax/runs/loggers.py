@@ -12,11 +12,10 @@ import mmap
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, TypedDict, runtime_checkable
 
-from bvae_jax.errors import UserError
+from bvae_jax.errors import UserError, needs
 from bvae_jax.files import (
     misfit,
 )
@@ -143,10 +142,10 @@ def check_installed(*, tensorboard: bool, wandb: str | None) -> None:
     Raises:
         UserError: a package is not installed.
     """
-    if tensorboard and find_spec("tensorboardX") is None:
-        raise UserError("--tensorboard needs tensorboardX: pip install 'bvae_jax[tensorboard]'.")
-    if wandb and find_spec("wandb") is None:
-        raise UserError("--wandb needs wandb: pip install 'bvae_jax[wandb]'.")
+    if tensorboard:
+        needs("tensorboardX", "tensorboard", "--tensorboard")
+    if wandb:
+        needs("wandb", "wandb", "--wandb")
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ import common
 from common import COLOURS, LONG, QUICK, Scale
 
 from bvae_jax import suggest
-from bvae_jax.comparison.suggestion import in_words
+from bvae_jax.comparison.suggest import in_words
 
 BETAS = (1.0, 2.0, 4.0, 6.0, 8.0, 16.0)
 SCORES = {

@@ -13,11 +13,12 @@ import pytest
 
 import bvae_jax
 from bvae_jax import cli
-from bvae_jax.comparison import crossing, reading
+from bvae_jax.comparison import matching as crossing
+from bvae_jax.comparison import reading
 from bvae_jax.comparison.compare import compare, cross
-from bvae_jax.comparison.crossing import cross_traversals, one_of_each
-from bvae_jax.comparison.pages import make_report
+from bvae_jax.comparison.matching import cross_traversals, one_of_each
 from bvae_jax.comparison.reading import read_comparison, read_places
+from bvae_jax.comparison.report import make_report
 from bvae_jax.comparison.suggest import suggest
 from bvae_jax.comparison.tables import make_table
 from bvae_jax.config import Config, ScoreConfig

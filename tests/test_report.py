@@ -11,8 +11,15 @@ from itertools import pairwise
 import pytest
 from PIL import Image
 
-from bvae_jax.comparison.html_table import Cell, HtmlTable
-from bvae_jax.comparison.report import TEMPLATE, Figure, Member, Report, write_report
+from bvae_jax.comparison.report import (
+    TEMPLATE,
+    Figure,
+    HtmlCell,
+    HtmlTable,
+    Member,
+    Report,
+    write_report,
+)
 from bvae_jax.runs import rundir
 
 VOID = {"meta", "link", "img", "input", "wbr", "br", "hr"}
@@ -80,7 +87,7 @@ def members(settings, seeds, text=""):
 
 def full(folder, text="some", count=2):
     marks = ("best", "tied", "", "words")
-    cells = [Cell(text, mark, text) for mark in marks]
+    cells = [HtmlCell(text, mark, text) for mark in marks]
     return Report(
         title=text, lead=text, facts=[(text, text)] * count,
         tables=[(text, HtmlTable([text] * 4, [(text, cells)] * count, text))] * count,
@@ -189,7 +196,12 @@ def test_text_from_outside_is_only_text(tmp_path):
 
 
 def test_table_has_its_marks_and_their_legend(tmp_path):
-    cells = [Cell("0.31", "best", "3 seeds"), Cell("0.30", "tied"), Cell("nan"), Cell("a", "words")]
+    cells = [
+        HtmlCell("0.31", "best", "3 seeds"),
+        HtmlCell("0.30", "tied"),
+        HtmlCell("nan"),
+        HtmlCell("a", "words"),
+    ]
     table = HtmlTable(["sap_r2", "b", "c", "d"], [("β = 4", cells)], "A note.")
     page = written(tmp_path, Report("t", "", tables=[("Scores", table)]))
     assert page.texts("h3") == ["Table 1. Scores"]
@@ -202,19 +214,19 @@ def test_table_has_its_marks_and_their_legend(tmp_path):
                      ("col", "words", "d"), ("row", None, "β = 4")]  # fmt: skip
     note = "Bold: the best. : not distinguishable from the best. A note."
     assert page.texts("p")[-1] == note
-    unmarked = HtmlTable(["a"], [("x", [Cell("1")])])
+    unmarked = HtmlTable(["a"], [("x", [HtmlCell("1")])])
     page = written(tmp_path, Report("t", "", tables=[("Scores", unmarked)]))
     assert len(page.texts("p")) == 1, "the lead, no legend"
 
 
-@pytest.mark.parametrize("cells", [[], [Cell("1")], [Cell("1")] * 3])
+@pytest.mark.parametrize("cells", [[], [HtmlCell("1")], [HtmlCell("1")] * 3])
 def test_table_wants_a_cell_for_each_column(tmp_path, cells):
     with pytest.raises(ValueError, match="zip"):
         written(tmp_path, Report("t", "", tables=[("t", HtmlTable(["a", "b"], [("x", cells)]))]))
 
 
 def test_ragged_table(tmp_path):
-    table = HtmlTable(["a", "b"], [("x", [Cell("1")] * 2), ("y", [Cell("1")])])
+    table = HtmlTable(["a", "b"], [("x", [HtmlCell("1")] * 2), ("y", [HtmlCell("1")])])
     with pytest.raises(ValueError, match="zip"):
         written(tmp_path, Report("t", "", tables=[("t", table)]))
 
@@ -347,7 +359,7 @@ def test_browser_would_see_them(tmp_path, body, said, asked):
 @needs_chromium
 def test_a_click_sorts_a_table(tmp_path):
     texts = ["0.30 ± 0.01", "nan", "-2", "10", "0.30", "1e-3"]
-    rows = [(str(row), [Cell("w", "words"), Cell(text)]) for row, text in enumerate(texts)]
+    rows = [(str(row), [HtmlCell("w", "words"), HtmlCell(text)]) for row, text in enumerate(texts)]
     path = tmp_path / "report.html"
     write_report(path, Report("t", "", tables=[("t", HtmlTable(["word", "score"], rows))]))
     script = """

@@ -13,8 +13,7 @@ from statsmodels.stats.anova import anova_lm
 from statsmodels.stats.multitest import multipletests
 
 from bvae_jax.comparison import stability, statistics
-from bvae_jax.comparison.intervals import half_width, interval
-from bvae_jax.comparison.statistics import PairTest
+from bvae_jax.comparison.statistics import PairTest, half_width, interval
 
 NAN = math.nan
 

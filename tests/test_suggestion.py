@@ -9,9 +9,10 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from bvae_jax.comparison import cautions, suggestion
-from bvae_jax.comparison.evidence import SettingEvidence, _median, comparisons, gather
-from bvae_jax.comparison.suggestion import suggest
+from bvae_jax.comparison import suggest as cautions
+from bvae_jax.comparison import suggest as suggestion
+from bvae_jax.comparison.agreement import SettingEvidence, _median, comparisons, gather
+from bvae_jax.comparison.suggest import choose
 from bvae_jax.errors import UserError
 
 MEASURES = ("lasso", "spearman")
@@ -128,7 +129,7 @@ def test_numbers_are_those_of_the_members_in_the_order_of_their_seeds():
 @pytest.mark.parametrize("measure", MEASURES)
 def test_the_planted_order_is_found(measure):
     kinds = ["noise", "good", "bad", "collapsed"]
-    found = suggest(gathered(kinds), measure=measure)
+    found = choose(gathered(kinds), measure=measure)
     assert found.setting == "good"
     assert [row.setting for row in found.ranking] == ["good", "bad", "noise", "collapsed"]
     good, bad, noise, _ = found.ranking
@@ -150,8 +151,8 @@ def test_latents_and_runs_may_come_in_any_order():
         codes[name] = (codes[name][:, order] * scale + 3).astype(np.float32)
         kl[name] = kl[name][order]
     shuffled = members.reindex(rng.permutation(list(codes)))
-    found = suggest(gather(codes, kl, shuffled, settings=kinds, varied=("beta",)))
-    wanted = suggest(gathered(kinds, seeds=range(4)))
+    found = choose(gather(codes, kl, shuffled, settings=kinds, varied=("beta",)))
+    wanted = choose(gathered(kinds, seeds=range(4)))
     assert (found.setting, len(found.reasons)) == (wanted.setting, len(wanted.reasons))
     for row, other in zip(found.ranking, wanted.ranking, strict=True):
         assert row.setting == other.setting
@@ -169,11 +170,11 @@ def test_many_runs_are_compared_with_ten_others():
             np.testing.assert_array_equal(compared, compared.T)
             assert not compared.diagonal().any()
             assert compared.sum(axis=0).tolist() == [10] * 13
-    found = suggest(evidence)
+    found = choose(evidence)
     assert found.setting == "good"
     assert any("compared with 10" in reason for reason in found.reasons)
     again = gather(codes, kl, members.sort_index(ascending=False), settings=["good", "bad"])
-    assert suggest(again).ranking == found.ranking
+    assert choose(again).ranking == found.ranking
 
 
 @pytest.mark.parametrize(("runs", "count"), [(1, 0), (2, 1), (11, 55), (12, 60), (50, 250)])
@@ -201,15 +202,15 @@ def said(found, part):
 
 def test_collapsed_settings_are_chosen_only_if_nothing_else_is_there():
     weak, dead, dying = made("weak", 0.1), made("dead", 0.9, active=0), made("x", 0.8, active=1.9)
-    found = suggest([dead, weak, dying])
+    found = choose([dead, weak, dying])
     assert found.setting == "weak"
     assert [row.setting for row in found.ranking] == ["weak", "dead", "x"]
     assert said(found, "Collapsed: dead, x (fewer than 2 active latents")
     assert not said(found, "all others"), "there is none that it could be compared with"
-    all_dead = suggest([dead, dying])
+    all_dead = choose([dead, dying])
     assert all_dead.setting == "dead"
     assert said(all_dead, "All settings are collapsed")
-    alone = suggest([made("alone", n=1), dead])
+    alone = choose([made("alone", n=1), dead])
     assert alone.setting is None
     assert said(alone, "Nothing can be compared")
 
@@ -219,7 +220,7 @@ def test_collapsed_runs_are_compared_without_a_warning():
     (evidence,) = gather(codes, {k: v * 0 for k, v in kl.items()}, members, settings=["good"])
     assert evidence.udr("lasso") == evidence.udr("spearman") == 0
     assert evidence.collapsed
-    (row,) = suggest([evidence]).ranking
+    (row,) = choose([evidence]).ranking
     assert row[:2] == ("good", 0)
     assert math.isnan(row.low), "runs that are all equal do not show how far seeds differ"
 
@@ -227,28 +228,28 @@ def test_collapsed_runs_are_compared_without_a_warning():
 def test_one_seed_each_can_not_be_compared():
     evidence = gathered(["good", "bad"], seeds=range(7, 8))
     assert np.isnan([evidence[0].udr_lasso, evidence[1].udr_spearman]).all()
-    found = suggest(evidence)
+    found = choose(evidence)
     assert found.setting is None
     assert "Nothing can be compared" in found.reasons[0]
     assert said(found, "One run only, which nothing can be compared with: good, bad.")
     assert suggestion.in_words(found).startswith("No suggestion")
-    mixed = suggest([made("alone", n=1), made("b", 0.2), made("lone", n=1), made("d", 0.4)])
+    mixed = choose([made("alone", n=1), made("b", 0.2), made("lone", n=1), made("d", 0.4)])
     assert [row.setting for row in mixed.ranking] == ["d", "b", "alone", "lone"]
     assert said(mixed, "compared with: alone, lone.")
-    by_rate = suggest(evidence, rate=1.0)
+    by_rate = choose(evidence, rate=1.0)
     assert by_rate.setting == "good"
     assert said(by_rate, "good has one run and no UDR")
 
 
 def test_one_setting_and_two_runs():
-    found = suggest(gathered(["good"], seeds=range(2)))
+    found = choose(gathered(["good"], seeds=range(2)))
     assert found.setting == "good"
     ((_, udr, low, high),) = found.ranking
     assert udr > 0.8
     assert math.isnan(low)
     assert math.isnan(high)
     assert said(found, "Fewer than 5 runs, others may change the order: good.")
-    pair = suggest([made("a", 0.9, n=2), made("b", 0.1, n=2)])
+    pair = choose([made("a", 0.9, n=2), made("b", 0.1, n=2)])
     assert said(pair, "The next, b, is 0.800 lower.")
     assert said(pair, "The seeds cannot tell a from b.")
 
@@ -288,7 +289,7 @@ def test_of_many_settings_that_are_alike_the_first_is_seldom_told_apart():
     for _ in range(trials):
         quality = 0.5 + 0.1 * rng.standard_normal((8, 10))
         given = zip(settings, quality, strict=True)
-        found = suggest([by_quality(name, own, tuple(range(10)), rng) for name, own in given])
+        found = choose([by_quality(name, own, tuple(range(10)), rng) for name, own in given])
         apart += not said(found, "4 others.")  # and 3 by name are not told from the first
     assert apart < 0.1 * trials
 
@@ -304,7 +305,7 @@ def test_settings_that_are_alike_are_seldom_told_apart(n, shared):
             by_quality("a", quality[0], seeds[0], rng),
             by_quality("b", quality[1], seeds[1], rng),
         )
-        found = suggest([a, b])
+        found = choose([a, b])
         apart += said(found, "from all others")
         naive += stats.mannwhitneyu(a.udr_lasso, b.udr_lasso).pvalue < 0.05
         covered += found.ranking[0].low <= 0.5 <= found.ranking[0].high
@@ -320,44 +321,44 @@ def test_settings_that_differ_are_told_apart():
         own = 0.03 * rng.standard_normal((2, 8))
         a = by_quality("a", 0.55 + common + own[0], tuple(range(8)), rng, 0.02)
         b = by_quality("b", 0.45 + common + own[1], tuple(range(8)), rng, 0.02)
-        apart += said(suggest([a, b]), "The seeds tell a from all others.")
+        apart += said(choose([a, b]), "The seeds tell a from all others.")
     assert apart > 35, "seeds are paired: their own spread is twice the difference"
 
 
 def test_seeds_may_be_missing():
     a = made("a", 0.7, spread=0.02, n=4, seeds=(0, 2, 5, 9))
     b = made("bb", 0.3, spread=0.02, n=6, seeds=(1, 2, 3, 5, 8, 11))
-    found = suggest([a, b])
+    found = choose([a, b])
     assert found.setting == "a"
     assert said(found, "The seeds tell a from all others.")
-    assert suggest([b, a]).ranking == found.ranking
+    assert choose([b, a]).ranking == found.ranking
 
 
 def test_the_setting_of_a_rate():
     evidence = [made("a", 0.2, rate=30), made("b", 0.9, rate=20), made("c", 0.5, rate=11)]
-    found = suggest(evidence, rate=13.0)
+    found = choose(evidence, rate=13.0)
     assert found.setting == "c"
     assert found.reasons[0] == "c has the mean KL nearest to 13 nats: 11.0, 2.0 below."
     assert found.reasons[1].startswith("c has a median UDR (lasso) of 0.500")
     assert "place 2 of 3" in found.reasons[1]
     assert [row.setting for row in found.ranking] == ["b", "c", "a"]
     assert not said(found, "beyond what is reached")
-    assert said(suggest(evidence, rate=50.0), "beyond what is reached: 11.0 to 30.0")
+    assert said(choose(evidence, rate=50.0), "beyond what is reached: 11.0 to 30.0")
     unknown = made("n", rate=math.nan)
-    assert suggest([unknown, *evidence], rate=29.0).setting == "a"
+    assert choose([unknown, *evidence], rate=29.0).setting == "a"
     with pytest.raises(UserError, match="without a KL"):
-        suggest([unknown], rate=29.0)
+        choose([unknown], rate=29.0)
 
 
 @pytest.mark.parametrize("rate", [-1.0, math.nan, math.inf])
 def test_impossible_rates(rate):
     with pytest.raises(UserError, match=f"--rate: got {rate}, wanted a KL in nats"):
-        suggest([made("a")], rate=rate)
+        choose([made("a")], rate=rate)
 
 
 def test_other_mistakes():
     with pytest.raises(UserError, match=r"got none with a finished run"):
-        suggest([])
+        choose([])
     codes, kl, members = sweep(["good"], seeds=range(2))
     members["seed"] = 3
     with pytest.raises(UserError, match="got runs of seeds 3, 3, wanted one run for each seed"):
@@ -386,7 +387,7 @@ def betas(*settings, **more):
     ],
 )
 def test_the_end_of_the_range(settings, caution):
-    found = suggest(betas(*settings))
+    found = choose(betas(*settings))
     assert said(found, caution or "was tried") == bool(caution)
 
 
@@ -395,13 +396,13 @@ def test_only_numbers_have_a_range():
         made("a", 0.9, values={"objective": "beta_vae", "capacity": None}),
         made("b", 0.1, values={"objective": "factor_vae", "capacity": 3.0}),
     ]
-    assert not said(suggest(evidence), "was tried")
+    assert not said(choose(evidence), "was tried")
 
 
 def test_the_price_in_nats():
-    found = suggest(betas((1, 0.2, -100.0), (4, 0.5, -112.5), (16, 0.3, -150.0)))
+    found = choose(betas((1, 0.2, -100.0), (4, 0.5, -112.5), (16, 0.3, -150.0)))
     assert said(found, "The mean ELBO of β = 4 is 12.5 nats below that of β = 1.")
-    better = suggest(betas((1, 0.2, -100.0), (0.5, 0.5, -98.0)))
+    better = choose(betas((1, 0.2, -100.0), (0.5, 0.5, -98.0)))
     assert said(better, "2.0 nats above that of β = 1")
     unpriced = (
         betas((1, 0.9), (4, 0.5)),
@@ -409,42 +410,42 @@ def test_the_price_in_nats():
         betas((1, 0, math.nan), (4, 1)),
     )
     for evidence in unpriced:
-        assert not said(suggest(evidence), "ELBO of")
+        assert not said(choose(evidence), "ELBO of")
     others = [
         made(f"{b} {c}", b / 10, values={"beta": b, "capacity": c}, elbo=np.full(5, -10.0 * b * c))
         for b, c in itertools.product((1, 2), (1, 5))
     ]
-    found = suggest(others)
+    found = choose(others)
     assert said(found, "The mean ELBO of 2 1 is 10.0 nats below that of 1 1.")
     assert not said(found, "that of 1 5"), "there something else differs too"
 
 
 def test_measures_that_disagree():
     a, b = made("a", 0.6, spearman=0.4), made("b", 0.5, spearman=0.7)
-    found = suggest([a, b])
+    found = choose([a, b])
     assert said(found, "UDR (spearman) says otherwise: 0.700 for b, 0.400 for a.")
-    assert said(suggest([a, b], measure="spearman"), "UDR (lasso) says otherwise: 0.600 for a")
+    assert said(choose([a, b], measure="spearman"), "UDR (lasso) says otherwise: 0.600 for a")
     collapsed = b._replace(active=np.ones(5))
-    assert not said(suggest([a, collapsed]), "says otherwise")
+    assert not said(choose([a, collapsed]), "says otherwise")
 
 
 def test_what_it_cannot_know_is_always_said():
     for evidence in ([made("a", n=1)], [made("a")], [made("a", active=0)]):
         for rate in (None, 3.0):
-            assert suggest(evidence, rate=rate).cautions[-2:] == list(cautions.LIMITS)
+            assert choose(evidence, rate=rate).cautions[-2:] == list(cautions.LIMITS)
 
 
 def test_few_seeds_and_long_lists():
     few = [made(f"s{i}", i / 10, n=4) for i in range(8)]
     assert said(
-        suggest(few), "Fewer than 5 runs, others may change the order: s0, s1, s2, 5 others."
+        choose(few), "Fewer than 5 runs, others may change the order: s0, s1, s2, 5 others."
     )
-    assert not said(suggest([made("a"), made("b")]), "Fewer than")
+    assert not said(choose([made("a"), made("b")]), "Fewer than")
 
 
 def test_json():
     evidence = [*betas((1, 0.2), (4, 0.5, math.nan)), made("β = 9", n=1, values={"beta": 9.0})]
-    found = suggestion.to_json(suggest(evidence))
+    found = suggestion.to_json(choose(evidence))
     text = json.dumps(found, allow_nan=False)
     assert json.loads(text) == found
     assert (found["setting"], found["measure"]) == ("β = 4", "lasso")
@@ -455,7 +456,7 @@ def test_json():
     assert entry["udr_lasso"] == [0.5] * 5
     assert (entry["n"], entry["seeds"], entry["values"]) == (5, [0, 1, 2, 3, 4], {"beta": 4})
     assert "pairs" not in entry
-    real = suggestion.to_json(suggest(gathered(["good", "bad"], seeds=range(2))))
+    real = suggestion.to_json(choose(gathered(["good", "bad"], seeds=range(2))))
     json.dumps(real, allow_nan=False)
 
 
@@ -463,7 +464,7 @@ def test_json():
 @pytest.mark.parametrize("name", ["β = {}", "objective = beta_tcvae, capacity = {}, " + "x" * 60])
 def test_words(count, name):
     evidence = [made(name.format(i), i / 40, rate=100.0 / (i + 1)) for i in range(count)]
-    found = suggest(evidence)
+    found = choose(evidence)
     lines = suggestion.in_words(found).splitlines()
     table = lines[2 : 4 + count - 1]
     assert len({len(line.rstrip()) for line in table}) == 1, "aligned"

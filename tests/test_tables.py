@@ -11,12 +11,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bvae_jax.comparison import findings, latex, tables
-from bvae_jax.comparison.as_json import jsonable
-from bvae_jax.comparison.base import Comparison
-from bvae_jax.comparison.cells import Cell, Table, caption, texts
-from bvae_jax.comparison.intervals import Interval, interval
-from bvae_jax.comparison.statistics import pair_tests, sentence, wide
+from bvae_jax.comparison import findings, tables
+from bvae_jax.comparison import tables as latex
+from bvae_jax.comparison.reading import Comparison
+from bvae_jax.comparison.statistics import Interval, interval, pair_tests, sentence, wide
+from bvae_jax.comparison.tables import Cell, Table, explanation, texts
+from bvae_jax.metrics.scoring import jsonable
 
 NAN = math.nan
 SCORES = ("mig", "nll", "kl", "odd_100%")
@@ -200,7 +200,7 @@ def test_few_seeds_stand_in_the_table():
     numbers = ", ".join(f"{value:.3f}" for value in few)
     text = " ".join(texts(table, "mig", table.rows["β = 4"]["mig"]))
     assert text == f"{few.mean():.3f} ({numbers})"
-    assert "of fewer than 5 the seeds themselves" in caption(table)[0]
+    assert "of fewer than 5 the seeds themselves" in explanation(table)[0]
     assert not tables.make_table(comparison(seeds=5)).remarks
     equal = comparison(seeds=5)
     equal.members["mig"] = 0.25
@@ -277,17 +277,17 @@ def test_markdown_of_hostile_names():
 
 
 def test_a_legend_may_explain_the_marks():
-    average, tests = caption(tables.make_table(comparison()))
+    average, tests = explanation(tables.make_table(comparison()))
     assert average.startswith("Mean over n seeds and its 95 % interval")
     assert tests == ("Told apart by paired t tests, Holm-corrected for all pairs, α = 0.05.")
-    assert len(caption(tables.make_table(comparison(better={})))) == 1
+    assert len(explanation(tables.make_table(comparison(better={})))) == 1
 
 
 def test_two_total_correlations_are_told_apart():
     table = tables.make_table(comparison())
     names = ("total_correlation", "unsupervised/gaussian_total_correlation")
-    assert "opposite ways" in caption(table._replace(columns=names))[-1]
-    assert "opposite ways" not in caption(table._replace(columns=names[:1]))[-1]
+    assert "opposite ways" in explanation(table._replace(columns=names))[-1]
+    assert "opposite ways" not in explanation(table._replace(columns=names[:1]))[-1]
 
 
 def test_numbers_of_a_score_have_as_many_decimals():
@@ -475,13 +475,15 @@ def test_statistics_as_json():
     assert kl["pairs"][0]["effect"] is None
     assert kl["pairs"][1]["p"] is None
     assert found["agreement"]["mig"]["mig"] == 1
-    assert mig == jsonable(findings.statistics_of(given, "mig"))
+    assert mig == jsonable(findings.statistics_of(given, "mig"), nan=None)
     assert mig["score"] == "mig"
 
 
 def test_all_that_is_found_is_json():
-    found = jsonable({"a": Interval(NAN, -math.inf, 2.5, 3), 4: (np.float32(0.5), np.arange(2))})
+    found = jsonable(
+        {"a": Interval(NAN, -math.inf, 2.5, 3), 4: (np.float32(0.5), np.arange(2))}, nan=None
+    )
     assert found == {"a": {"center": None, "low": "-inf", "high": 2.5, "n": 3}, "4": [0.5, [0, 1]]}
     values = [None, True, "β", np.bool_(False), np.int64(7), np.array([[NAN]]), {}]
-    assert jsonable(values) == [None, True, "β", False, 7, [[None]], {}]
-    json.dumps(jsonable(values), allow_nan=False)
+    assert jsonable(values, nan=None) == [None, True, "β", False, 7, [[None]], {}]
+    json.dumps(jsonable(values, nan=None), allow_nan=False)

@@ -12,9 +12,7 @@ import tyro
 from bvae_jax.cli.parsing import parse
 from bvae_jax.config import ScoreConfig
 from bvae_jax.errors import UserError
-from bvae_jax.runtime import (
-    fatal,
-)
+from bvae_jax.runtime import fatal
 
 PRINTED = ("nll", "kl", "elbo", "active_latents", "total_correlation", "mig", "dci/disentanglement")
 """Scores that stand in the terminal; all are in the files."""
@@ -71,8 +69,8 @@ def compare(argv: Sequence[str]) -> int:
     with fatal():
         from bvae_jax.comparison.compare import compare as run_compare
         from bvae_jax.comparison.findings import statistics_text
-        from bvae_jax.comparison.intervals import Average
         from bvae_jax.comparison.reading import known_scores
+        from bvae_jax.comparison.statistics import Average
         from bvae_jax.comparison.tables import make_table, to_markdown
         from bvae_jax.metrics.scoring import metric_names
 
@@ -121,9 +119,8 @@ def suggest(argv: Sequence[str]) -> int:
     if args.rate is not None and not args.rate > 0:
         raise UserError(f"--rate: got {args.rate}, wanted a number of nats above 0.")
     with fatal():
-        from bvae_jax.comparison.suggest import FILE
+        from bvae_jax.comparison.suggest import FILE, in_words
         from bvae_jax.comparison.suggest import suggest as run_suggest
-        from bvae_jax.comparison.suggestion import in_words
 
     try:
         found = run_suggest(

@@ -6,14 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
-from bvae_jax.comparison.base import Comparison
-from bvae_jax.comparison.crossing import Crossed, cross_traversals, one_of_each
 from bvae_jax.comparison.figures import Drawn, draw_comparison
 from bvae_jax.comparison.findings import statistics_json, statistics_text
-from bvae_jax.comparison.intervals import AVERAGES, Average
-from bvae_jax.comparison.pages import make_report
-from bvae_jax.comparison.reading import EvaluationSettings, read_comparison
-from bvae_jax.comparison.report import write_report
+from bvae_jax.comparison.matching import Crossed, cross_traversals, one_of_each
+from bvae_jax.comparison.reading import Comparison, EvaluationSettings, read_comparison
+from bvae_jax.comparison.report import make_report, write_report
+from bvae_jax.comparison.statistics import AVERAGES, Average
 from bvae_jax.comparison.tables import make_table, write_tables
 from bvae_jax.config import ScoreConfig
 from bvae_jax.errors import UserError

@@ -9,26 +9,19 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from bvae_jax.comparison.base import Comparison, is_metric
-from bvae_jax.comparison.crossing import WEAK, Crossed
-from bvae_jax.comparison.intervals import ANY, FEWEST, Average, interval
+from bvae_jax.comparison.matching import WEAK, Crossed
+from bvae_jax.comparison.reading import Comparison, is_metric
 from bvae_jax.comparison.stability import (
     agreement,
     agreement_by_chance,
     setting_by_chance,
     variance_split,
 )
-from bvae_jax.comparison.statistics import wide
+from bvae_jax.comparison.statistics import ANY, FEWEST, Average, interval, wide
 from bvae_jax.elbo import ACTIVE_NATS
-from bvae_jax.plots import (
-    comparison as plots,
-)
-from bvae_jax.plots import (
-    matrices as matrix_plots,
-)
-from bvae_jax.plots import (
-    training as training_plots,
-)
+from bvae_jax.plots import comparison as plots
+from bvae_jax.plots import matrices as matrix_plots
+from bvae_jax.plots import training as training_plots
 from bvae_jax.plots.drawing import Setting
 from bvae_jax.runs.grid import SYMBOLS
 

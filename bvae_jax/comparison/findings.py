@@ -4,10 +4,7 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from bvae_jax.comparison.as_json import jsonable
-from bvae_jax.comparison.base import Comparison
-from bvae_jax.comparison.cells import ALONE
-from bvae_jax.comparison.intervals import ANY, FEWEST, Average
+from bvae_jax.comparison.reading import Comparison
 from bvae_jax.comparison.stability import (
     RankStability,
     agreement,
@@ -17,6 +14,9 @@ from bvae_jax.comparison.stability import (
 )
 from bvae_jax.comparison.statistics import (
     ALPHA,
+    ANY,
+    FEWEST,
+    Average,
     PairTest,
     best_and_tied,
     comparable,
@@ -25,7 +25,8 @@ from bvae_jax.comparison.statistics import (
     wide,
     with_numbers,
 )
-from bvae_jax.comparison.tables import markdown
+from bvae_jax.comparison.tables import ALONE, markdown
+from bvae_jax.metrics.scoring import jsonable
 
 
 class ScoreStatistics(NamedTuple):
@@ -103,7 +104,8 @@ def statistics_json(comparison: Comparison, average: Average = "mean") -> dict[s
     found = {score: statistics_of(comparison, score, average) for score in comparison.scores}
     ranks = agreement(comparison.members, comparison.scores)
     return jsonable(
-        {"alpha": ALPHA, "scores": found, "agreement": ranks.to_dict(), "agreement_runs": runs}
+        {"alpha": ALPHA, "scores": found, "agreement": ranks.to_dict(), "agreement_runs": runs},
+        nan=None,
     )
 
 

@@ -1,13 +1,20 @@
 """Which latent of one run is which of another."""
 
+from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 from scipy.optimize import linear_sum_assignment
 from scipy.stats import rankdata
 
-from bvae_jax.metrics.base import checked_codes, varying
+from bvae_jax.metrics.base import checked_codes, in_use, varying
+from bvae_jax.plots.scores import _number
+from bvae_jax.runs.encode import encode_run
+from bvae_jax.runs.figures import coders
+from bvae_jax.runs.run import RunResult
+from bvae_jax.traversal import traverse
 from bvae_jax.types import Codes
 
 Kind = Literal["pearson", "spearman"]
@@ -90,3 +97,120 @@ def _standardised(codes: np.ndarray) -> np.ndarray:
     """Mean 0 and standard deviation 1; constant latents are 0."""
     spread = np.where(varying(codes), codes.std(axis=0), np.inf)
     return (codes - codes.mean(axis=0)) / spread
+
+
+POINTS = 5000
+"""Images whose codes are correlated."""
+MOST_ROWS = 16
+"""Pictures below each other that a page takes."""
+WEAK = 0.5
+"""Correlation below which a match says little: its row is grey."""
+
+
+class Crossed(NamedTuple):
+    """Traversals of matched latents, from the same image.
+
+    Attributes:
+        images: [latent, setting, column, height, width, channels]; nan where a setting has no such
+            latent.
+        labels: of the latents.
+        notes: [latent][setting], of each row that is there: the correlation with the latent of the
+            reference, and the KL.
+        weak: [latent, setting], whether the correlation is below `WEAK`.
+        values: of the latent, of the columns.
+    """
+
+    images: Float[np.ndarray, "latent setting column height width channels"]
+    labels: list[str]
+    notes: list[list[str]]
+    weak: Bool[np.ndarray, "latent setting"]
+    values: list[float]
+
+
+def cross_traversals(
+    runs: Sequence[RunResult],
+    kl: Sequence[np.ndarray | None],
+    *,
+    span: float = 2.0,
+    columns: int = 7,
+    image: int | None = None,
+) -> Crossed:
+    """One run of each setting, traversed along the latents of the run that uses the most.
+
+    A latent of another run takes the place of the one with which it correlates most, by the best
+    assignment of all, and is turned round where the correlation is negative.
+
+    Args:
+        runs: one of each setting, on the same data set.
+        kl: of each run's latents, in nats; None of an autoencoder, whose latents are ordered by the
+            standard deviation of their codes.
+        span: from -span to span, in standard deviations of the prior; of an autoencoder's codes,
+            around their mean.
+        image: index of the image that all start from; the first evaluation image if None.
+    """
+    count = min(POINTS, runs[0].program.dataset.size)
+    codes = [encode_run(r.run_dir, r.program, r.params, count, progress=False).means for r in runs]
+    sizes = [z.std(axis=0) if nats is None else nats for z, nats in zip(codes, kl, strict=True)]
+    active = [in_use(z, nats) for z, nats in zip(codes, kl, strict=True)]
+    reference = int(np.argmax([a.sum() for a in active]))
+    most = max(1, MOST_ROWS // len(runs))
+    order = np.argsort(-sizes[reference], kind="stable")
+    rows = [j for j in order if active[reference][j]][:most] or [int(order[0])]
+    start = int(runs[0].program.eval_indices[0, 0]) if image is None else image
+    values = np.linspace(-span, span, columns)
+    pictures, notes, weak = [], [], []
+    for i, (run, theirs) in enumerate(zip(runs, codes, strict=True)):
+        found = match(
+            codes[reference], theirs, usable_reference=active[reference], usable_other=active[i]
+        )
+        partner = found.partner[rows]
+        along = found.sign[rows, None] * values
+        if not run.program.variational:
+            along = theirs.mean(axis=0)[partner, None] + along * sizes[i][partner, None]
+        pictures.append(_pictures(run, start, partner, along))
+        r = (found.sign * found.correlation)[rows]
+        first = [
+            "reference" if i == reference else f"r {_number(float(x))}".replace("-", "−") for x in r
+        ]
+        name = "sd" if kl[i] is None else "KL"
+        second = [f"{name} {_number(float(size))}" for size in sizes[i][partner]]
+        notes.append(["\n".join(both) for both in zip(first, second, strict=True)])
+        weak.append((partner >= 0) & (found.correlation[rows] < WEAK))
+    return Crossed(
+        images=np.stack(pictures, axis=1),
+        labels=[f"latent {rank}" for rank in range(1, len(rows) + 1)],
+        notes=[list(of_latent) for of_latent in zip(*notes, strict=True)],
+        weak=np.stack(weak, axis=1),
+        values=values.tolist(),
+    )
+
+
+def _pictures(
+    run: RunResult,
+    start: int,
+    latents: Int[np.ndarray, " row"],
+    values: Float[np.ndarray, "row column"],
+) -> np.ndarray:
+    """[row, column, height, width, channels]; nan where a latent is -1."""
+    encoder, decoder = coders(run.program, run.params)
+    code = encoder(run.program.images(np.array([start]))).mean[0]
+    pictures = np.full((*values.shape, *run.program.dataset.image_shape), np.nan, np.float32)
+    for row in np.flatnonzero(latents >= 0):
+        one, along = jnp.asarray(latents[row : row + 1]), jnp.asarray(values[row], jnp.float32)
+        pictures[row] = np.asarray(traverse(decoder, code, one, along))[0]
+    return pictures
+
+
+def one_of_each(settings: Sequence[str], members: Mapping[str, tuple[str, int]]) -> dict[str, str]:
+    """Setting -> a member; all of the same seed, if there is a seed that all have.
+
+    Args:
+        members: member -> (setting, seed).
+    """
+    seeds = [{seed for s, seed in members.values() if s == setting} for setting in settings]
+    common = set.intersection(*seeds)
+    chosen: dict[str, str] = {}
+    for setting in settings:
+        of_setting = {seed: name for name, (s, seed) in members.items() if s == setting}
+        chosen[setting] = of_setting[min(common) if common else min(of_setting)]
+    return chosen

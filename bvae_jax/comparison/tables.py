@@ -1,23 +1,147 @@
-"""The table of a comparison: scores by setting, as CSV, Markdown and LaTeX."""
+"""Scores by setting, and how their numbers read: what all formats of a table share."""
 
 import itertools
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from bvae_jax.comparison.base import Comparison
-from bvae_jax.comparison.cells import Cell, Table, caption, remark, rows, texts
-from bvae_jax.comparison.intervals import ANY, FEWEST, Average, interval
-from bvae_jax.comparison.latex import latex, to_latex
+from bvae_jax.comparison.reading import Comparison
 from bvae_jax.comparison.stability import rise_at_end
-from bvae_jax.comparison.statistics import SIGNS, best_and_tied, comparable, wide
+from bvae_jax.comparison.statistics import (
+    ALPHA,
+    ANY,
+    FEWEST,
+    SIGNS,
+    Average,
+    Interval,
+    best_and_tied,
+    comparable,
+    interval,
+    wide,
+)
 from bvae_jax.runs import rundir
+
+AVERAGE_NAMES = {"mean": "Mean", "iqm": "Interquartile mean"}
+NOTHING = "–"
+ALONE = "all others are told apart from it"
+EQUAL = "[all equal]"
+
+
+class Cell(NamedTuple):
+    """A score of a setting: the best one, or tied with the best, or neither.
+
+    Attributes:
+        seeds: the numbers that the interval is of.
+    """
+
+    interval: Interval
+    best: bool = False
+    tied: bool = False
+    seeds: tuple[float, ...] = ()
+
+
+class Table(NamedTuple):
+    """Scores by setting.
+
+    Attributes:
+        columns: scores.
+        rows: setting -> score -> cell.
+        baselines: baseline -> score -> cell, without marks.
+        seeds: setting -> its seeds; a cell has fewer where a score is missing.
+        failed: member -> why it is left out.
+        remarks: what must be known before the numbers are read, a sentence each.
+    """
+
+    average: Average
+    columns: tuple[str, ...]
+    rows: dict[str, dict[str, Cell]]
+    baselines: dict[str, dict[str, Cell]]
+    seeds: dict[str, int]
+    failed: Mapping[str, str]
+    remarks: Sequence[str] = ()
+
+
+class Row(NamedTuple):
+    """A setting or a baseline.
+
+    Attributes:
+        kind: "setting" or "baseline".
+        n: its seeds.
+    """
+
+    label: str
+    kind: str
+    n: int
+    cells: dict[str, Cell]
+
+
+def rows(table: Table) -> Iterator[Row]:
+    """Settings, then baselines."""
+    for label, cells in table.rows.items():
+        yield Row(label, "setting", table.seeds[label], cells)
+    for label, cells in table.baselines.items():
+        n = max((cell.interval.n for cell in cells.values()), default=0)
+        yield Row(label, "baseline", n, cells)
+
+
+def texts(table: Table, score: str, cell: Cell) -> tuple[str, str]:
+    """The average, and in brackets the interval, or the seeds themselves if these are few.
+
+    All numbers of a score have as many decimals: 3 where its averages are in [-1, 1], as those of
+    most metrics, else 2.
+    """
+    if math.isnan(cell.interval.center):
+        return NOTHING, ""
+    decimals = 2 if any(abs(row.cells[score].interval.center) > 1 for row in rows(table)) else 3
+    center, low, high, *seeds = (f"{x:z.{decimals}f}" for x in (*cell.interval[:3], *cell.seeds))
+    if is_few(cell):
+        return center, f"({', '.join(seeds)})"
+    if math.isnan(cell.interval.low):
+        return center, EQUAL if cell.interval.n > 1 else ""
+    return center, f"[{low}, {high}]"
+
+
+def is_few(cell: Cell) -> bool:
+    """Whether a cell shows its seeds, which are too few for an interval."""
+    return 1 < cell.interval.n < FEWEST and bool(cell.seeds)
+
+
+def remark(cell: Cell, n: int) -> str:
+    """Of how many seeds a cell is, where that is not the `n` of its row."""
+    return f"(n = {cell.interval.n})" if 0 < cell.interval.n != n else ""
+
+
+def explanation(table: Table, *, tied: str = "") -> list[str]:
+    """What a reader must know of the numbers, a sentence each.
+
+    Args:
+        tied: what that mark looks like; empty where a legend explains the marks.
+    """
+    cells = [cell for row in rows(table) for cell in row.cells.values()]
+    interval = "its 95 % interval (Student's t with bootstrap standard errors)"
+    of_few = any(map(is_few, cells))
+    few = f", of fewer than {FEWEST} the seeds themselves" if of_few else ""
+    said = [f"{AVERAGE_NAMES[table.average]} over n seeds and {interval}{few}."]
+    if any(cell.best for cell in cells):
+        of_what = "" if table.average == "mean" else " of means"
+        tests = f"paired t tests{of_what}, Holm-corrected for all pairs, α = {ALPHA}"
+        mark = f"{tied}: not told apart from it" if any(cell.tied for cell in cells) else ALONE
+        said.append(
+            f"Bold: the best setting; {mark} ({tests})." if tied else f"Told apart by {tests}."
+        )
+    if sum("total_correlation" in score for score in table.columns) > 1:
+        said.append(
+            "Two total correlations: of samples of z, a part of the KL; Gaussian, of the posterior "
+            "means. They may go opposite ways as β grows."
+        )
+    return said
+
 
 TRUE_FACTORS = "true factors"
 """The baseline that no representation can exceed, and none is expected to."""
@@ -90,7 +214,7 @@ def to_markdown(table: Table) -> str:
             shown.append(f"{text} {remark(cell, row.n)}".strip())
         name = markdown(row.label) + " (baseline)" * (row.kind == "baseline")
         lines.append([name, str(row.n), *shown])
-    explained = caption(table, tied=r"\*")
+    explained = explanation(table, tied=r"\*")
     if table.failed:
         left_out = [f"`{member}` ({markdown(why)})" for member, why in table.failed.items()]
         explained.append(f"Left out: {'; '.join(left_out)}.")
@@ -166,3 +290,85 @@ def _rising(comparison: Comparison) -> Iterator[str]:
             "Training was not at its end: in its last tenth the ELBO still rose for "
             f"{', '.join([*listed[:8], *more])}."
         )
+
+
+MOST_SCORES = 5  # beside each other: what an article's 345 pt hold
+LETTERS = "αβγδεζηθικλμνξπρστυφχψωςΓΔΘΛΞΠΣΥΦΨΩ"
+NAMES = """alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi pi rho sigma tau
+    upsilon phi chi psi omega varsigma Gamma Delta Theta Lambda Xi Pi Sigma Upsilon Phi Psi Omega"""
+ESCAPED = (
+    {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    | {mark: f"\\{mark}" for mark in "_%&#${}"}
+    | {mark: f"${mark}$" for mark in "<>|"}
+    | {mark: f"{{{mark}}}" for mark in "[*"}  # after a line's end they would be its options
+    | {letter: rf"$\{name}$" for letter, name in zip(LETTERS, NAMES.split(), strict=True)}
+    | {"−": "$-$", "×": r"$\times$", "≤": r"$\leq$", "≥": r"$\geq$", "\n": " "}
+)
+
+
+def to_latex(table: Table, *, caption: str, label: str) -> str:
+    """A table for booktabs: intervals below their averages, `MOST_SCORES` scores beside each other.
+
+    Args:
+        caption: LaTeX; what the numbers and the marks are is added to it.
+    """
+    explained = [latex(text) for text in (*explanation(table, tied="*"), *table.remarks)]
+    if table.failed:
+        explained.append(f"Left out: {len(table.failed)} of the runs.")
+    lines = [
+        r"% Needs \usepackage{booktabs}.",
+        *(f"% Left out: {' '.join(f'{m}: {why}'.split())}" for m, why in table.failed.items()),
+        r"\begin{table}",
+        r"  \centering",
+        rf"  \caption{{{' '.join([caption, *explained])}}}",
+        rf"  \label{{{label}}}",
+        r"  \footnotesize",
+        r"  \setlength{\tabcolsep}{3pt}",
+    ]
+    count = max(-(-len(table.columns) // MOST_SCORES), 1)
+    for scores in np.array_split(np.array(table.columns, object), count):
+        lines += [r"  \par\medskip", *_tabular(table, scores.tolist())]
+    return "\n".join([*lines, r"\end{table}", ""])
+
+
+def latex(text: str) -> str:
+    """Text with what LaTeX would read as commands escaped, and Greek letters as math."""
+    return "".join(ESCAPED.get(character, character) for character in text)
+
+
+def _tabular(table: Table, scores: Sequence[str]) -> list[str]:
+    heads = [latex(score).replace("/", r"/\\") for score in scores]
+    heads = [rf"\scriptsize\shortstack{{{head}}}" for head in heads]
+    lines = [
+        rf"  \begin{{tabular}}{{lr{'c' * len(scores)}}}",
+        r"    \toprule",
+        rf"    {' & '.join(['', '$n$', *heads])} \\",
+    ]
+    last = ""
+    for row in rows(table):
+        lines += [r"    \midrule" if row.kind != last else r"    \addlinespace[2pt]"]
+        lines += _lines(table, row, scores)
+        last = row.kind
+    return [*lines, r"    \bottomrule", r"  \end{tabular}"]
+
+
+def _lines(table: Table, row: Row, scores: Sequence[str]) -> list[str]:
+    """A line of averages, and one of intervals below it if there are any."""
+    centers, below = [], []
+    for score in scores:
+        cell = row.cells[score]
+        center, ends = (t.replace("-", "$-$") for t in texts(table, score, cell))
+        center = center.replace(NOTHING, "--")
+        centers.append(rf"\textbf{{{center}}}" if cell.best else center + "$^{*}$" * cell.tied)
+        small = f"{_two_in_a_line(ends)} {remark(cell, row.n)}".strip()
+        below.append(rf"{{\scriptsize {small}}}" if small else "")
+    lines = [[latex(row.label), str(row.n), *centers], *[["", "", *below]] * any(below)]
+    return [rf"    {' & '.join(line)} \\" for line in lines]
+
+
+def _two_in_a_line(numbers: str) -> str:
+    """An interval as it is; of seeds the third goes below the first."""
+    parts = numbers.split(", ")
+    pairs = [", ".join(parts[i : i + 2]) for i in range(0, len(parts), 2)]
+    stacked = r",\\".join(pairs)
+    return rf"\shortstack{{{stacked}}}" if len(pairs) > 1 else numbers

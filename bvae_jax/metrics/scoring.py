@@ -16,11 +16,7 @@ from bvae_jax.metrics import METRICS
 from bvae_jax.metrics.base import InvalidArrays, Metric
 from bvae_jax.metrics.points import Draw, Representation, draw
 from bvae_jax.runs.rundir import git_commit, versions
-from bvae_jax.types import (
-    PRNGKey,
-    Score,
-    key_for,
-)
+from bvae_jax.types import PRNGKey, Score, key_for
 
 PACKAGES = ("bvae_jax", "numpy", "scipy", "scikit-learn", "lightgbm", "jax")
 """Those that scores depend on."""
@@ -232,16 +228,20 @@ def summarised(values: Sequence[float]) -> Entry:
     }
 
 
-def jsonable(value: Any) -> Any:
-    """Arrays as lists, NumPy's numbers as Python's; nan and infinities as "nan", "inf", "-inf"."""
+def jsonable(value: Any, *, nan: str | None = "nan") -> Any:
+    """JSON's types: records by field, arrays as lists, infinities as "inf" and "-inf".
+
+    Args:
+        nan: what stands for a number that is not known.
+    """
+    if hasattr(value, "_asdict"):
+        return jsonable(value._asdict(), nan=nan)
     if isinstance(value, Mapping):
-        return {str(name): jsonable(item) for name, item in value.items()}
-    if isinstance(value, np.ndarray):
-        return jsonable(value.tolist())
+        return {str(name): jsonable(item, nan=nan) for name, item in value.items()}
     if isinstance(value, list | tuple):
-        return [jsonable(item) for item in value]
-    if isinstance(value, np.generic):
-        return jsonable(value.item())
+        return [jsonable(item, nan=nan) for item in value]
+    if isinstance(value, np.ndarray | np.generic):
+        return jsonable(value.tolist(), nan=nan)
     if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
+        return nan if math.isnan(value) else str(value)
     return value

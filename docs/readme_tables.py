@@ -17,8 +17,10 @@ import jax
 from bvae_jax.cli.data import FORMS
 from bvae_jax.config import flag
 from bvae_jax.data import DATASETS
-from bvae_jax.data.catalogue import KNOWN
-from bvae_jax.data.entries import all_entries
+from bvae_jax.data.catalogue import (
+    KNOWN,
+    all_entries,
+)
 from bvae_jax.likelihoods import LIKELIHOODS
 from bvae_jax.metrics import METRICS
 from bvae_jax.networks import NETWORKS, make_network

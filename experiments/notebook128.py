@@ -11,7 +11,7 @@ import numpy as np
 from common import Scale, arguments, drawing, settings, trained_run
 from PIL import Image
 
-from bvae_jax.data import shapes3d_render as shapes
+from bvae_jax.data import shapes3d as shapes
 from bvae_jax.plots.run import mosaic
 from bvae_jax.runs.figures import coders
 from bvae_jax.traversal import interpolate

@@ -1,4 +1,4 @@
-"""Real frames of 3D Shapes above the nearest images of shapes3d_render.
+"""Real frames of 3D Shapes above the nearest images of shapes3d.
 
 python experiments/shapes3d_figure.py FRAMES.npz [docs/shapes3d.png]
 
@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from bvae_jax.data import shapes3d_render, shapes3d_scene
+from bvae_jax.data import shapes3d
 from bvae_jax.plots.run import save_image_grid
 
-FIXED = np.stack([shapes3d_render.SKY, shapes3d_render.WHITE])
+FIXED = np.stack([shapes3d.SKY, shapes3d.WHITE])
 # Where there is always floor, wall and object: what colour they have says their hues.
 PLACES = (
     (slice(58, 64), slice(0, 20)),
@@ -35,15 +35,15 @@ def hue(pixels):
     pixels = pixels.reshape(-1, 3)
     pixels = pixels[pixels.max(1) > 0.35]
     seen = np.median(pixels / pixels.max(1, keepdims=True), axis=0)
-    apart = np.square(shapes3d_render.HUE_COLOURS - seen).sum(1)
-    return shapes3d_render.HUE_COLOURS[apart.argmin()]
+    apart = np.square(shapes3d.HUE_COLOURS - seen).sum(1)
+    return shapes3d.HUE_COLOURS[apart.argmin()]
 
 
 def main(frames, path="docs/shapes3d.png"):
     with np.load(frames) as archive:
         frames = archive["images"] / np.float32(255)
-    (tables,) = shapes3d_render.arrays()
-    views = tables.reshape(-1, *tables.shape[-3:]).astype(np.float32) / shapes3d_scene.LEVELS
+    (tables,) = shapes3d.arrays()
+    views = tables.reshape(-1, *tables.shape[-3:]).astype(np.float32) / shapes3d.LEVELS
     ours = np.stack([nearest(frame, views) for frame in frames])
     psnr = -10 * np.log10(np.square(ours - frames).mean((1, 2, 3)))
     print(f"L1 {np.abs(ours - frames).mean():.4f}, PSNR {psnr.mean():.1f} dB")

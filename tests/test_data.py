@@ -17,7 +17,6 @@ from bvae_jax.config import Config, ScoreConfig
 from bvae_jax.data import (
     DATASETS,
     base,
-    cache,
     dsprites,
     get_dataset,
     sources,
@@ -25,6 +24,9 @@ from bvae_jax.data import (
 )
 from bvae_jax.data import (
     sampling as drawing,
+)
+from bvae_jax.data import (
+    sources as cache,
 )
 from bvae_jax.data.sources import make_source
 from bvae_jax.errors import UserError

@@ -7,13 +7,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import bvae_jax.data as data_sets
 from bvae_jax.cli import main
 from bvae_jax.cli.data import DataFlags
 from bvae_jax.config import Config
-from bvae_jax.data import DATASETS, stored
+from bvae_jax.data import DATASETS
 from bvae_jax.data.base import Dataset, Stored
-from bvae_jax.data.prepared import data_dir
 from bvae_jax.data.sources import Source
+from bvae_jax.data.store import (
+    data_dir,
+)
 from bvae_jax.data.variants import only
 from bvae_jax.plots import dataset as data_figures
 from bvae_jax.plots import run as plots
@@ -163,10 +166,10 @@ def test_only_prepare_downloads(monkeypatch, capsys):
             calls.append((name, *args, options))
             return numbered()[0]
 
-        monkeypatch.setattr(stored, name, opener)
+        monkeypatch.setattr(data_sets, name, opener)
     where = data_dir("there")
     config = Config(dataset="tfds:mnist", data_dir="there", image_key="a", factor_keys="b,c")
-    assert stored.open_stored(config, progress=False)
+    assert data_sets.open_dataset(config, progress=False)
     options = {"image_size": 0, "progress": False}
     assert calls.pop() == ("open_tfds", "tfds:mnist", where, "a", "b,c", options)
     assert main(["data", "prepare", "tfds:mnist", "--quiet", "--data-dir", "there"]) == 0

@@ -8,7 +8,9 @@ from typing import Any, NotRequired, TypedDict
 import numpy as np
 import pytest
 
-from bvae_jax.data.npz_cache import write_npz
+from bvae_jax.data.archive import (
+    write_npz,
+)
 from bvae_jax.errors import UserError
 from bvae_jax.files import (
     misfit,

@@ -13,7 +13,6 @@ import pytest
 from PIL import Image, ImageOps
 
 from bvae_jax.data import folder as module
-from bvae_jax.data import pictures as decoding
 from bvae_jax.data.folder import open_folder
 from bvae_jax.errors import UserError
 
@@ -136,7 +135,7 @@ def test_any_size_is_cropped_to_its_centre(tmp_path, size):
     # Left and right halves of the picture are left and right halves of the image.
     half = Image.new("RGB", (60, 20), "white")
     half.paste("black", (0, 0, 30, 20))
-    image = decoding.decode(save(tmp_path / "half.png", half), (SIDE, SIDE, 3))
+    image = module.decode(save(tmp_path / "half.png", half), (SIDE, SIDE, 3))
     assert image[:, :7].max() < 10
     assert image[:, 9:].min() > 245
 
@@ -146,7 +145,7 @@ def test_any_size_is_cropped_to_its_centre(tmp_path, size):
 def test_formats_by_content_whatever_the_suffix(tmp_path, name, format):
     image = picture(0, 64, 64)
     path = save(tmp_path / name, image, format=format)
-    got = decoding.decode(path, (64, 64, 3)).astype(int)
+    got = module.decode(path, (64, 64, 3)).astype(int)
     assert np.abs(got - np.asarray(image)).mean() < (0.01 if format == "PNG" else 6)
 
 
@@ -162,19 +161,19 @@ def test_exif_orientation(tmp_path, orientation, format):
     exif = Image.Exif()
     exif[0x0112] = orientation
     path = save(tmp_path / "a", stored, format=format, exif=exif, quality=95)
-    got = decoding.decode(path, (32, 32, 3)).astype(int)
+    got = module.decode(path, (32, 32, 3)).astype(int)
     assert np.abs(got - np.asarray(seen)).mean() < 8
 
 
 def test_transparent_pixels_are_white_and_do_not_bleed(tmp_path):
     image = Image.new("RGBA", (64, 64), (255, 0, 0, 0))  # red, but nobody sees it
     image.paste((0, 0, 0, 255), (0, 0, 32, 64))
-    got = decoding.decode(save(tmp_path / "a.png", image), (16, 16, 3))
+    got = module.decode(save(tmp_path / "a.png", image), (16, 16, 3))
     np.testing.assert_array_equal(got[:, 12:], 255)
     np.testing.assert_array_equal(got[:, :4], 0)
     np.testing.assert_array_equal(got[..., 0], got[..., 1])  # nowhere red
     half = Image.new("RGBA", (16, 16), (0, 0, 0, 128))
-    got = decoding.decode(save(tmp_path / "b.png", half), (16, 16, 1))
+    got = module.decode(save(tmp_path / "b.png", half), (16, 16, 1))
     np.testing.assert_array_equal(got, 127)
 
 
@@ -188,17 +187,17 @@ def palette(transparent):
 def test_palettes_16_bits_and_cmyk(tmp_path):
     for transparent, first in ((False, 0), (True, 255)):
         image, options = palette(transparent)
-        got = decoding.decode(save(tmp_path / "p.png", image, **options), (16, 16, 3))
+        got = module.decode(save(tmp_path / "p.png", image, **options), (16, 16, 3))
         np.testing.assert_array_equal(got[:, :8], first)
         np.testing.assert_array_equal(got[0, 15], [10, 200, 30])
     deep = np.linspace(0, 65535, 256).round().astype(np.uint16).reshape(16, 16)
-    got = decoding.decode(save(tmp_path / "d.png", Image.fromarray(deep)), (16, 16, 1))
+    got = module.decode(save(tmp_path / "d.png", Image.fromarray(deep)), (16, 16, 1))
     np.testing.assert_array_equal(got.ravel(), np.arange(256))
     inks = Image.new("CMYK", (16, 16), (0, 255, 255, 0))
-    got = decoding.decode(save(tmp_path / "c.jpg", inks, quality=100), (16, 16, 3)).astype(int)
+    got = module.decode(save(tmp_path / "c.jpg", inks, quality=100), (16, 16, 3)).astype(int)
     assert np.abs(got - [255, 0, 0]).max() < 5
     bits = Image.new("1", (16, 16), 1)
-    assert decoding.decode(save(tmp_path / "b.png", bits), (16, 16, 1)).min() == 255
+    assert module.decode(save(tmp_path / "b.png", bits), (16, 16, 1)).min() == 255
 
 
 def grey_png(pixels, depth, colour=0, transparent=()):
@@ -228,7 +227,7 @@ def test_a_transparent_colour_in_the_depth_of_the_file(tmp_path, depth, colour, 
     deep = np.stack([pixels] * 3, axis=-1) if colour else pixels
     (tmp_path / "a.png").write_bytes(grey_png(deep, depth, colour, [left] * parts))
     for channels in (1, 3):
-        got = decoding.decode(tmp_path / "a.png", (8, 8, channels))
+        got = module.decode(tmp_path / "a.png", (8, 8, channels))
         np.testing.assert_array_equal(got[:, :4], 255)
         np.testing.assert_array_equal(got[:, 4:], seen)
 
@@ -237,7 +236,7 @@ def test_a_transparent_colour_in_the_depth_of_the_file(tmp_path, depth, colour, 
 def test_a_large_jpeg_decoded_in_part_is_nearly_the_same(tmp_path, size):
     noise = np.random.default_rng(0).integers(0, 256, (20, 25, 3), np.uint8)
     path = save(tmp_path / "a.jpg", Image.fromarray(noise).resize(size), quality=95)
-    got = decoding.decode(path, (32, 32, 3)).astype(int)
+    got = module.decode(path, (32, 32, 3)).astype(int)
     whole = ImageOps.fit(Image.open(path), (32, 32), Image.Resampling.LANCZOS)
     assert np.abs(got - np.asarray(whole)).mean() < 2
 
@@ -415,9 +414,9 @@ def test_a_picture_replaced_by_one_of_the_same_size_and_time(folder, tmp_path):
 def test_several_threads_and_chunks_are_as_one(tmp_path, monkeypatch):
     files = [save(tmp_path / f"{i}.png", picture(i)) for i in range(23)]
     files[5].write_bytes(b"")
-    whole = list(decoding.decode_all(files, (SIDE, SIDE, 3), threads=1))
-    monkeypatch.setattr(decoding, "MOST_PICTURES", 4)
-    parts = list(decoding.decode_all(files, (SIDE, SIDE, 3), threads=4))
+    whole = list(module.decode_all(files, (SIDE, SIDE, 3), threads=1))
+    monkeypatch.setattr(module, "MOST_PICTURES", 4)
+    parts = list(module.decode_all(files, (SIDE, SIDE, 3), threads=4))
     assert (len(whole), len(parts)) == (1, 6)
     np.testing.assert_array_equal(np.concatenate([p[1] for p in parts]), whole[0][1])
     assert [i for p in parts for i in p[0]] == whole[0][0] == [i for i in range(23) if i != 5]
@@ -425,22 +424,22 @@ def test_several_threads_and_chunks_are_as_one(tmp_path, monkeypatch):
 
 
 def test_ctrl_c_leaves_nothing_half(folder, tmp_path, monkeypatch):
-    data, decode = tmp_path / "data", decoding.decode
+    data, decode_all = tmp_path / "data", module.decode_all
 
     def interrupted(*args):
-        for number, part in enumerate(decoding.decode_all(*args)):
+        for number, part in enumerate(decode_all(*args)):
             if number == 1:
                 raise KeyboardInterrupt
             yield part
 
-    monkeypatch.setattr(decoding, "MOST_PICTURES", 2)
-    monkeypatch.setattr(decoding, "THREADS", 1)
+    monkeypatch.setattr(module, "MOST_PICTURES", 2)
+    monkeypatch.setattr(module, "THREADS", 1)
     with monkeypatch.context() as patch:
         patch.setattr(module, "decode_all", interrupted)
         with pytest.raises(KeyboardInterrupt):
             opened(folder, data)
     assert list(data.iterdir()) == []
-    assert decode is decoding.decode
+    assert decode_all is module.decode_all
     assert opened(folder, data).size == 5
 
 

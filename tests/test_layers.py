@@ -47,7 +47,7 @@ ONLY_IN = {
     "wandb": ("runs.loggers",),
     "tqdm": ("progress",),
     "tensorflow_datasets": ("data.tfds",),
-    "h5py": ("data.grids",),
+    "h5py": ("data.published",),
     "torch": (),
 }
 """Heavy packages, and how the names of their importers begin."""

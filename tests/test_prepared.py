@@ -10,10 +10,20 @@ import numpy as np
 import pytest
 from published_files import noise
 
-from bvae_jax.data import prepared
+from bvae_jax.data import (
+    store as prepared,
+)
+from bvae_jax.data.archive import (
+    write_npz,
+)
 from bvae_jax.data.base import Stored
-from bvae_jax.data.npz_cache import write_npz
-from bvae_jax.data.prepared import Writer, check_content, data_dir, open_prepared, place
+from bvae_jax.data.store import (
+    Writer,
+    check_content,
+    data_dir,
+    open_prepared,
+    place,
+)
 from bvae_jax.errors import UserError
 from bvae_jax.runtime import (
     user_cache,

@@ -16,10 +16,20 @@ import published_files as files
 import pytest
 from PIL import Image
 
-from bvae_jax.data import cache, dsprites
+from bvae_jax.data import (
+    dsprites,
+)
+from bvae_jax.data import (
+    sources as cache,
+)
 from bvae_jax.data.catalogue import KNOWN
-from bvae_jax.data.files import manual_dir
-from bvae_jax.data.published import PUBLISHED, convert, open_published, published_place
+from bvae_jax.data.published import (
+    PUBLISHED,
+    convert,
+    manual_dir,
+    open_published,
+    published_place,
+)
 from bvae_jax.errors import UserError
 
 SPRITES = files.grid(files.SMALL_SPRITES)

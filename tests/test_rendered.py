@@ -12,19 +12,17 @@ from conftest import real_data
 from PIL import Image
 
 from bvae_jax.data import (
-    color_dsprites,
+    DATASETS,
     dsprites,
-    noisy_dsprites,
-    scream_dsprites,
-    shapes3d_render,
+    dsprites_variants,
+    shapes3d,
     sources,
     xy_squares,
 )
-from bvae_jax.data import shapes3d_scene as scene
 from bvae_jax.errors import UserError
 
-ON_SPRITES = (color_dsprites, noisy_dsprites, scream_dsprites)
-SETS = {m.DATASET.name: m.DATASET for m in (*ON_SPRITES, shapes3d_render, xy_squares)}
+ON_SPRITES = [DATASETS[f"{kind}_dsprites"] for kind in ("color", "noisy", "scream")]
+SETS = {d.name: d for d in (*ON_SPRITES, shapes3d.DATASET, xy_squares.DATASET)}
 COUNT = 24
 
 
@@ -73,9 +71,8 @@ def sprites(indices):
     return np.asarray(dsprites.render(dataset.factors(indices))) > 0
 
 
-@pytest.mark.parametrize("module", ON_SPRITES)
-def test_sets_on_sprites_keep_their_factors_and_equal_images(module):
-    dataset = module.DATASET
+@pytest.mark.parametrize("dataset", ON_SPRITES)
+def test_sets_on_sprites_keep_their_factors_and_equal_images(dataset):
     assert dataset.factor_names == dsprites.FACTOR_NAMES
     assert dataset.pixels is dsprites.SPRITES
     assert dataset.canonical is dsprites.canonical
@@ -95,7 +92,7 @@ def test_color_dsprites_is_the_sprite_in_one_colour():
 
 def test_colours_are_uniform_from_one_half_to_one():
     keys = jax.random.split(jax.random.key(0), 2000)
-    colours = jax.vmap(lambda key: color_dsprites.finish(jnp.ones((1, 1, 1)), key))(keys)
+    colours = jax.vmap(lambda key: dsprites_variants.colour(jnp.ones((1, 1, 1)), key))(keys)
     colours = np.sort(np.asarray(colours).reshape(2000, 3), axis=0)
     even = np.linspace(0.5, 1, 2000)[:, None]
     assert np.abs(colours - even).max() < 0.5 * 1.95 / np.sqrt(2000)  # Kolmogorov, p = 0.001
@@ -124,7 +121,7 @@ def place_and_colour(background):
 
 
 def test_scream_dsprites_inverts_a_part_of_the_picture():
-    dataset = scream_dsprites.make(PICTURE)
+    dataset = dsprites_variants.scream_dsprites(PICTURE)
     assert dataset.finish
     indices = jax.random.randint(jax.random.key(0), (300,), 0, dataset.size)
     keys = jax.random.split(jax.random.key(1), 300)
@@ -145,7 +142,7 @@ def test_scream_dsprites_inverts_a_part_of_the_picture():
 
 def test_scream_dsprites_version_is_that_of_its_picture():
     versions = {
-        scream_dsprites.make(picture).version
+        dsprites_variants.scream_dsprites(picture).version
         for picture in (
             PICTURE,
             PICTURE.copy(),
@@ -155,13 +152,13 @@ def test_scream_dsprites_version_is_that_of_its_picture():
         )
     }
     assert len(versions) == 4
-    assert scream_dsprites.DATASET.version not in versions
+    assert dsprites_variants.SCREAM_DSPRITES.version not in versions
 
 
 def test_generated_picture_has_structure_at_several_scales():
-    picture = scream_dsprites.generate()
+    picture = dsprites_variants.generate()
     assert picture.shape == (274, 350, 3)
-    np.testing.assert_array_equal(picture, scream_dsprites.generate())
+    np.testing.assert_array_equal(picture, dsprites_variants.generate())
     np.testing.assert_allclose([picture.min((0, 1)), picture.max((0, 1))], [[0] * 3, [1] * 3])
     for size in (4, 8, 16, 32, 64):
         cut = picture[: 274 // size * size, : 350 // size * size]
@@ -176,14 +173,14 @@ def test_pictures_are_read_in_colour(tmp_path, mode, name):
     levels = np.random.RandomState(0).randint(0, 256, (64, 80, 3), np.uint8)
     picture = Image.fromarray(levels).convert(mode)
     picture.save(tmp_path / name)
-    read = scream_dsprites.read_background(tmp_path / name)
+    read = dsprites_variants.read_background(tmp_path / name)
     np.testing.assert_array_equal(np.rint(read * 255), np.asarray(picture.convert("RGB")))
-    scream_dsprites.make(read)
+    dsprites_variants.scream_dsprites(read)
 
 
 def test_large_pictures_are_shrunk(tmp_path):
     Image.new("RGB", (700, 1096), (255, 0, 0)).save(tmp_path / "a.png")
-    read = scream_dsprites.read_background(str(tmp_path / "a.png"))
+    read = dsprites_variants.read_background(str(tmp_path / "a.png"))
     assert read.shape == (274, 175, 3)
 
 
@@ -195,7 +192,7 @@ def test_pictures_that_cannot_be_used(tmp_path):
     (tmp_path / "cut.png").write_bytes(whole[: len(whole) // 2])
     for name in ("text.png", "low.png", "wide.png", "cut.png", "absent.png", "."):
         with pytest.raises(UserError, match=r"--background: got .*wanted a picture of") as caught:
-            scream_dsprites.read_background(tmp_path / name)
+            dsprites_variants.read_background(tmp_path / name)
         assert "\n" not in str(caught.value)
 
 
@@ -225,7 +222,7 @@ def test_xy_squares_are_equally_far_apart():
 
 def tables():
     """[scale, shape, orientation, row, column, layer] weights."""
-    return shapes3d_render.arrays()[0] / scene.LEVELS
+    return shapes3d.arrays()[0] / shapes3d.LEVELS
 
 
 def test_shapes3d_is_the_sum_of_its_layers():
@@ -250,19 +247,21 @@ def distances(shape, size, p):
         return np.linalg.norm(np.maximum(q, 0), axis=0) + np.minimum(q.max(0), 0)
 
     if shape == 0:
-        half = scene.CUBE_HEIGHT / 2
+        half = shapes3d.CUBE_HEIGHT / 2
         d = box(
-            abs(x) - scene.CUBE_HALF_WIDTH, abs(y) - scene.CUBE_HALF_WIDTH, abs(z - half) - half
+            abs(x) - shapes3d.CUBE_HALF_WIDTH,
+            abs(y) - shapes3d.CUBE_HALF_WIDTH,
+            abs(z - half) - half,
         )
     elif shape == 1:
-        half = scene.CYLINDER_HEIGHT / 2
-        d = box(across - scene.CYLINDER_RADIUS, abs(z - half) - half)
+        half = shapes3d.CYLINDER_HEIGHT / 2
+        d = box(across - shapes3d.CYLINDER_RADIUS, abs(z - half) - half)
     elif shape == 2:
-        d = np.hypot(across, z - scene.SPHERE_RADIUS) - scene.SPHERE_RADIUS
+        d = np.hypot(across, z - shapes3d.SPHERE_RADIUS) - shapes3d.SPHERE_RADIUS
     else:
-        low = scene.CAPSULE_RADIUS
-        nearest = np.clip(z, low, low + scene.CAPSULE_BODY)
-        d = np.hypot(across, z - nearest) - scene.CAPSULE_RADIUS
+        low = shapes3d.CAPSULE_RADIUS
+        nearest = np.clip(z, low, low + shapes3d.CAPSULE_BODY)
+        d = np.hypot(across, z - nearest) - shapes3d.CAPSULE_RADIUS
     return d * size
 
 
@@ -276,18 +275,18 @@ def march(shape, size, start, step):
 
 def pinhole(orientation):
     """A camera by matrices: it is tilted, then carried around the room."""
-    angle = (2 * orientation / 14 - 1) * scene.LARGEST_ANGLE
-    tilt = np.arctan2(scene.LOOK_AT_HEIGHT - scene.CAMERA_HEIGHT, scene.CAMERA_DISTANCE)
+    angle = (2 * orientation / 14 - 1) * shapes3d.LARGEST_ANGLE
+    tilt = np.arctan2(shapes3d.LOOK_AT_HEIGHT - shapes3d.CAMERA_HEIGHT, shapes3d.CAMERA_DISTANCE)
     turned = np.array(
         [[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]]
     )
     tilted = np.array(
         [[1, 0, 0], [0, np.cos(tilt), -np.sin(tilt)], [0, np.sin(tilt), np.cos(tilt)]]
     )
-    centres = (np.arange(64) - 31.5) / 32 / scene.FOCAL_LENGTH
+    centres = (np.arange(64) - 31.5) / 32 / shapes3d.FOCAL_LENGTH
     x, z = np.meshgrid(centres, -centres)
     rays = np.stack([x, np.ones_like(x), z], -1) @ (turned @ tilted).T
-    eye = turned @ [0, -scene.CAMERA_DISTANCE, scene.CAMERA_HEIGHT]
+    eye = turned @ [0, -shapes3d.CAMERA_DISTANCE, shapes3d.CAMERA_HEIGHT]
     return eye, rays / np.linalg.norm(rays, axis=-1, keepdims=True)
 
 
@@ -299,12 +298,12 @@ def test_shapes3d_against_marching_rays(shape, scale, orientation):
     eye, rays = pinhole(orientation)
     with np.errstate(divide="ignore"):
         to_object = march(shape, size, eye, rays)
-        half, limits = scene.ROOM_HALF_WIDTH, np.array([[-1], [1]])
+        half, limits = shapes3d.ROOM_HALF_WIDTH, np.array([[-1], [1]])
         to_planes = [(limits * half - eye[k]) / rays[..., k].reshape(1, -1) for k in (0, 1)]
         exits = np.min([np.where(t > 0, t, np.inf).min(0) for t in to_planes], axis=0)
         to_wall = exits.reshape(64, 64)
         to_floor = np.where(rays[..., 2] < 0, -eye[2] / rays[..., 2], np.inf)
-    above = (eye + to_wall[..., None] * rays)[..., 2] > scene.ROOM_HEIGHT
+    above = (eye + to_wall[..., None] * rays)[..., 2] > shapes3d.ROOM_HEIGHT
     kind = np.where(to_floor < to_wall, 0, np.where(above, 3, 1))
     kind = np.where(to_object < np.minimum(to_floor, to_wall), 2, kind)
 
@@ -317,19 +316,19 @@ def test_shapes3d_against_marching_rays(shape, scale, orientation):
     # The lamp: where a ray from a point of the floor towards it meets the object, there is shadow.
     floor = (kind == 0) & whole
     points = eye + to_floor[floor][:, None] * rays[floor]
-    towards = scene.LAMP - points
+    towards = shapes3d.LAMP - points
     dark = march(shape, size, points, towards / np.linalg.norm(towards, axis=1, keepdims=True))
-    drawn_dark = np.isclose(weights[floor][:, 0], scene.SHADOW, atol=0.003)
+    drawn_dark = np.isclose(weights[floor][:, 0], shapes3d.SHADOW, atol=0.003)
     assert (np.isfinite(dark) == drawn_dark).mean() > 0.97
-    fall = np.linalg.norm(towards, axis=1) / scene.LAMP[2]
-    lit = (scene.FLOOR_LIGHT / fall**scene.FLOOR_FALLOFF)[~drawn_dark]
+    fall = np.linalg.norm(towards, axis=1) / shapes3d.LAMP[2]
+    lit = (shapes3d.FLOOR_LIGHT / fall**shapes3d.FLOOR_FALLOFF)[~drawn_dark]
     assert np.quantile(np.abs(weights[floor][~drawn_dark, 0] - lit), 0.9) < 0.004
     # Walls are told apart by what they face.
     points = eye + to_wall[..., None] * rays
     for axis, sign, middle, slope in (
-        (0, -1, scene.LEFT_WALL, scene.SIDE_WALL_SLOPE),
-        (0, 1, scene.RIGHT_WALL, scene.SIDE_WALL_SLOPE),
-        (1, 1, scene.BACK_WALL, scene.BACK_WALL_SLOPE),
+        (0, -1, shapes3d.LEFT_WALL, shapes3d.SIDE_WALL_SLOPE),
+        (0, 1, shapes3d.RIGHT_WALL, shapes3d.SIDE_WALL_SLOPE),
+        (1, 1, shapes3d.BACK_WALL, shapes3d.BACK_WALL_SLOPE),
     ):
         seen = (kind == 1) & whole & np.isclose(points[..., axis], sign * half)
         expected = middle + slope * points[seen][:, 1 - axis]
@@ -343,11 +342,11 @@ def test_shapes3d_against_marching_rays(shape, scale, orientation):
         (distances(shape, size, points + e) - distances(shape, size, points - e)) for e in nudges
     ]
     normal = np.stack(normal, -1) / 2e-4
-    towards = scene.LAMP - points
+    towards = shapes3d.LAMP - points
     cosine = (normal * towards).sum(-1) / np.linalg.norm(towards, axis=-1)
-    lit = scene.AMBIENT - scene.HEADLIGHT * (normal * rays[thing]).sum(-1)
-    lit += scene.LAMP_DIFFUSE * np.maximum(cosine, 0)
-    error = np.abs(np.minimum(lit, 255 / scene.LEVELS) - weights[thing][:, 2])
+    lit = shapes3d.AMBIENT - shapes3d.HEADLIGHT * (normal * rays[thing]).sum(-1)
+    lit += shapes3d.LAMP_DIFFUSE * np.maximum(cosine, 0)
+    error = np.abs(np.minimum(lit, 255 / shapes3d.LEVELS) - weights[thing][:, 2])
     assert np.median(error) < 0.005
     assert np.quantile(error, 0.9) < 0.04
 
@@ -356,18 +355,18 @@ def test_shapes3d_hues_move_no_edge():
     """A hue changes the pixels in which its layer has weight, and no other."""
     view = (2, 3, 11)
     weights = tables()[view]
-    arrays = shapes3d_render.arrays()
+    arrays = shapes3d.arrays()
     for layer in range(3):
         factors = np.tile([4, 4, 4, *view], (10, 1))
         factors[:, layer] = np.arange(10)
-        images = np.asarray(shapes3d_render.render(jnp.asarray(factors), *arrays))
+        images = np.asarray(shapes3d.render(jnp.asarray(factors), *arrays))
         changed = np.ptp(images, axis=0).max(-1) > 1e-6
         np.testing.assert_array_equal(changed, weights[..., layer] > 0)
         assert len(np.unique(images.reshape(10, -1), axis=0)) == 10
 
 
 def test_shapes3d_views_all_differ():
-    stored = shapes3d_render.arrays()[0]
+    stored = shapes3d.arrays()[0]
     assert len(np.unique(stored.reshape(480, -1), axis=0)) == 480
 
 

@@ -105,8 +105,12 @@ def list_(argv: Sequence[str]) -> int:
     """`bvae data list`."""
     args = parse(ListArgs, argv, "bvae data list")
     with fatal():
-        from bvae_jax.data.entries import all_entries
-        from bvae_jax.data.prepared import data_dir
+        from bvae_jax.data.catalogue import (
+            all_entries,
+        )
+        from bvae_jax.data.store import (
+            data_dir,
+        )
 
     directory = data_dir(args.data_dir)
     entries = all_entries(directory)
@@ -155,13 +159,15 @@ def prepare(argv: Sequence[str]) -> int:
     with fatal():
         from bvae_jax import data
         from bvae_jax.data.base import Rendered
-        from bvae_jax.data.cache import load_packed
-        from bvae_jax.data.entries import describe
-        from bvae_jax.data.stored import open_stored
+        from bvae_jax.data.catalogue import (
+            describe,
+        )
+        from bvae_jax.data.sources import (
+            load_packed,
+        )
 
     progress = not args.quiet
-    dataset = open_stored(config, progress=progress, fetch=True)
-    dataset = dataset or data.open_dataset(config, progress=progress)
+    dataset = data.open_dataset(config, progress=progress, fetch=True)
     if isinstance(dataset.pixels, Rendered) and dataset.pixels.cache:
         load_packed(dataset.pixels, progress=progress)
     print_entry(describe(dataset), len(dataset.name))

@@ -4,7 +4,9 @@ import textwrap
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from bvae_jax.data.entries import Entry
+    from bvae_jax.data.catalogue import (
+        Entry,
+    )
 
 WIDTH = 100
 

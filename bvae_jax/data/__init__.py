@@ -1,31 +1,35 @@
-"""The table of data sets that are drawn. A new one is a file here and a line below."""
+"""The data sets there are, by name, and how the one that a config names is opened."""
 
 from pathlib import Path
 
 from bvae_jax.config import Config, flag
-from bvae_jax.data import (
-    color_dsprites,
-    dsprites,
-    noisy_dsprites,
-    scream_dsprites,
-    shapes3d_render,
-    xy_squares,
-)
+from bvae_jax.data import dsprites, shapes3d, xy_squares
 from bvae_jax.data.base import Dataset
-from bvae_jax.data.published import PUBLISHED
-from bvae_jax.data.stored import open_stored
+from bvae_jax.data.dsprites_variants import (
+    COLOR_DSPRITES,
+    NOISY_DSPRITES,
+    SCREAM_DSPRITES,
+    read_background,
+    scream_dsprites,
+)
+from bvae_jax.data.folder import open_folder
+from bvae_jax.data.npz import open_npz
+from bvae_jax.data.published import PUBLISHED, open_published
+from bvae_jax.data.store import data_dir
+from bvae_jax.data.tfds import PREFIX, open_tfds, prepare_tfds
 from bvae_jax.data.variants import only
 from bvae_jax.errors import UserError, unknown
 
 DATASETS: dict[str, Dataset] = {
     "dsprites": dsprites.DATASET,
-    "color_dsprites": color_dsprites.DATASET,
-    "noisy_dsprites": noisy_dsprites.DATASET,
-    "scream_dsprites": scream_dsprites.DATASET,
-    "shapes3d_render": shapes3d_render.DATASET,
+    "color_dsprites": COLOR_DSPRITES,
+    "noisy_dsprites": NOISY_DSPRITES,
+    "scream_dsprites": SCREAM_DSPRITES,
+    "shapes3d_render": shapes3d.DATASET,
     "xy_squares": xy_squares.DATASET,
 }
-"""What `--dataset` may be, beside published files and one's own."""
+"""What `--dataset` may be, beside published files and one's own. A script may add its own set: it
+then is known to all that takes a `Config`."""
 
 FORMS = ("folder:DIRECTORY", "npz:FILE", "tfds:NAME")
 """What is no name, but says where images are."""
@@ -41,7 +45,7 @@ USED_BY = {
 
 
 def get_dataset(name: str) -> Dataset:
-    """The named data set, of those that are drawn.
+    """The named data set, of those in `DATASETS`.
 
     Raises:
         UserError: the name is not known.
@@ -51,20 +55,21 @@ def get_dataset(name: str) -> Dataset:
     return DATASETS[name]
 
 
-def open_dataset(config: Config, *, progress: bool = True) -> Dataset:
+def open_dataset(config: Config, *, progress: bool = True, fetch: bool = False) -> Dataset:
     """The data set that a config names, with what it leaves out.
 
     Args:
         progress: show a bar where something has to be read for the first time.
+        fetch: download what can be.
 
     Raises:
         UserError: a name is unknown, a file is missing or damaged, or an option does not fit.
     """
     _check_used(config)
-    dataset = open_stored(config, progress=progress) or get_dataset(config.dataset)
     if config.background:
-        background = Path(config.background).expanduser()
-        dataset = scream_dsprites.make(scream_dsprites.read_background(background))
+        dataset = scream_dsprites(read_background(Path(config.background).expanduser()))
+    else:
+        dataset = _open_stored(config, progress, fetch) or get_dataset(config.dataset)
     return only(dataset, config.only) if config.only else dataset
 
 
@@ -78,3 +83,30 @@ def _check_used(config: Config) -> None:
                 f"{flag(name)}: got {value}, but --dataset {config.dataset} does not use it; "
                 f"{' and '.join(kinds)} would. Leave it out."
             )
+
+
+def _open_stored(config: Config, progress: bool, fetch: bool) -> Dataset | None:
+    """The stored set that a config names, by the form of its name; None where it names none."""
+    name, where = config.dataset, data_dir(config.data_dir)
+    kind, colon, rest = name.partition(":")
+    if name in DATASETS:
+        return None
+    if colon and not rest:
+        raise UserError(f"--dataset: got {name!r}, wanted something after the colon.")
+    if kind == "folder" and colon:
+        return open_folder(
+            Path(rest).expanduser(),
+            image_size=config.image_size,
+            grey=config.grey,
+            data_dir=where,
+            progress=progress,
+        )
+    if kind == "npz" and colon:
+        return open_npz(Path(rest).expanduser(), data_dir=where, progress=progress)
+    if name.startswith(PREFIX):
+        keys = config.image_key, config.factor_keys
+        opener = prepare_tfds if fetch else open_tfds
+        return opener(name, where, *keys, image_size=config.image_size, progress=progress)
+    if name in PUBLISHED:
+        return open_published(name, where, progress=progress)
+    return None

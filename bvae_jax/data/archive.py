@@ -4,8 +4,11 @@ A foreign file may be damaged, lie about its sizes, or unpack to far more than i
 """
 
 import contextlib
+import glob
 import io
 import math
+import os
+import sys
 import textwrap
 import warnings
 import zipfile
@@ -17,6 +20,10 @@ import numpy as np
 from numpy.lib import format as npy
 
 from bvae_jax.errors import UserError
+from bvae_jax.files import (
+    held,
+    remove_abandoned,
+)
 
 # NumPy's own limit: Python's parser is not safe with more. A true header has some 100 bytes.
 HEADER_LIMIT = 10_000
@@ -160,3 +167,39 @@ def read_blocks(archive: zipfile.ZipFile, header: Header, size: int) -> Iterator
             if not block:
                 return
             yield block
+
+
+class DamagedError(Exception):
+    """A file that is not what was written, and why."""
+
+
+def read_npz(path: Path) -> dict[str, np.ndarray]:
+    """All arrays of a file; nothing in it is executed.
+
+    Raises:
+        DamagedError: it cannot be read.
+    """
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            return dict(archive)
+    except Exception as error:  # on damaged bytes zipfile and NumPy raise a dozen types
+        raise DamagedError(str(error) or type(error).__name__) from error
+
+
+def write_npz(path: Path, *, compress: bool = False, **arrays: np.ndarray | str) -> None:
+    """Write a file so that a reader sees the old one or the new one.
+
+    Where that cannot be done, one line on stderr says so.
+    """
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        remove_abandoned(path.parent, f".{glob.escape(path.name)}.*.part")
+        with part.open("wb") as file, held(part):
+            (np.savez_compressed if compress else np.savez)(file, **arrays)  # pyright: ignore
+            file.flush()
+            part.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            part.unlink()
+        print(f"bvae: cannot write {path} ({error}): going on without.", file=sys.stderr)

@@ -5,20 +5,330 @@ Each becomes one image for each combination of its factors, in the published ord
 
 import contextlib
 import dataclasses
-from collections.abc import Callable
-from pathlib import Path
-from typing import NamedTuple
+import hashlib
+import math
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from bvae_jax.data.base import Dataset
-from bvae_jax.data.cars3d import cars3d
 from bvae_jax.data.dsprites import FACTOR_NAMES, FACTOR_SIZES, SIDE, canonical
-from bvae_jax.data.files import PublishedFile, check, find, manual_dir, missing, reading
-from bvae_jax.data.grids import Layout, Read, dsprites_hdf5, dsprites_npz, npz_images, shapes3d_hdf5
-from bvae_jax.data.prepared import Writer, open_prepared, place
-from bvae_jax.errors import unknown
+from bvae_jax.data.store import (
+    Writer,
+    open_prepared,
+    place,
+)
+from bvae_jax.errors import UserError, needs, unknown
 from bvae_jax.progress import bar
+from bvae_jax.types import ImageShape
+
+DAMAGES = (
+    *(OSError, ValueError, KeyError, TypeError, IndexError, EOFError, RuntimeError, MemoryError),
+    *(zipfile.BadZipFile, zlib.error, tarfile.TarError, SyntaxError),
+)
+"""What reading a damaged file raises, of whatever format."""
+BLOCK = 2**20
+MOST = 12
+"""Files that are described in one message."""
+
+
+class PublishedFile(NamedTuple):
+    """A file on somebody's server.
+
+    Attributes:
+        name: its own name.
+        url: where it is.
+        size: in bytes; 0 where it is not known for certain.
+        digest: "sha256:..." or "md5:..."; empty where it is not known for certain.
+    """
+
+    name: str
+    url: str
+    size: int = 0
+    digest: str = ""
+
+    def described(self) -> str:
+        """URL, size and checksum."""
+        known = [f"{self.size} bytes" if self.size else "size unknown"]
+        known.append(self.digest.replace(":", " ") or "checksum unknown")
+        return f"{self.url} ({', '.join(known)})"
+
+
+def manual_dir(data_dir: Path) -> Path:
+    """Where files lie that were fetched by hand."""
+    return data_dir / "downloads" / "manual"
+
+
+def find(file: PublishedFile, data_dir: Path) -> Path | None:
+    """A file that was fetched by hand: in the data directory, or in downloads/manual there."""
+    places = [data_dir / file.name, manual_dir(data_dir) / file.name]
+    return next((path for path in places if path.exists()), None)
+
+
+def missing(name: str, files: Sequence[PublishedFile], place: Path) -> UserError:
+    """The error for files that are not there and cannot be fetched."""
+    wanted = "; ".join(file.described() for file in files[:MOST])
+    others = f" and {len(files) - MOST} others" if len(files) > MOST else ""
+    names = ", ".join(file.name for file in files[:MOST])
+    return UserError(
+        f"{name}: fetch by hand {wanted}{others}. Put {names}{others} into {place}, then: "
+        f"bvae data prepare {name}."
+    )
+
+
+def check(path: Path, file: PublishedFile, *, progress: bool = True) -> None:
+    """See whether a file is what was published, as far as that is known.
+
+    Raises:
+        UserError: it is no file, cannot be read, or has another size or checksum.
+    """
+    again = f"fetch it again from {file.url}"
+    if not path.is_file():
+        raise UserError(f"{path}: got a directory, wanted the file {file.name}: {again}.")
+    size = path.stat().st_size
+    if not size or (file.size and size != file.size):
+        raise UserError(f"{path}: got {size} bytes, wanted {file.size or 'more'}: {again}.")
+    if not file.digest:
+        return
+    method, _, wanted = file.digest.partition(":")
+    with reading(path, again):
+        got = _digest(path, method, progress)
+    if got != wanted:
+        raise UserError(f"{path}: got {method} {got}, wanted {wanted}: {again}.")
+
+
+def _digest(path: Path, method: str, progress: bool) -> str:
+    digest = hashlib.new(method, usedforsecurity=False)
+    total, name = path.stat().st_size, f"checking {path.name}"
+    shown = bar(total=total, desc=name, unit="B", unit_scale=True, disable=not progress)
+    with path.open("rb") as file, shown:
+        while block := file.read(BLOCK):
+            digest.update(block)
+            shown.update(len(block))
+    return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def reading(path: Path, remedy: str) -> Iterator[None]:
+    """Turn what a damaged file raises into one line.
+
+    Args:
+        path: the file.
+        remedy: what to do about it.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    try:
+        yield
+    except DAMAGES as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"{path}: cannot be read ({reason}): {remedy}.") from error
+
+
+CHUNK = 2**24
+"""Bytes of images that are read at once, more or less."""
+
+
+class Layout(NamedTuple):
+    """What a file is to hold.
+
+    Attributes:
+        names: of the factors.
+        sizes: number of values of each.
+        shape: of an image: height, width, channels.
+    """
+
+    names: tuple[str, ...]
+    sizes: tuple[int, ...]
+    shape: ImageShape
+
+    @property
+    def images(self) -> int:
+        """Number of images."""
+        return math.prod(self.sizes)
+
+
+Read = Callable[[Path, Layout], Iterator[np.ndarray]]
+
+
+def dsprites_hdf5(path: Path, layout: Layout) -> Iterator[np.ndarray]:
+    """dSprites: `imgs` [image, 64, 64] and `latents/classes` [image, 1 + factor]."""
+    needs("h5py", "data", path.name)
+    import h5py
+
+    with h5py.File(path, "r") as file:
+        images, classes = _dataset(file, "imgs"), _dataset(file, "latents/classes")
+        _check_images(images.shape, images.dtype, layout)
+        _check_classes(classes[()], layout)
+        yield from _chunks(images, layout)
+
+
+def shapes3d_hdf5(path: Path, layout: Layout) -> Iterator[np.ndarray]:
+    """3D Shapes: `images` [image, 64, 64, 3] and `labels` [image, factor], which are values."""
+    needs("h5py", "data", path.name)
+    import h5py
+
+    with h5py.File(path, "r") as file:
+        images, values = _dataset(file, "images"), _dataset(file, "labels")
+        _check_images(images.shape, images.dtype, layout)
+        columns = [np.unique(column, return_inverse=True)[1] for column in values[()].T]
+        _check_grid(np.stack(columns, axis=1), layout)
+        yield from _chunks(images, layout)
+
+
+def dsprites_npz(path: Path, layout: Layout) -> Iterator[np.ndarray]:
+    """dSprites: `imgs` and `latents_classes`; `metadata`, which is pickled, is never opened."""
+    with zipfile.ZipFile(path) as archive:
+        with _member(archive, "latents_classes") as (file, shape, dtype):
+            rows = list(_rows(file, shape, dtype))
+        _check_classes(np.concatenate(rows), layout)
+        yield from _npz_images(archive, "imgs", layout)
+
+
+def npz_images(path: Path, layout: Layout) -> Iterator[np.ndarray]:
+    """MPI3D: `images` [image, 64, 64, 3], and nothing that says which factors they have."""
+    with zipfile.ZipFile(path) as archive:
+        yield from _npz_images(archive, "images", layout)
+
+
+def _npz_images(archive: zipfile.ZipFile, name: str, layout: Layout) -> Iterator[np.ndarray]:
+    with _member(archive, name) as (file, shape, dtype):
+        _check_images(shape, dtype, layout)
+        for rows in _rows(file, shape, dtype):
+            yield rows.reshape(-1, *layout.shape)
+
+
+@contextlib.contextmanager
+def _member(archive: zipfile.ZipFile, name: str) -> Iterator[tuple[Any, tuple[int, ...], np.dtype]]:
+    """An array in an archive: the file at its first number, its shape and type."""
+    with archive.open(f"{name}.npy") as file:
+        version = np.lib.format.read_magic(file)
+        readers = {
+            (1, 0): np.lib.format.read_array_header_1_0,
+            (2, 0): np.lib.format.read_array_header_2_0,
+        }
+        if version not in readers:
+            raise ValueError(f"{name}.npy is of version {version}, wanted 1.0 or 2.0")
+        shape, fortran, dtype = readers[version](file)
+        if dtype.hasobject:
+            raise ValueError(f"{name}.npy is pickled, which is never loaded")
+        if fortran or not shape:
+            raise ValueError(f"{name}.npy is not stored image by image")
+        yield file, shape, dtype
+
+
+def _rows(file: Any, shape: tuple[int, ...], dtype: np.dtype) -> Iterator[np.ndarray]:
+    """The rows of an array, in chunks; at the end zipfile compares its checksum."""
+    width = math.prod(shape[1:]) * dtype.itemsize
+    left = shape[0] * width
+    step = max(1, CHUNK // max(1, width)) * width
+    while left:
+        data = file.read(min(left, step))
+        if len(data) != min(left, step):
+            raise ValueError("it ends early")
+        left -= len(data)
+        yield np.frombuffer(data, dtype).reshape(-1, *shape[1:])
+    if file.read(1):
+        raise ValueError("it is longer than its header says")
+
+
+def _dataset(file: Any, name: str) -> Any:
+    """An array in an HDF5 file."""
+    found = file.get(name)
+    if not hasattr(found, "dtype"):  # a group has none
+        raise ValueError(f"it has no {name}")
+    return found
+
+
+def _chunks(images: Any, layout: Layout) -> Iterator[np.ndarray]:
+    """Whole chunks of HDF5, each of which is unpacked once."""
+    rows = images.chunks[0] if images.chunks else 1
+    step = rows * max(1, CHUNK // (rows * math.prod(layout.shape)))
+    for start in range(0, len(images), step):
+        yield images[start : start + step].reshape(-1, *layout.shape)
+
+
+def _check_images(shape: tuple[int, ...], dtype: Any, layout: Layout) -> None:
+    wanted = (layout.images, *layout.shape)
+    grey = wanted[:-1] if layout.shape[-1] == 1 else wanted
+    if tuple(shape) not in (wanted, grey) or dtype != np.uint8:
+        raise ValueError(f"got images {dtype}{list(shape)}, wanted uint8{list(wanted)}")
+
+
+def _check_classes(classes: np.ndarray, layout: Layout) -> None:
+    """Class indices of dSprites have the colour, of which there is one, before the factors."""
+    if classes.ndim != 2 or classes.shape[1] != len(layout.sizes) + 1:
+        wanted = [layout.images, len(layout.sizes) + 1]
+        raise ValueError(f"got latent classes {list(classes.shape)}, wanted {wanted}")
+    _check_grid(classes[:, 1:], layout)
+
+
+def _check_grid(classes: np.ndarray, layout: Layout) -> None:
+    wanted = np.indices(layout.sizes).reshape(len(layout.sizes), -1).T
+    if classes.shape != wanted.shape or not np.array_equal(classes, wanted):
+        raise ValueError(
+            f"its labels are not every combination of {' x '.join(map(str, layout.sizes))} values "
+            "in their order"
+        )
+
+
+def cars3d(path: Path, layout: Layout) -> Iterator[np.ndarray]:
+    """Images [image, height, width, channel] in the order of the factors.
+
+    Raises:
+        ValueError: the archive holds something else.
+    """
+    elevations, azimuths, objects = layout.sizes
+    order, cars = _read_cars(path, layout)
+    if order is not None and set(order) != set(cars):
+        raise ValueError("data/cars/list.txt does not name the files that are there")
+    names = order or sorted(cars)
+    if len(names) != objects:
+        raise ValueError(f"got {len(names)} files data/cars/*.mat, wanted {objects}")
+    for elevation in range(elevations):
+        for azimuth in range(azimuths):
+            yield np.stack([cars[name][azimuth, elevation] for name in names])
+
+
+def _read_cars(path: Path, layout: Layout) -> tuple[list[str] | None, dict[str, np.ndarray]]:
+    """The names in their order, and [azimuth, elevation, height, width, channel] of each."""
+    order, cars = None, {}
+    with tarfile.open(path) as archive:
+        for member in archive:
+            name = PurePosixPath(member.name)
+            if name.parts[-3:-1] != ("data", "cars") or not member.isfile():
+                continue
+            file = archive.extractfile(member)
+            assert file is not None  # a plain file
+            if name.name == "list.txt":
+                order = [PurePosixPath(n).stem for n in file.read().decode().split()]
+            elif name.suffix == ".mat":
+                cars[name.stem] = _cars_images(file, layout)
+    return order, cars
+
+
+def _cars_images(file: Any, layout: Layout) -> np.ndarray:
+    import scipy.io
+    from PIL import Image
+
+    views = scipy.io.loadmat(file, variable_names=["im"])["im"]
+    elevations, azimuths, _ = layout.sizes
+    if views.dtype != np.uint8 or views.ndim != 5 or views.shape[2:] != (3, azimuths, elevations):
+        wanted = [128, 128, 3, azimuths, elevations]
+        raise ValueError(f"got im {views.dtype}{list(views.shape)}, wanted uint8{wanted}")
+    height, width, _ = layout.shape
+    views = np.transpose(views, (3, 4, 0, 1, 2))
+    small = [
+        np.asarray(Image.fromarray(view).resize((width, height), Image.Resampling.LANCZOS))
+        for view in views.reshape(-1, *views.shape[2:])
+    ]
+    return np.stack(small).reshape(azimuths, elevations, *layout.shape)
 
 
 class Published(NamedTuple):

@@ -22,7 +22,10 @@ from pathlib import Path
 
 from bvae_jax.data.base import Dataset
 from bvae_jax.data.dsprites import canonical
-from bvae_jax.data.prepared import open_prepared, place
+from bvae_jax.data.store import (
+    open_prepared,
+    place,
+)
 from bvae_jax.errors import UserError, needs
 
 PREFIX = "tfds:"

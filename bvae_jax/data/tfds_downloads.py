@@ -11,7 +11,11 @@ import requests
 import tensorflow_datasets as tfds
 from etils import epath
 
-from bvae_jax.data.files import PublishedFile, manual_dir, missing
+from bvae_jax.data.published import (
+    PublishedFile,
+    manual_dir,
+    missing,
+)
 from bvae_jax.errors import UserError
 from bvae_jax.progress import bar
 

@@ -8,7 +8,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bvae_jax.data.prepared import Writer
+from bvae_jax.data.store import (
+    Writer,
+)
 from bvae_jax.data.tfds_features import Chosen, Wish, classes, image, labels
 from bvae_jax.errors import UserError
 from bvae_jax.progress import bar

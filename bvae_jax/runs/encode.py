@@ -23,7 +23,11 @@ from bvae_jax.errors import UserError
 from bvae_jax.runtime import (
     Interrupt,
 )
-from bvae_jax.data.npz_cache import DamagedError, read_npz, write_npz
+from bvae_jax.data.archive import (
+    DamagedError,
+    read_npz,
+    write_npz,
+)
 from bvae_jax.runs.program import Program
 from bvae_jax.progress import bar
 from bvae_jax.types import Params

@@ -17,7 +17,9 @@ from bvae_jax.runtime import (
 from bvae_jax.runs.checkpoint import Checkpoints, check_path
 from bvae_jax.runs.checks import check_memory, check_same, make_config_check
 from bvae_jax.config import Config, has_files, with_places
-from bvae_jax.data.prepared import check_content
+from bvae_jax.data.store import (
+    check_content,
+)
 from bvae_jax.runs.divided import choose_devices, divide
 from bvae_jax.errors import UserError
 from bvae_jax.runs.hyper import resolved

@@ -14,7 +14,9 @@ from bvae_jax.runtime import (
 from bvae_jax.runs.checkpoint import check_path
 from bvae_jax.runs.checks import check_memory
 from bvae_jax.config import Config
-from bvae_jax.data.prepared import check_content
+from bvae_jax.data.store import (
+    check_content,
+)
 from bvae_jax.errors import UserError
 from bvae_jax.runs.grid import Values, groups
 from bvae_jax.runtime import (

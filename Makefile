@@ -71,10 +71,10 @@ format: $(VENV)/.dev
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
 
-# The tables of README.md, then the site: HTML in site/. It needs no network once it is installed.
+# The guide's generated tables, then the site: HTML in site/. Needs no network once installed.
 # Fixes of this theme end in May 2027; its successor, Zensical, builds the same mkdocs.yml.
 docs: $(VENV)/.docs
-	$(VENV)/bin/python docs/readme_tables.py
+	$(VENV)/bin/python docs/guide_tables.py
 	$(VENV)/bin/python docs/site_pages.py .cache/pages
 	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict
 

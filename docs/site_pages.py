@@ -1,7 +1,7 @@
-"""The pages of the documentation: nothing of them stands twice.
+"""The pages of the documentation site, for mkdocs.
 
-How-to pages are sections of README.md, the API is made of docstrings and the command line is what
-`--help` prints. `python docs/site_pages.py DIRECTORY` writes them, for mkdocs.
+`python docs/site_pages.py DIRECTORY` copies docs/, README.md and its neighbours there, with links that hold
+on the site, and generates the rest: what `--help` prints, and the API from docstrings.
 """
 
 import contextlib
@@ -14,41 +14,16 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import bvae_jax
-from bvae_jax.cli import data, main
-from bvae_jax.cli.commands import COMMANDS
+from bvae_jax.cli import COMMANDS, data, main
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "bvae_jax"
-SECTIONS = {
-    "train.md": ("Train", "What a run leaves", "Several devices, several hosts"),
-    "sweep.md": ("Sweep and compare",),
-    "beta.md": ("Which β?",),
-    "objectives.md": ("Objectives", "The ELBO, taken apart"),
-    "score.md": ("Score",),
-    "data.md": ("The data",),
-    "model.md": ("The model",),
-    "speed.md": ("Speed",),
-}
-"""Page -> sections of README.md that stand there; the others are at home."""
-FILES = {"CONTRIBUTING.md": "contributing.md", "experiments/README.md": "experiments.md",
-         "CHANGELOG.md": "changelog.md"}  # fmt: skip
-"""Whole files that are pages."""
-MODULES = {
-    "A run": "runner program train training session rundir checkpoint summary figures loggers "
-    "programs",
-    "The model's parts": "types elbo vae conv schedules optimizers hyper presets beta_units "
-    "traversal",
-    "Sweeps": "grid sweep_plan sweep_runner sweeping stacked lanes sweepdir",
-    "Evaluation": "encode points points_file representations scoring evaluation decomposition "
-    "elbo_evaluation held_out",
-}
-"""Title of a page -> modules of the package that stand there; "The rest" has the others."""
-
-
-def sections(text: str) -> dict[str, str]:
-    """Title -> section of a Markdown file, with its heading; what comes first is ""."""
-    parts = re.split(r"^(?=## )", text, flags=re.MULTILINE)
-    return {part.partition("\n")[0][3:] if i else "": part for i, part in enumerate(parts)}
+FILES = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md",
+         "experiments/README.md": "experiments.md", "benchmarks/README.md": "benchmarks.md"}  # fmt: skip
+"""Pages that lie outside docs/ -> where they are on the site."""
+COPIED = ("CITATION.cff", "LICENSE", "notebooks", "experiments/figures")
+"""What pages link to or show."""
+LINK = re.compile(r"\]\((?!https?:|#)([^)#\s]+)")
 
 
 def slug(title: str) -> str:
@@ -56,40 +31,34 @@ def slug(title: str) -> str:
     return re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-")
 
 
-def readme_pages(text: str) -> dict[str, str]:
-    """Page -> its text, with links that hold there.
-
-    Raises:
-        KeyError: a section that `SECTIONS` names is not there.
-    """
-    found = sections(text)
-    pages = {page: "".join(found.pop(title) for title in titles)[1:]  # its title is of level 1
-             for page, titles in SECTIONS.items()}  # fmt: skip
-    pages = {"index.md": "".join(found.values())} | pages
-    return {page: with_links(body) for page, body in pages.items()}
+def texts() -> dict[str, str]:
+    """Path in the repository -> the text of each page that is written by hand."""
+    guide = (path.relative_to(ROOT).as_posix() for path in sorted(ROOT.glob("docs/*.md")))
+    return {path: (ROOT / path).read_text() for path in (*FILES, *guide)}
 
 
-def with_links(text: str) -> str:
-    """Links of a file at the root as they must be in a page."""
-    where = {slug(title): page for page, titles in SECTIONS.items() for title in titles}
-    text = re.sub(r"\]\((?:README\.md)?#([^)]+)\)",
-                  lambda m: f"]({where.get(m[1], 'index.md')}#{m[1]})", text)  # fmt: skip
-    for file, page in FILES.items():
-        text = text.replace(f"]({file}", f"]({page}")
-    return text.replace("](docs/", "](").replace("](README.md)", "](index.md)")
+def page_of(path: str) -> str:
+    """Where a file of the repository is on the site."""
+    return FILES.get(path, path.removeprefix("docs/"))
+
+
+def with_links(text: str, path: str) -> str:
+    """A page at `path` in the repository, with links that hold on the site."""
+    folder = os.path.dirname(path)
+    return LINK.sub(lambda m: f"]({page_of(os.path.normpath(os.path.join(folder, m[1])))}", text)
 
 
 def api_pages() -> dict[str, str]:
-    """What `import bvae_jax` gives first, then each subpackage, then single modules."""
-    pages = {"api/index.md": reference("From Python", bvae_jax.__all__)}
-    for package in sorted(path.parent for path in PACKAGE.glob("*/__init__.py")):
-        names = (path.stem for path in sorted(package.glob("*.py")) if path.stem != "__init__")
-        modules = [package.name, *(f"{package.name}.{name}" for name in names)]
-        pages[f"api/{package.name}.md"] = reference(package.name.capitalize(), modules)
-    named = {name for names in MODULES.values() for name in names.split()}
-    rest = sorted({path.stem for path in PACKAGE.glob("*.py")} - named - {"__init__"})
-    for title, names in {**MODULES, "The rest": " ".join(rest)}.items():
-        pages[f"api/{slug(title)}.md"] = reference(title, names.split())
+    """What `import bvae_jax` offers, the modules of the root, and a page for each folder."""
+    root = (path.stem for path in sorted(PACKAGE.glob("*.py")) if not path.stem.startswith("__"))
+    pages = {
+        "api/index.md": reference("Public names", bvae_jax.__all__),
+        "api/root.md": reference("Mathematics and settings", root),
+    }
+    for folder in sorted({path.parent for path in PACKAGE.glob("*/*.py")}):
+        modules = [".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__")
+                   for path in sorted(folder.glob("*.py"))]  # fmt: skip
+        pages[f"api/{folder.name}.md"] = reference(folder.name.capitalize(), modules)
     return pages
 
 
@@ -114,21 +83,23 @@ def help_of(command: list[str]) -> str:
     return out.getvalue().strip()
 
 
+def pages() -> dict[str, str]:
+    """Path on the site -> text."""
+    written = {page_of(path): with_links(text, path) for path, text in texts().items()}
+    return written | api_pages() | {"commands.md": command_page()}
+
+
 def write(directory: Path) -> None:
     """All pages, and what they show."""
     shutil.rmtree(directory, ignore_errors=True)
-    pages = readme_pages((ROOT / "README.md").read_text())
-    pages |= {page: with_links((ROOT / file).read_text()) for file, page in FILES.items()}
-    pages |= api_pages() | {"commands.md": command_page()}
-    for name, text in pages.items():
+    shutil.copytree(ROOT / "docs", directory, ignore=shutil.ignore_patterns("*.py", "*.md"))
+    for name in COPIED:
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+        copy(ROOT / name, directory / name)
+    for name, text in pages().items():
         path = directory / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
-    shown = [path for path in (ROOT / "docs").iterdir() if path.suffix in (".png", ".css")]
-    for path in (ROOT / "CITATION.cff", *shown):
-        shutil.copy(path, directory)
-    shutil.copytree(ROOT / "notebooks", directory / "notebooks")
-    shutil.copytree(ROOT / "experiments" / "figures", directory / "figures")
 
 
 if __name__ == "__main__":

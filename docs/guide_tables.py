@@ -1,6 +1,6 @@
-"""The tables of README.md that are made from the registries.
+"""The tables of the guide that are generated from the registries.
 
-`python docs/readme_tables.py` writes them anew, each between its two comments:
+`python docs/guide_tables.py` updates them in docs/*.md, each between its two comments:
 
     <!-- table: metrics -->
     <!-- end -->
@@ -28,16 +28,16 @@ from bvae_jax.objectives import OBJECTIVES
 from bvae_jax.presets import PRESETS
 from bvae_jax.vae import VAE, init_params
 
-README = Path(__file__).parents[1] / "README.md"
+GUIDE = Path(__file__).parent
 BLOCK = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 SHAPE, LATENTS = (64, 64, 1), 10
-"""Of the networks whose parameters are counted."""
+"""Sizes at which the parameters of networks are counted."""
 
 Row = tuple[str, ...]
 
 
 def table(head: Row, rows: Iterable[Row]) -> str:
-    """In Markdown; `|` in a cell is escaped."""
+    """A table in Markdown; `|` in a cell is escaped."""
     lines = [head, ("---",) * len(head), *rows]
     return "".join(
         "| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines
@@ -45,7 +45,7 @@ def table(head: Row, rows: Iterable[Row]) -> str:
 
 
 def paragraphs(described: object) -> list[str]:
-    """Of a docstring, each on one line."""
+    """The paragraphs of a docstring, each on one line."""
     return [" ".join(part.split()) for part in (inspect.getdoc(described) or "").split("\n\n")]
 
 
@@ -62,7 +62,7 @@ def objectives() -> str:
 
 
 def presets() -> str:
-    """Where settings come from, and what of them is not sure."""
+    """Where settings come from, and what is uncertain."""
     rows = ((f"`{name}`", preset.source, preset.unsure) for name, preset in PRESETS.items())
     return table(("`--preset`", "source", "not sure"), rows)
 
@@ -102,7 +102,7 @@ def likelihoods() -> str:
 
 
 def datasets() -> str:
-    """Sets that are drawn, those that are known by name, and one's own."""
+    """Rendered data sets, those known by name, and your own."""
     about = {name: paragraphs(importlib.import_module(f"bvae_jax.data.{name}"))[0].rstrip(".")
              for name in DATASETS} | {known.name: known.citation for known in KNOWN}  # fmt: skip
     rows = [
@@ -125,9 +125,10 @@ TABLES: dict[str, Callable[[], str]] = {
 
 
 def refreshed(text: str) -> str:
-    """`text` with every table as the registries have it now."""
+    """`text` with every table up to date."""
     return BLOCK.sub(lambda found: f"{found[1]}{TABLES[found[2]]()}{found[3]}", text)
 
 
 if __name__ == "__main__":
-    README.write_text(refreshed(README.read_text()))
+    for page in GUIDE.glob("*.md"):
+        page.write_text(refreshed(page.read_text()))

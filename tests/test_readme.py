@@ -1,4 +1,4 @@
-"""README.md and its neighbours: what they name is there, what they print runs."""
+"""README.md, the guide and their neighbours: what they name exists, what they show runs."""
 
 import ast
 import importlib
@@ -10,12 +10,13 @@ import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
+import guide_tables
 import numpy as np
 import pytest
-import readme_tables
 import site_pages
 
-from bvae_jax import Config, ScoreConfig, cli, run, score_file
+import bvae_jax as bvae
+from bvae_jax import cli
 from bvae_jax.cli import data as data_command
 from bvae_jax.cli import parsing
 from bvae_jax.data import DATASETS
@@ -30,16 +31,18 @@ from bvae_jax.runs.grid import parse_grid
 from bvae_jax.runs.hyper import resolved
 
 ROOT = Path(__file__).parents[1]
-TEXTS = {
-    name: (ROOT / name).read_text()
-    for name in ("README.md", "CONTRIBUTING.md", "experiments/README.md", "CHANGELOG.md")
-}
+TEXTS = site_pages.texts()
+GUIDE = {name: text for name, text in TEXTS.items() if name.startswith("docs/")}
 README, CONTRIBUTING = TEXTS["README.md"], TEXTS["CONTRIBUTING.md"]
+SHOWN = {"README.md": README, "CONTRIBUTING.md": CONTRIBUTING, **GUIDE}
+"""Pages whose commands and Python are checked."""
 FENCE = re.compile(r'^```(\w*)(?: title="([^"\n]+)")?\n(.*?)^```$', re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 FLAG = re.compile(r"(?<!\S)--[a-z][\w-]*")
 # Of scripts and other programs; every other flag is one of ours.
 FOREIGN_FLAGS = {"--small", "--original", "--scale", "--dir", "--pictures"}
+ADDED = {"free_bits", "mcc", "discs"}
+"""Names that CONTRIBUTING.md and the guide add."""
 
 
 def fences(text: str, language: str) -> list[str]:
@@ -53,7 +56,7 @@ def titled(text: str) -> dict[str, str]:
 
 
 def spans(text: str) -> list[str]:
-    """What stands between backticks, outside blocks, each on one line."""
+    """What is between backticks, outside blocks, each on one line."""
     return [" ".join(span.split()) for span in re.findall(r"`([^`]+)`", FENCE.sub("", text))]
 
 
@@ -62,25 +65,17 @@ def commands(text: str) -> Iterator[list[str]]:
     for block in fences(text, "sh"):
         block = re.sub(r"\$\([^)]*\)", "", block.replace("\\\n", " "))
         for line in block.splitlines():
-            yield from in_line(line)
-
-
-def in_line(line: str) -> Iterator[list[str]]:
-    """Arguments of each `bvae` in a line of shell."""
-    lexer = shlex.shlex(line, posix=True, punctuation_chars=";")
-    lexer.whitespace_split = True
-    words = list(lexer)
-    while "bvae" in words:
-        words = words[words.index("bvae") + 1 :]
-        end = words.index(";") if ";" in words else len(words)
-        yield words[:end]
-    for word in words:
-        if word.startswith("bvae "):  # quoted
-            yield shlex.split(word)[1:]
+            lexer = shlex.shlex(line, posix=True, punctuation_chars=";")
+            lexer.whitespace_split = True
+            words = list(lexer)
+            while "bvae" in words:
+                words = words[words.index("bvae") + 1 :]
+                end = words.index(";") if ";" in words else len(words)
+                yield words[:end]
 
 
 @pytest.mark.parametrize("name", TEXTS)
-def test_links_and_pictures_are_there(name):
+def test_links_and_pictures_exist(name):
     targets = [t for t in LINK.findall(FENCE.sub("", TEXTS[name])) if "://" not in t]
     for target in targets:
         file, _, anchor = target.partition("#")
@@ -92,7 +87,7 @@ def test_links_and_pictures_are_there(name):
 
 
 @pytest.mark.parametrize("name", TEXTS)
-def test_named_files_and_make_targets_are_there(name):
+def test_named_files_and_make_targets_exist(name):
     targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
     for code in [*fences(TEXTS[name], "sh"), *spans(TEXTS[name])]:
         for target in re.findall(r"(?:^|\n)make ([\w-]+)", code):
@@ -110,17 +105,18 @@ def test_each_notebook_has_its_badge():
 
 
 def test_tables_are_those_of_the_registries():
-    named = [name for _, name, _ in readme_tables.BLOCK.findall(README)]
-    assert sorted(named) == sorted(readme_tables.TABLES)
-    for old, new in zip(README.splitlines(), readme_tables.refreshed(README).splitlines(),
-                        strict=False):  # fmt: skip
-        assert old == new, "README.md is stale: call make docs"
+    assert sorted(name for text in TEXTS.values() for _, name, _ in guide_tables.BLOCK.findall(text)
+                  ) == sorted(guide_tables.TABLES)  # fmt: skip
+    for name, text in GUIDE.items():
+        assert guide_tables.refreshed(text) == text, f"{name} is stale: call make docs"
 
 
 def test_counts_in_prose():
-    assert f"{len(METRICS)} disentanglement metrics" in README
-    assert f"{len(OBJECTIVES)}: `bvae objectives`" in README
-    assert f"{len(METRICS)}: `bvae score`" in README
+    assert f"with {len(METRICS)} disentanglement metrics" in README
+    assert f"[Objectives](docs/objectives.md): {len(OBJECTIVES)}," in README
+    assert f"[Metrics](docs/metrics.md): {len(METRICS)}," in README
+    other = TEXTS["docs/other-libraries.md"]
+    assert f"[{len(OBJECTIVES)}](objectives.md) | [{len(METRICS)}](metrics.md)" in other
 
 
 @pytest.fixture
@@ -148,23 +144,23 @@ def parsed(monkeypatch):
 
 
 def test_commands_can_be_parsed(parsed):
-    found = [*commands(README), *commands(CONTRIBUTING)]
+    found = [argv for text in SHOWN.values() for argv in commands(text)]
     for argv in found:
         check_names(parsed(argv))
     assert len(found) > 30
 
 
 def check_names(args):
-    """Names that flags give are known, but for those that CONTRIBUTING.md makes."""
+    """Names that flags give are known."""
     config = getattr(args, "config", None)
-    if isinstance(config, ScoreConfig) and config.metrics not in ("none", "mcc"):
+    if isinstance(config, bvae.ScoreConfig) and config.metrics not in {"none", *ADDED}:
         metric_names(config.metrics)
-    if isinstance(config, Config):
-        if config.objective != "free_bits":
+    if isinstance(config, bvae.Config):
+        if config.objective not in ADDED:
             resolved(config)
         assert config.network in NETWORKS
         assert config.likelihood in LIKELIHOODS
-        known = {*DATASETS, *(one.name for one in KNOWN), "discs", "folder", "npz"}
+        known = {*DATASETS, *(one.name for one in KNOWN), *ADDED, "folder", "npz"}
         assert {config.dataset, config.dataset.partition(":")[0]} & known
     if getattr(args, "preset", None):
         get_preset(args.preset)
@@ -172,41 +168,43 @@ def check_names(args):
         parse_grid(args.grid)
 
 
-@pytest.mark.parametrize("name", TEXTS)
-def test_commands_and_flags_in_prose_exist(name):
-    """Of a command that is named, or of any."""
+@pytest.fixture(scope="module")
+def flags():
+    """Command -> its flags."""
     nested = [("data", name) for name in data_command.COMMANDS]
-    known: dict[tuple[str, ...], set[str]] = {
-        command: {*FLAG.findall(site_pages.help_of([*command])), "--help"}
-        for command in [*((name,) for name in cli.COMMANDS), *nested]
-    }
+    return {command: {*FLAG.findall(site_pages.help_of([*command])), "--help"}
+            for command in [*((name,) for name in cli.COMMANDS), *nested]}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_commands_and_flags_in_prose_exist(name, flags):
+    """Of a command that is named, or of any."""
     for span in spans(TEXTS[name]):
         words = tuple(span.split())
         if words[0] == "bvae":
-            command = words[1:3] if words[1:3] in known else words[1:2]
-            assert command in known or command in {("COMMAND",), ("data",)}, span
-            assert {*FLAG.findall(span)} <= known.get(command, set()), span
+            command = words[1:3] if words[1:3] in flags else words[1:2]
+            assert command in flags or command in {("COMMAND",), ("data",)}, span
+            assert {*FLAG.findall(span)} <= flags.get(command, set()), span
         elif words[0].startswith("--"):
-            assert {*FLAG.findall(span)} <= FOREIGN_FLAGS.union(*known.values()), span
+            assert {*FLAG.findall(span)} <= FOREIGN_FLAGS.union(*flags.values()), span
 
 
-@pytest.mark.parametrize("block", [*fences(README, "python")])
-def test_python_compiles_and_imports_what_is_there(block):
-    imports = [node for node in ast.parse(block).body if isinstance(node, ast.ImportFrom)]
-    for node in imports:
-        module = importlib.import_module(str(node.module))
-        for alias in node.names:
-            assert hasattr(module, alias.name), f"{node.module}.{alias.name}"
+@pytest.mark.parametrize("name", SHOWN)
+def test_python_names_what_exists(name):
+    """Imports, and attributes of the package."""
+    for block in fences(SHOWN[name], "python"):
+        for node in ast.walk(ast.parse(block)):
+            if isinstance(node, ast.ImportFrom):
+                module = importlib.import_module(str(node.module))
+                for alias in node.names:
+                    assert hasattr(module, alias.name), f"{node.module}.{alias.name}"
+            if isinstance(node, ast.Attribute) and ast.unparse(node).startswith("bvae."):
+                eval(ast.unparse(node), {"bvae": bvae})
 
 
-def test_every_page_of_the_site_stands_in_its_menu():
-    pages = {*site_pages.readme_pages(README), *site_pages.api_pages(), "commands.md"}
-    pages |= {*site_pages.FILES.values()}
+def test_every_page_is_in_the_menu():
     menu = (ROOT / "mkdocs.yml").read_text()
-    assert sorted(re.findall(r"[\w/-]+\.md", menu)) == sorted(pages)
-    for names in site_pages.MODULES.values():
-        for name in names.split():
-            assert (ROOT / "bvae_jax" / f"{name}.py").exists(), name
+    assert sorted(re.findall(r"[\w/-]+\.md", menu)) == sorted(site_pages.pages())
 
 
 def test_the_citation_is_of_this_version():
@@ -215,104 +213,3 @@ def test_the_citation_is_of_this_version():
     for line in (f"version: {project['version']}", f"license: {project['license']}"):
         assert f"\n{line}\n" in citation
     assert project["authors"][0]["name"] in citation
-
-
-REGISTRIES = {"objectives": OBJECTIVES, "metrics": METRICS, "data": DATASETS}
-QUICK = {"steps": 2, "batch_size": 4, "latents": 2, "network": "mlp", "eval_images": 4}
-
-
-@pytest.fixture
-def added(monkeypatch, tmp_path):
-    """Do what CONTRIBUTING.md says: write the file of a new entry, and its line in the registry."""
-
-    def add(package: str) -> str:
-        blocks = {Path(file): body for file, body in titled(CONTRIBUTING).items()}
-        file, body = next((f, b) for f, b in blocks.items()
-                          if f.parent.name == package and f.stem != "__init__")  # fmt: skip
-        path = tmp_path / file.name
-        path.write_text(body)
-        name = f"bvae_jax.{package}.{file.stem}"
-        spec = importlib.util.spec_from_file_location(name, path)
-        assert spec
-        assert spec.loader
-        module = importlib.util.module_from_spec(spec)
-        monkeypatch.setitem(sys.modules, name, module)
-        spec.loader.exec_module(module)
-        line = blocks[Path("bvae_jax") / package / "__init__.py"]
-        entry = eval("{" + line + "}", {file.stem: module})
-        monkeypatch.setattr(f"bvae_jax.{package}.{file.stem}", module, raising=False)
-        for key, value in entry.items():
-            monkeypatch.setitem(REGISTRIES[package], key, value)
-        assert lines_of_code(body) <= 15
-        return next(iter(entry))
-
-    return add
-
-
-def lines_of_code(body: str) -> int:
-    """Lines that are neither empty nor part of a docstring."""
-    nodes = [node for node in ast.walk(ast.parse(body)) if isinstance(node, ast.Expr)]
-    docs = {n for node in nodes if isinstance(node.value, ast.Constant)
-            for n in range(node.lineno, int(node.end_lineno or 0) + 1)}  # fmt: skip
-    return sum(bool(line) and n not in docs for n, line in enumerate(body.splitlines(), 1))
-
-
-def test_an_objective_is_added_as_contributing_says(added, tmp_path):
-    config = Config(objective=added("objectives"), image_source="rendered", **QUICK)
-    result = run(config, tmp_path / "run", figures=False, progress=False)
-    assert result.summary
-    assert result.summary["step"] == 2
-    floor = OBJECTIVES["free_bits"].hyper["capacity"]
-    assert result.summary["loss"] >= result.summary["nll"] + floor - 1e-3
-
-
-def test_a_metric_is_added_as_contributing_says(added, tmp_path):
-    rng = np.random.default_rng(0)
-    factors = rng.integers(0, 9, (500, 3))
-    noise = rng.normal(size=(500, 2))
-    config = ScoreConfig(metrics=added("metrics"))
-    for known, wanted in ((factors, 1.0), (factors[:, :1], 1 / 3)):
-        np.savez(tmp_path / "codes.npz", codes=np.hstack([noise, -known]), factors=factors)
-        entry = score_file(tmp_path / "codes.npz", config, progress=False)["mcc"]
-        assert entry["score"] == pytest.approx(wanted, abs=0.1)
-
-
-def test_a_data_set_is_added_as_contributing_says(added, tmp_path):
-    config = Config(dataset=added("data"), likelihood="continuous_bernoulli", **QUICK)
-    result = run(config, tmp_path / "run", figures=False, progress=False)
-    assert result.summary
-    assert result.summary["step"] == 2
-    assert result.program.dataset.size == 4 * 16 * 16
-
-
-SMALLER = {
-    "train": ("--steps 2 --batch-size 4 --network burgess --image-source rendered --eval-images 4 "
-              "--quiet --no-figures"),
-    "evaluate": "--metrics mig,sap_r2 --num-points 300 --train-points 200 --test-points 90 --quiet",
-    "score": "--quiet",
-}  # fmt: skip
-
-
-@pytest.mark.once
-def test_the_commands_of_train_and_score_run(tmp_path, monkeypatch, capsys):
-    """As they stand, in their order, but smaller; a resumed run keeps what it has."""
-    monkeypatch.chdir(tmp_path)
-    rng = np.random.default_rng(0)
-    arrays = {"codes": rng.normal(size=(900, 4)), "factors": rng.integers(0, 4, (900, 3))}
-    np.savez("codes.npz", **arrays)
-    found = site_pages.sections(README)
-    for argv in [*commands(found["Train"]), *commands(found["Score"])]:
-        smaller = SMALLER.get(argv[0], "").split()
-        if "--resume" in argv:
-            argv = [*argv, "--steps", "3" if "--steps" in argv else "2"]
-            smaller = ["--quiet", "--no-figures"]
-        if argv[:3] == ["train", "--run-dir", "runs/x"] and (tmp_path / "runs/x").exists():
-            smaller += [] if "--resume" in argv else ["--overwrite"]
-        if argv[0] == "score":
-            argv = [*argv, "--metrics", "fast"]
-        assert cli.main([*argv, *smaller]) == 0, (argv, capsys.readouterr().err)
-    assert (tmp_path / "scores.json").exists()
-    block = next(block for block in fences(found["Train"], "python") if "encode(" in block)
-    values = {}
-    exec(block, values)
-    assert values["pictures"].shape == values["images"].shape == (2, 64, 64, 1)

@@ -2,13 +2,13 @@
 
 import ast
 import importlib
-import importlib.util
 import re
 import shlex
 import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import guide_tables
 import numpy as np
@@ -16,7 +16,7 @@ import pytest
 import site_pages
 
 import bvae_jax as bvae
-from bvae_jax import cli
+from bvae_jax import cli, registry
 from bvae_jax.cli import data as data_command
 from bvae_jax.cli import parsing
 from bvae_jax.data import DATASETS
@@ -213,3 +213,109 @@ def test_the_citation_is_of_this_version():
     for line in (f"version: {project['version']}", f"license: {project['license']}"):
         assert f"\n{line}\n" in citation
     assert project["authors"][0]["name"] in citation
+
+
+KINDS = {"objectives": "objective", "metrics": "metric", "data": "dataset"}
+QUICK = {"steps": 2, "batch_size": 4, "latents": 2, "network": "mlp", "eval_images": 4}
+
+
+@pytest.fixture
+def registries():
+    """What is registered is forgotten at the end."""
+    before = {kind: dict(known) for kind, (known, _) in registry.REGISTRIES.items()}
+    yield
+    for kind, (known, _) in registry.REGISTRIES.items():
+        known.clear()
+        known.update(before[kind])
+
+
+@pytest.fixture
+def added(registries):
+    """Do what CONTRIBUTING.md says: the file of a new entry, and its line in the registry."""
+
+    def add(package: str) -> str:
+        blocks = {Path(file): body for file, body in titled(CONTRIBUTING).items()}
+        file, body = next((f, b) for f, b in blocks.items()
+                          if f.parent.name == package and f.stem != "__init__")  # fmt: skip
+        values = {"__name__": file.stem}
+        exec(body, values)
+        line = blocks[Path("bvae_jax") / package / "__init__.py"]
+        entry = eval("{" + line + "}", {file.stem: SimpleNamespace(**values)})
+        bvae.register(**{KINDS[package]: entry})
+        assert lines_of_code(body) <= 15
+        return next(iter(entry))
+
+    return add
+
+
+def lines_of_code(body: str) -> int:
+    """Lines that are neither empty nor part of a docstring."""
+    nodes = [node for node in ast.walk(ast.parse(body)) if isinstance(node, ast.Expr)]
+    docs = {n for node in nodes if isinstance(node.value, ast.Constant)
+            for n in range(node.lineno, int(node.end_lineno or 0) + 1)}  # fmt: skip
+    return sum(bool(line) and n not in docs for n, line in enumerate(body.splitlines(), 1))
+
+
+def test_an_objective_is_added_as_contributing_says(added, tmp_path):
+    config = bvae.Config(objective=added("objectives"), image_source="rendered", **QUICK)
+    summary = bvae.train(config, tmp_path / "run", figures=False, progress=False).summary
+    assert summary
+    assert summary["step"] == 2
+    floor = OBJECTIVES["free_bits"].hyper["capacity"]
+    assert summary["loss"] >= summary["nll"] + floor - 1e-3
+
+
+def test_a_metric_is_added_as_contributing_says(added):
+    rng = np.random.default_rng(0)
+    factors = rng.integers(0, 9, (500, 3))
+    noise = rng.normal(size=(500, 2))
+    name = added("metrics")
+    for known, wanted in ((factors, 1.0), (factors[:, :1], 1 / 3)):
+        scores = bvae.score(np.hstack([noise, -known]), factors, metrics=name)
+        assert scores[name]["score"] == pytest.approx(wanted, abs=0.1)
+
+
+def test_a_data_set_is_added_as_contributing_says(added, tmp_path):
+    config = bvae.Config(dataset=added("data"), likelihood="continuous_bernoulli", **QUICK)
+    run = bvae.train(config, tmp_path / "run", figures=False, progress=False)
+    assert run.summary
+    assert run.summary["step"] == 2
+    assert run.dataset.size == 4 * 16 * 16
+
+
+SMALLER = "steps=2, batch_size=4, network='burgess', image_source='rendered', eval_images=4"
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(
+    "name", ["README.md", "docs/python.md", "docs/metrics.md", "docs/choosing-beta.md"]
+)
+def test_python_runs(name, tmp_path, monkeypatch, registries):
+    """As it is, in its order, but smaller."""
+    monkeypatch.chdir(tmp_path)
+    for block in fences(SHOWN[name], "python"):
+        exec(block.replace("steps=3000", SMALLER), {"__name__": "shown"})
+
+
+FLAGS = {
+    "train": ("--steps 2 --batch-size 4 --network burgess --image-source rendered --eval-images 4 "
+              "--quiet --no-figures"),
+    "sweep": ("--steps 2 --seeds 1 --batch-size 4 --network burgess --image-source rendered "
+              "--eval-images 4 --quiet"),
+    "evaluate": "--metrics mig,sap_r2 --num-points 300 --train-points 200 --test-points 90 --quiet",
+    "compare": "--num-points 300 --train-points 200 --test-points 90 --no-baselines --quiet",
+}  # fmt: skip
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("name", ["README.md", "docs/training.md"])
+def test_commands_run(name, tmp_path, monkeypatch, capsys):
+    """As they are, in their order, but smaller; a resumed run keeps what it has."""
+    monkeypatch.chdir(tmp_path)
+    for argv in commands(SHOWN[name]):
+        smaller = FLAGS.get(argv[0], "").split()
+        if "--resume" in argv:
+            smaller = ["--quiet", "--no-figures", "--steps", "3" if "--steps" in argv else "2"]
+        elif argv[0] == "train" and Path(argv[argv.index("--run-dir") + 1]).exists():
+            smaller += ["--overwrite"]
+        assert cli.main([*argv, *smaller]) == 0, (argv, capsys.readouterr().err)

@@ -1,7 +1,7 @@
 """The pages of the documentation site, for mkdocs.
 
-`python docs/site_pages.py DIRECTORY` copies docs/, README.md and its neighbours there, with links that hold
-on the site, and generates the rest: what `--help` prints, and the API from docstrings.
+`python docs/site_pages.py DIRECTORY` copies docs/, README.md and its neighbours there, with links
+that work on the site, and generates the rest: what `--help` prints, and the API from docstrings.
 """
 
 import contextlib
@@ -18,8 +18,13 @@ from bvae_jax.cli import COMMANDS, data, main
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "bvae_jax"
-FILES = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md",
-         "experiments/README.md": "experiments.md", "benchmarks/README.md": "benchmarks.md"}  # fmt: skip
+FILES = {
+    "README.md": "index.md",
+    "CONTRIBUTING.md": "contributing.md",
+    "CHANGELOG.md": "changelog.md",
+    "experiments/README.md": "experiments.md",
+    "benchmarks/README.md": "benchmarks.md",
+}
 """Pages that lie outside docs/ -> where they are on the site."""
 COPIED = ("CITATION.cff", "LICENSE", "notebooks", "experiments/figures")
 """What pages link to or show."""
@@ -43,7 +48,7 @@ def page_of(path: str) -> str:
 
 
 def with_links(text: str, path: str) -> str:
-    """A page at `path` in the repository, with links that hold on the site."""
+    """A page at `path` in the repository, with links that work on the site."""
     folder = os.path.dirname(path)
     return LINK.sub(lambda m: f"]({page_of(os.path.normpath(os.path.join(folder, m[1])))}", text)
 
@@ -56,8 +61,8 @@ def api_pages() -> dict[str, str]:
         "api/root.md": reference("Mathematics and settings", root),
     }
     for folder in sorted({path.parent for path in PACKAGE.glob("*/*.py")}):
-        modules = [".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__")
-                   for path in sorted(folder.glob("*.py"))]  # fmt: skip
+        names = (path.stem for path in sorted(folder.glob("*.py")))
+        modules = [f"{folder.name}.{name}".removesuffix(".__init__") for name in names]
         pages[f"api/{folder.name}.md"] = reference(folder.name.capitalize(), modules)
     return pages
 

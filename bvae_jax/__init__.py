@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from bvae_jax.comparison.suggest import suggest
     from bvae_jax.evaluation.elbo import evaluate_elbo
     from bvae_jax.evaluation.evaluate import evaluate, score_file
+    from bvae_jax.registry import register
     from bvae_jax.runs.mesh import member
     from bvae_jax.runs.run import RunResult, load, run
     from bvae_jax.runs.sweep import SweepResult, sweep
@@ -32,6 +33,7 @@ __all__ = [
     "evaluate_elbo",
     "load",
     "member",
+    "register",
     "run",
     "score_file",
     "suggest",
@@ -51,6 +53,7 @@ _MODULES = {
     "evaluate_elbo": "evaluation.elbo",
     "load": "runs.run",
     "member": "runs.mesh",
+    "register": "registry",
     "run": "runs.run",
     "score_file": "evaluation.evaluate",
     "suggest": "comparison.suggest",

@@ -1,15 +1,80 @@
 """What a run is, and how it is scored: frozen dataclasses, checked when made. Imports no JAX."""
 
 import dataclasses
+import enum
 import math
 import numbers
 import os
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple, TypeVar
 
-from bvae_jax.errors import UserError
+from bvae_jax.errors import HOW_TO_REGISTER, UserError
+
+LARGEST = 1e30
+"""Numbers up to here survive as float32, with room for arithmetic."""
+
+
+class Role(enum.Flag):
+    """What a field is for. Fields without `TRACED` and `UNCOMPILED` are compiled into a program."""
+
+    NONE = 0
+    IMAGES = enum.auto()
+    """Says which images there are, and how they come to the device."""
+    PLACE = enum.auto()
+    """Says where files are, or may do so. Another place may hold the same images: those of a run
+    are compared by their content."""
+    TRACED = enum.auto()
+    """A number that a sweep may vary within one compiled program, or the numbers of a schedule."""
+    OWNED = enum.auto()
+    """Has no value of its own: the objective gives it one."""
+    UNCOMPILED = enum.auto()
+    """A program does not depend on it."""
+    PACE = enum.auto()
+    """How long a run goes on, and when it does what."""
+    RESUMABLE = enum.auto()
+    """May change when a run is resumed: it does not change what the run computes."""
+    NO_SETTING = enum.auto()
+    """Runs that differ in it have the same setting when they are compared."""
+
+
+class Check(NamedTuple):
+    """Which values a field takes, and how a message says so."""
+
+    fits: Callable[[Any], bool]
+    wanted: str
+
+
+NOT_NEGATIVE = Check(lambda v: v >= 0, "a number of at least 0")
+POSITIVE = Check(lambda v: v > 0, "a number above 0")
+FRACTION = Check(lambda v: 0 <= v < 1, "a fraction from 0 up to, but not including, 1")
+SIDE = Check(lambda v: v == 0 or 8 <= v <= 4096, "0, or a whole number from 8 to 4096")
+
+
+def whole(low: int, high: int | None = None) -> Check:
+    """A whole number from `low` to `high`, or of at least `low`."""
+    if high is None:
+        return Check(lambda v: v >= low, f"a whole number of at least {low}")
+    return Check(lambda v: low <= v <= high, f"a whole number from {low} to {high}")
+
+
+SEED = whole(0, 2**32 - 1)
+T = TypeVar("T")
+
+
+def option(default: T, check: Check | None = None, *, role: Role = Role.NONE) -> T:
+    """A field with its default, its check, and what it is for."""
+    metadata = {"check": check, "role": role}
+    return dataclasses.field(default=default, metadata=metadata)  # pyright: ignore
+
+
+def owned(check: Check | None = None) -> Any:
+    """A hyperparameter, to which the objective gives its value where the config gives none."""
+    return option(None, check, role=Role.TRACED | Role.OWNED)
+
+
+HOW_OFTEN = Role.PACE | Role.UNCOMPILED | Role.NO_SETTING
 
 
 @dataclass(frozen=True)
@@ -20,26 +85,30 @@ class Config:
         UserError: a value is of the wrong type or outside its range.
     """
 
-    dataset: str = "dsprites"
+    dataset: str = option("dsprites", role=Role.IMAGES | Role.PLACE)
     """Data set to train on: a name that bvae data list shows, folder:DIRECTORY or npz:FILE."""
-    data_dir: str = ""
+    data_dir: str = option(
+        "", role=Role.IMAGES | Role.PLACE | Role.RESUMABLE | Role.UNCOMPILED | Role.NO_SETTING
+    )
     """Where data sets lie that were fetched or prepared. Not given: $BVAE_DATA_DIR, or the user's
     cache directory."""
-    image_source: Literal["auto", "rendered", "resident", "streamed"] = "auto"
+    image_source: Literal["auto", "rendered", "resident", "streamed"] = option(
+        "auto", role=Role.IMAGES | Role.NO_SETTING
+    )
     """How images come to the device: rendered in the step, gathered from an array that stays there,
     or streamed from the host. auto: what is fastest of what fits."""
-    image_size: int = 0
+    image_size: int = option(0, SIDE, role=Role.IMAGES)
     """folder, tfds: side of the images, to which pictures are cropped and resized. 0: 64 of a
     folder, as they are of tfds."""
-    grey: bool = False
+    grey: bool = option(False, role=Role.IMAGES)
     """folder: grey images, of one channel."""
-    background: str = ""
+    background: str = option("", role=Role.IMAGES | Role.PLACE)
     """scream_dsprites: picture behind the sprites. Not given: a generated one."""
-    image_key: str = ""
+    image_key: str = option("", role=Role.IMAGES)
     """tfds: the feature that is the image. Not given: the builder's only one."""
-    factor_keys: str = ""
+    factor_keys: str = option("", role=Role.IMAGES)
     """tfds: features that are factors, with commas, or none. Not given: labels, whole numbers."""
-    only: str = ""
+    only: str = option("", role=Role.IMAGES)
     """Use the images for which conditions hold, as shape=2,x>20,orientation=0:40:5 (class indices;
     the values that are left are numbered anew)."""
     exclude: str = ""
@@ -48,18 +117,18 @@ class Config:
     """Train with correlated factors, as shape,scale=0.2: the smaller the width, the stronger."""
     augment: str = ""
     """Change training images at random: some of shift=PIXELS,flip,crop=AREA."""
-    holdout: float = 0.1
+    holdout: float = option(0.1, FRACTION)
     """Fraction of the images that training never sees and evaluation uses. 0 trains on all, as
     the papers do, and evaluates on training images."""
-    test: float = 0.0
+    test: float = option(0.0, FRACTION)
     """Fraction of the images that neither training nor its evaluations see."""
     split_by: Literal["random", "index", "published"] = "random"
     """Which images are put aside: at random, the last ones, or the published test set."""
-    split_seed: int = 0
+    split_seed: int = option(0, SEED)
     """Seed of what is random in that."""
     network: str = "conv"
     """Encoder and decoder: conv, mlp, locatello, burgess, conv128, spatial_broadcast or resnet."""
-    latents: int = 10
+    latents: int = option(10, whole(1, 10**6))
     """Number of latents."""
     precision: Literal["float32", "tensorfloat32", "bfloat16"] = "float32"
     """What the networks compute in. tensorfloat32: float32 whose products a GPU rounds to 10 bits.
@@ -67,103 +136,128 @@ class Config:
     likelihood: str = "bernoulli"
     """p(x|z): bernoulli, continuous_bernoulli, gaussian, sigma_vae, optimal_sigma_vae, laplace or
     logistic_mixture."""
-    sigma: float = 1.0
+    sigma: float = option(1.0, Check(lambda v: v >= 1e-6, "a number of at least 1e-06"))
     """Standard deviation of a pixel under the Gaussian likelihood; scale of the Laplace one."""
-    samples: int = 1
+    samples: int = option(1, whole(1, 10**6))
     """Draws of z for each image. The log-likelihood is their mean."""
     bound: Literal["elbo", "iwae"] = "elbo"
     """What vae and beta_vae maximise: the ELBO, or the importance-weighted bound of --samples."""
     objective: str = "beta_vae"
     """What is minimised: a name that bvae objectives lists, with its hyperparameters."""
-    beta: float | None = None
+    beta: float | None = owned(NOT_NEGATIVE)
     """Weight of the KL term, nats against nats (sums over pixels and latents). 1 is the ELBO. Like
     all hyperparameters without a value it is the objective's own default (beta_vae: 4)."""
-    beta_schedule: str | None = None
+    beta_schedule: str | None = owned()
     """How beta gets to its value, as linear:steps=1000 or cyclical-cosine:steps=10000,cycles=4."""
-    alpha: float | None = None
+    alpha: float | None = owned()
     """beta_tcvae: weight of the mutual information. info_vae: 1 - weight of the KL."""
-    gamma: float | None = None
+    gamma: float | None = owned(NOT_NEGATIVE)
     """annealed_vae: weight of |KL - C|. beta_tcvae: of the dimension-wise KL. factor_vae: of TC."""
-    capacity: float | None = None
+    capacity: float | None = owned(NOT_NEGATIVE)
     """annealed_vae, control_vae: C, what the KL is held at, nats."""
-    capacity_schedule: str | None = None
+    capacity_schedule: str | None = owned()
     """How C gets to its value, as linear:steps=100000 (annealed_vae's default)."""
-    lambda_od: float | None = None
+    lambda_od: float | None = owned(NOT_NEGATIVE)
     """dip_vae_i, dip_vae_ii: weight of covariances between latents."""
-    lambda_d_factor: float | None = None
+    lambda_d_factor: float | None = owned(NOT_NEGATIVE)
     """dip_vae_i, dip_vae_ii: weight of variances, in multiples of --lambda-od."""
-    lambda_mmd: float | None = None
+    lambda_mmd: float | None = owned()
     """info_vae: lambda; the MMD's weight is alpha + lambda - 1."""
-    kp: float | None = None
+    kp: float | None = owned(NOT_NEGATIVE)
     """control_vae: proportional gain."""
-    ki: float | None = None
+    ki: float | None = owned(NOT_NEGATIVE)
     """control_vae: integral gain."""
-    beta_min: float | None = None
+    beta_min: float | None = owned(NOT_NEGATIVE)
     """control_vae: smallest beta."""
-    beta_max: float | None = None
+    beta_max: float | None = owned(NOT_NEGATIVE)
     """control_vae: largest beta."""
-    pair_changes: int = 0
+    pair_changes: int = option(0, whole(0))
     """ada_gvae, ada_mlvae: factors drawn anew for a pair. 0: a number from 1 to all but one."""
-    batch_size: int = 64
+    batch_size: int = option(64, whole(1, 10**8))
     """Images in a batch."""
-    learning_rate: float = 5e-4
+    learning_rate: float = option(5e-4, POSITIVE, role=Role.TRACED)
     """Step size of the optimizer."""
     learning_rate_schedule: str = "constant"
     """How the step size changes, as cosine:steps=100000,start=1,end=0 (multiples of its value)."""
-    aux_learning_rate: float | None = None
+    aux_learning_rate: float | None = owned(POSITIVE)
     """factor_vae: step size of the discriminator's Adam."""
     optimizer: str = "adam"
     """adam, adamw, adagrad or sgd."""
-    adam_b1: float = 0.9
+    adam_b1: float = option(0.9, FRACTION)
     """Adam's decay of the mean of gradients."""
-    adam_b2: float = 0.999
+    adam_b2: float = option(0.999, FRACTION)
     """Adam's decay of the mean of squared gradients."""
-    momentum: float = 0.0
+    momentum: float = option(0.0, FRACTION)
     """Momentum of sgd."""
-    weight_decay: float = 1e-4
+    weight_decay: float = option(1e-4, NOT_NEGATIVE)
     """Weight decay of adamw."""
-    clip_norm: float = 0.0
+    clip_norm: float = option(0.0, NOT_NEGATIVE)
     """Largest global norm of the gradient; longer ones are shortened. 0: no limit."""
-    ema: float = 0.0
+    ema: float = option(0.0, FRACTION)
     """Decay of a moving average of the parameters, which is then what is evaluated. 0: none."""
-    steps: int = 3000
+    steps: int = option(
+        3000, whole(1, 2**31 - 1), role=Role.PACE | Role.UNCOMPILED | Role.RESUMABLE
+    )
     """Updates to do in all."""
-    seed: int = 0
+    seed: int = option(0, SEED, role=Role.UNCOMPILED | Role.NO_SETTING)
     """Seed of the parameters, the batches and the noise."""
-    batch_seed: int = -1
+    batch_seed: int = option(-1, whole(-1, 2**32 - 1))
     """Seed of the batches, for runs with different seeds that see the same images. -1: --seed."""
-    log_every: int = 50
+    log_every: int = option(50, whole(1), role=HOW_OFTEN)
     """Steps between records in metrics.jsonl; each is the mean over the steps since the last."""
-    eval_every: int = 1000
+    eval_every: int = option(1000, whole(1), role=HOW_OFTEN)
     """Steps between evaluations on held-out images. The last step is always evaluated."""
-    eval_images: int = 8192
+    eval_images: int = option(8192, whole(1), role=Role.NO_SETTING)
     """Held-out images to evaluate on (as many as there are, if fewer; whole batches of 256)."""
-    eval_metrics: str = ""
+    eval_metrics: str = option("", role=HOW_OFTEN)
     """Disentanglement metrics to log at each evaluation: fast, or names with commas, as mig,irs."""
-    checkpoint_every: int = 500
+    checkpoint_every: int = option(500, whole(1), role=HOW_OFTEN)
     """Steps between checkpoints. The last step is always saved."""
-    keep_checkpoints: int = 3
+    keep_checkpoints: int = option(3, whole(1), role=HOW_OFTEN | Role.RESUMABLE)
     """Number of newest checkpoints to keep."""
+
+    hyper: Mapping[str, float] = dataclasses.field(
+        default_factory=dict, hash=False, metadata={"check": None, "role": Role.TRACED}
+    )
+    """Hyperparameters of the objective that have no field of their own here, by name: those of an
+    objective that `bvae_jax.register` made known."""
 
     def __post_init__(self) -> None:
         _check(self)
 
+    def value(self, name: str) -> Any:
+        """Of a field, or of a hyperparameter that has none; None where the latter is not given."""
+        return getattr(self, name) if name in FIELDS else self.hyper.get(name)
+
+    def replace(self, **values: Any) -> "Config":
+        """With other values of fields, and of hyperparameters that have none (None: not given).
+
+        Raises:
+            UserError: a name is not known, or its value does not fit.
+        """
+        return Config.from_dict(self.to_dict() | values)
+
     def to_dict(self) -> dict[str, Any]:
-        """A dict of JSON's types."""
-        return dataclasses.asdict(self)
+        """A flat dict of JSON's types."""
+        return {name: getattr(self, name) for name in FIELDS} | dict(self.hyper)
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> "Config":
+    def from_dict(cls, values: Mapping[str, Any]) -> "Config":
         """The inverse of `to_dict`.
 
         Raises:
             UserError: a field is unknown, or its value does not fit.
         """
-        known = [field.name for field in dataclasses.fields(cls)]
-        strange = [name for name in values if name not in known]
+        strange = [
+            name for name in values if name not in FIELDS and name not in OWN_HYPERPARAMETERS
+        ]
         if strange:
-            raise UserError(f"Unknown config fields {strange}. Known: {', '.join(known)}.")
-        return cls(**values)
+            raise UserError(
+                f"Unknown config fields {strange}. Known: {', '.join(FIELDS)}. Those of an "
+                f"objective of your own are known once it is registered: {HOW_TO_REGISTER}."
+            )
+        hyper = {n: v for n, v in values.items() if n not in FIELDS and v is not None}
+        return cls(**{n: v for n, v in values.items() if n in FIELDS}, hyper=hyper)
 
 
 @dataclass(frozen=True)
@@ -176,95 +270,46 @@ class ScoreConfig:
 
     metrics: str = "all"
     """all, fast, or names with commas, as mig,dci."""
-    repeats: int = 1
+    repeats: int = option(1, whole(1, 10_000))
     """Times to score, with different seeds: mean, standard deviation, 95 % interval."""
-    train_points: int = 10_000
+    train_points: int = option(10_000, whole(2))
     """Points to compute a score from, or to fit on."""
-    test_points: int = 5_000
+    test_points: int = option(5_000, whole(1))
     """Points to test fitted predictors on."""
     split: Literal["all", "train", "holdout", "test", "excluded"] = "all"
     """Which images of a run's data set the metrics see."""
-    permutations: int = 20
+    permutations: int = option(20, whole(0, 10**6))
     """Of the factors, for the null of scores that rest on mutual information. 0: none."""
     compat: bool = False
     """Where original implementations have known faults, give their scores."""
-    seed: int = 0
+    seed: int = option(0, SEED)
     """Seed of the evaluation: which points are drawn, and what is random in metrics."""
 
     def __post_init__(self) -> None:
         _check(self)
 
 
-HYPERPARAMETERS = tuple(f.name for f in dataclasses.fields(Config) if f.default is None)
-"""Fields that have no value of their own: the objective gives them theirs."""
+def _fields_of(role: Role) -> tuple[str, ...]:
+    """Names of the fields of `Config` that have a role."""
+    fields = dataclasses.fields(Config)
+    return tuple(f.name for f in fields if role in f.metadata.get("role", Role.NONE))
 
-RESUMABLE = ("steps", "keep_checkpoints", "data_dir")
-"""Fields that may change when a run is resumed: they do not change what it computes."""
 
-IMAGES = (
-    "dataset", "data_dir", "image_size", "grey", "background", "image_key", "factor_keys", "only",
-    "image_source",
-)  # fmt: skip
-"""Fields that say which images there are, and how they come to the device."""
+FIELDS = tuple(field.name for field in dataclasses.fields(Config) if field.name != "hyper")
+"""What a config.json holds, beside hyperparameters that have no field."""
+HYPERPARAMETERS = _fields_of(Role.OWNED)
+TRACED = _fields_of(Role.TRACED)
+UNCOMPILED = _fields_of(Role.UNCOMPILED)
+PACE = _fields_of(Role.PACE)
+RESUMABLE = _fields_of(Role.RESUMABLE)
+IMAGES = _fields_of(Role.IMAGES)
+PLACES = _fields_of(Role.PLACE)
+NO_SETTING = _fields_of(Role.NO_SETTING)
+
+OWN_HYPERPARAMETERS: set[str] = set()
+"""Names of hyperparameters that have no field: those of registered objectives."""
 OWN_FILES = ("folder", "npz")
 """What stands before the colon in a `dataset` that is a path to somebody's own files."""
-PLACES = ("dataset", "data_dir", "background")
-"""Fields that say where files are, or may do so. Another place may hold the same images: those of a
-run are compared by their content."""
-
-_CHOICES = {
-    "image_source": ("auto", "rendered", "resident", "streamed"),
-    "split": ("all", "train", "holdout", "test", "excluded"),
-    "split_by": ("random", "index", "published"),
-    "precision": ("float32", "tensorfloat32", "bfloat16"),
-    "bound": ("elbo", "iwae"),
-}
-LARGEST = 1e30
-"""Numbers up to here survive as float32, with room for arithmetic."""
-_POSITIVE = "a number above 0"
-_NOT_NEGATIVE = "a number of at least 0"
-_FRACTION = "a fraction from 0 up to, but not including, 1"
-_COUNT = "a whole number of at least 1"
-_RANGES: dict[str, tuple[Any, str]] = {
-    "image_size": (lambda v: v == 0 or 8 <= v <= 4096, "0, or a whole number from 8 to 4096"),
-    "holdout": (lambda v: 0 <= v < 1, _FRACTION),
-    "test": (lambda v: 0 <= v < 1, _FRACTION),
-    "split_seed": (lambda v: 0 <= v < 2**32, "a whole number from 0 to 4294967295"),
-    "latents": (lambda v: 1 <= v <= 10**6, "a whole number from 1 to 1000000"),
-    "sigma": (lambda v: v >= 1e-6, "a number of at least 1e-06"),
-    "samples": (lambda v: 1 <= v <= 10**6, "a whole number from 1 to 1000000"),
-    "beta": (lambda v: v >= 0, _NOT_NEGATIVE),
-    "gamma": (lambda v: v >= 0, _NOT_NEGATIVE),
-    "capacity": (lambda v: v >= 0, _NOT_NEGATIVE),
-    "lambda_od": (lambda v: v >= 0, _NOT_NEGATIVE),
-    "lambda_d_factor": (lambda v: v >= 0, _NOT_NEGATIVE),
-    "kp": (lambda v: v >= 0, _NOT_NEGATIVE),
-    "ki": (lambda v: v >= 0, _NOT_NEGATIVE),
-    "beta_min": (lambda v: v >= 0, _NOT_NEGATIVE),
-    "beta_max": (lambda v: v >= 0, _NOT_NEGATIVE),
-    "pair_changes": (lambda v: v >= 0, "a whole number of at least 0"),
-    "batch_size": (lambda v: 1 <= v <= 10**8, "a whole number from 1 to 100000000"),
-    "learning_rate": (lambda v: v > 0, _POSITIVE),
-    "aux_learning_rate": (lambda v: v > 0, _POSITIVE),
-    "adam_b1": (lambda v: 0 <= v < 1, _FRACTION),
-    "adam_b2": (lambda v: 0 <= v < 1, _FRACTION),
-    "momentum": (lambda v: 0 <= v < 1, _FRACTION),
-    "weight_decay": (lambda v: v >= 0, _NOT_NEGATIVE),
-    "clip_norm": (lambda v: v >= 0, _NOT_NEGATIVE),
-    "ema": (lambda v: 0 <= v < 1, _FRACTION),
-    "steps": (lambda v: 1 <= v < 2**31, "a whole number from 1 to 2147483647"),
-    "seed": (lambda v: 0 <= v < 2**32, "a whole number from 0 to 4294967295"),
-    "batch_seed": (lambda v: -1 <= v < 2**32, "a whole number from -1 to 4294967295"),
-    "log_every": (lambda v: v >= 1, _COUNT),
-    "eval_every": (lambda v: v >= 1, _COUNT),
-    "eval_images": (lambda v: v >= 1, _COUNT),
-    "checkpoint_every": (lambda v: v >= 1, _COUNT),
-    "keep_checkpoints": (lambda v: v >= 1, _COUNT),
-    "repeats": (lambda v: 1 <= v <= 10_000, "a whole number from 1 to 10000"),
-    "train_points": (lambda v: v >= 2, "a whole number of at least 2"),
-    "test_points": (lambda v: v >= 1, _COUNT),
-    "permutations": (lambda v: 0 <= v <= 10**6, "a whole number from 0 to 1000000"),
-}
 
 
 def flag(name: str) -> str:
@@ -274,11 +319,12 @@ def flag(name: str) -> str:
 
 def differing_fields(stored: Config, wanted: Config) -> list[str]:
     """`name: stored -> wanted` for the fields that differ and may not when a run is resumed."""
-    old, new = stored.to_dict(), wanted.to_dict()
     return [
-        f"{name}: {old[name]} -> {new[name]}"
-        for name in old
-        if old[name] != new[name] and name not in RESUMABLE and not _is_moved(name, stored, wanted)
+        f"{name}: {stored.value(name)} -> {wanted.value(name)}"
+        for name in stored.to_dict() | wanted.to_dict()
+        if stored.value(name) != wanted.value(name)
+        and name not in RESUMABLE
+        and not _is_moved(name, stored, wanted)
     ]
 
 
@@ -341,33 +387,31 @@ def _check(config: Any) -> None:
     """Check every field of a dataclass, and make its value of the plain Python type."""
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
-        if value is None and field.default is None:
+        if field.name == "hyper":
+            plain: Any = {n: _checked(n, v, float, None) for n, v in value.items()}
+        elif value is None and field.default is None:
             continue
-        value = _checked_type(field, value)
-        object.__setattr__(config, field.name, value)
-        _check_range(field.name, value)
+        else:
+            plain = _checked(field.name, value, field.type, field.metadata.get("check"))
+        object.__setattr__(config, field.name, plain)
 
 
-def _checked_type(field: dataclasses.Field, value: Any) -> Any:
-    """`value` as the plain Python type of the field; NumPy's scalars are welcome."""
-    wanted = type(field.default)
-    if field.default is None:  # the field's type is `float | None` or `str | None`
-        wanted = typing.get_args(field.type)[0]
-    accepted, name = _TYPES[wanted]
+def _checked(name: str, value: Any, kind: Any, check: Check | None) -> Any:
+    """`value` as the plain Python type of a field; NumPy's scalars are welcome."""
+    choices = typing.get_args(kind)
+    if type(None) in choices:  # `float | None` or `str | None`
+        kind, choices = choices[0], ()
+    wanted = str if choices else kind
+    accepted, what = _TYPES[wanted]
     if not isinstance(value, accepted) or isinstance(value, bool) != (wanted is bool):
-        raise UserError(f"{flag(field.name)}: got {value!r}, wanted {name}.")
-    return wanted(value)
-
-
-def _check_range(name: str, value: Any) -> None:
+        raise UserError(f"{flag(name)}: got {value!r}, wanted {what}.")
+    value = wanted(value)
     if isinstance(value, float) and not math.isfinite(value):
         raise UserError(f"{flag(name)}: got {value}, wanted a finite number.")
     if isinstance(value, float) and abs(value) > LARGEST:
         raise UserError(f"{flag(name)}: got {value}, wanted a number up to {LARGEST:g}.")
-    if name in _CHOICES and value not in _CHOICES[name]:
-        choices = ", ".join(_CHOICES[name])
-        raise UserError(f"{flag(name)}: got {value!r}, wanted one of {choices}.")
-    if name in _RANGES:
-        fits, wanted = _RANGES[name]
-        if not fits(value):
-            raise UserError(f"{flag(name)}: got {value!r}, wanted {wanted}.")
+    if choices and value not in choices:
+        raise UserError(f"{flag(name)}: got {value!r}, wanted one of {', '.join(choices)}.")
+    if check and not check.fits(value):
+        raise UserError(f"{flag(name)}: got {value!r}, wanted {check.wanted}.")
+    return value

@@ -26,6 +26,12 @@ def needs(package: str, extra: str, what: str) -> None:
         raise UserError(f"{what} needs {package}: pip install 'bvae_jax[{extra}]'.")
 
 
+REGISTERED = ("objective", "network", "likelihood", "metric", "dataset")
+"""Kinds of things of which a user can register more: see `bvae_jax.register`."""
+HOW_TO_REGISTER = "--plugin FILE.py, or bvae_jax.register"
+
+
 def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
     """The error for a name that is not in a registry."""
-    return UserError(f"Unknown {kind} {name!r}. Known: {', '.join(sorted(known))}.")
+    own = f" One of your own: {HOW_TO_REGISTER}." if kind in REGISTERED else ""
+    return UserError(f"Unknown {kind} {name!r}. Known: {', '.join(sorted(known))}.{own}")

@@ -19,7 +19,7 @@ ROOMS = (
     {"runs"},
     {"evaluation"},
     {"comparison"},
-    {"cli", "__init__"},
+    {"cli", "registry", "__init__"},
     {"__main__"},
 )
 """Each room imports from those above it, and from itself."""

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from bvae_jax.comparison.statistics import Range
-from bvae_jax.config import Config, ScoreConfig
+from bvae_jax.config import NO_SETTING, Config, ScoreConfig
 from bvae_jax.config import places as absolute_places
 from bvae_jax.data import open_dataset
 from bvae_jax.errors import UserError
@@ -81,13 +81,6 @@ class Comparison:
     failed: Mapping[str, str]
     missing: tuple[str, ...]
     ranges: Mapping[str, Range] = field(default_factory=dict)
-
-
-NO_SETTING = {
-    "seed", "data_dir", "image_source", "log_every", "eval_every", "eval_images", "eval_metrics",
-    "checkpoint_every", "keep_checkpoints",
-}  # fmt: skip
-"""Fields that make no other setting."""
 
 
 @dataclass(frozen=True)
@@ -162,7 +155,7 @@ def read_comparison(
                 failed[name] = str(error)
                 continue
             row = {"member": name, "setting": names[name], "seed": place.member.config.seed}
-            row |= {f: getattr(place.member.config, f) for f in varied}
+            row |= {f: place.member.config.value(f) for f in varied}
             row |= plain_numbers(summary) | numbers(entries)
             rows.append(row | {n: decomposed[n] for n in ELBO_PARTS if n in decomposed})
             if "kl_per_latent" in summary:
@@ -236,7 +229,7 @@ def read_places(sweep_dirs: Sequence[Path]) -> dict[str, Place]:
         for member in sweep.members():
             name = f"{title}/{member.name}" if len(titles) > 1 else member.name
             settings = _fields(member.config)
-            key = str({n: v for n, v in settings.items() if n not in NO_SETTING - {"seed"}})
+            key = str({n: v for n, v in settings.items() if n == "seed" or n not in NO_SETTING})
             place = _place(sweep_dir, sweep, member)
             if key in by_config:
                 other = by_config[key]
@@ -288,16 +281,19 @@ def varied_fields(places: Iterable[Place]) -> list[str]:
     named = {name for place in places for name in place.sweep.values}
     return [
         name
-        for name in bases[0]
+        for name in dict.fromkeys(name for fields in (*bases, *members) for name in fields)
         if name not in NO_SETTING
-        and (name in named or all(len({d[name] for d in dicts}) > 1 for dicts in (bases, members)))
+        and (
+            name in named
+            or all(len({d.get(name) for d in dicts}) > 1 for dicts in (bases, members))
+        )
     ]
 
 
 def _labels(places: Mapping[str, Place], varied: Sequence[str]) -> dict[str, str]:
     """The setting of each member, in the order of settings."""
     values = {
-        name: {f: getattr(place.member.config, f) for f in varied} for name, place in places.items()
+        name: {f: place.member.config.value(f) for f in varied} for name, place in places.items()
     }
     ordered = {f: in_order(v[f] for v in values.values()) for f in varied}
 

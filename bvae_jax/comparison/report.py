@@ -329,9 +329,9 @@ def make_report(
         config=sweeps[0].base.to_dict(),
         varied={
             name: in_order(v for sweep in sweeps for v in _values(sweep, name))
-            for name in sweeps[0].base.to_dict()
+            for name in dict.fromkeys(n for s in sweeps for n in (*s.base.to_dict(), *s.values))
             if any(name in sweep.values for sweep in sweeps)
-            or len({sweep.base.to_dict()[name] for sweep in sweeps}) > 1
+            or len({sweep.base.value(name) for sweep in sweeps}) > 1
         },
         versions=provenance[-1]["versions"] if provenance else {},
         commands=[*dict.fromkeys(_command(s["command"]) for s in provenance), *commands],
@@ -341,7 +341,7 @@ def make_report(
 
 def _values(sweep: Sweep, name: str) -> Sequence[Any]:
     """Those that a field takes in a sweep."""
-    return sweep.values.get(name, [sweep.base.to_dict()[name]])
+    return sweep.values.get(name, [sweep.base.value(name)])
 
 
 def lead(comparison: Comparison, table: Table) -> str:

@@ -1,6 +1,5 @@
 """From one Config and the values of some of its fields to the members of a sweep."""
 
-import dataclasses
 import itertools
 import json
 import re
@@ -8,13 +7,21 @@ import typing
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from bvae_jax.config import HYPERPARAMETERS, Config, flag
+from bvae_jax.config import (
+    FIELDS,
+    OWN_HYPERPARAMETERS,
+    PACE,
+    RESUMABLE,
+    TRACED,
+    Config,
+    flag,
+)
 from bvae_jax.errors import UserError, unknown
-from bvae_jax.runs.hyper import PACE, graph, resolved
+from bvae_jax.runs.hyper import graph, resolved
 
 Values = dict[str, tuple[Any, ...]]
-"""Field of `Config` -> the values that it takes, of JSON's types."""
-FIXED = ("steps", "keep_checkpoints")
+"""Field of `Config`, or hyperparameter without one -> the values that it takes, of JSON's types."""
+FIXED = tuple(name for name in PACE if name in RESUMABLE)
 """Fields in which members never differ: they are those that may change when a sweep goes on."""
 SYMBOLS = {
     "alpha": "α",
@@ -64,22 +71,21 @@ def parse_grid(texts: Sequence[str]) -> Values:
 
 
 def _parsed(name: str, text: str) -> Any:
-    field = _field(name)
-    kinds = typing.get_args(field.type) if field.default is None else (type(field.default),)
-    if kinds[0] is str:
+    _check_varied(name)
+    kind = float if name in OWN_HYPERPARAMETERS else typing.get_type_hints(Config)[name]
+    if not {int, float} & {kind, *typing.get_args(kind)}:
         return text
     try:
-        return kinds[0](text)
+        return int(text) if kind is int else float(text)
     except ValueError:
-        wanted = "a whole number" if kinds[0] is int else "a number"
+        wanted = "a whole number" if kind is int else "a number"
         raise UserError(f"{flag(name)}: got {text!r}, wanted {wanted}.") from None
 
 
-def _field(name: str) -> dataclasses.Field:
-    fields = {field.name: field for field in dataclasses.fields(Config)}
-    if name not in fields or name in FIXED:
-        raise unknown("field to vary", name, [n for n in fields if n not in FIXED])
-    return fields[name]
+def _check_varied(name: str) -> None:
+    known = [n for n in (*FIELDS, *sorted(OWN_HYPERPARAMETERS)) if n not in FIXED]
+    if name not in known:
+        raise unknown("field to vary", name, known)
 
 
 def members(base: Config, values: Mapping[str, Sequence[Any]]) -> list[Member]:
@@ -93,7 +99,7 @@ def members(base: Config, values: Mapping[str, Sequence[Any]]) -> list[Member]:
         UserError: a field is not known, has no or equal values, or a combination does not fit.
     """
     for name, given in values.items():
-        _field(name)
+        _check_varied(name)
         if not given or len(set(given)) < len(given):
             raise UserError(f"{flag(name)}: got {list(given)}, wanted values that differ.")
     names = sorted(values, key=_rank)
@@ -102,11 +108,11 @@ def members(base: Config, values: Mapping[str, Sequence[Any]]) -> list[Member]:
         chosen = dict(zip(names, combination, strict=True))
         name = ",".join(f"{n}={text(v)}" for n, v in chosen.items())
         try:
-            config = resolved(dataclasses.replace(base, **chosen))
+            config = resolved(base.replace(**chosen))
         except UserError as error:
             raise UserError(f"Member {name}: {error}") from None
         directory = re.sub(r"[^\w.+=,-]", "_", name) or "member"
-        found.append(Member(directory, config, {n: getattr(config, n) for n in names}))
+        found.append(Member(directory, config, {n: config.value(n) for n in names}))
     if len({member.name for member in found}) < len(found):
         raise UserError("Two members would have the same name: leave values out that look alike.")
     return found
@@ -114,7 +120,7 @@ def members(base: Config, values: Mapping[str, Sequence[Any]]) -> list[Member]:
 
 def _rank(name: str) -> int:
     """0 for what changes the program, 1 for what may be traced, 2 for the seed."""
-    return 2 if name == "seed" else int(name in (*HYPERPARAMETERS, "learning_rate"))
+    return 2 if name == "seed" else int(name in TRACED or name in OWN_HYPERPARAMETERS)
 
 
 def text(value: Any) -> str:

@@ -1,10 +1,9 @@
 """From a Config to hyperparameters: which the objective has, their values and their schedules."""
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from bvae_jax.config import Config, flag
+from bvae_jax.config import UNCOMPILED, Config, flag
 from bvae_jax.errors import UserError
 from bvae_jax.objectives import OBJECTIVES, get_objective
 from bvae_jax.objectives.base import Objective
@@ -21,16 +20,16 @@ def resolved(config: Config) -> Config:
         UserError: the objective is not known, or has no hyperparameter for a value that is given.
     """
     objective = get_objective(config.objective)
-    known = {name for other in OBJECTIVES.values() for name in other.hyper}
+    known = {name for other in OBJECTIVES.values() for name in other.hyper} | set(config.hyper)
     for name in sorted(known - set(objective.hyper)):
-        if getattr(config, name) is not None:
+        if config.value(name) is not None:
             has = ", ".join(map(flag, objective.hyper)) or "none"
             raise UserError(
                 f"{flag(name)}: objective {config.objective} has no such hyperparameter; it has: "
                 f"{has}. Leave it out, or choose another --objective."
             )
     _check_used(config, objective)
-    missing = {n: v for n, v in objective.hyper.items() if getattr(config, n) is None}
+    missing = {n: v for n, v in objective.hyper.items() if config.value(n) is None}
     schedules = {}
     for name in SCHEDULED:
         field = f"{name}_schedule"
@@ -41,7 +40,7 @@ def resolved(config: Config) -> Config:
             raise UserError(
                 f"{flag(field)}: objective {config.objective} has no {flag(name)} to schedule."
             )
-    return dataclasses.replace(config, **missing, **schedules)
+    return config.replace(**missing, **schedules)
 
 
 def _check_used(config: Config, objective: Objective) -> None:
@@ -82,13 +81,7 @@ def schedules(config: Config) -> dict[str, Schedule]:
 def hyperparameters(config: Config) -> dict[str, float]:
     """What of a resolved config is traced, by name: a sweep may vary it in one program."""
     names = ("learning_rate", *get_objective(config.objective).hyper)
-    return {name: getattr(config, name) for name in names} | schedule_numbers(schedules(config))
-
-
-PACE = (
-    "steps", "log_every", "eval_every", "eval_metrics", "checkpoint_every", "keep_checkpoints",
-)  # fmt: skip
-"""Fields that say how long a run goes on, and when it does what: nothing of it is compiled."""
+    return {name: config.value(name) for name in names} | schedule_numbers(schedules(config))
 
 
 def graph(config: Config) -> dict[str, Any]:
@@ -97,7 +90,7 @@ def graph(config: Config) -> dict[str, Any]:
     It lacks the seed, what is traced, the run's pace, and where data sets lie; of schedules it has
     the kinds.
     """
-    other = {"seed", "data_dir", *PACE, *hyperparameters(config)}
+    other = {*UNCOMPILED, *hyperparameters(config)}
     left = {name: value for name, value in config.to_dict().items() if name not in other}
     kinds = {f"{n}_schedule": (s.kind, s.points) for n, s in schedules(config).items()}
     return left | kinds

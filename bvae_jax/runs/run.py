@@ -283,6 +283,6 @@ def _say(message: str, progress: bool) -> None:
 
 def _default_dir(config: Config) -> str:
     """The objective's first hyperparameter is the one that papers vary."""
-    first = [f"{name}{getattr(config, name):g}" for name in get_objective(config.objective).hyper]
+    first = [f"{name}{config.value(name):g}" for name in get_objective(config.objective).hyper]
     parts = (config.dataset, config.objective, *first[:1], f"seed{config.seed}")
     return f"runs/{'-'.join(parts)}"

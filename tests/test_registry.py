@@ -1,0 +1,118 @@
+"""Things of one's own, from a script outside the package, through train, sweep and compare."""
+
+import pytest
+
+from bvae_jax import Config, UserError, config, register
+from bvae_jax.data.base import Dataset
+from bvae_jax.objectives import OBJECTIVES
+from bvae_jax.objectives.base import Loss, Objective
+from bvae_jax.registry import REGISTRIES, load_plugin
+from bvae_jax.runs.grid import groups, members, parse_grid
+from bvae_jax.runs.hyper import graph, hyperparameters, resolved
+
+PLUGIN = """
+import jax.numpy as jnp
+import numpy as np
+
+import bvae_jax as bvae
+from bvae_jax.data.base import Dataset, Stored
+from bvae_jax.likelihoods.gaussian import gaussian
+from bvae_jax.metrics import METRICS
+from bvae_jax.networks import Network
+from bvae_jax.networks.mlp import MLPDecoder, MLPEncoder
+from bvae_jax.objectives.base import Loss, Objective
+
+
+def loss(given):
+    return Loss(given.nll + given.hyper["beta"] * given.hyper["tilt"] * given.mean_kl**2)
+
+
+def small(latents, image_shape, outputs, dtype):
+    encoder = MLPEncoder(latents, (4,), dtype=dtype)
+    return Network(encoder, MLPDecoder(image_shape[:2], outputs, (4,), dtype=dtype))
+
+
+rng = np.random.default_rng(0)
+pixels = Stored(rng.integers(0, 255, (48, 64), dtype=np.uint8), (8, 8, 1))
+labels = np.stack([np.arange(48) % 4, np.arange(48) // 4 % 3], axis=1).astype(np.int32)
+noise = Dataset("noise", 1, (8, 8, 1), pixels, ("a", "b"), (4, 3), labels=labels)
+bvae.register(
+    objective={"tilted": Objective(loss, "NLL + beta tilt KL^2", "ours", {"beta": 1, "tilt": 0.1})},
+    network={"small": small},
+    likelihood={"narrow": lambda sigma: gaussian(-1.0)},
+    metric={"mig_again": METRICS["mig"]},
+    dataset={"noise": noise},
+)
+"""
+
+
+@pytest.fixture(scope="module")
+def plugin(tmp_path_factory):
+    """A script that registers one of each kind; all are forgotten at the end."""
+    path = tmp_path_factory.mktemp("plugin") / "mine.py"
+    path.write_text(PLUGIN)
+    before = {kind: dict(known) for kind, (known, _) in REGISTRIES.items()}
+    yield path
+    for kind, (known, _) in REGISTRIES.items():
+        known.clear()
+        known.update(before[kind])
+    config.OWN_HYPERPARAMETERS.clear()
+
+
+@pytest.fixture
+def tilted(plugin):
+    load_plugin(plugin)
+    load_plugin(plugin)  # nothing happens again
+    return Config(objective="tilted", dataset="noise", network="small", likelihood="narrow")
+
+
+def test_an_own_hyperparameter_is_traced_and_varied(tilted):
+    config = resolved(tilted)
+    assert (config.value("beta"), config.value("tilt")) == (1.0, 0.1)
+    assert hyperparameters(config) == {"learning_rate": 5e-4, "beta": 1.0, "tilt": 0.1}
+    assert "tilt" not in graph(config)
+    found = members(tilted, parse_grid(["tilt=0.5,2", "seed=0,1"]))
+    assert [one.name for one in found] == [
+        f"tilt={tilt},seed={seed}" for tilt in ("0.5", "2") for seed in (0, 1)
+    ]
+    assert [one.config.value("tilt") for one in found] == [0.5, 0.5, 2.0, 2.0]
+    assert len(groups(found)) == 1  # one program
+    with pytest.raises(UserError, match="--tilt: objective vae has no such hyperparameter"):
+        resolved(Config(objective="vae", hyper={"tilt": 1.0}))
+    with pytest.raises(UserError, match="--tilt: got 'many', wanted a number"):
+        parse_grid(["tilt=many"])
+
+
+ANY = Objective(Loss, "formula", "reference")  # pyright: ignore
+
+
+@pytest.mark.parametrize(
+    ("kinds", "wanted"),
+    [
+        ({"objective": {"vae": ANY}}, "the objective 'vae' is there already"),
+        ({"objective": {"a b": ANY}}, "got the name 'a b'"),
+        ({"objective": {"one": 3}}, "'one': got 3, wanted: Objective"),
+        ({"network": {"one": 3}}, "'one': got 3, wanted: function"),
+        ({"dataset": {"one": Dataset}}, "wanted: Dataset"),
+        ({"optimizer": {"lion": 3}}, "got 'optimizer', wanted some of objective, network"),
+        ({"objective": {"one": ANY._replace(hyper={"steps": 1})}}, "'steps' has the name of a"),
+        ({"objective": {"one": ANY._replace(hyper={"a b": 1})}}, "'a b' is no name of Python's"),
+    ],
+)
+def test_what_cannot_be_registered(kinds, wanted):
+    before = dict(OBJECTIVES)
+    with pytest.raises(UserError, match=wanted):
+        register(**kinds)
+    assert before == OBJECTIVES
+
+
+def test_what_is_not_registered_says_how():
+    with pytest.raises(UserError, match=r"Unknown objective 'own'.* --plugin FILE.py, or bvae_jax"):
+        resolved(Config(objective="own"))
+    with pytest.raises(UserError, match=r"Unknown config fields \['tint'\].* --plugin FILE.py"):
+        Config.from_dict({"tint": 1.0})
+
+
+def test_no_plugin(tmp_path):
+    with pytest.raises(UserError, match=r"--plugin: got .*, wanted a Python file"):
+        load_plugin(tmp_path / "none.py")

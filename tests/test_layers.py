@@ -15,11 +15,11 @@ ROOMS = (
     {"files", "runtime", "progress"},
     {"elbo", "conv", "schedules", "likelihoods"},
     {"networks", "objectives", "vae", "traversal", "data", "metrics", "plots"},
-    {"step"},
+    {"step", "registry"},
     {"runs"},
     {"evaluation"},
     {"comparison"},
-    {"cli", "registry", "__init__"},
+    {"cli", "__init__"},
     {"__main__"},
 )
 """Each room imports from those above it, and from itself."""

@@ -22,9 +22,7 @@ from bvae_jax.errors import UserError, unknown
 from bvae_jax.networks import NETWORKS
 from bvae_jax.progress import bar
 from bvae_jax.runs import rundir
-from bvae_jax.runtime import (
-    Interrupt,
-)
+from bvae_jax.runtime import Interrupt, git_commit, versions
 
 PACKAGES = (*rundir.PACKAGES, "torch")
 STARTUP_ROUNDS = 2
@@ -162,8 +160,8 @@ def _provenance(settings: Settings, machine: Machine) -> dict[str, Any]:
             "load_average": os.getloadavg()[0],
             "machine": platform.platform(),
             "python": platform.python_version(),
-            "versions": rundir.versions(PACKAGES),
-            "git_commit": rundir.git_commit(),
+            "versions": versions(PACKAGES),
+            "git_commit": git_commit(),
             "command": sys.argv,
             "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         }

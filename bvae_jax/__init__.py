@@ -14,8 +14,7 @@ from bvae_jax.errors import UserError
 if TYPE_CHECKING:
     from bvae_jax.comparison.compare import compare
     from bvae_jax.comparison.suggest import suggest
-    from bvae_jax.evaluation.elbo import evaluate_elbo
-    from bvae_jax.evaluation.evaluate import evaluate, score_file
+    from bvae_jax.evaluation.evaluate import evaluate, evaluate_elbo, score_file
     from bvae_jax.registry import register
     from bvae_jax.runs.mesh import member
     from bvae_jax.runs.run import RunResult, load, run
@@ -50,7 +49,7 @@ _MODULES = {
     "SweepResult": "runs.sweep",
     "compare": "comparison.compare",
     "evaluate": "evaluation.evaluate",
-    "evaluate_elbo": "evaluation.elbo",
+    "evaluate_elbo": "evaluation.evaluate",
     "load": "runs.run",
     "member": "runs.mesh",
     "register": "registry",

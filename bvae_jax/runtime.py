@@ -1,15 +1,18 @@
-"""What the process has of its surroundings: memory, signals, compiled programs kept on disk."""
+"""What the process has of its surroundings: memory, signals, compiled programs kept on disk,
+installed versions."""
 
 import contextlib
 import ctypes
 import gc
 import hashlib
+import importlib.metadata
 import os
 import platform
 import signal
+import subprocess
 import sys
 import threading
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Iterator, MutableMapping, Sequence
 from pathlib import Path
 from types import FrameType
 
@@ -82,6 +85,36 @@ def _processor() -> str:
     except OSError:
         pass  # not on Linux
     return hashlib.sha256("\n".join(described).encode()).hexdigest()[:8]
+
+
+def versions(packages: Sequence[str]) -> dict[str, str | None]:
+    """Of installed packages; None for one that is not installed."""
+    found = {}
+    for name in packages:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = None
+    return found
+
+
+def git_commit() -> str | None:
+    """The commit of the package's own checkout, with `+changes` when it was edited since."""
+    checkout = Path(__file__).parents[1]
+    if not (checkout / ".git").exists():  # installed, perhaps inside somebody else's repository
+        return None
+    describe = ["describe", "--always", "--abbrev=40", "--dirty=+changes", "--exclude=*"]
+    try:
+        described = subprocess.run(
+            ["git", "-C", str(checkout), *describe],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return described.stdout.strip()
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ Images = Float[Array, "batch height width channels"]
 Decoded = Float[Array, "batch height width parameter"]
 """What a decoder returns: for each pixel the numbers that its likelihood wants."""
 Latents = Float[Array, "batch latent"]
-Codes = Float[Array | np.ndarray, "n latent"]
+CodeMatrix = Float[Array | np.ndarray, "n latent"]
 """A representation: posterior means, or any numbers from any framework."""
 Score = dict[str, Any]
 """What a metric found: numbers, and arrays by factor, by latent, or [latent, factor]."""

@@ -24,7 +24,7 @@ from bvae_jax.comparison.tables import make_table
 from bvae_jax.config import Config, ScoreConfig
 from bvae_jax.evaluation import baselines
 from bvae_jax.metrics import METRICS
-from bvae_jax.metrics.points import Representation
+from bvae_jax.metrics.codes import Codes
 from bvae_jax.runs import rundir
 from bvae_jax.runs.programs import Programs
 from bvae_jax.runs.sweep import sweep
@@ -93,8 +93,8 @@ def test_a_baseline_whose_codes_are_all_pruned_has_no_factor_vae_score(tmp_path,
     rng = np.random.default_rng(0)
     factors, noise = rng.integers(0, 4, (600, 2)), rng.normal(size=(600, 2))
     found = {
-        "untrained": Representation(1e-3 * factors.astype(float), factors),
-        "random codes": Representation(noise, factors),
+        "untrained": Codes(1e-3 * factors.astype(float), factors),
+        "random codes": Codes(noise, factors),
     }
     monkeypatch.setattr(baselines, "run_baselines", lambda *_, **__: found)
     names = ["factor_vae_score", "mig"]
@@ -327,9 +327,7 @@ def test_one_run_of_each_setting_and_the_same_seed_if_there_is_one():
 
 
 def test_a_suggestion_is_written_and_reads_no_label(swept, tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        "bvae_jax.evaluation.representations._factors", lambda *_: pytest.fail("a label was read")
-    )
+    monkeypatch.setattr("bvae_jax.runs.encode.codes_of", lambda *_: pytest.fail("a label was read"))
     found = suggest(swept, rate=1.0, out=tmp_path, progress=False)
     stored = json.loads((tmp_path / "suggestion.json").read_text())
     assert stored["setting"] == found.setting

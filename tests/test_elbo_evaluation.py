@@ -12,9 +12,9 @@ from scipy.stats import multivariate_normal
 from bvae_jax.cli.evaluate import print_elbo
 from bvae_jax.config import Config
 from bvae_jax.errors import UserError
-from bvae_jax.evaluation import elbo as elbo_evaluation
+from bvae_jax.evaluation import evaluate as elbo_evaluation
 from bvae_jax.evaluation import log_likelihood as held_out
-from bvae_jax.evaluation.elbo import evaluate_elbo
+from bvae_jax.evaluation.evaluate import evaluate_elbo
 from bvae_jax.evaluation.log_likelihood import held_out_log_likelihood
 from bvae_jax.likelihoods import LIKELIHOODS, Likelihood
 from bvae_jax.runs import run as runner

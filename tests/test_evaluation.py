@@ -18,19 +18,17 @@ from bvae_jax.cli.train import in_one_line
 from bvae_jax.config import Config, ScoreConfig
 from bvae_jax.errors import UserError
 from bvae_jax.evaluation import evaluate as evaluation
-from bvae_jax.evaluation import representations
-from bvae_jax.evaluation.elbo import evaluate_elbo_of_run
-from bvae_jax.evaluation.evaluate import evaluate, score_file
+from bvae_jax.evaluation.baselines import run_baselines
+from bvae_jax.evaluation.evaluate import evaluate, evaluate_elbo_of_run, score_file
 from bvae_jax.evaluation.figures import draw_score_figures
-from bvae_jax.evaluation.representations import mean_kl, of_encoder, run_baselines
 from bvae_jax.metrics import scoring
-from bvae_jax.metrics.points import Representation
+from bvae_jax.metrics.codes import Codes
 from bvae_jax.plots import scores as score_plots
 from bvae_jax.runs import encode as encoding
 from bvae_jax.runs import run as runner
 from bvae_jax.runs import rundir
 from bvae_jax.runs.checkpoint import fingerprint
-from bvae_jax.runs.encode import encode_points, encode_run, encoding_order, same_images
+from bvae_jax.runs.encode import codes_of, encode_points, encode_run, encoding_order, same_images
 from bvae_jax.runs.loggers import read_records
 from bvae_jax.runs.program import NO_POSTERIOR, build
 from bvae_jax.vae import encode
@@ -70,11 +68,11 @@ def test_every_image_is_encoded_once_in_a_fixed_order(run):
     assert encoded.logvars is not None
     np.testing.assert_allclose(encoded.means, posterior.mean, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(encoded.logvars, posterior.logvar, rtol=1e-5, atol=1e-6)
-    points = of_encoder(run.program, encoded)
+    points = codes_of(run.program, encoded)
     factors = run.program.dataset.factors(jnp.asarray(order[:30]))
     np.testing.assert_array_equal(points.factors, factors)
     kl = 0.5 * (encoded.means**2 + np.exp(encoded.logvars) - 1 - encoded.logvars)
-    found = mean_kl(encoded)
+    found = points.kl
     assert found is not None
     np.testing.assert_allclose(found, kl.mean(axis=0), rtol=1e-4)
 
@@ -207,7 +205,7 @@ def test_figures_show_no_chance_and_no_dead_latent(tmp_path, monkeypatch):
         monkeypatch.setattr(score_plots, name, lambda *a, name=name, **k: drawn.update({name: a}))
 
     def draw(kl):
-        points = Representation(codes, factors, kl=np.array(kl))
+        points = Codes(codes, factors, kl=np.array(kl))
         entries = dict(scoring.score_all(points, ScoreConfig("mig", permutations=0)))
         assert entries["mig"]["mutual_information"][1][0] > 0.09, "what counting finds in noise"
         draw_score_figures(tmp_path, entries, points, ["odd"])
@@ -225,7 +223,7 @@ def test_what_a_baseline_s_score_and_an_interval_mean_is_said(capsys):
     """Small codes are pruned by the FactorVAE score: its 0 is no measurement."""
     rng = np.random.default_rng(0)
     factors = rng.integers(4, size=(300, 2))
-    points = Representation(factors + 0.1 * rng.standard_normal((300, 2)), factors)
+    points = Codes(factors + 0.1 * rng.standard_normal((300, 2)), factors)
     config = ScoreConfig("sap_r2,factor_vae_score", repeats=2, permutations=0)
     small = {"untrained": dataclasses.replace(points, codes=0.01 * points.codes)}
     entries = dict(scoring.score_all(points, config, baselines=small))
@@ -240,7 +238,7 @@ def test_what_a_baseline_s_score_and_an_interval_mean_is_said(capsys):
 def test_all_repeats_saw_the_same_points_is_said_where_they_did():
     """Fitted predictors draw other test points each time, however few there are."""
     rng = np.random.default_rng(0)
-    points = Representation(rng.standard_normal((300, 2)), rng.integers(3, size=(300, 2)))
+    points = Codes(rng.standard_normal((300, 2)), rng.integers(3, size=(300, 2)))
     config = ScoreConfig("mig,sap", repeats=2, permutations=0)
     entries = dict(scoring.score_all(points, config))
     same = {n: any("saw the same" in x for x in e.get("notes", ())) for n, e in entries.items()}
@@ -438,7 +436,7 @@ def test_scores_while_training(tmp_path, monkeypatch):
         seen.append(fingerprint(params))
         return {"mig": 0.25, "dci/disentanglement": 0.5}
 
-    monkeypatch.setattr(representations, "training_scores", instead)
+    monkeypatch.setattr(encoding, "training_scores", instead)
     config = Config(**SMALL, steps=4, eval_metrics="mig,dci")
     result = runner.run(config, tmp_path / "run", progress=False)
     records = read_records(tmp_path / "run" / "metrics.jsonl")
@@ -456,7 +454,7 @@ def test_scores_while_training(tmp_path, monkeypatch):
 @pytest.mark.once
 def test_the_scores_of_training_are_those_of_evaluate(run):
     config = run.config.__class__(**(run.config.to_dict() | {"eval_metrics": "mig,irs,udr"}))
-    found = representations.training_scores(run.program._replace(config=config), run.params)
+    found = encoding.training_scores(run.program._replace(config=config), run.params)
     entries = evaluate(
         run.run_dir, ScoreConfig("mig,irs"), num_points=15_000, figures=False, **QUIET
     )
@@ -473,7 +471,7 @@ def test_an_unknown_metric_is_found_before_training(tmp_path):
 
 @pytest.mark.once
 def test_metrics_that_cannot_be_scored_do_not_stop_a_run(tmp_path, monkeypatch):
-    monkeypatch.setattr(representations, "training_scores", lambda program, params: {})
+    monkeypatch.setattr(encoding, "training_scores", lambda program, params: {})
     result = runner.run(
         Config(**SMALL, steps=2, eval_metrics="dci"), tmp_path / "run", progress=False
     )

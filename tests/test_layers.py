@@ -30,12 +30,10 @@ BESIDE = {"config": {"errors"}, "presets": {"errors"}, "beta_units": {"errors"}}
 }
 """What a room may import of its own level."""
 LATE = {
-    ("metrics.scoring", "runs.rundir"),
     ("plots.run", "runs.loggers"),
     ("plots.scores", "runs.loggers"),
     ("plots.training", "runs.loggers"),
     ("runs.sweep", "comparison.reading"),
-    ("runs.writer", "evaluation.representations"),
 }
 ONLY_IN = {
     "orbax": ("runs.checkpoint",),

@@ -11,23 +11,27 @@ from scipy.linalg import sqrtm
 from scipy.stats import entropy, norm, spearmanr
 from sklearn.metrics import mutual_info_score
 
-from bvae_jax.metrics import METRICS, base, importance
-from bvae_jax.metrics.active_units import active_units
-from bvae_jax.metrics.beta_vae_score import beta_vae_score
-from bvae_jax.metrics.dcimig import dcimig
-from bvae_jax.metrics.factor_vae_score import factor_vae_score
-from bvae_jax.metrics.irs import irs
-from bvae_jax.metrics.jemmig import jemmig
+from bvae_jax.metrics import (
+    METRICS,
+    active_units,
+    base,
+    beta_vae_score,
+    dcimig,
+    factor_vae_score,
+    irs,
+    jemmig,
+    med,
+    mig,
+    mig_chen,
+    mig_sup,
+    modularity,
+    rmig,
+    sap_r2,
+    udr,
+    unsupervised,
+)
+from bvae_jax.metrics.dci import completeness, disentanglement
 from bvae_jax.metrics.matching import Matching
-from bvae_jax.metrics.med import med
-from bvae_jax.metrics.mig import mig
-from bvae_jax.metrics.mig_chen import mig_chen
-from bvae_jax.metrics.mig_sup import mig_sup
-from bvae_jax.metrics.modularity import modularity
-from bvae_jax.metrics.rmig import rmig
-from bvae_jax.metrics.sap_r2 import sap_r2
-from bvae_jax.metrics.udr import udr
-from bvae_jax.metrics.unsupervised import unsupervised
 
 CODES, CLASSES = MIXED.codes[:TRAIN], FACTORS[:TRAIN]
 BINNED = np.stack(
@@ -103,18 +107,18 @@ def test_entries_by_hand():
 
 def test_concentration_of_importances():
     matrix = np.random.default_rng(3).random((4, 3))
-    score_d, per_latent, share = importance.disentanglement(matrix)
+    score_d, per_latent, share = disentanglement(matrix)
     np.testing.assert_allclose(per_latent, 1 - entropy(matrix, axis=1) / np.log(3))
     np.testing.assert_allclose(share, matrix.sum(axis=1) / matrix.sum())
     assert score_d == pytest.approx(share @ per_latent)
-    score_c, per_factor, share = importance.completeness(matrix)
+    score_c, per_factor, share = completeness(matrix)
     np.testing.assert_allclose(per_factor, 1 - entropy(matrix, axis=0) / np.log(4))
     assert score_c == pytest.approx((matrix.sum(axis=0) / matrix.sum()) @ per_factor)
-    assert importance.disentanglement(np.eye(3))[0] == importance.completeness(np.eye(3))[0] == 1
+    assert disentanglement(np.eye(3))[0] == completeness(np.eye(3))[0] == 1
     unknown = np.column_stack([matrix, np.full(4, np.nan)])
-    assert importance.disentanglement(unknown)[0] == pytest.approx(score_d)
-    assert importance.completeness(unknown)[0] == pytest.approx(score_c)
-    assert importance.disentanglement(np.zeros((2, 2)))[0] == 0
+    assert disentanglement(unknown)[0] == pytest.approx(score_d)
+    assert completeness(unknown)[0] == pytest.approx(score_c)
+    assert disentanglement(np.zeros((2, 2)))[0] == 0
 
 
 def _closed_form_information(shift, stds):

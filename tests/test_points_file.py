@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from bvae_jax.errors import UserError
-from bvae_jax.metrics import points_file
-from bvae_jax.metrics.points_file import read_points
+from bvae_jax.metrics import codes as points_file
+from bvae_jax.metrics.codes import read_points
 
 N, LATENT, FACTORS = 12, 5, 3
 NAN_CODES = np.zeros((N, LATENT), np.float32)

@@ -12,7 +12,7 @@ from scipy import stats
 from bvae_jax.config import ScoreConfig
 from bvae_jax.errors import UserError
 from bvae_jax.metrics import METRICS, scoring
-from bvae_jax.metrics.points import Representation, draw
+from bvae_jax.metrics.codes import Codes, draw
 from bvae_jax.metrics.scoring import metric_names, score_all
 
 FAST_NAMES = "beta_vae_score factor_vae_score mig mig_sup jemmig rmig sap_r2 modularity irs med"
@@ -23,7 +23,7 @@ def points(n=300, **more):
     rng = np.random.default_rng(0)
     factors = np.stack([rng.integers(size, size=n) for size in (3, 4)], axis=1)
     codes = np.concatenate([factors, rng.standard_normal((n, 1))], axis=1).astype(np.float32)
-    return Representation(codes=codes, factors=factors, **more)
+    return Codes(codes=codes, factors=factors, **more)
 
 
 def scored(representation, metrics, **options):
@@ -113,7 +113,7 @@ def test_an_entry_says_everything():
 
 def test_the_null_is_what_shuffled_factors_score():
     noise = points()
-    noise = Representation(np.random.default_rng(1).standard_normal((300, 3)), noise.factors)
+    noise = Codes(np.random.default_rng(1).standard_normal((300, 3)), noise.factors)
     entry = scored(noise, "mig", permutations=50)["mig"]
     assert abs(entry["score"] - entry["null"]["mean"]) < 4 * entry["null"]["std"]
     assert entry["null"]["p"] > 0.02
@@ -133,7 +133,7 @@ def test_repeats_have_other_seeds_and_a_t_interval():
 
 
 def test_baselines_are_scored_alike():
-    other = Representation(np.random.default_rng(1).standard_normal((300, 3)), points().factors)
+    other = Codes(np.random.default_rng(1).standard_normal((300, 3)), points().factors)
     pixels = {scoring.PIXELS: other, "other": other}
     entries = scored(points(), "mig,mig_sup,rmig", baselines=pixels)
     direct = METRICS["mig"].function(other.codes, other.factors)["score"]
@@ -143,14 +143,14 @@ def test_baselines_are_scored_alike():
 
 
 def test_a_baseline_that_cannot_be_scored_costs_nothing_else():
-    few = Representation(np.random.default_rng(0).standard_normal((6, 2)), np.eye(6, dtype=int))
+    few = Codes(np.random.default_rng(0).standard_normal((6, 2)), np.eye(6, dtype=int))
     entry = scored(points(), "beta_vae_score", baselines={"few": few})["beta_vae_score"]
     assert entry["score"] > 0.9
     assert entry["baselines"] == {}
 
 
 def test_what_cannot_be_scored_is_skipped_with_a_reason():
-    singles = Representation(np.random.default_rng(0).standard_normal((6, 2)), np.eye(6, dtype=int))
+    singles = Codes(np.random.default_rng(0).standard_normal((6, 2)), np.eye(6, dtype=int))
     assert "it needs logvars" in scored(points(), "mig_chen")["mig_chen"]["skipped"]
     assert "--udr-with" in scored(points(), "udr")["udr"]["skipped"]
     entries = scored(singles, "beta_vae_score,mig")
@@ -160,7 +160,7 @@ def test_what_cannot_be_scored_is_skipped_with_a_reason():
 
 def test_arrays_that_do_not_fit_are_the_users_mistake():
     whole = points()
-    bad = Representation(np.where(whole.codes > 2, np.nan, whole.codes), whole.factors)
+    bad = Codes(np.where(whole.codes > 2, np.nan, whole.codes), whole.factors)
     with pytest.raises(UserError, match=r"codes: \d+ of 900 numbers are not finite"):
         scored(bad, "mig")
 
@@ -168,7 +168,7 @@ def test_arrays_that_do_not_fit_are_the_users_mistake():
 def test_compat_gives_the_originals_settings():
     constant = points()
     codes = np.concatenate([constant.codes, np.zeros((300, 1))], axis=1)
-    constant = Representation(codes, constant.factors)
+    constant = Codes(codes, constant.factors)
     right, theirs = (
         scored(constant, "modularity", compat=compat)["modularity"] for compat in (False, True)
     )
@@ -203,7 +203,7 @@ def test_the_readme_lists_every_metric_as_the_registry_does():
 
 def test_what_the_reader_should_know():
     odd = points(50)
-    odd = Representation(
+    odd = Codes(
         codes=np.concatenate([odd.codes, np.ones((50, 2))], axis=1),
         factors=np.concatenate([odd.factors, np.full((50, 1), 3)], axis=1),
     )
@@ -218,7 +218,7 @@ def test_what_makes_scores_low_for_no_fault_of_the_codes():
     whole = points(2000)
 
     def said(codes=whole.codes, factors=whole.factors):
-        return " / ".join(Representation(codes, factors).remarks())
+        return " / ".join(Codes(codes, factors).remarks())
 
     assert "standard deviations up to 0.011 only: factor_vae_score" in said(0.01 * whole.codes)
     assert "3 of 3 latents are not centred" in said(whole.codes + 10)
@@ -232,7 +232,7 @@ def test_what_makes_scores_low_for_no_fault_of_the_codes():
 @pytest.mark.parametrize("n", [2, 3, 4, 5])
 def test_few_points_score_or_say_why_not(n):
     factors = np.stack([np.arange(n) % 2, np.arange(n) // 2], axis=1)
-    few = Representation(np.random.default_rng(n).standard_normal((n, 3)), factors)
+    few = Codes(np.random.default_rng(n).standard_normal((n, 3)), factors)
     entries = scored(few, "all", permutations=2)
     assert all("skipped" in e or METRICS[name].headline in e for name, e in entries.items())
     assert "score" in entries["mig"]

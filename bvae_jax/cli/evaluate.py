@@ -12,9 +12,7 @@ from bvae_jax.cli.parsing import parse
 from bvae_jax.cli.scores import OutputFlags, check_flags, print_scores, write_scores
 from bvae_jax.config import ScoreConfig
 from bvae_jax.errors import UserError
-from bvae_jax.runtime import (
-    fatal,
-)
+from bvae_jax.runtime import fatal
 
 
 @dataclass(frozen=True)
@@ -47,7 +45,7 @@ def evaluate(argv: Sequence[str]) -> int:
     """`bvae evaluate`."""
     args = parse(EvaluateArgs, argv, "bvae evaluate")
     with fatal():
-        from bvae_jax.evaluation import elbo as elbo_evaluation
+        from bvae_jax.evaluation import evaluate as elbo_evaluation
         from bvae_jax.evaluation import evaluate as evaluation
 
     scored = args.config.metrics != "none"

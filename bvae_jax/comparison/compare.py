@@ -15,7 +15,7 @@ from bvae_jax.comparison.statistics import AVERAGES, Average
 from bvae_jax.comparison.tables import make_table, write_tables
 from bvae_jax.config import ScoreConfig
 from bvae_jax.errors import UserError
-from bvae_jax.evaluation.elbo import check_settings
+from bvae_jax.evaluation.evaluate import check_settings
 from bvae_jax.metrics.scoring import metric_names
 from bvae_jax.progress import bar
 from bvae_jax.runs import rundir

@@ -15,7 +15,7 @@ from bvae_jax.runs.encode import encode_run
 from bvae_jax.runs.figures import coders
 from bvae_jax.runs.run import RunResult
 from bvae_jax.traversal import traverse
-from bvae_jax.types import Codes
+from bvae_jax.types import CodeMatrix
 
 Kind = Literal["pearson", "spearman"]
 OtherCodes = Float[Array | np.ndarray, "n other"]
@@ -37,7 +37,7 @@ class Match(NamedTuple):
 
 
 def correlations(
-    a: Codes, b: OtherCodes, kind: Kind = "pearson"
+    a: CodeMatrix, b: OtherCodes, kind: Kind = "pearson"
 ) -> Float[np.ndarray, "latent other"]:
     """Correlation of each latent of one run with each of another, 0 where one is constant.
 
@@ -55,7 +55,7 @@ def correlations(
 
 
 def match(
-    reference: Codes,
+    reference: CodeMatrix,
     other: OtherCodes,
     *,
     usable_reference: Bool[np.ndarray, " latent"] | None = None,
@@ -87,7 +87,7 @@ def match(
     return Match(partner, np.where(correlation < 0, -1, 1), np.abs(correlation))
 
 
-def _usable(codes: Codes, mask: np.ndarray | None) -> Int[np.ndarray, " usable"]:
+def _usable(codes: CodeMatrix, mask: np.ndarray | None) -> Int[np.ndarray, " usable"]:
     """Indices of latents that may be paired."""
     keep = varying(np.asarray(codes, np.float64))
     return np.flatnonzero(keep if mask is None else keep & mask)

@@ -16,8 +16,12 @@ from bvae_jax.config import places as absolute_places
 from bvae_jax.data import open_dataset
 from bvae_jax.errors import UserError
 from bvae_jax.evaluation.baselines import baseline_scores
-from bvae_jax.evaluation.elbo import evaluate_elbo_of_run, stored_decomposition
-from bvae_jax.evaluation.evaluate import evaluate_run, stored_scores
+from bvae_jax.evaluation.evaluate import (
+    evaluate_elbo_of_run,
+    evaluate_run,
+    stored_decomposition,
+    stored_scores,
+)
 from bvae_jax.likelihoods import make_likelihood
 from bvae_jax.metrics import METRICS
 from bvae_jax.metrics.scoring import Entry, headline, metric_names, numbers

@@ -2,21 +2,27 @@
 
 import dataclasses
 import sys
-from collections.abc import Iterable, Sequence
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypedDict
 
+import numpy as np
 import pandas as pd
+from sklearn.decomposition import FastICA, IncrementalPCA
+from sklearn.exceptions import ConvergenceWarning
 
 from bvae_jax.config import IMAGES, Config, ScoreConfig
 from bvae_jax.errors import UserError
-from bvae_jax.evaluation.representations import of_encoder, run_baselines
 from bvae_jax.metrics import METRICS
+from bvae_jax.metrics.codes import Codes
 from bvae_jax.metrics.scoring import PACKAGES, PIXELS, metric_names, numbers, score_all
 from bvae_jax.progress import bar
 from bvae_jax.runs import rundir
-from bvae_jax.runs.encode import encode_points
+from bvae_jax.runs.encode import codes_of, encode_points, encoding_order
+from bvae_jax.runs.program import Program
 from bvae_jax.runs.programs import Programs
+from bvae_jax.runtime import versions
 
 FILE = "baselines.json"
 SPLITS = ("holdout", "test", "split_by", "split_seed", "exclude")
@@ -62,7 +68,7 @@ def baseline_scores(
         "network": config.network,
         "latents": config.latents,
         "images": {name: getattr(config, name) for name in (*IMAGES, *SPLITS)},
-        "versions": rundir.versions(PACKAGES),
+        "versions": versions(PACKAGES),
     }
     path = sweep_dir / FILE
     rows = _stored(path, request)
@@ -96,7 +102,7 @@ def _scored(
     points = list(run_baselines(program, count, progress=progress).items())
     for seed in seeds[1:]:
         params = programs.of(dataclasses.replace(config, seed=seed)).init().params["vae"]
-        points.append(("untrained", of_encoder(program, encode_points(program, params, count))))
+        points.append(("untrained", codes_of(program, encode_points(program, params, count))))
     rows, names = [], metric_names(score.metrics)
     with bar(total=len(points), desc="baselines", disable=not progress) as shown:
         for name, representation in points:
@@ -108,3 +114,108 @@ def _scored(
             rows.append({"baseline": name.replace("_", " "), **numbers(entries)})
             shown.update(1)
     return rows
+
+
+IMAGES_AT_ONCE = 1000
+ROUNDING = 1e-5
+"""Of the largest singular value: those below it are rounding."""
+MOST_NUMBERS = 30_000_000
+"""Of the raw pixels that are held at once: larger images are represented by fewer points."""
+
+
+def random_codes(points: Codes) -> Codes:
+    """Independent standard normal numbers: what a score is worth without any information."""
+    codes = np.random.default_rng(0).standard_normal(points.codes.shape)
+    test = None
+    if points.codes_test is not None:
+        test = np.random.default_rng(1).standard_normal(points.codes_test.shape)
+    return _instead(points, codes, test)
+
+
+def true_factors(points: Codes) -> Codes:
+    """The factors themselves, one latent each, with mean 0 and standard deviation 1."""
+    mean, std = points.factors.mean(axis=0), points.factors.std(axis=0)
+    std = np.where(std > 0, std, 1)
+    test = None if points.factors_test is None else (points.factors_test - mean) / std
+    return _instead(points, (points.factors - mean) / std, test)
+
+
+def _instead(points: Codes, codes: np.ndarray, codes_test: np.ndarray | None = None) -> Codes:
+    """Other codes of the same points; without a posterior."""
+    return Codes(
+        codes=codes,
+        factors=points.factors,
+        codes_test=codes_test,
+        factors_test=points.factors_test,
+        factor_sizes=points.factor_sizes,
+    )
+
+
+def file_baselines(points: Codes) -> dict[str, Codes]:
+    """What can be compared with where the images are not known."""
+    return {"random_codes": random_codes(points), "true_factors": true_factors(points)}
+
+
+def run_baselines(program: Program, count: int, *, progress: bool = False) -> dict[str, Codes]:
+    """Baselines of a run, on the first `count` images of `encoding_order`.
+
+    `random_codes`; `untrained`, the run's encoder before its first step; `pca` and `ica` of the
+    pixels, with as many components as the run has latents; `raw_pixels`; `true_factors`.
+
+    Args:
+        progress: show bars.
+    """
+    params = program.init().params["vae"]
+    untrained = codes_of(program, encode_points(program, params, count, progress=progress))
+    components = min(program.config.latents, count, int(np.prod(program.dataset.image_shape)))
+    most = max(2, min(count, MOST_NUMBERS // int(np.prod(program.dataset.image_shape))))
+    total = 2 * count + most
+    shown = bar(total=total, desc="PCA, ICA, pixels", unit=" images", disable=not progress)
+    with shown:
+        pca = IncrementalPCA(components)
+        with np.errstate(invalid="ignore"):  # shares of the variance, of which there may be none
+            for images in _pixels(program, count, at_least=components):
+                pca.partial_fit(images)
+                shown.update(len(images))
+        projected = []
+        for images in _pixels(program, count):
+            projected.append(pca.transform(images))
+            shown.update(len(images))
+        projected = np.concatenate(projected)
+        # Components beyond the rank of the images are rounding, which whitening would blow up.
+        sizes = np.asarray(pca.singular_values_)
+        there = sizes > ROUNDING * max(sizes.max(), 1)
+        projected[:, ~there] = 0
+        independent = np.zeros_like(projected)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            ica = FastICA(whiten="unit-variance", random_state=0, max_iter=500)
+            if there.any():
+                independent[:, there] = ica.fit_transform(projected[:, there])
+        pixels = np.concatenate(list(_pixels(program, most)))
+        shown.update(total - shown.n)
+    return {
+        "random_codes": random_codes(untrained),
+        "untrained": untrained,
+        "pca": _instead(untrained, projected),
+        "ica": _instead(untrained, independent),
+        PIXELS: Codes(pixels, untrained.factors[:most], factor_sizes=untrained.factor_sizes),
+        "true_factors": true_factors(untrained),
+    }
+
+
+def _pixels(program: Program, count: int, at_least: int = 1) -> Iterator[np.ndarray]:
+    """Images of `encoding_order` as rows [images, pixels], in parts.
+
+    Args:
+        at_least: images in a part; a rest that is smaller is left out.
+    """
+    order = encoding_order(program)[:count]
+    size = max(IMAGES_AT_ONCE, at_least)
+    for start in range(0, count, size):
+        # The last part is filled up with copies of its last image: one shape, one compile.
+        indices = order[np.minimum(np.arange(start, start + size), count - 1)]
+        images = np.asarray(program.images(indices))
+        part = images.reshape(size, -1)[: min(size, count - start)]
+        if len(part) >= at_least:
+            yield part

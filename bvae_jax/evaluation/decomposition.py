@@ -21,7 +21,7 @@ from jaxtyping import Array, Float
 from bvae_jax.elbo import ACTIVE_NATS, ACTIVE_VARIANCE
 from bvae_jax.errors import UserError
 from bvae_jax.progress import bar
-from bvae_jax.types import Codes, PRNGKey
+from bvae_jax.types import CodeMatrix, PRNGKey
 
 MOST_LOGVAR = 60.0
 """Log-variances are clipped to +- this: a posterior this narrow is a point."""
@@ -86,7 +86,7 @@ class Draws(NamedTuple):
 
 
 def decompose(
-    means: Codes, logvars: Codes, *, samples: int, key: PRNGKey, progress: bool = False
+    means: CodeMatrix, logvars: CodeMatrix, *, samples: int, key: PRNGKey, progress: bool = False
 ) -> Decomposition:
     """Mutual information, total correlation and dimension-wise KL of an encoder, by Monte Carlo.
 

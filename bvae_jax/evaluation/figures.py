@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from bvae_jax.metrics.base import discretize, in_use, mutual_information
-from bvae_jax.metrics.points import Representation
+from bvae_jax.metrics.codes import Codes
 from bvae_jax.metrics.scoring import Entry
 from bvae_jax.plots import scores as score_plots
 
@@ -18,7 +18,7 @@ MOST_DRAWN = 100_000
 
 
 def draw_score_figures(
-    directory: Path, entries: dict[str, Entry], points: Representation, names: Sequence[str]
+    directory: Path, entries: dict[str, Entry], points: Codes, names: Sequence[str]
 ) -> None:
     """Pictures of what `mig` and `dci` found, where they are among the entries."""
     dead = ~in_use(points.codes, points.kl)
@@ -55,7 +55,7 @@ def draw_score_figures(
         )
 
 
-def _by_chance(points: Representation, n: int) -> np.ndarray:
+def _by_chance(points: Codes, n: int) -> np.ndarray:
     """[latent, factor] nats that counting finds in n points where there is nothing to be found."""
     rng = np.random.default_rng(0)
     rows = rng.permutation(len(points.codes))[:n]

@@ -9,18 +9,18 @@ import math
 from collections.abc import Callable
 
 from bvae_jax.errors import unknown
-from bvae_jax.likelihoods import bernoulli, gaussian, laplace, logistic_mixture
+from bvae_jax.likelihoods import logistic_mixture, pixelwise
 from bvae_jax.likelihoods.base import Likelihood, Own, bits_per_dim
 
 __all__ = ["LIKELIHOODS", "Likelihood", "Own", "bits_per_dim", "make_likelihood"]
 
 LIKELIHOODS: dict[str, Callable[[float], Likelihood]] = {
-    "bernoulli": lambda sigma: bernoulli.BERNOULLI,
-    "continuous_bernoulli": lambda sigma: bernoulli.CONTINUOUS,
-    "gaussian": lambda sigma: gaussian.gaussian(math.log(sigma)),
-    "sigma_vae": lambda sigma: gaussian.SIGMA_VAE,
-    "optimal_sigma_vae": lambda sigma: gaussian.OPTIMAL_SIGMA_VAE,
-    "laplace": laplace.laplace,
+    "bernoulli": lambda sigma: pixelwise.BERNOULLI,
+    "continuous_bernoulli": lambda sigma: pixelwise.CONTINUOUS,
+    "gaussian": lambda sigma: pixelwise.gaussian(math.log(sigma)),
+    "sigma_vae": lambda sigma: pixelwise.SIGMA_VAE,
+    "optimal_sigma_vae": lambda sigma: pixelwise.OPTIMAL_SIGMA_VAE,
+    "laplace": pixelwise.laplace,
     "logistic_mixture": lambda sigma: logistic_mixture.LIKELIHOOD,
 }
 """What `--likelihood` may be: `--sigma` -> Likelihood."""

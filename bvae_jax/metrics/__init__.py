@@ -1,51 +1,82 @@
-"""The table of metrics. A new one is a file here and a line below."""
+"""The metrics, each a function of arrays, and the table that the command line reads.
 
-from bvae_jax.metrics import (
-    active_units,
-    beta_vae_score,
-    dci,
-    dci_es,
-    dcimig,
-    downstream,
-    explicitness,
-    factor_vae_score,
-    infomec,
-    irs,
-    jemmig,
-    med,
-    mig,
-    mig_chen,
-    mig_sup,
-    modularity,
-    rmig,
-    sap,
-    sap_r2,
-    udr,
-    unsupervised,
-)
+    bvae_jax.metrics.mig(codes, factors)["score"]
+
+A new one is a file here and a line below, or, from outside, an entry of `METRICS`.
+"""
+
+from bvae_jax.metrics.active_units import ACTIVE_UNITS, active_units
 from bvae_jax.metrics.base import Metric
+from bvae_jax.metrics.beta_vae_score import BETA_VAE_SCORE, beta_vae_score
+from bvae_jax.metrics.dci import DCI, dci
+from bvae_jax.metrics.dci_es import DCI_ES, dci_es
+from bvae_jax.metrics.dcimig import DCIMIG, dcimig
+from bvae_jax.metrics.downstream import DOWNSTREAM, downstream
+from bvae_jax.metrics.explicitness import EXPLICITNESS, explicitness
+from bvae_jax.metrics.factor_vae_score import FACTOR_VAE_SCORE, factor_vae_score
+from bvae_jax.metrics.infomec import INFOMEC, infomec
+from bvae_jax.metrics.irs import IRS, irs
+from bvae_jax.metrics.jemmig import JEMMIG, jemmig
+from bvae_jax.metrics.med import MED, med
+from bvae_jax.metrics.mig import MIG, mig
+from bvae_jax.metrics.mig_chen import MIG_CHEN, mig_chen
+from bvae_jax.metrics.mig_sup import MIG_SUP, mig_sup
+from bvae_jax.metrics.modularity import MODULARITY, modularity
+from bvae_jax.metrics.rmig import RMIG, rmig
+from bvae_jax.metrics.sap import SAP, SAP_R2, sap, sap_r2
+from bvae_jax.metrics.udr import UDR, udr
+from bvae_jax.metrics.unsupervised import UNSUPERVISED, unsupervised
+
+__all__ = [
+    "METRICS",
+    "Metric",
+    "active_units",
+    "beta_vae_score",
+    "dci",
+    "dci_es",
+    "dcimig",
+    "downstream",
+    "explicitness",
+    "factor_vae_score",
+    "infomec",
+    "irs",
+    "jemmig",
+    "med",
+    "mig",
+    "mig_chen",
+    "mig_sup",
+    "modularity",
+    "rmig",
+    "sap",
+    "sap_r2",
+    "udr",
+    "unsupervised",
+]
 
 METRICS: dict[str, Metric] = {
-    "beta_vae_score": beta_vae_score.METRIC,
-    "factor_vae_score": factor_vae_score.METRIC,
-    "mig": mig.METRIC,
-    "mig_chen": mig_chen.METRIC,
-    "mig_sup": mig_sup.METRIC,
-    "jemmig": jemmig.METRIC,
-    "rmig": rmig.METRIC,
-    "dcimig": dcimig.METRIC,
-    "sap": sap.METRIC,
-    "sap_r2": sap_r2.METRIC,
-    "dci": dci.METRIC,
-    "dci_es": dci_es.METRIC,
-    "modularity": modularity.METRIC,
-    "explicitness": explicitness.METRIC,
-    "irs": irs.METRIC,
-    "infomec": infomec.METRIC,
-    "med": med.METRIC,
-    "unsupervised": unsupervised.METRIC,
-    "downstream": downstream.METRIC,
-    "udr": udr.METRIC,
-    "active_units": active_units.METRIC,
+    metric.function.__name__: metric
+    for metric in (
+        BETA_VAE_SCORE,
+        FACTOR_VAE_SCORE,
+        MIG,
+        MIG_CHEN,
+        MIG_SUP,
+        JEMMIG,
+        RMIG,
+        DCIMIG,
+        SAP,
+        SAP_R2,
+        DCI,
+        DCI_ES,
+        MODULARITY,
+        EXPLICITNESS,
+        IRS,
+        INFOMEC,
+        MED,
+        UNSUPERVISED,
+        DOWNSTREAM,
+        UDR,
+        ACTIVE_UNITS,
+    )
 }
-"""What `--metrics` may name, in the order in which they are reported."""
+"""By name, in the order in which they are reported: what `--metrics` may name."""

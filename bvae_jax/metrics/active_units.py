@@ -10,11 +10,11 @@ from bvae_jax.metrics.base import (
     checked_kl,
     varying,
 )
-from bvae_jax.types import Codes, Score
+from bvae_jax.types import CodeMatrix, Score
 
 
 def active_units(
-    codes: Codes,
+    codes: CodeMatrix,
     kl: np.ndarray | None = None,
     *,
     variance: float = ACTIVE_VARIANCE,
@@ -52,7 +52,7 @@ def active_units(
     return result
 
 
-METRIC = Metric(
+ACTIVE_UNITS = Metric(
     active_units,
     "number of latents whose posterior mean varies",
     "Burda et al. 2016",

@@ -8,11 +8,11 @@ from sklearn.linear_model import LogisticRegression
 
 from bvae_jax.metrics.base import InvalidArrays, Metric, alone, checked, generator
 from bvae_jax.metrics.matching import Matching, votes_in_parts
-from bvae_jax.types import Codes, Factors, PRNGKey, Score
+from bvae_jax.types import CodeMatrix, Factors, PRNGKey, Score
 
 
 def beta_vae_score(
-    codes: Codes,
+    codes: CodeMatrix,
     factors: Factors,
     key: PRNGKey,
     *,
@@ -79,7 +79,7 @@ def _votes(
     return np.concatenate(differences), np.concatenate(names)
 
 
-METRIC = Metric(
+BETA_VAE_SCORE = Metric(
     beta_vae_score,
     "accuracy of naming the factor that pairs of points share, from their codes' difference",
     "Higgins et al. 2017",

@@ -14,7 +14,7 @@ from bvae_jax.metrics.base import (
     standardised,
     varying,
 )
-from bvae_jax.types import Codes, Factors, PRNGKey, Score
+from bvae_jax.types import CodeMatrix, Factors, PRNGKey, Score
 
 FEATURES = (0, 8, 16, 32, 64, 128, 256, 512)
 """Random features of each probe, beside the codes themselves: the first probe is linear."""
@@ -24,7 +24,7 @@ UNPREDICTED = 0.99
 
 
 def dci_es(
-    codes: Codes,
+    codes: CodeMatrix,
     factors: Factors,
     codes_test: CodesTest,
     factors_test: FactorsTest,
@@ -113,7 +113,7 @@ def _explicitness(capacity: np.ndarray, loss: np.ndarray, unpredicted: float) ->
     return 1 - area / (0.5 * float(capacity[-1] - capacity[0]))
 
 
-METRIC = Metric(
+DCI_ES = Metric(
     dci_es,
     "how little capacity a probe of the factors needs; factors over latents",
     "Eastwood et al. 2023",

@@ -12,10 +12,10 @@ from bvae_jax.metrics.base import (
     ratio,
     top_two,
 )
-from bvae_jax.types import Codes, Factors, Score
+from bvae_jax.types import CodeMatrix, Factors, Score
 
 
-def dcimig(codes: Codes, factors: Factors, *, bins: int = BINS) -> Score:
+def dcimig(codes: CodeMatrix, factors: Factors, *, bins: int = BINS) -> Score:
     """Sum over factors of the gap of their latent, over the sum of their entropies.
 
     A latent belongs to the factor of which it knows most; its gap is I(z; v) of that factor less
@@ -52,7 +52,7 @@ def dcimig(codes: Codes, factors: Factors, *, bins: int = BINS) -> Score:
     }
 
 
-METRIC = Metric(
+DCIMIG = Metric(
     dcimig,
     "sum of the gaps of each factor's own latent, over the sum of the factors' entropies",
     "Sepliarskaia et al. 2019",

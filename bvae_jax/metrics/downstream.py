@@ -18,7 +18,7 @@ from bvae_jax.metrics.base import (
     standardised,
 )
 from bvae_jax.metrics.trees import EXACT, boosted_trees
-from bvae_jax.types import Codes, Factors, PRNGKey, Score
+from bvae_jax.types import CodeMatrix, Factors, PRNGKey, Score
 
 PENALTIES = (0.01, 1.0, 100.0)
 """C of logistic regression, of which cross-validation chooses."""
@@ -30,7 +30,7 @@ PUBLISHED_PENALTIES, PUBLISHED_FOLDS = 10, 5
 
 
 def downstream(
-    codes: Codes,
+    codes: CodeMatrix,
     factors: Factors,
     codes_test: CodesTest,
     factors_test: FactorsTest,
@@ -138,7 +138,7 @@ def _boosted(x: np.ndarray, y: np.ndarray, x_test: np.ndarray, bins: int) -> np.
     return boosted_trees(x, y, x_test, max_bins=bins).predictions
 
 
-METRIC = Metric(
+DOWNSTREAM = Metric(
     downstream,
     "test accuracy of logistic regression and boosted trees with few and many labels",
     "Locatello et al. 2019",

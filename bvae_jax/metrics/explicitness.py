@@ -16,11 +16,11 @@ from bvae_jax.metrics.base import (
     mean,
     standardised,
 )
-from bvae_jax.types import Codes, Factors, Score
+from bvae_jax.types import CodeMatrix, Factors, Score
 
 
 def explicitness(
-    codes: Codes, factors: Factors, codes_test: CodesTest, factors_test: FactorsTest
+    codes: CodeMatrix, factors: Factors, codes_test: CodesTest, factors_test: FactorsTest
 ) -> Score:
     """Mean ROC-AUC of telling a factor's value from the others, by logistic regression.
 
@@ -75,7 +75,7 @@ def _area(model: LogisticRegression, x: np.ndarray, y: np.ndarray) -> float:
     return mean(areas)
 
 
-METRIC = Metric(
+EXPLICITNESS = Metric(
     explicitness,
     "area under the ROC curve of each factor value by logistic regression on all latents",
     "Ridgeway & Mozer 2018",

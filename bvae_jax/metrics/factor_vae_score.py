@@ -12,11 +12,11 @@ from bvae_jax.metrics.base import (
     varying,
 )
 from bvae_jax.metrics.matching import Matching, votes_in_parts
-from bvae_jax.types import Codes, Factors, PRNGKey, Score
+from bvae_jax.types import CodeMatrix, Factors, PRNGKey, Score
 
 
 def factor_vae_score(
-    codes: Codes,
+    codes: CodeMatrix,
     factors: Factors,
     key: PRNGKey,
     *,
@@ -86,7 +86,7 @@ def factor_vae_score(
     }
 
 
-METRIC = Metric(
+FACTOR_VAE_SCORE = Metric(
     factor_vae_score,
     "accuracy of naming the factor that points share, from the latent that varies least",
     "Kim & Mnih 2018",

@@ -20,11 +20,11 @@ from bvae_jax.metrics.base import (
     ratio,
     varying,
 )
-from bvae_jax.types import Codes, Factors, PRNGKey, Score
+from bvae_jax.types import CodeMatrix, Factors, PRNGKey, Score
 
 
 def infomec(
-    codes: Codes,
+    codes: CodeMatrix,
     factors: Factors,
     key: PRNGKey,
     *,
@@ -138,7 +138,7 @@ def _loss(x: np.ndarray, y: np.ndarray) -> float:
     return float(log_loss(y, model.fit(x, y).predict_proba(x), labels=model.classes_))
 
 
-METRIC = Metric(
+INFOMEC = Metric(
     infomec,
     "modularity, compactness (nearest-neighbour information) and explicitness (regression)",
     "Hsu et al. 2023",

@@ -3,10 +3,10 @@
 import numpy as np
 
 from bvae_jax.metrics.base import BINS, Metric, checked, discretize, varying
-from bvae_jax.types import Codes, Factors, Score
+from bvae_jax.types import CodeMatrix, Factors, Score
 
 
-def irs(codes: Codes, factors: Factors, *, bins: int = BINS, quantile: float = 0.99) -> Score:
+def irs(codes: CodeMatrix, factors: Factors, *, bins: int = BINS, quantile: float = 0.99) -> Score:
     """How little a latent moves, at worst, while its own factor is held and all others change.
 
     For latent j and factor k: 1 - E_v[quantile of |z_j - E(z_j | v_k = v)| given v_k = v] over the
@@ -62,7 +62,7 @@ def irs(codes: Codes, factors: Factors, *, bins: int = BINS, quantile: float = 0
     }
 
 
-METRIC = Metric(
+IRS = Metric(
     irs,
     "how little a latent moves while its factor is held and the others change",
     "Suter et al. 2019",

@@ -14,11 +14,11 @@ from bvae_jax.metrics.base import (
     top_two,
     varying,
 )
-from bvae_jax.types import Codes, Factors, Score
+from bvae_jax.types import CodeMatrix, Factors, Score
 
 
 def jemmig(
-    codes: Codes, factors: Factors, logvars: Codes | None = None, *, bins: int = BINS
+    codes: CodeMatrix, factors: Factors, logvars: CodeMatrix | None = None, *, bins: int = BINS
 ) -> Score:
     """1 - (H(z*, v) - I1 + I2) / (H(v) + log bins), mean over factors.
 
@@ -63,7 +63,7 @@ def jemmig(
     }
 
 
-METRIC = Metric(
+JEMMIG = Metric(
     jemmig,
     "joint entropy of a factor and its best latent minus the gap, normalised",
     "Do & Tran 2020",

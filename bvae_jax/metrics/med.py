@@ -11,11 +11,11 @@ from bvae_jax.metrics.base import (
     ratio,
     varying,
 )
-from bvae_jax.metrics.importance import disentanglement
-from bvae_jax.types import Codes, Factors, Score
+from bvae_jax.metrics.dci import disentanglement
+from bvae_jax.types import CodeMatrix, Factors, Score
 
 
-def med(codes: Codes, factors: Factors, *, bins: int = BINS) -> Score:
+def med(codes: CodeMatrix, factors: Factors, *, bins: int = BINS) -> Score:
     """DCI's disentanglement of the matrix I(z_j; v_k) / sum over latents of I(z; v_k).
 
     Args:
@@ -48,7 +48,7 @@ def med(codes: Codes, factors: Factors, *, bins: int = BINS) -> Score:
     }
 
 
-METRIC = Metric(
+MED = Metric(
     med,
     "DCI's disentanglement on the matrix of mutual information",
     "Cao et al. 2022",

@@ -11,10 +11,10 @@ from bvae_jax.metrics.base import (
     ratio,
     top_two,
 )
-from bvae_jax.types import Codes, Factors, Score
+from bvae_jax.types import CodeMatrix, Factors, Score
 
 
-def mig(codes: Codes, factors: Factors, *, bins: int = BINS) -> Score:
+def mig(codes: CodeMatrix, factors: Factors, *, bins: int = BINS) -> Score:
     """MIG: mean over factors of (I1 - I2) / H(v), I1 and I2 the two largest I(z_j; v) of latents.
 
     As in Locatello et al. (2019): posterior means, cut into bins of equal width over each latent's
@@ -48,7 +48,7 @@ def mig(codes: Codes, factors: Factors, *, bins: int = BINS) -> Score:
     }
 
 
-METRIC = Metric(
+MIG = Metric(
     mig,
     "gap between the two latents that know most of a factor, over the factor's entropy",
     "Chen et al. 2018; Locatello et al. 2019",

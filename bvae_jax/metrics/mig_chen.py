@@ -16,7 +16,7 @@ from bvae_jax.metrics.base import (
     relabel,
     top_two,
 )
-from bvae_jax.types import Codes, Factors, PRNGKey, Score
+from bvae_jax.types import CodeMatrix, Factors, PRNGKey, Score
 
 MOST_LOGVAR = 60.0
 DSPRITES = (3, 6, 40, 32, 32)
@@ -26,9 +26,9 @@ AT_ONCE = 500
 
 
 def mig_chen(
-    codes: Codes,
+    codes: CodeMatrix,
     factors: Factors,
-    logvars: Codes,
+    logvars: CodeMatrix,
     key: PRNGKey,
     factor_sizes: np.ndarray | None = None,
     *,
@@ -111,7 +111,7 @@ def mig_chen(
     }
 
 
-METRIC = Metric(
+MIG_CHEN = Metric(
     mig_chen,
     "MIG of sampled codes by the density of the aggregate posterior",
     "Chen et al. 2018",

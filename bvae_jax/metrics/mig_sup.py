@@ -13,11 +13,11 @@ from bvae_jax.metrics.base import (
     sample_variance,
     top_two,
 )
-from bvae_jax.types import Codes, Factors, Score
+from bvae_jax.types import CodeMatrix, Factors, Score
 
 
 def mig_sup(
-    codes: Codes, factors: Factors, *, bins: int = BINS, variance: float = ACTIVE_VARIANCE
+    codes: CodeMatrix, factors: Factors, *, bins: int = BINS, variance: float = ACTIVE_VARIANCE
 ) -> Score:
     """Mean over active latents of the gap between the two largest I(z; v_k) / H(v_k) of factors.
 
@@ -55,7 +55,7 @@ def mig_sup(
     }
 
 
-METRIC = Metric(
+MIG_SUP = Metric(
     mig_sup,
     "gap between the two factors of which a latent knows most",
     "Li et al. 2020",

@@ -15,11 +15,11 @@ from bvae_jax.metrics.base import (
     ratio,
     varying,
 )
-from bvae_jax.types import Codes, Factors, Score
+from bvae_jax.types import CodeMatrix, Factors, Score
 
 
 def modularity(
-    codes: Codes,
+    codes: CodeMatrix,
     factors: Factors,
     kl: np.ndarray | None = None,
     *,
@@ -69,7 +69,7 @@ def modularity(
     }
 
 
-METRIC = Metric(
+MODULARITY = Metric(
     modularity,
     "how little a latent knows of any factor but its best",
     "Ridgeway & Mozer 2018",

@@ -13,11 +13,11 @@ from bvae_jax.metrics.base import (
     top_two,
     varying,
 )
-from bvae_jax.types import Codes, Factors, Score
+from bvae_jax.types import CodeMatrix, Factors, Score
 
 
 def rmig(
-    codes: Codes, factors: Factors, logvars: Codes | None = None, *, bins: int = BINS
+    codes: CodeMatrix, factors: Factors, logvars: CodeMatrix | None = None, *, bins: int = BINS
 ) -> Score:
     """RMIG: the gap of I(z_j; v) where each point spreads over the bins as its posterior does.
 
@@ -54,7 +54,7 @@ def rmig(
     }
 
 
-METRIC = Metric(
+RMIG = Metric(
     rmig,
     "MIG with each point spread over the bins by its posterior",
     "Do & Tran 2020",

@@ -14,8 +14,8 @@ from bvae_jax.config import ScoreConfig
 from bvae_jax.errors import UserError, unknown
 from bvae_jax.metrics import METRICS
 from bvae_jax.metrics.base import InvalidArrays, Metric
-from bvae_jax.metrics.points import Draw, Representation, draw
-from bvae_jax.runs.rundir import git_commit, versions
+from bvae_jax.metrics.codes import Codes, Draw, draw
+from bvae_jax.runtime import git_commit, versions
 from bvae_jax.types import PRNGKey, Score, key_for
 
 PACKAGES = ("bvae_jax", "numpy", "scipy", "scikit-learn", "lightgbm", "jax")
@@ -54,10 +54,10 @@ def metric_names(wanted: str, flag: str = "--metrics") -> tuple[str, ...]:
 
 
 def score_all(
-    points: Representation,
+    points: Codes,
     config: ScoreConfig,
     *,
-    baselines: Mapping[str, Representation] = {},
+    baselines: Mapping[str, Codes] = {},
     on_done: Callable[[], object] = lambda: None,
 ) -> Iterator[tuple[str, Entry]]:
     """Score metric after metric, and yield (name, entry) as each is done.
@@ -98,7 +98,7 @@ def _skipped(why: str) -> Entry:
     return {"skipped": why, "versions": versions(PACKAGES)}
 
 
-def _keyed_draw(points: Representation, config: ScoreConfig, key: PRNGKey) -> tuple[Draw, PRNGKey]:
+def _keyed_draw(points: Codes, config: ScoreConfig, key: PRNGKey) -> tuple[Draw, PRNGKey]:
     """Points, and the key that metrics get."""
     draw_key, metric_key = jax.random.split(key)
     return draw(points, config.train_points, config.test_points, draw_key), metric_key
@@ -211,6 +211,11 @@ def numbers(entries: Mapping[str, Entry]) -> dict[str, float]:
             if math.isfinite(value := float(entry.get(number, math.nan))):
                 found[_label(name, number)] = value
     return found
+
+
+def quick_scores(codes: Codes, config: ScoreConfig) -> dict[str, float]:
+    """`numbers` of `score_all`."""
+    return numbers(dict(score_all(codes, config)))
 
 
 def summarised(values: Sequence[float]) -> Entry:

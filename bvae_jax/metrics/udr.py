@@ -104,7 +104,7 @@ def _one_to_one(similarity: np.ndarray) -> float:
     return (mean(relative[0]) + mean(relative[1])) / 2
 
 
-METRIC = Metric(
+UDR = Metric(
     udr,
     "how far the latents of runs with different seeds match one to one",
     "Duan et al. 2020",

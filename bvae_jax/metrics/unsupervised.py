@@ -12,14 +12,18 @@ from bvae_jax.metrics.base import (
     mutual_information,
     varying,
 )
-from bvae_jax.types import Codes, Score
+from bvae_jax.types import CodeMatrix, Score
 
 SINGULAR = 1e-12
 """A correlation matrix with an eigenvalue up to this has lost a dimension to rounding."""
 
 
 def unsupervised(
-    codes: Codes, kl: np.ndarray | None = None, *, bins: int = BINS, keep_constant: bool = False
+    codes: CodeMatrix,
+    kl: np.ndarray | None = None,
+    *,
+    bins: int = BINS,
+    keep_constant: bool = False,
 ) -> Score:
     """Gaussian total correlation, Wasserstein correlation, mutual information between codes.
 
@@ -87,7 +91,7 @@ def _eigenvalues(symmetric: np.ndarray) -> np.ndarray:
     return np.maximum(np.linalg.eigvalsh(symmetric), 0)
 
 
-METRIC = Metric(
+UNSUPERVISED = Metric(
     unsupervised,
     "Gaussian total correlation, Wasserstein correlation, mutual information between latents",
     "Locatello et al. 2019",

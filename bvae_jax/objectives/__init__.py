@@ -3,7 +3,6 @@
 from bvae_jax.errors import unknown
 from bvae_jax.objectives import (
     ada,
-    ae,
     annealed_vae,
     beta_tcvae,
     beta_vae,
@@ -11,14 +10,13 @@ from bvae_jax.objectives import (
     dip_vae,
     factor_vae,
     info_vae,
-    vae,
 )
 from bvae_jax.objectives.base import Objective
 
 OBJECTIVES: dict[str, Objective] = {
-    "vae": vae.OBJECTIVE,
-    "ae": ae.OBJECTIVE,
-    "beta_vae": beta_vae.OBJECTIVE,
+    "vae": beta_vae.VAE,
+    "ae": beta_vae.AE,
+    "beta_vae": beta_vae.BETA_VAE,
     "annealed_vae": annealed_vae.OBJECTIVE,
     "beta_tcvae": beta_tcvae.OBJECTIVE,
     "beta_tcvae_mss": beta_tcvae.STRATIFIED,

@@ -9,28 +9,26 @@ import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
 from bvae_jax.runs.checkpoint import fingerprint
-from bvae_jax.config import Config
+from bvae_jax.config import Config, ScoreConfig
 from bvae_jax.data.base import Dataset
 from bvae_jax.data.variants import split_of
 from bvae_jax.errors import UserError
-from bvae_jax.runtime import (
-    Interrupt,
-)
-from bvae_jax.data.archive import (
-    DamagedError,
-    read_npz,
-    write_npz,
-)
+from bvae_jax.runtime import Interrupt
+from bvae_jax.data.archive import DamagedError, read_npz, write_npz
 from bvae_jax.runs.program import Program
 from bvae_jax.progress import bar
 from bvae_jax.types import Params
+
+if TYPE_CHECKING:
+    from bvae_jax.metrics.codes import Codes
 
 BATCHES = {"cpu": 128}
 """Images in a batch, by platform: on a CPU, small enough for the caches and for malloc."""
@@ -215,3 +213,26 @@ def _read(path: Path, identity: str, program: Program) -> Encoded | None:
         reason = f"it has no {error}"
     print(f"bvae: {path} is damaged ({reason}): encoding anew.", file=sys.stderr)
     return None
+
+
+def codes_of(program: Program, encoded: Encoded) -> "Codes":
+    """An encode with the factors of its images: what metrics read."""
+    from bvae_jax.metrics.codes import Codes, mean_kl  # scikit-learn takes a second
+
+    indices = jnp.asarray(encoding_order(program)[: len(encoded.means)])
+    return Codes(
+        codes=encoded.means,
+        factors=np.asarray(program.dataset.factors(indices)),
+        logvars=encoded.logvars,
+        factor_sizes=np.array(program.dataset.factor_sizes),
+        kl=None if encoded.logvars is None else mean_kl(encoded.means, encoded.logvars),
+    )
+
+
+def training_scores(program: Program, params: Params) -> dict[str, float]:
+    """What `Config.eval_metrics` asks for, by name, on as many images as metrics take."""
+    from bvae_jax.metrics.scoring import quick_scores
+
+    config = ScoreConfig(metrics=program.config.eval_metrics, permutations=0)
+    count = min(program.dataset.size, config.train_points + config.test_points)
+    return quick_scores(codes_of(program, encode_points(program, params, count)), config)

@@ -7,11 +7,9 @@ import contextlib
 import dataclasses
 import fcntl
 import functools
-import importlib.metadata
 import os
 import platform
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
@@ -24,13 +22,9 @@ import jax
 from bvae_jax.config import OWN_FILES, PLACES, Config, differing_fields
 from bvae_jax.data.base import Dataset
 from bvae_jax.errors import UserError
-from bvae_jax.files import (
-    read_json,
-    write_json,
-)
-from bvae_jax.files import (
-    write_text as write_text,
-)
+from bvae_jax.files import read_json, write_json
+from bvae_jax.files import write_text as write_text
+from bvae_jax.runtime import git_commit, versions
 from bvae_jax.types import ImageShape
 
 CONFIG, PROVENANCE, SUMMARY = "config.json", "provenance.json", "summary.json"
@@ -376,36 +370,6 @@ def _last_session(run_dir: Path) -> SessionRecord | None:
 def _last_data(run_dir: Path) -> DataRemarks:
     session = _last_session(run_dir)
     return session.get("data", {}) if session else {}
-
-
-def versions(packages: Sequence[str]) -> dict[str, str | None]:
-    """Of installed packages; None for one that is not installed."""
-    found = {}
-    for name in packages:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            found[name] = None
-    return found
-
-
-def git_commit() -> str | None:
-    """The commit of the package's own checkout, with `+changes` when it was edited since."""
-    checkout = Path(__file__).parents[1]
-    if not (checkout / ".git").exists():  # installed, perhaps inside somebody else's repository
-        return None
-    describe = ["describe", "--always", "--abbrev=40", "--dirty=+changes", "--exclude=*"]
-    try:
-        described = subprocess.run(
-            ["git", "-C", str(checkout), *describe],
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=True,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return described.stdout.strip()
 
 
 def umask() -> int:

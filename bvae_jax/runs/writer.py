@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 
-from bvae_jax.runs import rundir
+from bvae_jax.runs import encode, rundir
 from bvae_jax.runs.checkpoint import Checkpoints, Restored
 from bvae_jax.runs.checks import NotFiniteError, check_finite, make_config_check
 from bvae_jax.config import Config, places
@@ -200,9 +200,7 @@ class Session(contextlib.AbstractContextManager):
         for split, found in evaluations.items():
             self._log(step, split, found)
         if evaluations and self.config.eval_metrics:
-            from bvae_jax.evaluation.representations import training_scores  # scikit-learn takes a second
-
-            scores = training_scores(self.program, weights(state()))
+            scores = encode.training_scores(self.program, weights(state()))
             if scores:
                 self._log(step, SCORES, scores)
 

@@ -1,12 +1,46 @@
-"""The Gaussian with one sigma for all pixels: given, trained, or the best for each batch."""
+"""The Bernoulli of pixels that are 0 or 1, and the continuous one of pixels in [0, 1]."""
 
 import functools
 import math
 
+import jax
 import jax.numpy as jnp
 
-from bvae_jax.likelihoods.base import Likelihood, Own, expected_image, sum_pixels
+from bvae_jax.likelihoods.base import Likelihood, Own, expected_image, log_normaliser, sum_pixels
 from bvae_jax.types import Images, PerImage, Scalar
+
+
+def bernoulli_log_prob(decoded: Images, images: Images, own: Own) -> PerImage:
+    """x ∈ {0, 1}; for greys a cross-entropy, which is not normalised.
+
+        sum_pixels x log s(l) + (1 - x) log(1 - s(l)),   s the logistic function; nats, [batch]
+
+    Kingma & Welling, "Auto-Encoding Variational Bayes", 2014, eq. 11.
+    """
+    # x l - log(1 + exp(l)): one logarithm for each pixel, where log s(l) and log s(-l) take two.
+    return sum_pixels(images * decoded - jax.nn.softplus(decoded))
+
+
+def continuous_bernoulli_log_prob(decoded: Images, images: Images, own: Own) -> PerImage:
+    """x ∈ [0, 1] (Loaiza-Ganem & Cunningham 2019).
+
+        sum_pixels l x - log((exp(l) - 1) / l);   nats, [batch]
+
+    "The continuous Bernoulli", 2019, section 3, with lambda = s(l):
+    the density lambda^x (1 - lambda)^(1 - x) C(lambda) in terms of its logit.
+    """
+    return sum_pixels(decoded * images - log_normaliser(decoded))
+
+
+def continuous_bernoulli_mean(decoded: Images) -> Images:
+    """1 / (1 - exp(-l)) - 1 / l: as in every exponential family, the log normaliser's gradient."""
+    return jax.jvp(log_normaliser, (decoded,), (jnp.ones_like(decoded),))[1]
+
+
+BERNOULLI = Likelihood(bernoulli_log_prob, expected_image, density=False)
+
+CONTINUOUS = Likelihood(continuous_bernoulli_log_prob, continuous_bernoulli_mean)
+
 
 LOWEST_LOG_SIGMA = -6.0
 """About half a level of 8 bits: below it a learned sigma gains nothing and may run to 0."""
@@ -82,3 +116,21 @@ OPTIMAL_SIGMA_VAE = Likelihood(
     expected_image,
     calibrate=lambda decoded, images: gaussian(optimal_log_sigma(decoded, images)),
 )
+
+
+def laplace_log_prob(decoded: Images, images: Images, own: Own, width: float) -> PerImage:
+    """Laplace around a mean in (0, 1), with `--sigma` as width b.
+
+    -sum_pixels |x - s(l)| / b + log(2 b); nats, [batch].
+    """
+    error = jnp.abs(images - expected_image(decoded))
+    return -sum_pixels(error / width + math.log(2 * width))
+
+
+def laplace(width: float) -> Likelihood:
+    """Each pixel around s(l), with a width b that is not trained."""
+    return Likelihood(
+        functools.partial(laplace_log_prob, width=width),
+        expected_image,
+        scale=lambda own: jnp.full((), width),
+    )

@@ -6,7 +6,6 @@
     <!-- end -->
 """
 
-import importlib
 import inspect
 import re
 from collections.abc import Callable, Iterable
@@ -16,7 +15,6 @@ import jax
 
 from bvae_jax.cli.data import FORMS
 from bvae_jax.config import flag
-from bvae_jax.data import DATASETS
 from bvae_jax.data.catalogue import (
     KNOWN,
     all_entries,
@@ -101,10 +99,21 @@ def likelihoods() -> str:
     return table(("`--likelihood`", "p(x|z) of a pixel"), map(row, LIKELIHOODS))
 
 
+RENDERED = {
+    "dsprites": "dSprites, rendered instead of downloaded",
+    "color_dsprites": "Color dSprites: each sprite in a random colour, on black",
+    "noisy_dsprites": "Noisy dSprites: white sprites on coloured noise",
+    "scream_dsprites": "Scream dSprites: sprites that invert a random part of a picture",
+    "shapes3d_render": "3D Shapes, rendered instead of downloaded: an approximation",
+    "xy_squares": "XY-squares: three squares that move by whole widths, so that pixel distances "
+    "say nothing",
+}
+"""What each rendered data set is."""
+
+
 def datasets() -> str:
     """Rendered data sets, those known by name, and your own."""
-    about = {name: paragraphs(importlib.import_module(f"bvae_jax.data.{name}"))[0].rstrip(".")
-             for name in DATASETS} | {known.name: known.citation for known in KNOWN}  # fmt: skip
+    about = RENDERED | {known.name: known.citation for known in KNOWN}
     rows = [
         (f"`{e.name}`", about[e.name], f"{e.images:,} of {'×'.join(map(str, e.shape))}",
          ", ".join(e.factors))

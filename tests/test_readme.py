@@ -5,6 +5,7 @@ import importlib
 import re
 import shlex
 import sys
+import textwrap
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -193,12 +194,12 @@ def test_commands_and_flags_in_prose_exist(name, flags):
 def test_python_names_what_exists(name):
     """Imports, and attributes of the package."""
     for block in fences(SHOWN[name], "python"):
-        for node in ast.walk(ast.parse(block)):
+        for node in ast.walk(ast.parse(textwrap.dedent(block))):
             if isinstance(node, ast.ImportFrom):
                 module = importlib.import_module(str(node.module))
                 for alias in node.names:
                     assert hasattr(module, alias.name), f"{node.module}.{alias.name}"
-            if isinstance(node, ast.Attribute) and ast.unparse(node).startswith("bvae."):
+            if isinstance(node, ast.Attribute) and re.fullmatch(r"bvae[\w.]+", ast.unparse(node)):
                 eval(ast.unparse(node), {"bvae": bvae})
 
 

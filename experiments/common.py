@@ -15,7 +15,7 @@ import matplotlib.pyplot as plt
 from bvae_jax import Config, ScoreConfig, compare, run, sweep
 from bvae_jax.comparison.reading import Comparison
 from bvae_jax.objectives import OBJECTIVES
-from bvae_jax.plots.run import COLUMN_INCHES, STYLE
+from bvae_jax.plots.style import COLUMN_INCHES, STYLE
 from bvae_jax.presets import PRESETS
 from bvae_jax.runs.grid import label, text
 

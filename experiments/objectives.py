@@ -13,7 +13,7 @@ import matplotlib.pyplot as plt
 
 from bvae_jax import Config, evaluate_elbo, run
 from bvae_jax.objectives import OBJECTIVES
-from bvae_jax.plots.run import COLUMN_INCHES, STYLE
+from bvae_jax.plots.style import COLUMN_INCHES, STYLE
 
 POINTS = 50_000
 COLUMNS = {

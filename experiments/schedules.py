@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import matplotlib.pyplot as plt
 
-from bvae_jax.plots.run import COLUMN_INCHES, STYLE
+from bvae_jax.plots.style import COLUMN_INCHES, STYLE
 from bvae_jax.schedules import multiple, parse_schedule
 
 LAST = 100_000

@@ -12,13 +12,20 @@ from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 from PIL import Image
 
-from bvae_jax.plots import drawing
-from bvae_jax.plots import run as plots
-from bvae_jax.plots import training as training_plots
-from bvae_jax.plots.comparison import save_factor_scores, save_kl_spectrum, save_scores
-from bvae_jax.plots.drawing import Setting, around, places
+from bvae_jax.plots import comparison, style
+from bvae_jax.plots.comparison import (
+    Setting,
+    around,
+    places,
+    save_factor_scores,
+    save_kl_spectrum,
+    save_learning_curves,
+    save_rate_distortion,
+    save_scores,
+)
 from bvae_jax.plots.matrices import save_agreement, save_matched_traversals, save_variance_split
-from bvae_jax.plots.training import save_learning_curves, save_rate_distortion
+from bvae_jax.plots.run import GAP
+from bvae_jax.runs.loggers import curves
 
 SCORES = (
     *("factor_vae_score", "mig", "mig_sup", "jemmig", "sap_r2", "dci", "modularity", "irs", "med"),
@@ -46,9 +53,9 @@ every_kind = pytest.mark.parametrize(("settings", "seeds"), KINDS.values(), ids=
 def shown(monkeypatch):
     """The figures that were saved, kept open for a look at their contents."""
     figures = []
-    monkeypatch.setattr(plots, "_save", lambda figure, path: figures.append(figure))
+    monkeypatch.setattr(style, "save", lambda figure, path: figures.append(figure))
     monkeypatch.setattr(Figure, "savefig", lambda *args, **options: None)
-    with plt.rc_context(drawing.STYLE):  # of ticks that are made anew
+    with plt.rc_context(style.STYLE):  # of ticks that are made anew
         yield figures
     plt.close("all")
 
@@ -84,7 +91,7 @@ def box(text):
 def assert_tidy(figure):
     """One column wide; all texts inside and apart from one another."""
     figure.draw_without_rendering()
-    assert figure.get_figwidth() == plots.COLUMN_INCHES
+    assert figure.get_figwidth() == style.COLUMN_INCHES
     canvas = figure.bbox.padded(0.01 * figure.dpi)
     found = [(text.get_text(), box(text)) for text in all_texts(figure) if text.get_text()]
     assert found
@@ -134,15 +141,15 @@ def test_seeds_stand_around_their_setting():
 
 
 def test_colours_are_one_order_from_dark_to_light():
-    lightness = drawing.colours(BETA)[:, :3] @ [0.299, 0.587, 0.114]
+    lightness = comparison.colours(BETA)[:, :3] @ [0.299, 0.587, 0.114]
     assert (np.diff(lightness) > 0.02).all()
     assert lightness[-1] < 0.75  # on white
 
 
 def test_mean_leaves_out_what_is_not_finite():
     values = np.array([[1.0, np.nan, np.inf], [2.0, 4.0, np.nan]])
-    np.testing.assert_array_equal(drawing.mean(values), [1.5, 4.0, np.nan])
-    assert np.isnan(drawing.mean(np.empty(0)))
+    np.testing.assert_array_equal(comparison.mean(values), [1.5, 4.0, np.nan])
+    assert np.isnan(comparison.mean(np.empty(0)))
 
 
 @every_kind
@@ -404,9 +411,14 @@ def records(steps, level, split="train"):
     ]
 
 
+def learning_curves(folder, runs, settings):
+    found = {label: [curves(records) for records in seeds] for label, seeds in runs.items()}
+    save_learning_curves(folder / "f", found, settings)
+
+
 @every_kind
 def test_learning_curves(shown, tmp_path, settings, seeds):
-    curves = {
+    runs = {
         s.label: [
             records(range(100, 10_001, 100), 20.0 + i + r)
             + records([5000, 10_000], 20.5 + i + r, "train_eval")
@@ -415,7 +427,7 @@ def test_learning_curves(shown, tmp_path, settings, seeds):
         ]
         for i, s in enumerate(settings)
     }
-    save_learning_curves(tmp_path / "f", curves, settings)
+    learning_curves(tmp_path, runs, settings)
     (figure,) = shown
     assert_tidy(figure)
     assert len(figure.axes) == 3
@@ -429,7 +441,7 @@ def test_learning_curves(shown, tmp_path, settings, seeds):
             assert list(tested.get_xdata()) == list(trained.get_xdata()) == [5000, 10_000]
             for drawn, split in ((line, "train"), (trained, "train_eval"), (tested, "holdout")):
                 chosen = [
-                    [r[name] for r in run if r["split"] == split] for run in curves[setting.label]
+                    [r[name] for r in run if r["split"] == split] for run in runs[setting.label]
                 ]
                 np.testing.assert_allclose(drawn.get_ydata(), np.mean(chosen, axis=0))
         assert len([line for line in axes.lines if line.get_linewidth() == 0.4]) == (
@@ -450,7 +462,7 @@ def test_learning_curves_of_unlike_seeds(shown, tmp_path):
     other = [{"step": s, "split": "train", "nll": 100.0, "kl": 1.0, "elbo": 0.0} for s in (5, 30)]
     other.append({"step": 35, "split": "train", "nll": np.nan, "kl": 1.0, "elbo": 0.0})
     other.append({"step": 35, "split": "scores", "mig": 0.5})
-    save_learning_curves(tmp_path / "f", {"β = 1": [line, other, []]}, BETA[:2])
+    learning_curves(tmp_path, {"β = 1": [line, other, []]}, BETA[:2])
     thick = [line for line in shown[0].axes[0].lines if line.get_linewidth() == 1.2]
     # 2 s at 0, 4.5, 24.5 and 100 at 2, 17: where both are known
     wanted = [
@@ -461,8 +473,8 @@ def test_learning_curves_of_unlike_seeds(shown, tmp_path):
     np.testing.assert_allclose(thick[0].get_xydata(), wanted)
     assert len(thick[1].get_xdata()) == 0
     assert texts(shown[0].legends[0].get_texts()) == ["β = 1", "β = 2"]
-    save_learning_curves(tmp_path / "f", {"β = 1": [line[:1]]}, BETA[:1])
-    save_learning_curves(tmp_path / "f", {}, BETA)
+    learning_curves(tmp_path, {"β = 1": [line[:1]]}, BETA[:1])
+    learning_curves(tmp_path, {}, BETA)
     for figure in shown:
         assert_tidy(figure)
 
@@ -470,9 +482,9 @@ def test_learning_curves_of_unlike_seeds(shown, tmp_path):
 @pytest.mark.parametrize("points", [1, 199, 200, 201, 1999])
 def test_long_curves_keep_their_means(points):
     curve = np.random.default_rng(points).random((2, points))
-    thin = training_plots._thinned(curve)
-    size = -(-points // training_plots.MOST_POINTS)
-    assert thin.shape[1] == -(-points // size) <= training_plots.MOST_POINTS
+    thin = comparison._thinned(curve)
+    size = -(-points // comparison.MOST_POINTS)
+    assert thin.shape[1] == -(-points // size) <= comparison.MOST_POINTS
     for start in range(thin.shape[1]):
         wanted = curve[:, start * size : (start + 1) * size].mean(axis=1)
         np.testing.assert_allclose(thin[:, start], wanted)
@@ -506,7 +518,7 @@ def test_matched_traversals(shown, tmp_path, shape):
     picture = np.asarray(axes.images[0].get_array()).reshape(
         *axes.images[0].get_array().shape[:2], -1
     )
-    gap = plots.GAP
+    gap = GAP
     tops = axes.get_yticks() - height / 2
     assert len(tops) == latents * count
     for (latent, setting, column), top in zip(
@@ -548,8 +560,8 @@ def save_all(folder):
     save_agreement(folder / "e", correlations(3), 6)
     shares = pd.DataFrame([[0.5, 0.3, 0.2]], ["mig"], ["setting", "seed", "rest"])
     save_variance_split(folder / "f", shares, [0.9])
-    curves = {s.label: [records([100, 200, 300], 5.0)] for s in BETA}
-    save_learning_curves(folder / "g", curves, BETA)
+    runs = {s.label: [curves(records([100, 200, 300], 5.0))] for s in BETA}
+    save_learning_curves(folder / "g", runs, BETA)
     save_matched_traversals(
         folder / "h", traversals((1, 2, 3, 8, 8, 1)), ["x"], ["a", "b"], [-1.0, 0.0, 1.0],
         [["reference", "r .2"]], np.array([[False, True]]),
@@ -564,12 +576,12 @@ def test_files_are_one_column_wide_in_both_formats(tmp_path):
     assert set(files) == {f"{name}.{kind}" for name in names for kind in ("png", "pdf")}
     for name in names:
         with Image.open(files[f"{name}.png"]) as picture:
-            assert picture.width == pytest.approx(plots.COLUMN_INCHES * 300, abs=2)
+            assert picture.width == pytest.approx(style.COLUMN_INCHES * 300, abs=2)
             assert np.asarray(picture.convert("L")).std() > 10
         pdf = files[f"{name}.pdf"].read_bytes()
         box_of_page = re.search(rb"/MediaBox \[ 0 0 ([\d.]+) ([\d.]+) \]", pdf)
         assert box_of_page
-        assert float(box_of_page[1]) == pytest.approx(plots.COLUMN_INCHES * 72)
+        assert float(box_of_page[1]) == pytest.approx(style.COLUMN_INCHES * 72)
         assert picture.height / 300 == pytest.approx(float(box_of_page[2]) / 72, abs=0.01)
         assert b"FontFile2" in pdf  # TrueType
         assert b"/Type3" not in pdf

@@ -13,13 +13,13 @@ from bvae_jax.cli.data import DataFlags
 from bvae_jax.config import Config
 from bvae_jax.data import DATASETS
 from bvae_jax.data.base import Dataset, Stored
+from bvae_jax.data.preview import COLUMNS, MOST_ROWS, preview
 from bvae_jax.data.sources import Source
 from bvae_jax.data.store import (
     data_dir,
 )
 from bvae_jax.data.variants import only
-from bvae_jax.plots import dataset as data_figures
-from bvae_jax.plots import run as plots
+from bvae_jax.plots.style import COLUMN_INCHES
 
 
 @pytest.fixture(autouse=True)
@@ -52,73 +52,63 @@ def numbered(**options):
     return dataset, Source((), lambda _, indices, key: jnp.float32(indices)[:, None, None, None])
 
 
-@pytest.fixture
-def drawn(monkeypatch):
-    """What figures show: the rows of pixels of the last, by label."""
-    rows = []
-
-    def keep(path, images, *, row_labels, xlabel):
-        assert images.shape[1:] == (data_figures.COLUMNS, 1, 1, 1)
-        rows[:] = list(zip(row_labels, images[..., 0, 0, 0].tolist(), strict=True))
-
-    monkeypatch.setattr(plots, "save_image_grid", keep)
-    return rows
+def drawn(dataset, source, augment=None):
+    """The rows of pixels of a preview, by label."""
+    found = preview(dataset, source, augment)
+    assert found.images.shape[1:] == (COLUMNS, 1, 1, 1)
+    return list(zip(found.labels, found.images[..., 0, 0, 0].tolist(), strict=True))
 
 
-def test_a_grid_has_a_row_for_each_factor_from_its_first_value_to_its_last(drawn, tmp_path):
+def test_a_grid_has_a_row_for_each_factor_from_its_first_value_to_its_last():
     sizes = (2, 1, 12)
     dataset, source = numbered(factor_names=("a", "b", "c"), factor_sizes=sizes)
-    assert data_figures.draw_dataset(tmp_path / "a.png", dataset, source) == 0
-    assert [label for label, _ in drawn] == ["random", "random", "a (2)", "c (12)"]
-    first, second = drawn[2][1][:2], drawn[3][1]
+    rows = drawn(dataset, source)
+    assert [label for label, _ in rows] == ["random", "random", "a (2)", "c (12)"]
+    first, second = rows[2][1][:2], rows[3][1]
     assert second[0] == 0 or second[0] == 12
     assert second == [second[0] + v for v in (0, 1, 2, 4, 5, 6, 7, 9, 10, 11)]
     assert second[-1] - second[0] == 11
     assert first[1] - first[0] == 12
     assert first[0] < 12
-    assert drawn[2][1][2:] == [1.0] * 8  # white
-    random = drawn[0][1] + drawn[1][1]
+    assert rows[2][1][2:] == [1.0] * 8  # white
+    random = rows[0][1] + rows[1][1]
     assert len(set(random)) == 20  # none twice
-    before = list(drawn)
-    data_figures.draw_dataset(tmp_path / "a.png", dataset, source)
-    assert drawn == before
+    assert drawn(dataset, source) == rows
 
 
-def test_labels_have_a_row_of_images_for_each_value(drawn, tmp_path):
+def test_labels_have_a_row_of_images_for_each_value():
     labels = np.array([[0, k % 2] for k in range(24)], np.int32)
     dataset, source = numbered(factor_names=("a", "b"), factor_sizes=(1, 3), labels=labels)
-    data_figures.draw_dataset(tmp_path / "a.png", dataset, source)
-    assert [label for label, _ in drawn] == ["random", "random", "b = 0", "b = 1"]  # none of b = 2
-    assert {value % 2 for value in drawn[2][1]} == {0}
-    assert {value % 2 for value in drawn[3][1]} == {1}
+    rows = drawn(dataset, source)
+    assert [label for label, _ in rows] == ["random", "random", "b = 0", "b = 1"]  # none of b = 2
+    assert {value % 2 for value in rows[2][1]} == {0}
+    assert {value % 2 for value in rows[3][1]} == {1}
 
 
-def test_classes_are_called_by_their_names(drawn, tmp_path):
+def test_classes_are_called_by_their_names():
     labels = np.arange(24, dtype=np.int32)[:, None] % 3
     known = {"factor_names": ("class",), "factor_sizes": (3,), "classes": ("cat", "dog", "emu")}
     dataset, source = numbered(labels=labels, **known)
     fewer = only(dataset, "class!=1")
     for shown, wanted in ((dataset, ["cat", "dog", "emu"]), (fewer, ["cat", "emu"])):
-        data_figures.draw_dataset(tmp_path / "a.png", shown, source)
-        names = [label for label, _ in drawn if label != "random"]
+        names = [label for label, _ in drawn(shown, source) if label != "random"]
         assert names == [f"class = {name}" for name in wanted]
 
 
-def test_there_is_room_for_so_many_rows(drawn, tmp_path):
+def test_there_is_room_for_so_many_rows():
     labels = np.arange(100, dtype=np.int32)[:, None]
     dataset, source = numbered(size=100, factor_names=("a",), factor_sizes=(101,), labels=labels)
-    left_out = data_figures.draw_dataset(tmp_path / "a.png", dataset, source)
-    assert left_out == 100 - data_figures.MOST_ROWS
-    assert len(drawn) == 2 + data_figures.MOST_ROWS
+    assert preview(dataset, source).more == 100 - MOST_ROWS
+    assert len(drawn(dataset, source)) == 2 + MOST_ROWS
 
 
-def test_without_factors_images_at_random_and_augmented(drawn, tmp_path):
+def test_without_factors_images_at_random_and_augmented():
     dataset, source = numbered(size=23)
-    data_figures.draw_dataset(tmp_path / "a.png", dataset, source, lambda images, key: -images)
-    assert [label for label, _ in drawn] == ["random"] * 3 + ["augmented"] * 3
-    shown = [value for _, row in drawn[:3] for value in row][:23]
+    rows = drawn(dataset, source, lambda images, key: -images)
+    assert [label for label, _ in rows] == ["random"] * 3 + ["augmented"] * 3
+    shown = [value for _, row in rows[:3] for value in row][:23]
     assert sorted(shown) == list(range(23))
-    assert drawn[3][1] == [-value for value in drawn[0][1]]
+    assert rows[3][1] == [-value for value in rows[0][1]]
 
 
 def test_list(pictures, tmp_path, capsys):
@@ -194,7 +184,7 @@ def test_show_draws_a_figure_of_one_column(pictures, tmp_path, capsys):
     (path,) = tmp_path.glob("*.png")
     assert capsys.readouterr().out == f"{path.name}\n"
     with Image.open(path) as figure:
-        assert figure.width == plots.COLUMN_INCHES * 300
+        assert figure.width == COLUMN_INCHES * 300
         assert (np.asarray(figure.convert("RGB")) == [150, 0, 0]).all(axis=2).any()
 
 

@@ -25,16 +25,9 @@ ROOMS = (
 """Each room imports from those above it, and from itself."""
 LEVEL = {room: number for number, rooms in enumerate(ROOMS) for room in rooms}
 BESIDE = {"config": {"errors"}, "presets": {"errors"}, "beta_units": {"errors"}} | {
-    "metrics": {"data"},
-    "plots": {"data"},
+    "metrics": {"data"}
 }
 """What a room may import of its own level."""
-LATE = {
-    ("plots.run", "runs.loggers"),
-    ("plots.scores", "runs.loggers"),
-    ("plots.training", "runs.loggers"),
-    ("runs.sweep", "comparison.reading"),
-}
 ONLY_IN = {
     "orbax": ("runs.checkpoint",),
     "matplotlib": ("plots.",),
@@ -80,7 +73,7 @@ def test_rooms_import_from_above(module):
     for name in internal(module):
         other = room(name)
         allowed = other == mine or LEVEL[other] < LEVEL[mine] or other in BESIDE.get(mine, ())
-        assert allowed or (module, name) in LATE, f"{module} imports {name}"
+        assert allowed, f"{module} imports {name}"
 
 
 @pytest.mark.parametrize("module", sorted(MODULES))

@@ -9,6 +9,8 @@ import pytest
 from PIL import Image
 
 from bvae_jax.plots import run as plots
+from bvae_jax.plots import style
+from bvae_jax.plots.run import GAP
 from bvae_jax.runs import loggers
 
 
@@ -16,7 +18,7 @@ from bvae_jax.runs import loggers
 def shown(monkeypatch):
     """The figures that were saved, kept open for a look at their contents."""
     figures = []
-    monkeypatch.setattr(plots, "_save", lambda figure, path: figures.append(figure))
+    monkeypatch.setattr(style, "save", lambda figure, path: figures.append(figure))
     yield figures
     plt.close("all")
 
@@ -34,10 +36,10 @@ def records():
 def test_mosaic_puts_every_image_in_its_place():
     images = np.arange(6.0).reshape(2, 3, 1, 1, 1) / 10 * np.ones((1, 1, 4, 5, 1))
     picture = plots.mosaic(images)
-    assert picture.shape == (2 * 4 + plots.GAP, 3 * 5 + 2 * plots.GAP)
+    assert picture.shape == (2 * 4 + GAP, 3 * 5 + 2 * GAP)
     for row in range(2):
         for column in range(3):
-            top, left = row * (4 + plots.GAP), column * (5 + plots.GAP)
+            top, left = row * (4 + GAP), column * (5 + GAP)
             cell = picture[top : top + 4, left : left + 5]
             np.testing.assert_array_equal(cell, images[row, column, :, :, 0])
     assert plots.mosaic(np.zeros((1, 1, 4, 4, 3))).shape == (4, 4, 3)
@@ -57,11 +59,11 @@ def test_image_grid_labels(shown):
     assert [t.get_text() for t in axes.get_yticklabels()] == ["a", "b"]
     assert [t.get_text() for t in axes.get_xticklabels()] == ["1", "2", "3"]
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("x", "y")
-    assert shown[0].get_size_inches()[0] == plots.COLUMN_INCHES
+    assert shown[0].get_size_inches()[0] == style.COLUMN_INCHES
 
 
 def test_loss_curves_show_the_records(shown):
-    plots.save_loss_curves(Path("unused"), records())
+    plots.save_loss_curves(Path("unused"), loggers.curves(records()))
     nll, kl, elbo = shown[0].axes
     train, holdout = nll.get_lines()
     np.testing.assert_array_equal(train.get_xydata(), [[0, 9.0], [1, 4.5]])
@@ -84,7 +86,8 @@ def test_a_mean_over_steps_is_drawn_where_the_parameters_were():
 
 
 def test_kl_per_latent_greys_the_inactive(shown):
-    plots.save_kl_per_latent(Path("unused"), records(), active_nats=0.01)
+    kl = np.array([record["kl_per_latent"] for record in records()[:2]])
+    plots.save_kl_per_latent(Path("unused"), np.array([0.0, 1.0]), kl, active_nats=0.01)
     (axes,) = shown[0].axes
     lines = axes.get_lines()
     assert [line.get_ydata()[-1] for line in lines] == [3.0, 0.1, 0.002]
@@ -129,4 +132,4 @@ def test_files_are_one_column_wide(tmp_path, channels):
     path = tmp_path / "new" / "grid.png"
     plots.save_image_grid(path, np.zeros((2, 2, 8, 8, channels)))
     with Image.open(path) as picture:
-        assert picture.width == pytest.approx(plots.COLUMN_INCHES * 300, abs=2)
+        assert picture.width == pytest.approx(style.COLUMN_INCHES * 300, abs=2)

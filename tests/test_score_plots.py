@@ -8,8 +8,8 @@ import pytest
 from matplotlib.colors import to_hex
 from PIL import Image
 
-from bvae_jax.plots import run as plots
 from bvae_jax.plots import scores as score_plots
+from bvae_jax.plots import style
 
 UNUSED = Path("unused")
 DSPRITES = ("shape", "scale", "orientation", "x", "y")
@@ -20,7 +20,7 @@ LONG = [f"a_rather_long_name_{number}" for number in range(12)]
 def shown(monkeypatch):
     """The figures that were saved, kept open for a look at their contents."""
     figures = []
-    monkeypatch.setattr(plots, "_save", lambda figure, path: figures.append(figure))
+    monkeypatch.setattr(style, "save", lambda figure, path: figures.append(figure))
     yield figures
     plt.close("all")
 
@@ -40,7 +40,7 @@ def assert_all_inside(figure):
     assert drawn.y0 > -0.01
     assert drawn.x1 < figure.get_figwidth() + 0.01
     assert drawn.y1 < figure.get_figheight() + 0.01
-    assert figure.get_figwidth() == plots.COLUMN_INCHES
+    assert figure.get_figwidth() == style.COLUMN_INCHES
 
 
 def assert_apart(artists):
@@ -62,7 +62,7 @@ def draw_matrix(matrix, names, dead=(), **settings):
     ],
 )
 def test_numbers_are_short(value, text):
-    assert score_plots._number(value) == text
+    assert style.short_number(value) == text
 
 
 def test_matrix_shows_every_number_in_its_cell(shown):
@@ -241,18 +241,16 @@ def test_latent_against_factor_wants_few_pairs(pairs):
         )
 
 
-def scores(step, **values):
-    return {"step": step, "split": "scores"} | values
-
-
-def test_score_curves_show_the_records(shown):
-    records = [
-        scores(10, mig=0.1, active_units=3, irs=float("nan"), per_factor=[0.1], note="x"),
-        {"step": 15, "split": "train", "nll": 7.0},
-        scores(20, mig=0.2, active_units=1, irs=float("nan"), sap=1.0 + 1e-9),
-        scores(30, mig=float("nan"), active_units=5),
-    ]
-    score_plots.save_score_curves(UNUSED, records)
+def test_score_curves_show_the_scores(shown):
+    nan = np.nan
+    curves = {
+        "mig": [[10, 20, 30], [0.1, 0.2, nan]],
+        "active_units": [[10, 20, 30], [3, 1, 5]],
+        "irs (nan)": [[10, 20], [nan, nan]],
+        "sap": [[20], [1.0 + 1e-9]],
+    }
+    given = {name.split()[0]: np.array(curve, float) for name, curve in curves.items()}
+    score_plots.save_score_curves(UNUSED, given)
     inside, beyond = shown[0].axes
     mig, irs, sap = inside.get_lines()
     np.testing.assert_array_equal(mig.get_xydata(), [[10, 0.1], [20, 0.2]])
@@ -261,7 +259,7 @@ def test_score_curves_show_the_records(shown):
     assert len(irs.get_xdata()) == 0
     (units,) = beyond.get_lines()
     np.testing.assert_array_equal(units.get_xydata(), [[10, 3], [20, 1], [30, 5]])
-    assert texts(shown[0].legends[0].get_texts()) == ["mig", "active_units", "irs (nan)", "sap"]
+    assert texts(shown[0].legends[0].get_texts()) == list(curves)
     assert (inside.get_ylabel(), beyond.get_xlabel()) == ("score", "training steps")
     assert "[0, 1]" in beyond.get_ylabel()
 
@@ -269,9 +267,10 @@ def test_score_curves_show_the_records(shown):
 @pytest.mark.parametrize("count", [1, 3, 40])
 def test_score_curves_of_many_scores(shown, count):
     names = [f"{name}/a_long_name" for name in (*DSPRITES, *LONG[:9])]
-    rows = np.linspace(0, 1, count * 14).reshape(count, 14)
-    records = [scores(1000 * k, **dict(zip(names, row, strict=True))) for k, row in enumerate(rows)]
-    score_plots.save_score_curves(UNUSED, records)
+    columns = np.linspace(0, 1, count * 14).reshape(count, 14).T
+    steps = 1000.0 * np.arange(count)
+    curves = {n: np.stack([steps, values]) for n, values in zip(names, columns, strict=True)}
+    score_plots.save_score_curves(UNUSED, curves)
     (axes,) = shown[0].axes
     lines = axes.get_lines()
     looks = {(line.get_color(), line.get_linestyle()) for line in lines}
@@ -287,13 +286,13 @@ def test_score_curves_of_many_scores(shown, count):
 
 
 def test_score_curves_with_no_panel_for_what_is_not_there(shown):
-    score_plots.save_score_curves(UNUSED, [scores(1_500_000, active_units=4)])
+    score_plots.save_score_curves(UNUSED, {"active_units": np.array([[1.5e6], [4.0]])})
     (axes,) = shown[0].axes
     shown[0].draw_without_rendering()
     assert texts(axes.get_xticklabels()) == ["1.5M"]
     assert axes.get_ylim()[1] > 4
-    with pytest.raises(ValueError, match="got no score"):
-        score_plots.save_score_curves(UNUSED, [{"step": 1, "split": "train", "nll": 1.0}])
+    with pytest.raises(ValueError, match="got none"):
+        score_plots.save_score_curves(UNUSED, {})
 
 
 def test_names_are_no_mathematics(tmp_path):
@@ -302,7 +301,7 @@ def test_names_are_no_mathematics(tmp_path):
     score_plots.save_matrix(tmp_path / "a.png", matrix, names, dead=np.zeros(3, bool), label="$_{$")
     score_plots.save_best_latents(tmp_path / "b.png", matrix, np.ones(3), names)
     score_plots.save_latent_against_factor(tmp_path / "c.png", matrix, factors, [(0, 0)], names)
-    score_plots.save_score_curves(tmp_path / "d.png", [scores(1, **{"$a_{$": 0.5})])
+    score_plots.save_score_curves(tmp_path / "d.png", {"$a_{$": np.array([[1.0], [0.5]])})
     assert len(list(tmp_path.iterdir())) == 4
 
 
@@ -315,11 +314,11 @@ def test_files_are_one_column_wide(tmp_path):
     score_plots.save_best_latents(folder / "best.png", matrix, np.ones(3), names)
     factors = np.arange(9).reshape(3, 3)
     score_plots.save_latent_against_factor(folder / "l.png", matrix, factors, [(0, 0)], names)
-    score_plots.save_score_curves(folder / "scores.png", [scores(1, mig=0.5, active_units=4)])
+    score_plots.save_score_curves(folder / "scores.png", {"a": np.array([[1.0], [4.0]])})
     assert not plt.get_fignums()
     files = list(folder.iterdir())
     assert len(files) == 4
     for path in files:
         with Image.open(path) as picture:
-            assert picture.width == pytest.approx(plots.COLUMN_INCHES * 300, abs=2)
+            assert picture.width == pytest.approx(style.COLUMN_INCHES * 300, abs=2)
             assert picture.info["dpi"] == pytest.approx((300, 300), abs=1)

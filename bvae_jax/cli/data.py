@@ -137,17 +137,20 @@ def show(argv: Sequence[str]) -> int:
         from bvae_jax import data
         from bvae_jax.data.augment import parse_augment
         from bvae_jax.data.base import Rendered
+        from bvae_jax.data.preview import preview
         from bvae_jax.data.sources import make_source
-        from bvae_jax.plots import dataset as data_figures
+        from bvae_jax.plots import run as plots
 
     dataset = data.open_dataset(config, progress=not args.quiet)
     augment = parse_augment(config.augment, dataset.image_shape)
     # Only what is shown is drawn or read, and not the whole set.
     kind = "rendered" if isinstance(dataset.pixels, Rendered) else "streamed"
     source = make_source(dataset, kind, "cpu", progress=not args.quiet)
-    more = data_figures.draw_dataset(out, dataset, source, augment)
-    if more:
-        print(f"{more} rows more, of other values of factors, are not shown.")
+    shown = preview(dataset, source, augment)
+    told = "a factor from its first value to its last" if dataset.grid else ""
+    plots.save_image_grid(out, shown.images, row_labels=shown.labels, xlabel=told)
+    if shown.more:
+        print(f"{shown.more} rows more, of other values of factors, are not shown.")
     print(out)
     return 0
 

@@ -21,9 +21,11 @@ from bvae_jax.comparison.statistics import ANY, FEWEST, Average, interval, wide
 from bvae_jax.elbo import ACTIVE_NATS
 from bvae_jax.plots import comparison as plots
 from bvae_jax.plots import matrices as matrix_plots
-from bvae_jax.plots import training as training_plots
-from bvae_jax.plots.drawing import Setting
+from bvae_jax.plots.comparison import (
+    Setting,
+)
 from bvae_jax.runs.grid import SYMBOLS
+from bvae_jax.runs.loggers import curves
 
 BASELINES = ("random codes", "untrained", "pca")
 """Those that figures show. The scores of the true factors are so high that beside them runs would
@@ -107,7 +109,7 @@ def draw_comparison(
 
 def _rate_distortion(comparison: Comparison, directory: Path, settings: Sequence[Setting]) -> Drawn:
     path = directory / "rate_distortion"
-    training_plots.save_rate_distortion(path, comparison.members, settings)
+    plots.save_rate_distortion(path, comparison.members, settings)
     caption = "Each dot is a run; grey lines join points of equal ELBO (Alemi et al., 2018)."
     return Drawn(path, "Rate and distortion", caption)
 
@@ -192,11 +194,11 @@ def _variance(comparison: Comparison, directory: Path, xlabel: str) -> Drawn:
 
 def _curves(comparison: Comparison, directory: Path, settings: Sequence[Setting]) -> Drawn:
     path = directory / "learning_curves"
-    curves = {
-        setting.label: [comparison.records[name] for name in _of(comparison, setting)]
+    runs = {
+        setting.label: [curves(comparison.records[name]) for name in _of(comparison, setting)]
         for setting in settings
     }
-    training_plots.save_learning_curves(path, curves, settings)
+    plots.save_learning_curves(path, runs, settings)
     caption = (
         "Lines: training batches, thin of each seed, thick their mean. Dots: training and held-out "
         "images, evaluated with the same parameters."

@@ -10,7 +10,7 @@ from scipy.optimize import linear_sum_assignment
 from scipy.stats import rankdata
 
 from bvae_jax.metrics.base import checked_codes, in_use, varying
-from bvae_jax.plots.scores import _number
+from bvae_jax.plots.style import short_number
 from bvae_jax.runs.encode import encode_run
 from bvae_jax.runs.figures import coders
 from bvae_jax.runs.run import RunResult
@@ -170,10 +170,11 @@ def cross_traversals(
         pictures.append(_pictures(run, start, partner, along))
         r = (found.sign * found.correlation)[rows]
         first = [
-            "reference" if i == reference else f"r {_number(float(x))}".replace("-", "−") for x in r
+            "reference" if i == reference else f"r {short_number(float(x))}".replace("-", "−")
+            for x in r
         ]
         name = "sd" if kl[i] is None else "KL"
-        second = [f"{name} {_number(float(size))}" for size in sizes[i][partner]]
+        second = [f"{name} {short_number(float(size))}" for size in sizes[i][partner]]
         notes.append(["\n".join(both) for both in zip(first, second, strict=True)])
         weak.append((partner >= 0) & (found.correlation[rows] < WEAK))
     return Crossed(

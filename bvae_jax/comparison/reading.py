@@ -32,7 +32,15 @@ from bvae_jax.runs.grid import Member, label
 from bvae_jax.runs.loggers import METRICS as RECORDS
 from bvae_jax.runs.loggers import Record, read_records
 from bvae_jax.runs.programs import Programs
-from bvae_jax.runs.sweepdir import Status, Sweep, member_dir, read_failed, read_sweep, status
+from bvae_jax.runs.sweepdir import (
+    Status,
+    Sweep,
+    member_dir,
+    plain_numbers,
+    read_failed,
+    read_sweep,
+    status,
+)
 
 TRAINING = dict.fromkeys(("nll", "kl", "elbo", "active_latents"), "")
 ELBO_PARTS = dict.fromkeys(("mutual_information", "total_correlation", "dimension_wise_kl"), "")
@@ -384,28 +392,3 @@ def known_ranges(metrics: Iterable[str], likelihoods: Iterable[str]) -> dict[str
     bounded = {} if densities else {"nll": at_least_0, "elbo": (-math.inf, 0.0)}
     others = dict.fromkeys(("kl", "active_latents", *ELBO_PARTS), at_least_0)
     return bounded | others | {headline(name): METRICS[name].range for name in metrics}
-
-
-def summary_table(sweep_dir: Path, members: Sequence[Member]) -> pd.DataFrame:
-    """A row for each member by its name: `setting`, what varies, `status`, its summary's numbers.
-
-    Numbers of members that are not done are nan.
-    """
-    rows = []
-    for one in members:
-        row: dict[str, Any] = {"member": one.name, "setting": label(one.values), **one.values}
-        row["status"] = status(sweep_dir, one)
-        if row["status"] == "done":
-            row |= plain_numbers(rundir.read_json(member_dir(sweep_dir, one) / rundir.SUMMARY))
-        rows.append(row)
-    table = pd.DataFrame(rows).set_index("member")
-    return table.assign(**{n: math.nan for n in ("nll", "kl", "elbo") if n not in table})
-
-
-def plain_numbers(summary: dict[str, Any]) -> dict[str, float]:
-    """The numbers of a summary, without lists, words and what is a setting."""
-    return {
-        name: float(value)
-        for name, value in summary.items()
-        if isinstance(value, int | float) and name != "beta"
-    }

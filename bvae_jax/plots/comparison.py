@@ -1,9 +1,11 @@
-"""Figures of how numbers of runs depend on the setting."""
+"""Figures of how the numbers of runs depend on their setting."""
 
 import re
 import textwrap
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -16,20 +18,126 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from bvae_jax.plots.drawing import (
-    SEED,
-    UNITS,
-    Setting,
-    around,
-    by_setting,
-    colours,
-    is_numeric,
-    mean,
+from bvae_jax.plots.run import LOSSES, SPLIT_LABELS, Curve
+from bvae_jax.plots.style import (
+    COLOURS,
+    DASHES,
+    LONGEST,
+    MARKERS,
+    free_labels,
+    label_steps,
+    legend_below,
     panels,
-    places,
-    put_settings,
+    short_name,
 )
-from bvae_jax.plots.scores import COLOURS, DASHES, MARKERS, _legend_below, _short
+
+CHARACTERS = 60  # that a line takes at the size of tick labels
+SEED: dict[str, Any] = {"linestyle": "", "marker": "o", "markeredgewidth": 0, "alpha": 0.5}
+UNITS: Mapping[str, str] = {
+    **dict.fromkeys(("nll", "kl", "elbo", "iwae", "loss"), "nats per image"),
+    "bits_per_dim": "bits per dim",
+    "active_units": "latents",
+    **dict.fromkeys(("mutual_information", "total_correlation", "dimension_wise_kl"), "nats"),
+    "unsupervised": "nats",
+}
+"""Of columns that are no pure numbers."""
+
+
+class Setting(NamedTuple):
+    """What runs share that differ in their seed only.
+
+    Attributes:
+        label: as "β = 4"; no two settings share one.
+        value: of the field that varies, where that is one number.
+    """
+
+    label: str
+    value: float | None
+
+
+def colours(settings: Sequence[Setting]) -> Float[np.ndarray, "setting 4"]:
+    """RGBA of each setting: in order, even in lightness, dark enough on white."""
+    return plt.get_cmap("plasma")(np.linspace(0, 0.82, len(settings)))
+
+
+def is_numeric(settings: Sequence[Setting]) -> bool:
+    """Whether settings are increasing numbers."""
+    values = np.array([s.value for s in settings], float)  # None becomes nan
+    return bool(np.isfinite(values).all() and (np.diff(values) > 0).all())
+
+
+def places(settings: Sequence[Setting]) -> Float[np.ndarray, " setting"]:
+    """Where settings stand along x: their values, the logarithms of these, or 0, 1, 2, ...
+
+    Logarithms are taken of positive values that spread over more than a decade.
+    """
+    if not is_numeric(settings):
+        return np.arange(float(len(settings)))
+    values = np.array([s.value for s in settings], float)
+    return np.log10(values) if 0 < 10 * values[0] < values[-1] else values
+
+
+def around(x: Float[np.ndarray, " setting"], number: int, count: int) -> np.ndarray:
+    """Places of `count` seeds side by side around setting `number`, apart from its neighbours."""
+    return x[number] + 0.3 * _pitch(x) * (
+        np.linspace(-1, 1, count) if count > 1 else np.zeros(count)
+    )
+
+
+def put_settings(shared: Sequence[Axes], settings: Sequence[Setting], xlabel: str) -> None:
+    """Ticks along x at the settings; to be called when all else is drawn.
+
+    Names that do not fit side by side are turned; what still does not fit has a tick alone.
+
+    Args:
+        shared: axes of equal width with the same x.
+    """
+    x, numeric = places(settings), is_numeric(settings)
+    names = [short_name(s.label, LONGEST) for s in settings]
+    labels = [f"{s.value:.4g}" for s in settings] if numeric else names
+    axes = shared[0]
+    axes.set_xticks(x, labels)
+    edge = max(0.6 * _pitch(x), 0.04 * np.ptp(x))
+    axes.set_xlim(x[0] - edge, x[-1] + edge)
+    for each in shared:
+        each.set_xlabel(xlabel)
+    # Names far too long to stand side by side leave no width to the axes: turned before they do.
+    turned = not numeric and len(shared) * sum(map(len, names)) > CHARACTERS
+    kept = [False] if turned else free_labels(axes)
+    if not numeric and not all(kept):
+        for each in shared:
+            each.tick_params(axis="x", labelrotation=90)
+        kept = free_labels(axes)
+    axes.set_xticks(x, [label if k else "" for label, k in zip(labels, kept, strict=True)])
+
+
+def legend_of_settings(settings: Sequence[Setting], **look: Any) -> list[Line2D]:
+    """A line for each setting in its colour."""
+    names = [short_name(s.label, LONGEST) for s in settings]
+    pairs = zip(names, colours(settings), strict=True)
+    return [Line2D([], [], color=colour, label=name, **look) for name, colour in pairs]
+
+
+def by_setting(members: pd.DataFrame, settings: Sequence[Setting], column: str) -> list[np.ndarray]:
+    """The column's numbers in each setting, by seed; an empty array where there is none."""
+    ordered = members.sort_values("seed") if "seed" in members else members
+    return [
+        ordered.loc[ordered["setting"] == s.label, column].to_numpy(np.float64) for s in settings
+    ]
+
+
+def mean(values: Float[np.ndarray, "seed ..."]) -> np.ndarray:
+    """Over seeds, without what is not finite; nan where nothing is left."""
+    finite = np.isfinite(values)
+    total = np.where(finite, values, 0).sum(axis=0)
+    counts = finite.sum(axis=0)
+    return np.where(counts, total / np.maximum(counts, 1), np.nan)
+
+
+def _pitch(x: Float[np.ndarray, " setting"]) -> float:
+    """How far settings are apart along x where that is least, or less where they are few."""
+    return float(min(np.diff(x).min(), np.ptp(x) / 5)) if len(x) > 1 else 0.2
+
 
 Interval = tuple[float, float, float]  # centre, low, high
 BASELINES = [(grey, dash) for dash in ((4, 2), (1, 1), (6, 1, 1, 1)) for grey in ("0", "0.6")]
@@ -76,8 +184,8 @@ def save_scores(
         label = "mean, 95% interval" if known else "mean"
         handles += [Line2D([], [], color="0", marker="o", ms=2.5, label=label, ls="-" * known)]
         for name, (grey, dashes) in looks.items():
-            handles += [Line2D([], [], color=grey, dashes=dashes, lw=0.7, label=_short(name))]
-        _legend_below(figure, handles)
+            handles += [Line2D([], [], color=grey, dashes=dashes, lw=0.7, label=short_name(name))]
+        legend_below(figure, handles)
 
 
 def _title(score: str, width: int) -> str:
@@ -85,7 +193,7 @@ def _title(score: str, width: int) -> str:
     unit = f" ({UNITS[score]})" if score in UNITS else ""
     words = re.sub(r"[_/]", " ", score) + unit
     lines = textwrap.wrap(words, width, break_on_hyphens=False)
-    return "\n".join(_short(line, width) for line in [*lines[:1], " ".join(lines[1:])] if line)
+    return "\n".join(short_name(line, width) for line in [*lines[:1], " ".join(lines[1:])] if line)
 
 
 def _layout(count: int, settings: Sequence[Setting]) -> tuple[int, list[float]]:
@@ -163,7 +271,7 @@ def save_kl_spectrum(
         axes.axhline(active_nats, color="0.4", lw=0.7, dashes=(4, 2), zorder=1)
         limit = f"inactive: KL ≤ {active_nats:g} nats"
         _draw_ranks(figure, bar, shades)
-        _legend_below(figure, [Line2D([], [], color="0.4", lw=0.7, dashes=(4, 2), label=limit)])
+        legend_below(figure, [Line2D([], [], color="0.4", lw=0.7, dashes=(4, 2), label=limit)])
         put_settings([axes], settings, xlabel)
 
 
@@ -208,8 +316,156 @@ def save_factor_scores(
                 axes.plot(around(x, place, len(values)), values, color=colour, ms=1.6, **SEED)
             look = {"ls": DASHES[turn % len(DASHES)], "marker": MARKERS[number % len(MARKERS)]}
             means = [mean(values) for values in seeds]
-            handles += axes.plot(x, means, color=colour, ms=3, label=_short(str(factor)), **look)
+            handles += axes.plot(
+                x, means, color=colour, ms=3, label=short_name(str(factor)), **look
+            )
         axes.set_ylim(min(0, axes.get_ylim()[0]), axes.get_ylim()[1])
         axes.set_ylabel(ylabel)
-        _legend_below(figure, handles)
+        legend_below(figure, handles)
         put_settings([axes], settings, xlabel)
+
+
+MOST_POINTS = 200  # of a curve: more are closer than a printed line is wide
+DOTS: dict[str, Any] = {"ls": "", "ms": 2.5, "mew": 0.6}
+EVALUATED: dict[str, dict[str, Any]] = {
+    "train_eval": {"marker": "s", "zorder": 4},
+    "holdout": {"marker": "o", "mfc": "white", "zorder": 5},
+}
+START = 0.1  # share of the steps whose values, often many times larger, may leave the picture
+
+
+def save_rate_distortion(path: Path, members: pd.DataFrame, settings: Sequence[Setting]) -> None:
+    """Rate against distortion of every seed, the settings' means, and lines of equal ELBO.
+
+    The means are joined where settings are increasing numbers.
+    As figure 3 of Alemi et al. 2018, "Fixing a Broken ELBO": ELBO = −(distortion + rate).
+
+    Args:
+        members: columns `setting`, `kl` (the rate) and `nll` (the distortion), nats per image.
+    """
+    pairs = zip(*(by_setting(members, settings, name) for name in ("kl", "nll")), strict=True)
+    points = [np.stack(pair, axis=1) for pair in pairs]
+    means = np.stack([mean(group) for group in points])
+    known = means[np.isfinite(means).all(axis=1)]
+    steps = [np.linspace(*ends, 20) for ends in pairwise(known)] if is_numeric(settings) else []
+    with panels(path, [2.3]) as (figure, grid):
+        axes = grid[0, 0]
+        for line in steps:
+            axes.plot(*line.T, color="0.3", lw=0.8, zorder=2)
+        for group, centre, colour in zip(points, means, colours(settings), strict=True):
+            axes.plot(*group.T, color=colour, markersize=2.5, zorder=3, **SEED)
+            axes.plot(*centre, "o", color=colour, ms=4.5, mec="white", mew=0.5, zorder=4)
+        axes.margins(0.09)
+        axes.set_xlabel("rate: KL(q(z|x) || p(z)) (nats per image)")
+        axes.set_ylabel("distortion: −log p(x|z)\n(nats per image)")
+        _draw_equal_elbo(axes, np.concatenate([*points, *steps]))
+        handles = legend_of_settings(settings, linestyle="", marker="o", markersize=4)
+        handles += [Line2D([], [], color="0.75", lw=0.6, label="equal ELBO (nats per image)")]
+        legend_below(figure, handles)
+
+
+def _draw_equal_elbo(axes: Axes, points: Float[np.ndarray, "point 2"]) -> None:
+    """Lines of equal x + y, each with its number where it is farthest from points and numbers."""
+    corner = np.array([axes.get_xlim()[0], axes.get_ylim()[0]])
+    size = np.array([axes.get_xlim()[1], axes.get_ylim()[1]]) - corner
+    axes.set(xlim=axes.get_xlim(), ylim=axes.get_ylim())  # lines do not widen the view
+    taken = (points[np.isfinite(points).all(axis=1)] - corner) / size
+    for level in MaxNLocator(7).tick_values(corner.sum(), (corner + size).sum()):
+        x = corner[0] + size[0] * np.linspace(0, 1, 101)
+        axes.axline((x[0], level - x[0]), slope=-1, color="0.8", lw=0.5, zorder=0)
+        spots = (np.stack([x, level - x], axis=1) - corner) / size
+        spots = spots[(np.abs(spots - 0.5) < 0.42).all(axis=1)]
+        room = np.linalg.norm(spots[:, None] - taken, axis=2).min(axis=1, initial=np.inf)
+        if not spots.size or room.max() < 0.1:
+            continue
+        spot = spots[room.argmax()]
+        taken = np.concatenate([taken, [spot]])
+        at, number = corner + size * spot, f"{-level:g}".replace("-", "−")
+        axes.text(
+            at[0], at[1], number, color="0.4", size=5, ha="center", va="center", zorder=1,
+            rotation=-45, rotation_mode="anchor", transform_rotates_text=True,
+            bbox={"facecolor": "white", "linewidth": 0, "pad": 0.4},
+        )  # fmt: skip
+
+
+def save_learning_curves(
+    path: Path,
+    runs: Mapping[str, Sequence[Mapping[str, Mapping[str, Curve]]]],
+    settings: Sequence[Setting],
+) -> None:
+    """Negative log-likelihood, KL and ELBO against the step: seeds thin, their mean thick.
+
+    Means are taken over the steps that all seeds of a setting have reached.
+
+    Args:
+        runs: setting -> for each seed "nll", "kl", "elbo" -> split -> curve. The lines are training
+            batches; dots compare training images with held-out ones at the same parameters.
+    """
+    with panels(path, [1.2] * len(LOSSES), sharex=True) as (figure, grid):
+        seen, last = set(), 1.0
+        for axes, (name, title) in zip(grid[:, 0], LOSSES.items(), strict=True):
+            drawn = []
+            for setting, colour in zip(settings, colours(settings), strict=True):
+                found = [_finite(run.get(name, {})) for run in runs.get(setting.label, ())]
+                train = [curves["train"] for curves in found if "train" in curves]
+                alpha = np.clip(4 / max(len(train), 1), 0.06, 0.4)  # many seeds hide the means
+                for curve in train:
+                    axes.plot(*_thinned(curve), color=colour, lw=0.4, alpha=alpha)
+                _draw_mean(axes, train, {"color": colour, "lw": 1.2, "zorder": 3})
+                for split, look in EVALUATED.items():
+                    dots = [curves[split] for curves in found if split in curves]
+                    _draw_mean(axes, dots, DOTS | look | {"color": colour})
+                    seen |= {split} if dots else set()
+                drawn += [curve for curves in found for curve in curves.values()]
+            axes.set_ylabel(f"{title}\n(nats per image)")
+            _zoom(axes, drawn)
+            last = max([last, *(curve[0, -1] for curve in drawn)])
+        label_steps(grid[-1, 0], np.array([0, last]))
+        figure.align_ylabels()
+        handles = legend_of_settings(settings)
+        handles += [
+            Line2D([], [], color="0.3", label=SPLIT_LABELS[split], **DOTS | look)
+            for split, look in EVALUATED.items()
+            if split in seen
+        ]
+        legend_below(figure, handles)
+
+
+def _finite(curves: Mapping[str, Curve]) -> dict[str, Curve]:
+    """Curves without what is not finite, if anything is left of them."""
+    finite = {split: curve[:, np.isfinite(curve[1])] for split, curve in curves.items()}
+    return {split: curve for split, curve in finite.items() if curve.size}
+
+
+def _thinned(curve: Curve) -> Curve:
+    """Means of neighbours, so that at most `MOST_POINTS` are left."""
+    size = -(-curve.shape[1] // MOST_POINTS)
+    if size < 2:
+        return curve
+    starts = np.arange(0, curve.shape[1], size)
+    return np.add.reduceat(curve, starts, axis=1) / np.add.reduceat(np.ones(curve.shape[1]), starts)
+
+
+def _mean_curve(seeds: Sequence[Curve]) -> Curve:
+    """Mean of curves, linear between their points, over the steps that all of them span."""
+    if not seeds:
+        return np.empty((2, 0))
+    steps = np.unique(np.concatenate([curve[0] for curve in seeds]))
+    first, last = max(curve[0, 0] for curve in seeds), min(curve[0, -1] for curve in seeds)
+    steps = steps[(first <= steps) & (steps <= last)]
+    return np.stack([steps, np.mean([np.interp(steps, *curve) for curve in seeds], axis=0)])
+
+
+def _draw_mean(axes: Axes, seeds: Sequence[Curve], look: dict[str, Any]) -> None:
+    curve = _thinned(_mean_curve(seeds))
+    marker = {"marker": "o", "ms": 2} if curve.shape[1] == 1 else {}  # one point is no line
+    axes.plot(*curve, **marker | look)
+
+
+def _zoom(axes: Axes, curves: Sequence[Curve]) -> None:
+    """Show what is reached after the first tenth of a run."""
+    settled = [values[steps >= START * steps[-1]] for steps, values in curves]
+    low, high = (min(map(np.min, settled)), max(map(np.max, settled))) if settled else (0, 0)
+    if high > low:
+        margin = 0.08 * (high - low)
+        axes.set_ylim(low - margin, high + margin)

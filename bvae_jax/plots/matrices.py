@@ -13,9 +13,17 @@ from matplotlib.image import AxesImage
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 
-from bvae_jax.plots import run as plots
-from bvae_jax.plots.drawing import LONGEST, free_labels, panels
-from bvae_jax.plots.scores import BLUE, _legend_below, _number, _short
+from bvae_jax.plots.run import GAP, label_images, mosaic
+from bvae_jax.plots.style import (
+    BLUE,
+    LONGEST,
+    free_labels,
+    ink_on,
+    legend_below,
+    panels,
+    short_name,
+    short_number,
+)
 
 PARTS = (BLUE, "#E69F00", "0.82", "#009E73")  # of the variance, in the order of the columns
 HEADING = 0.16  # inches above the images of a latent
@@ -30,7 +38,7 @@ def save_agreement(path: Path, correlations: pd.DataFrame, runs: int) -> None:
         runs: that they are over.
     """
     values = correlations.to_numpy(np.float64)
-    names = [_short(str(name)) for name in correlations.columns]
+    names = [short_name(str(name)) for name in correlations.columns]
     heights = [1.0, 0.07]
     with panels(path, heights) as (figure, grid):
         axes, bar = grid[:, 0]
@@ -58,15 +66,14 @@ def _cell(axes: Axes) -> float:
 def _write_numbers(axes: Axes, image: AxesImage, values: Float[np.ndarray, "row column"]) -> None:
     """In each cell, if the longest of them fits."""
     known = {place: float(value) for place, value in np.ndenumerate(values) if np.isfinite(value)}
-    numbers = {p: _number(v) if abs(v) < 0.995 else f"{v:.0f}" for p, v in known.items()}
+    numbers = {p: short_number(v) if abs(v) < 0.995 else f"{v:.0f}" for p, v in known.items()}
     style = {"size": 5, "ha": "center", "va": "center_baseline"}
     longest = axes.text(0, 0, max(numbers.values(), key=len, default=""), **style)
     width = 72 * longest.get_window_extent().width / axes.figure.dpi
     longest.remove()
     for (row, column), number in numbers.items() if width < _cell(axes) else ():
-        red, green, blue, _ = image.to_rgba(values[row, column])
-        dark = 0.299 * red + 0.587 * green + 0.114 * blue < 0.5
-        axes.text(column, row, number, color="w" if dark else "k", **style)
+        colour = ink_on(image.to_rgba(values[row, column]))
+        axes.text(column, row, number, color=colour, **style)
 
 
 def save_variance_split(path: Path, shares: pd.DataFrame, limits: Sequence[float]) -> None:
@@ -88,13 +95,13 @@ def save_variance_split(path: Path, shares: pd.DataFrame, limits: Sequence[float
                 middle = left[row] + widths[row] / 2
                 place = {"ha": "center", "va": "center_baseline", "size": 5}
                 ink = "w" if colour == BLUE else "k"
-                axes.text(middle, row, _number(widths[row]), color=ink, **place)
+                axes.text(middle, row, short_number(widths[row]), color=ink, **place)
             left = left + widths
         for row in np.flatnonzero(np.isnan(left)):
             axes.text(0.01, row, "does not vary", va="center_baseline", size=5, color="0.4")
         known = np.flatnonzero(np.isfinite(left))
         axes.vlines(np.array(limits)[known], known - 0.45, known + 0.45, color="k", lw=0.9)
-        axes.set_yticks(rows, [_short(str(score)) for score in shares.index])
+        axes.set_yticks(rows, [short_name(str(score)) for score in shares.index])
         axes.tick_params(axis="y", length=0)
         axes.set(xlim=(0, 1), ylim=(len(shares) - 0.5, -0.5))
         axes.set_xlabel("share of the variance over runs")
@@ -106,7 +113,7 @@ def save_variance_split(path: Path, shares: pd.DataFrame, limits: Sequence[float
             "color": "k",
             "label": "noise alone stays below (95 %)",
         }
-        _legend_below(figure, [*handles, Line2D([], [], **noise)])
+        legend_below(figure, [*handles, Line2D([], [], **noise)])
 
 
 def save_matched_traversals(
@@ -129,13 +136,13 @@ def save_matched_traversals(
         weak: rows that are grey.
     """
     latents, settings, columns, height, width, _ = images.shape
-    pitch = height + plots.GAP
-    across = columns * (width + plots.GAP) - plots.GAP
-    spare = max(0, FEWEST - columns) * (width + plots.GAP)
+    pitch = height + GAP
+    across = columns * (width + GAP) - GAP
+    spare = max(0, FEWEST - columns) * (width + GAP)
     heading = round(HEADING * (across + spare) / 2.6)  # inches that labels leave, about
     block = heading + settings * pitch
-    blocks = [plots.mosaic(np.nan_to_num(block_images, nan=0.9)) for block_images in images]
-    above = ((heading, plots.GAP), (0, spare), (0, 0))[: blocks[0].ndim]
+    blocks = [mosaic(np.nan_to_num(block_images, nan=0.9)) for block_images in images]
+    above = ((heading, GAP), (0, spare), (0, 0))[: blocks[0].ndim]
     picture = np.concatenate([np.pad(b, above, constant_values=1.0) for b in blocks])
     heights = [1.0]
     with panels(path, heights) as (figure, grid):
@@ -143,7 +150,7 @@ def save_matched_traversals(
         axes.imshow(picture, cmap="gray", vmin=0, vmax=1, aspect="auto", interpolation="nearest")
         axes.spines[:].set_visible(False)
         axes.tick_params(length=0)
-        labels = [_short(label, LONGEST).replace(", ", ",\n") for label in setting_labels]
+        labels = [short_name(label, LONGEST).replace(", ", ",\n") for label in setting_labels]
         rows = [j * block + heading + i * pitch for j in range(latents) for i in range(settings)]
         axes.set_yticks(np.array(rows) + height / 2, labels * latents, size=4.5, linespacing=1.25)
         right = axes.secondary_yaxis("right")
@@ -158,9 +165,7 @@ def save_matched_traversals(
             axes.add_patch(Rectangle(place, across, height, color="0.9", alpha=0.7, linewidth=0))
             for labelled in (axes, right):
                 labelled.get_yticklabels()[number].set_color("0.6")
-        every = -(-columns // plots.MOST_LABELS)
-        centres = np.arange(columns) * (width + plots.GAP) + width / 2
-        axes.set_xticks(centres[::every], [f"{value:.1f}" for value in values[::every]])
+        label_images(axes, width, [f"{value:.1f}" for value in values])
         axes.set_xlabel("value of the latent (standard deviations of the prior)")
         for top in np.array(rows)[blank]:
             axes.add_patch(Rectangle((-0.5, top - 0.5), across, height, color="0.9"))
@@ -168,6 +173,6 @@ def save_matched_traversals(
             axes.text(across / 2, top + height / 2, "no such latent in use", **middle)
         for number, label in enumerate(row_labels):
             place = {"va": "bottom", "weight": "bold", "size": 6}
-            axes.text(-0.5, number * block + heading - 2, _short(label, 40), **place)
+            axes.text(-0.5, number * block + heading - 2, short_name(label, 40), **place)
         figure.draw_without_rendering()
         heights[0] = axes.bbox.width / figure.dpi * len(picture) / (across + spare)

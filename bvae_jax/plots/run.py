@@ -1,13 +1,8 @@
-"""Figures from arrays, at one column's width."""
+"""Figures of one run: grids of images, animated traversals, curves of its training."""
 
-import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-import matplotlib
-
-matplotlib.use("Agg", force=False)
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -16,30 +11,24 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
-from bvae_jax.runs.loggers import Record, places
+from bvae_jax.plots.style import COLUMN_INCHES, STYLE, panels
 
-# A name in a script that the font lacks is drawn as boxes, which everybody sees.
-warnings.filterwarnings("ignore", r"Glyph \d+ .*missing from font")
-
-COLUMN_INCHES = 3.4
-STYLE: dict[Any, Any] = {
-    "font.size": 7,
-    "axes.titlesize": 7,
-    "axes.labelsize": 7,
-    "xtick.labelsize": 6,
-    "ytick.labelsize": 6,
-    "legend.fontsize": 6,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.linewidth": 0.6,
-    "lines.linewidth": 1.0,
-    "figure.dpi": 100,
-    "savefig.dpi": 300,
-    "text.parse_math": False,  # names of factors and folders may hold dollars
-}
 ImageGrid = Float[np.ndarray, "row column height width channels"]
 GAP = 2  # pixels between images
 MOST_LABELS = 11  # below a grid; of more columns every second, third, ... is labelled
+Curve = Float[np.ndarray, "2 _point"]
+"""Steps and values."""
+LOSSES = {"nll": "−log p(x|z)", "kl": "KL", "elbo": "ELBO"}
+SPLIT_LABELS = {
+    "train": "training batches",
+    "train_eval": "training images, evaluated alike",
+    "holdout": "held-out images",
+}
+LOOKS: dict[str, dict[str, Any]] = {
+    "train": {"ms": 3},
+    "train_eval": {"ls": "", "marker": "s", "ms": 3},
+    "holdout": {"ls": "", "marker": "o", "ms": 2.5, "mfc": "white"},
+}
 
 
 def save_image_grid(
@@ -52,13 +41,19 @@ def save_image_grid(
     ylabel: str = "",
 ) -> None:
     """Draw a grid of images in [0, 1] with labels for its rows and columns."""
-    with plt.rc_context(STYLE):
-        figure, axes = _grid_axes(images.shape, row_labels, column_labels)
-        axes.imshow(mosaic(images), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-        axes.set_xlabel(xlabel)
-        axes.set_ylabel(ylabel)
-        _fit_height(figure)
-        _save(figure, path)
+    picture = mosaic(images)
+    heights = [1.0]
+    with panels(path, heights) as (figure, grid):
+        axes = grid[0, 0]
+        axes.imshow(picture, cmap="gray", vmin=0, vmax=1, aspect="auto", interpolation="nearest")
+        axes.spines[:].set_visible(False)
+        axes.tick_params(length=0)
+        axes.set(xlabel=xlabel, ylabel=ylabel)
+        label_images(axes, images.shape[3], column_labels)
+        rows = np.arange(len(row_labels)) * (images.shape[2] + GAP) + images.shape[2] / 2
+        axes.set_yticks(rows, row_labels)
+        figure.draw_without_rendering()
+        heights[0] = axes.bbox.width / figure.dpi * picture.shape[0] / picture.shape[1]
 
 
 def save_traversal_gif(
@@ -90,53 +85,39 @@ def save_traversal_gif(
     first.save(path, save_all=True, append_images=rest, duration=80, loop=0)
 
 
-def save_loss_curves(path: Path, records: Sequence[Record]) -> None:
-    """Negative log-likelihood, KL and ELBO, as far as the records hold them, against the step.
+def save_loss_curves(path: Path, curves: Mapping[str, Mapping[str, Curve]]) -> None:
+    """Negative log-likelihood, KL and ELBO, as far as they are known, against the step.
 
-    There is a curve for each split. The mean of training batches is drawn at the middle of its
-    steps. What tells how much worse held-out images are is the training images that are evaluated
-    at the same parameters.
+    Args:
+        curves: "nll", "kl", "elbo" -> split -> curve, nats per image. What tells how much worse
+            held-out images are is the training images that are evaluated at the same parameters.
     """
-    panels = {"nll": "−log p(x|z)", "kl": "KL", "elbo": "ELBO"}
-    panels = {name: title for name, title in panels.items() if name in records[0]}
-    with plt.rc_context(STYLE):
-        figure, all_axes = plt.subplots(
-            len(panels), 1, figsize=(COLUMN_INCHES, 1.4 * len(panels)), sharex=True,
-            squeeze=False, layout="constrained",
-        )  # fmt: skip
-        figure.align_ylabels()
-        for axes, (name, title) in zip(all_axes[:, 0], panels.items(), strict=True):
-            for split, style in (("train", "-"), ("train_eval", "s"), ("holdout", "o")):
-                chosen = [record for record in records if record["split"] == split]
-                if chosen:
-                    steps = places(chosen)
-                    values = [record[name] for record in chosen]
-                    style = "o" if style == "-" and len(steps) == 1 else style  # that is no line
-                    look = {"ms": 2.5, "mfc": "white"} if split == "holdout" else {"ms": 3}
-                    axes.plot(steps, values, style, label=SPLIT_LABELS[split], **look)
+    known = {name: title for name, title in LOSSES.items() if curves.get(name)}
+    with panels(path, [1.1] * len(known), sharex=True) as (figure, grid):
+        for axes, (name, title) in zip(grid[:, 0], known.items(), strict=True):
+            for split, look in LOOKS.items():
+                if split in curves[name]:
+                    steps, values = curves[name][split]
+                    style = {"marker": "o"} if len(steps) == 1 else {}  # that is no line
+                    axes.plot(steps, values, label=SPLIT_LABELS[split], **style | look)
             axes.set_ylabel(f"{title}\n(nats per image)")
-            _zoom_out_of_the_start(axes, [r[name] for r in records if r["split"] == "train"])
-        all_axes[0, 0].legend(frameon=False)
-        all_axes[-1, 0].set_xlabel("step")
-        _save(figure, path)
+            if "train" in curves[name]:
+                _zoom_out_of_the_start(axes, curves[name]["train"][1])
+        figure.align_ylabels()
+        grid[0, 0].legend(frameon=False)
+        grid[-1, 0].set_xlabel("step")
 
 
-SPLIT_LABELS = {
-    "train": "training batches",
-    "holdout": "held-out images",
-    "train_eval": "training images, evaluated alike",
-}
-
-
-def save_kl_per_latent(path: Path, records: Sequence[Record], active_nats: float) -> None:
-    """The KL of each latent against the step; those that end inactive are grey."""
-    chosen = [record for record in records if record["split"] == "train"]
-    steps = places(chosen)
-    kl = np.array([record["kl_per_latent"] for record in chosen])
+def save_kl_per_latent(
+    path: Path,
+    steps: Float[np.ndarray, " point"],
+    kl: Float[np.ndarray, "point latent"],
+    active_nats: float,
+) -> None:
+    """The KL of each latent in nats against the step; those that end inactive are grey."""
     colours = plt.get_cmap("tab10")
-    with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(figsize=(COLUMN_INCHES, 2.4), layout="constrained")
-        dead = 0
+    with panels(path, [2.0]) as (_, grid):
+        axes, dead = grid[0, 0], 0
         for rank, latent in enumerate(np.argsort(-kl[-1], kind="stable")):
             if kl[-1, latent] > active_nats:
                 label = f"latent {latent}: {kl[-1, latent]:.2f}"
@@ -149,7 +130,6 @@ def save_kl_per_latent(path: Path, records: Sequence[Record], active_nats: float
         axes.set_ylabel("KL(q(z|x) || N(0, 1)) (nats)")
         axes.legend(frameon=False, ncols=2)
         axes.set_ylim(0, 1.6 * max(kl.max(), active_nats))
-        _save(figure, path)
 
 
 def mosaic(images: ImageGrid) -> np.ndarray:
@@ -167,35 +147,16 @@ def mosaic(images: ImageGrid) -> np.ndarray:
     return picture[..., 0] if channels == 1 else picture
 
 
-def _grid_axes(
-    shape: tuple[int, ...], row_labels: Sequence[str], column_labels: Sequence[str]
-) -> tuple[Figure, Axes]:
-    rows, columns, height, width, _ = shape
-    tall = rows * (height + GAP) / (columns * (width + GAP))
-    figure, axes = plt.subplots(
-        figsize=(COLUMN_INCHES, 0.45 + 0.85 * COLUMN_INCHES * tall), layout="constrained"
-    )
-    axes.spines[:].set_visible(False)
-    axes.tick_params(length=0)
-    centres = np.arange(columns) * (width + GAP) + width / 2
-    every = -(-len(column_labels) // MOST_LABELS) or 1
-    axes.set_xticks(centres[: len(column_labels) : every], column_labels[::every])
-    centres = np.arange(rows) * (height + GAP) + height / 2
-    axes.set_yticks(centres[: len(row_labels)], row_labels)
-    return figure, axes
+def label_images(axes: Axes, width: int, labels: Sequence[str]) -> None:
+    """Labels below the columns of a mosaic of images of this width: at most `MOST_LABELS`."""
+    every = -(-len(labels) // MOST_LABELS) or 1
+    centres = np.arange(len(labels)) * (width + GAP) + width / 2
+    axes.set_xticks(centres[::every], labels[::every])
 
 
-def _fit_height(figure: Figure) -> None:
-    """Cut the height to what is drawn; the width stays one column."""
-    for _ in range(2):  # the second time for labels that moved
-        figure.canvas.draw()
-        drawn = figure.get_tightbbox()
-        figure.set_figheight(drawn.height + 0.06)
-
-
-def _zoom_out_of_the_start(axes: Axes, values: Sequence[float]) -> None:
+def _zoom_out_of_the_start(axes: Axes, values: np.ndarray) -> None:
     """Let the first tenth of training, often many times larger, leave the picture."""
-    settled = np.array(values[len(values) // 10 :])
+    settled = values[len(values) // 10 :]
     if len(settled) > 1 and np.ptp(settled) > 0:
         margin = 0.08 * np.ptp(settled)
         axes.set_ylim(settled.min() - margin, settled.max() + margin)
@@ -206,9 +167,3 @@ def _rasterise(figure: Figure) -> Image.Image:
     figure.canvas.draw()
     pixels = np.asarray(figure.canvas.buffer_rgba())  # pyright: ignore[reportAttributeAccessIssue]
     return Image.fromarray(pixels[..., :3].copy()).convert("P", palette=Image.Palette.ADAPTIVE)
-
-
-def _save(figure: Figure, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
-    plt.close(figure)

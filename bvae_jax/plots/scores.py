@@ -1,34 +1,36 @@
 """Figures of disentanglement scores from arrays, at one column's width."""
 
-import contextlib
-from collections.abc import Iterator, Sequence
-from numbers import Real
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.ticker import EngFormatter, MaxNLocator
 
-from bvae_jax.plots import run as plots
-from bvae_jax.runs.loggers import Record
+from bvae_jax.plots.run import Curve
+from bvae_jax.plots.style import (
+    BLUE,
+    COLOURS,
+    DASHES,
+    LIGHT,
+    MARKERS,
+    ORANGE,
+    ink_on,
+    label_steps,
+    legend_below,
+    panels,
+    short_name,
+    short_number,
+    whole_ticks,
+)
 
 Matrix = Float[np.ndarray, "latent factor"]
 MOST_LATENTS = 20  # rows of a matrix; more fill a page and are read by no one
 MOST_NUMBERS = 12  # factors whose cells are wide enough for a number
 MOST_PAIRS = 6
 BEST = 3  # latents shown for each factor
-BLUE, LIGHT, ORANGE = "#0072B2", "#A6CBE3", "#D55E00"
-COLOURS = (BLUE, "#E69F00", "#009E73", ORANGE, "#56B4E9", "#CC79A7", "#000000")
-DASHES, MARKERS = ("-", "--", ":", "-."), "os^D"  # the next of them when all colours are taken
-# Measured at the resolution of the file: text is not equally wide at others.
-SHARP = {"figure.dpi": plots.STYLE["savefig.dpi"], "hatch.linewidth": 0.5}
-STYLE: dict[Any, Any] = plots.STYLE | SHARP
 
 
 def save_matrix(
@@ -55,8 +57,8 @@ def save_matrix(
     rows = latents[np.sort(np.argsort(-maxima, kind="stable")[:MOST_LATENTS])]
     cells = np.ma.masked_invalid(matrix[rows])
     low, high = (cells.min(), cells.max()) if cells.count() else (0, 0)
-    with _panels(path, [max(0.15 * len(rows), 0.45), 0.07]) as (figure, panels):
-        axes, bar = panels[:, 0]
+    with panels(path, [max(0.15 * len(rows), 0.45), 0.07]) as (figure, grid):
+        axes, bar = grid[:, 0]
         colours = plt.get_cmap("Blues").with_extremes(bad="0.8")
         limits = {"vmin": min(low, 0), "vmax": high if high > 0 else 1}
         image = axes.imshow(cells, cmap=colours, aspect="auto", interpolation="nearest", **limits)
@@ -64,10 +66,9 @@ def save_matrix(
         for (row, column), value in np.ndenumerate(matrix[rows]):
             if np.isfinite(value) and matrix.shape[1] <= MOST_NUMBERS:
                 cell = image.to_rgba(value)
-                colour = "white" if np.dot(cell[:3], (0.299, 0.587, 0.114)) < 0.5 else "black"
                 free = {"facecolor": cell, "linewidth": 0, "pad": 0.4}  # of the hatching
                 place = {"ha": "center", "va": "center_baseline", "bbox": free}
-                axes.text(column, row, _number(value), color=colour, size=6, **place)
+                axes.text(column, row, short_number(value), color=ink_on(cell), size=6, **place)
         axes.set_title(title)
         axes.spines[:].set_visible(False)
         axes.tick_params(length=0, labeltop=True, labelbottom=False)
@@ -78,7 +79,7 @@ def save_matrix(
             axes.axhspan(row - 0.5, row + 0.5, **hatched)
         some = f"{len(rows)} of {len(latents)} latents (largest maxima)"
         axes.set_ylabel("latent" if len(rows) == len(latents) else some)
-        axes.set_xticks(range(matrix.shape[1]), [_short(name) for name in factor_names])
+        axes.set_xticks(range(matrix.shape[1]), [short_name(name) for name in factor_names])
         figure.draw_without_rendering()
         widest = max(text.get_window_extent().width for text in axes.get_xticklabels())
         if widest > 0.95 * axes.bbox.width / matrix.shape[1]:
@@ -95,8 +96,8 @@ def save_best_latents(
         entropy: of each factor in nats. There are no bars where it is 0.
     """
     pitch = min(BEST, len(matrix)) + 1.4  # rows of a factor: its name, its bars, a space
-    with _panels(path, [0.115 * pitch * len(entropy)]) as (figure, panels):
-        axes, ticks = panels[0, 0], {}
+    with panels(path, [0.115 * pitch * len(entropy)]) as (figure, grid):
+        axes, ticks = grid[0, 0], {}
         for factor, (name, nats) in enumerate(zip(factor_names, entropy, strict=True)):
             top, text = factor * pitch, "H(v) = 0"
             if nats > 0:
@@ -106,11 +107,11 @@ def save_best_latents(
                 ticks |= {place: f"z{j}" for place, j in zip(places, best, strict=True)}
                 second, place = (shares[1], places[1]) if len(best) > 1 else (0, places[0])
                 gap = shares[0] - second
-                text = f"gap {_number(gap)}"
+                text = f"gap {short_number(gap)}"
                 axes.barh(places, shares, 0.75, color=[BLUE, LIGHT, LIGHT][: len(best)])
                 outline = {"fill": False, "edgecolor": ORANGE, "linewidth": 0.7, "clip_on": False}
                 axes.barh(place, gap, 0.75, left=second, **outline)
-            axes.text(0.008, top, _short(name), va="center", weight="bold")
+            axes.text(0.008, top, short_name(name), va="center", weight="bold")
             axes.text(1, top, text, va="center", ha="right", color=ORANGE, size=6)
         axes.set_yticks(list(ticks), list(ticks.values()))
         axes.tick_params(axis="y", length=0)
@@ -118,7 +119,7 @@ def save_best_latents(
         axes.set_xlabel("I(z; v) / H(v): share of the factor's entropy")
         handles = [Patch(color=BLUE, label="best latent"), Patch(color=LIGHT, label="next best")]
         handles += [Patch(fill=False, edgecolor=ORANGE, lw=0.7, label="gap to the second (MIG)")]
-        _legend_below(figure, handles)
+        legend_below(figure, handles)
 
 
 def save_latent_against_factor(
@@ -136,78 +137,56 @@ def save_latent_against_factor(
     if not 1 <= len(pairs) <= MOST_PAIRS:
         raise ValueError(f"pairs: got {len(pairs)}, wanted 1 to {MOST_PAIRS}.")
     across = min(len(pairs), 2)
-    with _panels(path, [1.1] * -(-len(pairs) // across), across) as (figure, panels):
-        for axes in panels.flat[len(pairs) :]:
+    with panels(path, [1.1] * -(-len(pairs) // across), across) as (figure, grid):
+        for axes in grid.flat[len(pairs) :]:
             axes.remove()
-        for axes, (latent, factor) in zip(panels.flat, pairs, strict=False):
+        for axes, (latent, factor) in zip(grid.flat, pairs, strict=False):
             values, means, low, high = _by_value(codes[:, latent], factors[:, factor])
             axes.plot(values, means, "o-" if len(values) <= 12 else "-", ms=2, color=BLUE)
             axes.fill_between(values, low, high, color=LIGHT, linewidth=0)
             if len(values) == 1:  # there the band has no width
                 axes.vlines(values, low, high, color=LIGHT, zorder=1)
-            axes.set_xlabel(f"{_short(factor_names[factor], 18)}\n(class index)", size=6)
+            axes.set_xlabel(f"{short_name(factor_names[factor], 18)}\n(class index)", size=6)
             axes.set_ylabel(f"z{latent} (posterior mean)")
-            _whole_ticks(axes, values)
+            whole_ticks(axes, values)
         band = Patch(color=LIGHT, label="5th to 95th percentile")
-        _legend_below(figure, [Line2D([], [], color=BLUE, label="mean"), band])
+        legend_below(figure, [Line2D([], [], color=BLUE, label="mean"), band])
 
 
-def save_score_curves(path: Path, records: Sequence[Record]) -> None:
-    """Every number in the records of split "scores" against the step.
+def save_score_curves(path: Path, curves: Mapping[str, Curve]) -> None:
+    """Scores against the step.
 
     Scores with a value outside [0, 1] share a second panel. One that is always nan is in the
     legend only, which says so.
 
+    Args:
+        curves: score -> steps and values.
+
     Raises:
         ValueError: there is no score.
     """
-    curves: dict[str, list[tuple[int, float]]] = {}
-    for record in records:
-        for name, value in record.items() if record["split"] == "scores" else ():
-            if name != "step" and isinstance(value, Real):
-                curves.setdefault(name, []).append((record["step"], float(value)))
     if not curves:
-        raise ValueError("records: got no score, wanted records of split 'scores' with numbers.")
-    finite = {n: np.array([p for p in c if np.isfinite(p[1])]) for n, c in curves.items()}
-    beyond = {n for n, c in finite.items() if c.size and np.abs(c[:, 1] - 0.5).max() > 0.5 + 1e-6}
+        raise ValueError("curves: got none, wanted one or more.")
+    finite = {name: curve[:, np.isfinite(curve[1])] for name, curve in curves.items()}
+    beyond = {n for n, c in finite.items() if c.size and np.abs(c[1] - 0.5).max() > 0.5 + 1e-6}
     kinds = sorted({name in beyond for name in finite})
-    with _panels(path, [1.0 if kind else 1.7 for kind in kinds], sharex=True) as (figure, panels):
+    with panels(path, [1.0 if kind else 1.7 for kind in kinds], sharex=True) as (figure, grid):
         handles = []
         for number, (name, curve) in enumerate(finite.items()):
             turn = number // len(COLOURS) % len(DASHES)
             look = {"color": COLOURS[number % len(COLOURS)], "linestyle": DASHES[turn]}
-            look |= {"marker": MARKERS[turn] if len(curve) <= 12 else "", "markersize": 2.5}
-            axes = panels[kinds.index(name in beyond), 0]
-            label = name if curve.size else f"{name} (nan)"
-            handles += axes.plot(*curve.reshape(-1, 2).T, label=label, **look)
-        for axes, kind in zip(panels[:, 0], kinds, strict=True):
+            look |= {"marker": MARKERS[turn] if curve.shape[1] <= 12 else "", "markersize": 2.5}
+            axes = grid[kinds.index(name in beyond), 0]
+            handles += axes.plot(*curve, label=name if curve.size else f"{name} (nan)", **look)
+        for axes, kind in zip(grid[:, 0], kinds, strict=True):
             axes.set_ylabel("scores beyond [0, 1]\n(each in its unit)" if kind else "score")
             if not kind:
                 axes.set_ylim(-0.03, 1.03)
-        axes = panels[-1, 0]
-        axes.set_xlabel("training steps")
-        _whole_ticks(axes, np.unique([step for curve in curves.values() for step, _ in curve]))
-        axes.xaxis.set_major_formatter(EngFormatter(sep=""))  # 50k
+        label_steps(
+            grid[-1, 0], np.unique([step for steps, _ in curves.values() for step in steps])
+        )
         figure.align_ylabels()
-        _legend_below(figure, handles)
-
-
-@contextlib.contextmanager
-def _panels(
-    path: Path, heights: Sequence[float], columns: int = 1, sharex: bool = False
-) -> Iterator[tuple[Figure, np.ndarray]]:
-    """Axes of these heights in inches; labels and legends come on top of them. Saved at the end."""
-    with plt.rc_context(STYLE):
-        figure, panels = plt.subplots(
-            len(heights), columns, figsize=(plots.COLUMN_INCHES, sum(heights) + 4), squeeze=False,
-            height_ratios=heights, sharex=sharex, layout="constrained",
-        )  # fmt: skip
-        yield figure, panels
-        for _ in range(2):  # the second time for labels that moved
-            figure.draw_without_rendering()
-            drawn = sum(axes.bbox.height for axes in panels[:, 0]) / figure.dpi
-            figure.set_figheight(figure.get_figheight() - drawn + sum(heights))
-        plots._save(figure, path)
+        legend_below(figure, handles)
 
 
 def _by_value(
@@ -226,31 +205,3 @@ def _by_value(
         return z[first] + part * (z[second] - z[first])
 
     return values, np.add.reduceat(z, starts) / counts, percentile(0.05), percentile(0.95)
-
-
-def _number(value: float) -> str:
-    """Two decimals, without the zero before the point; three digits from 10 on."""
-    if abs(value) >= 9.995:
-        return f"{value:.3g}"
-    return f"{round(float(value), 2) + 0.0:.2f}".replace("0.", ".", 1)  # + 0.0: no minus zero
-
-
-def _short(name: str, most: int = 24) -> str:
-    return name if len(name) <= most else f"{name[: most - 10]}…{name[-9:]}"
-
-
-def _whole_ticks(axes: Axes, values: np.ndarray) -> None:
-    """Whole numbers as ticks along x; of one value only that."""
-    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, steps=[1, 2, 5, 10]))
-    if len(values) == 1:
-        axes.set_xticks(values)
-
-
-def _legend_below(figure: Figure, handles: Sequence[Any]) -> None:
-    """A legend under the axes, of as many columns as the figure has room for."""
-    place = {"loc": "outside lower center", "frameon": False, "columnspacing": 1, "borderpad": 0}
-    for columns in range(4, 0, -1):
-        legend = figure.legend(handles=handles, ncols=columns, handlelength=2.4, **place)
-        if columns == 1 or legend.get_window_extent().width <= 0.95 * figure.bbox.width:
-            break
-        legend.remove()

@@ -15,7 +15,7 @@ from bvae_jax.errors import UserError
 from bvae_jax.types import (
     key_for,
 )
-from bvae_jax.runs.loggers import SCORES, Record
+from bvae_jax.runs.loggers import SCORES, Record, curves, places
 from bvae_jax.runs.program import Program
 from bvae_jax.traversal import Decode, by_size, interpolate, traverse
 from bvae_jax.types import Images, Params, Posterior
@@ -52,20 +52,21 @@ def draw_figures(
     An autoencoder has no KL, and no prior to draw samples from; where the records of training were
     lost, there are no curves.
     """
-    trained = any(record["split"] == "train" for record in records)
-    if trained:
-        plots.save_loss_curves(directory / "loss_curves.png", records)
-    if trained and program.variational:
-        plots.save_kl_per_latent(directory / "kl_per_latent.png", records, ACTIVE_NATS)
+    train = [record for record in records if record["split"] == "train"]
+    if train:
+        plots.save_loss_curves(directory / "loss_curves.png", curves(records))
+    if train and program.variational:
+        steps = np.array(places(train))
+        kl = np.array([record["kl_per_latent"] for record in train])
+        plots.save_kl_per_latent(directory / "kl_per_latent.png", steps, kl, ACTIVE_NATS)
     scores = [record for record in records if record["split"] == SCORES]
-    kept, curves = set(), []
     if scores:
         from bvae_jax.metrics.scoring import headlines
 
-        kept = {"step", "split", *headlines(scores[0])}
-        curves = [{k: v for k, v in record.items() if k in kept} for record in scores]
-    if scores and len(kept) > 2:
-        score_plots.save_score_curves(directory / "score_curves.png", curves)
+        found = curves(scores, headlines(scores[0]))
+        if found:
+            shown = {name: splits[SCORES] for name, splits in found.items()}
+            score_plots.save_score_curves(directory / "score_curves.png", shown)
 
     encoder, decoder = coders(program, params)
     indices = np.resize(program.eval_indices.ravel(), 2 * COLUMNS)

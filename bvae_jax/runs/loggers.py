@@ -11,9 +11,11 @@ import json
 import mmap
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, TypedDict, runtime_checkable
+
+import numpy as np
 
 from bvae_jax.errors import UserError, needs
 from bvae_jax.files import (
@@ -190,6 +192,22 @@ def places(records: Sequence[Record]) -> list[float]:
     if records and records[0]["split"] != "train":
         return [float(step) for step in steps]
     return [max(a + b - 1, 0) / 2 for a, b in itertools.pairwise([0, *steps])]
+
+
+def curves(
+    records: Sequence[Record], names: Iterable[str] = ("nll", "kl", "elbo")
+) -> dict[str, dict[str, np.ndarray]]:
+    """Name -> split -> [2, point], steps (see `places`) and values, of the splits that have it."""
+    found: dict[str, dict[str, np.ndarray]] = {}
+    splits = dict.fromkeys(record["split"] for record in records)
+    for name in names:
+        having = {s: [r for r in records if r["split"] == s and name in r] for s in splits}
+        found[name] = {
+            split: np.array([places(chosen), [r[name] for r in chosen]], np.float64)
+            for split, chosen in having.items()
+            if chosen
+        }
+    return found
 
 
 def flat(record: Record) -> dict[str, float]:

@@ -38,6 +38,7 @@ from bvae_jax.runs.sweepdir import (
     placed,
     read_sweep,
     status,
+    summary_table,
 )
 from bvae_jax.types import TrainState
 
@@ -58,8 +59,6 @@ class SweepResult(NamedTuple):
     @property
     def table(self):
         """A pandas.DataFrame: a row for each member, with what varies and its summary's numbers."""
-        from bvae_jax.comparison.reading import summary_table
-
         return summary_table(self.sweep_dir, self.sweep.members())
 
     @property

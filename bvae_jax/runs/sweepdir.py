@@ -3,17 +3,21 @@
 sweeps/NAME/  config.json  members/beta=4,seed=0/ (a run directory)  table.*  figures/  report.html
 """
 
+import math
 import os
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypedDict
 
 from bvae_jax.runs import rundir
 from bvae_jax.config import Config, differing_fields, with_places
 from bvae_jax.errors import UserError
-from bvae_jax.runs.grid import Member, Values, members, text
+from bvae_jax.runs.grid import Member, Values, label, members, text
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 CONFIG, FAILED, MEMBERS = "config.json", "failed.json", "members"
 Status = Literal["done", "failed", "begun", "missing"]
@@ -228,3 +232,30 @@ def read_failed(sweep_dir: Path, member: Member) -> str:
         return rundir.read_json(path, Failure)["reason"]
     except UserError as error:
         return str(error)
+
+
+def summary_table(sweep_dir: Path, members: Sequence[Member]) -> "pd.DataFrame":
+    """A row for each member by its name: `setting`, what varies, `status`, its summary's numbers.
+
+    Numbers of members that are not done are nan.
+    """
+    import pandas as pd
+
+    rows = []
+    for one in members:
+        row: dict[str, Any] = {"member": one.name, "setting": label(one.values), **one.values}
+        row["status"] = status(sweep_dir, one)
+        if row["status"] == "done":
+            row |= plain_numbers(rundir.read_json(member_dir(sweep_dir, one) / rundir.SUMMARY))
+        rows.append(row)
+    table = pd.DataFrame(rows).set_index("member")
+    return table.assign(**{n: math.nan for n in ("nll", "kl", "elbo") if n not in table})
+
+
+def plain_numbers(summary: dict[str, Any]) -> dict[str, float]:
+    """The numbers of a summary, without lists, words and what is a setting."""
+    return {
+        name: float(value)
+        for name, value in summary.items()
+        if isinstance(value, int | float) and name != "beta"
+    }

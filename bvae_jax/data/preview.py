@@ -1,7 +1,6 @@
 """A look at a data set: images at random, and what its factors do."""
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import jax
@@ -11,10 +10,7 @@ from jaxtyping import Float, Int
 
 from bvae_jax.data.base import Dataset
 from bvae_jax.data.sources import Source
-from bvae_jax.plots import run as plots
-from bvae_jax.types import (
-    key_for,
-)
+from bvae_jax.types import key_for
 
 COLUMNS = 10
 RANDOM_ROWS, ALONE_ROWS = 2, 6
@@ -28,6 +24,19 @@ Images = Float[np.ndarray, "_ height width channels"]
 Augment = Callable[[jax.Array, jax.Array], jax.Array]
 
 
+class Preview(NamedTuple):
+    """Rows of images, and what each shows.
+
+    Attributes:
+        images: in [0, 1]; rows are filled up with white.
+        more: rows of factors that there was no room for.
+    """
+
+    images: Float[np.ndarray, "row column height width channels"]
+    labels: list[str]
+    more: int
+
+
 class Row(NamedTuple):
     """Images beside each other, up to `COLUMNS`."""
 
@@ -35,19 +44,14 @@ class Row(NamedTuple):
     indices: Int[np.ndarray, " column"]
 
 
-def draw_dataset(
-    path: Path, dataset: Dataset, source: Source, augment: Augment | None = None
-) -> int:
-    """Draw random images; with factors of a grid a row for each, from its first value to its last,
-    the others fixed; with other factors a row of random images for each value.
+def preview(dataset: Dataset, source: Source, augment: Augment | None = None) -> Preview:
+    """Random images; with factors of a grid a row for each, from its first value to its last, the
+    others fixed; with other factors a row of random images for each value.
 
     The same images each time.
 
     Args:
         augment: shown of the random images, below them.
-
-    Returns:
-        How many rows of factors there was no room for.
     """
     random = np.random.RandomState(0)  # NumPy promises that its stream never changes
     below = factor_rows(dataset, random)
@@ -66,9 +70,7 @@ def draw_dataset(
         ]
         images[len(above) : len(above)] = changed
         labels[len(above) : len(above)] = ["augmented"] * len(above)
-    told = "a factor from its first value to its last" if dataset.grid else ""
-    plots.save_image_grid(path, _filled(images), row_labels=labels, xlabel=told)
-    return max(0, len(below) - MOST_ROWS)
+    return Preview(_filled(images), labels, max(0, len(below) - MOST_ROWS))
 
 
 def factor_rows(dataset: Dataset, random: np.random.RandomState) -> list[Row]:

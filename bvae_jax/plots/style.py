@@ -1,0 +1,139 @@
+"""What all figures share: their size, their colours, how they are saved, labels that fit."""
+
+import contextlib
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg", force=False)
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, MaxNLocator
+
+# A name in a script that the font lacks is drawn as boxes, which everybody sees.
+warnings.filterwarnings("ignore", r"Glyph \d+ .*missing from font")
+
+COLUMN_INCHES = 3.4
+STYLE: dict[Any, Any] = {
+    "font.size": 7,
+    "axes.titlesize": 7,
+    "axes.labelsize": 7,
+    "xtick.labelsize": 6,
+    "ytick.labelsize": 6,
+    "legend.fontsize": 6,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.6,
+    "lines.linewidth": 1.0,
+    "hatch.linewidth": 0.5,
+    # Measured at the resolution of the file: text is not equally wide at others.
+    "figure.dpi": 300,
+    "savefig.dpi": 300,
+    "pdf.fonttype": 42,  # TrueType: text can be searched
+    "text.parse_math": False,  # names of factors and folders may hold dollars
+}
+BLUE, LIGHT, ORANGE = "#0072B2", "#A6CBE3", "#D55E00"
+COLOURS = (BLUE, "#E69F00", "#009E73", ORANGE, "#56B4E9", "#CC79A7", "#000000")
+DASHES, MARKERS = ("-", "--", ":", "-."), "os^D"  # the next of them when all colours are taken
+LONGEST = 34
+"""Characters of a setting's label; of longer ones the middle is left out."""
+
+
+@contextlib.contextmanager
+def panels(
+    path: Path, heights: Sequence[float], columns: int = 1, *, sharex: bool = False
+) -> Iterator[tuple[Figure, np.ndarray]]:
+    """Axes of these heights in inches, one column wide, saved at the end of the context.
+
+    Labels and legends come on top of the heights, which may be changed inside where they follow
+    from the width that is left to the axes.
+
+    Args:
+        path: as of `save`.
+    """
+    with plt.rc_context(STYLE):
+        figure, grid = plt.subplots(
+            len(heights), columns, figsize=(COLUMN_INCHES, sum(heights) + 4), squeeze=False,
+            height_ratios=heights, sharex=sharex, layout="constrained",
+        )  # fmt: skip
+        yield figure, grid
+        for _ in range(2):  # the second time for labels that moved
+            figure.draw_without_rendering()
+            drawn = sum(axes.bbox.height for axes in grid[:, 0]) / figure.dpi
+            figure.set_figheight(figure.get_figheight() - drawn + sum(heights))
+        save(figure, path)
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Save and close a figure, as PATH.png and PATH.pdf where the path names no format."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix[1:] in figure.canvas.get_supported_filetypes():
+        figure.savefig(path)
+    else:
+        figure.savefig(path.with_name(f"{path.name}.png"))
+        figure.set_layout_engine("none")  # both formats have the same layout
+        # The same bytes every time.
+        figure.savefig(path.with_name(f"{path.name}.pdf"), metadata={"CreationDate": None})
+    plt.close(figure)
+
+
+def legend_below(figure: Figure, handles: Sequence[Any]) -> None:
+    """A legend under the axes, of as many columns as the figure has room for."""
+    place = {"loc": "outside lower center", "frameon": False, "columnspacing": 1, "borderpad": 0}
+    for columns in range(4, 0, -1):
+        legend = figure.legend(handles=handles, ncols=columns, handlelength=2.4, **place)
+        if columns == 1 or legend.get_window_extent().width <= 0.95 * figure.bbox.width:
+            break
+        legend.remove()
+
+
+def label_steps(axes: Axes, steps: np.ndarray) -> None:
+    """Name the x axis of training steps."""
+    axes.set_xlabel("training steps")
+    whole_ticks(axes, steps)
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))  # 50k
+
+
+def whole_ticks(axes: Axes, values: np.ndarray) -> None:
+    """Whole numbers as ticks along x; of one value only that."""
+    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, steps=[1, 2, 5, 10]))
+    if np.ptp(values) == 0:
+        axes.set_xticks(values[:1])
+
+
+def free_labels(axes: Axes) -> list[bool]:
+    """Which tick labels along x to keep so that each is apart from all that are kept before it."""
+    figure = axes.get_figure()
+    assert isinstance(figure, Figure)
+    figure.draw_without_rendering()
+    apart = 0.4 * figure.dpi / 72
+    kept: list[bool] = []
+    taken = []
+    for text in axes.get_xticklabels():
+        box = text.get_window_extent().padded(apart)
+        kept.append(not any(box.overlaps(other) for other in taken))
+        taken += [box] if kept[-1] else []
+    return kept
+
+
+def short_number(value: float) -> str:
+    """Two decimals, without the zero before the point; three digits from 10 on."""
+    if abs(value) >= 9.995:
+        return f"{value:.3g}"
+    return f"{round(float(value), 2) + 0.0:.2f}".replace("0.", ".", 1)  # + 0.0: no minus zero
+
+
+def short_name(name: str, most: int = 24) -> str:
+    """A name of at most so many characters; of a longer one the middle is left out."""
+    return name if len(name) <= most else f"{name[: most - 10]}…{name[-9:]}"
+
+
+def ink_on(colour: Sequence[float]) -> str:
+    """Black or white, whichever is read better on an RGB(A) colour."""
+    return "white" if np.dot(colour[:3], (0.299, 0.587, 0.114)) < 0.5 else "black"

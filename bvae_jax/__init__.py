@@ -1,7 +1,7 @@
 """The laboratory for beta-VAEs in JAX.
 
-from bvae_jax import Config, run
-result = run(Config(beta=4))
+from bvae_jax import Config, train
+result = train(Config(beta=4))
 """
 
 import importlib
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from bvae_jax.evaluation.evaluate import evaluate, evaluate_elbo, score_file
     from bvae_jax.registry import register
     from bvae_jax.runs.mesh import member
-    from bvae_jax.runs.run import RunResult, load, run
-    from bvae_jax.runs.sweep import SweepResult, sweep
+    from bvae_jax.runs.run import Run, load, train
+    from bvae_jax.runs.sweep import Sweep, sweep
 
 __all__ = [
     "Config",
-    "RunResult",
+    "Run",
     "ScoreConfig",
-    "SweepResult",
+    "Sweep",
     "UserError",
     "compare",
     "convert_beta",
@@ -33,10 +33,10 @@ __all__ = [
     "load",
     "member",
     "register",
-    "run",
     "score_file",
     "suggest",
     "sweep",
+    "train",
 ]
 
 
@@ -45,15 +45,15 @@ def __dir__():
 
 
 _MODULES = {
-    "RunResult": "runs.run",
-    "SweepResult": "runs.sweep",
+    "Run": "runs.run",
+    "Sweep": "runs.sweep",
     "compare": "comparison.compare",
     "evaluate": "evaluation.evaluate",
     "evaluate_elbo": "evaluation.evaluate",
     "load": "runs.run",
     "member": "runs.mesh",
     "register": "registry",
-    "run": "runs.run",
+    "train": "runs.run",
     "score_file": "evaluation.evaluate",
     "suggest": "comparison.suggest",
     "sweep": "runs.sweep",

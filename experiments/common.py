@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import matplotlib.pyplot as plt
 
-from bvae_jax import Config, ScoreConfig, compare, run, sweep
+from bvae_jax import Config, ScoreConfig, compare, sweep, train
 from bvae_jax.comparison.reading import Comparison
 from bvae_jax.objectives import OBJECTIVES
 from bvae_jax.plots.style import COLUMN_INCHES, STYLE
@@ -103,12 +103,12 @@ def trained(directory: Path, config: Config, args: argparse.Namespace, **grid: A
 
 
 def trained_run(directory: Path, config: Config) -> Any:
-    """The `RunResult` of a single run, finished, so that it has a summary.
+    """The `Run` of a single run, finished, so that it has a summary.
 
     Raises:
         SystemExit: it was interrupted.
     """
-    result = run(config, directory, resume=(directory / "config.json").exists())
+    result = train(config, directory, resume=(directory / "config.json").exists())
     if result.summary is None:
         raise SystemExit("Interrupted: call it again.")
     return result

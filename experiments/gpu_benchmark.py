@@ -86,7 +86,7 @@ def train(args):
         steps=20 if args.small else 3000, eval_images=512, precision=args.precision
     )
     run_dir = args.out / f"run-{args.precision}"
-    result = bvae_jax.run(config, run_dir, overwrite=run_dir.exists(), figures=False)
+    result = bvae_jax.train(config, run_dir, overwrite=run_dir.exists(), figures=False)
     print({name: (result.summary or {}).get(name) for name in (
         "step", "nll", "kl", "elbo", "active_latents", "images_per_second", "wall_seconds"
     )})  # fmt: skip

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 
-from bvae_jax import Config, evaluate_elbo, run
+from bvae_jax import Config, evaluate_elbo, train
 from bvae_jax.objectives import OBJECTIVES
 from bvae_jax.plots.style import COLUMN_INCHES, STYLE
 
@@ -33,7 +33,7 @@ def study(name, steps, runs):
     schedule = OBJECTIVES[name].schedules.get("capacity") and f"linear:steps={steps}"
     config = Config(objective=name, steps=steps, capacity_schedule=schedule)
     resume = (directory / "config.json").exists()
-    summary = run(config, directory, resume=resume).summary
+    summary = train(config, directory, resume=resume).summary
     if summary is None:
         raise SystemExit(f"Interrupted in {name}; the same command goes on.")
     if not OBJECTIVES[name].noise:  # an autoencoder has no KL

@@ -9,7 +9,7 @@ import argparse
 import shutil
 from pathlib import Path
 
-from bvae_jax import Config, run
+from bvae_jax import Config, train
 from bvae_jax.presets import PRESETS
 from bvae_jax.runs.loggers import METRICS, read_records
 
@@ -21,10 +21,10 @@ def study(name, steps, directory):
     copy = directory.with_name(f"{name}-resumed")
     for path in (directory, copy):
         shutil.rmtree(path, ignore_errors=True)
-    summary = run(config, directory, figures=False).summary
+    summary = train(config, directory, figures=False).summary
     shutil.copytree(directory, copy)
     shutil.rmtree(copy / "checkpoints" / str(steps))
-    again = run(config, copy, resume=True, figures=False).summary
+    again = train(config, copy, resume=True, figures=False).summary
     if summary is None or again is None:
         raise SystemExit("Interrupted.")
     records = [r for r in read_records(directory / METRICS) if r["split"] == "train"]

@@ -77,8 +77,8 @@ def test_train_resume_and_traverse_in_processes(tmp_path):
 
 def test_from_python_in_three_lines(tmp_path):
     code = """
-from bvae_jax import Config, run
-result = run(Config(steps=2, batch_size=4, image_source="rendered", eval_images=4))
+from bvae_jax import Config, train
+result = train(Config(steps=2, batch_size=4, image_source="rendered", eval_images=4))
 print(result.run_dir, result.summary["step"])
 """
     done = subprocess.run(
@@ -421,7 +421,7 @@ def test_numbers_of_the_split_are_stated(run_dir):
 @pytest.mark.parametrize(
     ("command", "function"),
     [
-        ("train --run-dir {tmp}/new", "runs.run.run"),
+        ("train --run-dir {tmp}/new", "runs.run.train"),
         ("sweep --sweep-dir {tmp}/new", "runs.sweep.sweep"),
         ("evaluate {tmp}", "evaluation.evaluate.evaluate"),
         ("compare {tmp}", "comparison.compare.compare"),

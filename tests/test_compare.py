@@ -28,7 +28,7 @@ from bvae_jax.metrics.codes import Codes
 from bvae_jax.runs import rundir
 from bvae_jax.runs.programs import Programs
 from bvae_jax.runs.sweep import sweep
-from bvae_jax.runs.sweepdir import Sweep, member_dir, open_sweep
+from bvae_jax.runs.sweepdir import SweepConfig, member_dir, open_sweep
 
 pytestmark = pytest.mark.usefixtures("tiny_network")
 
@@ -164,7 +164,7 @@ def test_two_sweeps_side_by_side(swept, tmp_path):
 
 def pretend(sweep_dir, base, values, done=()):
     """A sweep without a checkpoint, of which members with these numbers are done."""
-    found = open_sweep(sweep_dir, Sweep(base, values))
+    found = open_sweep(sweep_dir, SweepConfig(base, values))
     for number, one in enumerate(found.members()):
         directory = member_dir(sweep_dir, one)
         directory.mkdir(parents=True)

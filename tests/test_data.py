@@ -32,7 +32,7 @@ from bvae_jax.data.sources import make_source
 from bvae_jax.errors import UserError
 from bvae_jax.evaluation.evaluate import evaluate
 from bvae_jax.runs.distributed import Team
-from bvae_jax.runs.run import load, run
+from bvae_jax.runs.run import load, train
 from bvae_jax.runs.sweep import sweep
 from bvae_jax.vae import decode
 
@@ -129,9 +129,9 @@ def test_a_run_on_it_resumes_bit_for_bit(name, tmp_path):
     config = Config(dataset=name, network="tiny", batch_size=4, latents=2, steps=4,
                     eval_images=8, checkpoint_every=2, log_every=1)  # fmt: skip
     options: dict[str, Any] = {"figures": False, "progress": False}
-    whole = run(config, tmp_path / "whole", **options)
-    run(dataclasses.replace(config, steps=2), tmp_path / "parts", **options)
-    resumed = run(config, tmp_path / "parts", resume=True, **options)
+    whole = train(config, tmp_path / "whole", **options)
+    train(dataclasses.replace(config, steps=2), tmp_path / "parts", **options)
+    resumed = train(config, tmp_path / "parts", resume=True, **options)
     assert_equal(resumed.state, whole.state)
     provenance = json.loads((tmp_path / "whole" / "provenance.json").read_text())
     data = provenance["sessions"][0]["data"]
@@ -161,7 +161,7 @@ def elsewhere(tmp_path, monkeypatch, tiny_network):
     monkeypatch.chdir(tmp_path)
     pictures(tmp_path / "pictures")
     config = on("folder:pictures", image_size=8, grey=True, steps=2)
-    run(config, tmp_path / "run", **OPTIONS)
+    train(config, tmp_path / "run", **OPTIONS)
     (tmp_path / "other").mkdir()
     monkeypatch.chdir(tmp_path / "other")
     return tmp_path / "run", config
@@ -171,7 +171,7 @@ def test_a_run_is_used_from_another_directory(elsewhere):
     directory, config = elsewhere
     loaded = load(directory, progress=False)
     assert loaded.program.dataset.size == 6
-    resumed = run(dataclasses.replace(config, steps=4), directory, resume=True, **OPTIONS)
+    resumed = train(dataclasses.replace(config, steps=4), directory, resume=True, **OPTIONS)
     assert int(resumed.state.step) == 4
 
 
@@ -182,7 +182,7 @@ def test_a_run_whose_images_were_moved(elsewhere, tmp_path, monkeypatch):
     with pytest.raises(UserError, match=match):
         load(directory, progress=False)
     with pytest.raises(UserError, match=match):
-        run(config, directory, resume=True, **OPTIONS)
+        train(config, directory, resume=True, **OPTIONS)
 
     moved = f"folder:{tmp_path / 'moved'}"
     loaded, bare = load(directory, dataset=moved, progress=False), load(directory, data=False)
@@ -195,7 +195,7 @@ def test_a_run_whose_images_were_moved(elsewhere, tmp_path, monkeypatch):
     pictures(tmp_path / "others", seed=1)
     others = f"folder:{tmp_path / 'others'}"
     for refused in (lambda: load(directory, dataset=others, progress=False),
-                    lambda: run(on(others, image_size=8, grey=True, steps=4), directory,
+                    lambda: train(on(others, image_size=8, grey=True, steps=4), directory,
                                 resume=True, **OPTIONS)):  # fmt: skip
         with pytest.raises(UserError, match="its images changed"):
             refused()
@@ -205,7 +205,7 @@ def test_a_run_whose_images_were_moved(elsewhere, tmp_path, monkeypatch):
     # A run that is resumed remembers the new place, though it is finished. What is done in the
     # first of several processes gives the others what JSON can hold.
     monkeypatch.setattr(Team, "first", lambda _, action: json.loads(json.dumps(action())))
-    run(dataclasses.replace(config, dataset=moved), directory, resume=True, **OPTIONS)
+    train(dataclasses.replace(config, dataset=moved), directory, resume=True, **OPTIONS)
     assert load(directory, progress=False).config.dataset == moved
 
 
@@ -217,7 +217,7 @@ def test_a_run_does_not_go_on_from_damaged_images(elsewhere, tmp_path):
     os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
     config = dataclasses.replace(config, steps=4)
     with pytest.raises(UserError, match="is not what was written"):
-        run(config, directory, resume=True, **OPTIONS)
+        train(config, directory, resume=True, **OPTIONS)
     assert int(load(directory, progress=False).state.step) == 2
 
 
@@ -231,7 +231,7 @@ def test_a_run_of_earlier_versions_knows_its_images(elsewhere, tmp_path):
     session["data"]["identity"] = "folder:pictures-vd3bb388705de7bcb"
     path.write_text(json.dumps(provenance))
     assert load(directory, progress=False).program.dataset.size == 6
-    resumed = run(dataclasses.replace(config, steps=4), directory, resume=True, **OPTIONS)
+    resumed = train(dataclasses.replace(config, steps=4), directory, resume=True, **OPTIONS)
     assert int(resumed.state.step) == 4
 
 

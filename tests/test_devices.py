@@ -65,7 +65,7 @@ def assert_near(ours, other):
 
 
 def train(path, config=SMALL, **options: Any):
-    return bvae_jax.run(config, path, figures=False, progress=False, **options)
+    return bvae_jax.train(config, path, figures=False, progress=False, **options)
 
 
 def left(path):
@@ -181,7 +181,7 @@ def test_a_resumed_run_keeps_its_devices(longer, tmp_path):
 def test_a_run_may_go_on_with_other_devices(divided, longer, tmp_path, capsys):
     shutil.copytree(divided.run_dir, tmp_path / "run")
     options = {"resume": True, "figures": False, "devices": 1}
-    result = bvae_jax.run(LONGER, tmp_path / "run", **options)
+    result = bvae_jax.train(LONGER, tmp_path / "run", **options)
     assert "1 device(s), before 2: roundings will differ" in capsys.readouterr().err
     assert_near(result, longer)
 

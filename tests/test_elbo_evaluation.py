@@ -32,7 +32,7 @@ SMALL |= {"eval_images": 16, "log_every": 2, "eval_every": 2}
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     path = tmp_path_factory.mktemp("elbo") / "run"
-    return runner.run(Config(**SMALL, steps=2), path, figures=False, progress=False)
+    return runner.train(Config(**SMALL, steps=2), path, figures=False, progress=False)
 
 
 def evaluated(run, *args, **kwargs):

@@ -43,7 +43,7 @@ POINTS = 200
 def run(tmp_path_factory, tiny_network):
     """A run of two steps; tests work in copies of its directory's name, or only look."""
     path = tmp_path_factory.mktemp("evaluation") / "run"
-    return runner.run(Config(**SMALL, steps=2), path, figures=False, progress=False)
+    return runner.train(Config(**SMALL, steps=2), path, figures=False, progress=False)
 
 
 @pytest.fixture(autouse=True)
@@ -160,7 +160,7 @@ def test_udr_wants_the_same_images_in_the_same_order(run, tmp_path):
     assert same_images(one, one)
     assert not same_images(one, another)
     config = dataclasses.replace(config, split_seed=1, steps=1)
-    other = runner.run(config, tmp_path / "other", figures=False, progress=False)
+    other = runner.train(config, tmp_path / "other", figures=False, progress=False)
     assert same_images(run.program, other.program)
     with pytest.raises(UserError, match=r"--udr-with .* whose images"):
         evaluation.evaluate_run(run, ScoreConfig("udr", split="holdout"), udr_with=[other.run_dir])
@@ -249,7 +249,7 @@ def test_all_repeats_saw_the_same_points_is_said_where_they_did():
 def test_an_autoencoder_has_no_posterior(tmp_path, capsys):
     """Nothing that rests on one is reported, kept, drawn or scored: its variances are untrained."""
     config = Config(**SMALL, steps=2, objective="ae")
-    run = runner.run(config, tmp_path / "run", progress=False)
+    run = runner.train(config, tmp_path / "run", progress=False)
     assert run.summary is not None
     assert not {"kl", "elbo", "bits_per_dim", "kl_per_latent", "active_latents"} & set(run.summary)
     assert "no KL" in in_one_line(run.summary)
@@ -353,7 +353,7 @@ def test_a_damaged_evaluation_is_made_anew(run, capsys):
 
 @pytest.mark.once
 def test_udr_compares_runs(run, tmp_path):
-    other = runner.run(
+    other = runner.train(
         Config(**SMALL, steps=2, seed=1), tmp_path / "other", figures=False, progress=False
     )
     options: dict[str, Any] = {"num_points": POINTS, "figures": False, **QUIET}
@@ -438,7 +438,7 @@ def test_scores_while_training(tmp_path, monkeypatch):
 
     monkeypatch.setattr(encoding, "training_scores", instead)
     config = Config(**SMALL, steps=4, eval_metrics="mig,dci")
-    result = runner.run(config, tmp_path / "run", progress=False)
+    result = runner.train(config, tmp_path / "run", progress=False)
     records = read_records(tmp_path / "run" / "metrics.jsonl")
     scores = [record for record in records if record["split"] == "scores"]
     assert scores == [
@@ -463,16 +463,16 @@ def test_the_scores_of_training_are_those_of_evaluate(run):
 
 def test_an_unknown_metric_is_found_before_training(tmp_path):
     with pytest.raises(UserError, match="Unknown metric 'migs'"):
-        runner.run(Config(**SMALL, eval_metrics="migs"), tmp_path / "run", progress=False)
+        runner.train(Config(**SMALL, eval_metrics="migs"), tmp_path / "run", progress=False)
     with pytest.raises(UserError, match="--eval-metrics udr: it compares runs"):
-        runner.run(Config(**SMALL, eval_metrics="udr"), tmp_path / "run", progress=False)
+        runner.train(Config(**SMALL, eval_metrics="udr"), tmp_path / "run", progress=False)
     assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.once
 def test_metrics_that_cannot_be_scored_do_not_stop_a_run(tmp_path, monkeypatch):
     monkeypatch.setattr(encoding, "training_scores", lambda program, params: {})
-    result = runner.run(
+    result = runner.train(
         Config(**SMALL, steps=2, eval_metrics="dci"), tmp_path / "run", progress=False
     )
     assert result.summary

@@ -53,7 +53,7 @@ def stored(monkeypatch):
 
 def train(path, kind, *, resume=False, **changes: Any):
     config = Config(**{**SMALL, "image_source": kind, **changes})
-    return runner.run(config, path, resume=resume, figures=False, progress=False)
+    return runner.train(config, path, resume=resume, figures=False, progress=False)
 
 
 def records(path):

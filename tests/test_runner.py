@@ -27,7 +27,7 @@ from bvae_jax.runs.checkpoint import Checkpoints, fingerprint
 from bvae_jax.runs.hyper import resolved
 from bvae_jax.runs.loggers import JsonLines, read_records
 from bvae_jax.runs.sweep import sweep
-from bvae_jax.runs.sweepdir import Sweep, open_sweep
+from bvae_jax.runs.sweepdir import SweepConfig, open_sweep
 from bvae_jax.runs.writer import Session
 from bvae_jax.runtime import (
     Interrupt,
@@ -65,7 +65,7 @@ def small(**changes):
 
 def train(path, *, resume=False, overwrite=False, figures=False, **changes: Any):
     config = small(**changes)
-    return runner.run(
+    return runner.train(
         config, path, resume=resume, overwrite=overwrite, figures=figures, progress=False
     )
 
@@ -349,7 +349,7 @@ def a_config_with_our_words(directory):
 
 
 def a_sweep(directory):
-    open_sweep(directory, Sweep(resolved(small()), {"seed": (0, 1)}))
+    open_sweep(directory, SweepConfig(resolved(small()), {"seed": (0, 1)}))
 
 
 def a_run_with_another_inside(directory):

@@ -24,7 +24,7 @@ from bvae_jax.runs.placement import batches, evenly, make_plan, parse_shard
 from bvae_jax.runs.program import build
 from bvae_jax.runs.programs import Programs
 from bvae_jax.runs.sweep import sweep
-from bvae_jax.runs.sweepdir import Sweep, open_sweep, read_sweep
+from bvae_jax.runs.sweepdir import SweepConfig, open_sweep, read_sweep
 from bvae_jax.runs.writer import Session
 from bvae_jax.step import make_loop
 
@@ -68,7 +68,7 @@ def test_members_equal_single_runs_bit_for_bit(finished, tmp_path):
     for beta, seed in itertools.product((1.0, 6.0), (0, 1)):
         config = dataclasses.replace(BASE, beta=beta, seed=seed)
         name = f"beta={beta:g},seed={seed}"
-        alone = bvae_jax.run(config, tmp_path / name, figures=False, progress=False)
+        alone = bvae_jax.train(config, tmp_path / name, figures=False, progress=False)
         assert alone.summary
         summary, records = fingerprints(finished.sweep_dir)[name]
         assert summary == alone.summary["params_sha256"]
@@ -247,7 +247,7 @@ def test_shared_batches(tmp_path):
     """Members with other seeds then see the same images, and a run alone can do so too."""
     result = small(tmp_path / "sweep", (4.0,), 2, TINY, strategy="sequential", shared_batches=True)
     config = dataclasses.replace(TINY, beta=4.0, seed=1, batch_seed=0)
-    alone = bvae_jax.run(config, tmp_path / "alone", figures=False, progress=False)
+    alone = bvae_jax.train(config, tmp_path / "alone", figures=False, progress=False)
     assert alone.summary
     found = fingerprints(result.sweep_dir)["beta=4,seed=1"][0]
     assert found == alone.summary["params_sha256"]
@@ -335,13 +335,15 @@ def test_stacked_states_take_the_steps_of_single_ones(devices, count):
 
 def test_the_directory_of_a_sweep(tmp_path):
     values = {"beta": (1.0, 4.0), "seed": (0, 1)}
-    whole = open_sweep(tmp_path / "sweep", Sweep(BASE, values))
-    assert read_sweep(tmp_path / "sweep") == whole == Sweep(BASE, values)
-    grown = open_sweep(tmp_path / "sweep", Sweep(BASE, {"beta": (4.0, 1.0, 9.0), "seed": (1, 0)}))
+    whole = open_sweep(tmp_path / "sweep", SweepConfig(BASE, values))
+    assert read_sweep(tmp_path / "sweep") == whole == SweepConfig(BASE, values)
+    grown = open_sweep(
+        tmp_path / "sweep", SweepConfig(BASE, {"beta": (4.0, 1.0, 9.0), "seed": (1, 0)})
+    )
     assert grown.values == {"beta": (1.0, 4.0, 9.0), "seed": (0, 1)}
     assert read_sweep(tmp_path / "sweep") == grown
     longer = dataclasses.replace(BASE, steps=9)
-    assert open_sweep(tmp_path / "sweep", Sweep(longer, grown.values)).base.steps == 9
+    assert open_sweep(tmp_path / "sweep", SweepConfig(longer, grown.values)).base.steps == 9
 
 
 @pytest.mark.parametrize(
@@ -359,7 +361,7 @@ def test_the_directory_of_a_sweep(tmp_path):
 def test_a_damaged_config_of_a_sweep_is_one_line(tmp_path, damage, message):
     (tmp_path / "disk").mkdir()
     (tmp_path / "link").symlink_to("disk")  # to an empty directory, which is as good as none
-    open_sweep(tmp_path / "link", Sweep(BASE, {"seed": (0,)}))
+    open_sweep(tmp_path / "link", SweepConfig(BASE, {"seed": (0,)}))
     path = tmp_path / "disk" / "config.json"
     path.write_text(json.dumps(rundir.read_json(path) | damage if damage else {}))
     with pytest.raises(UserError, match=message) as caught:
@@ -369,7 +371,7 @@ def test_a_damaged_config_of_a_sweep_is_one_line(tmp_path, damage, message):
 
 @pytest.mark.parametrize("content", ["[]", '{"step": "8"}', '{"step": 8}', "{", "[" * 10**5])
 def test_a_member_with_a_damaged_summary_is_not_done(tmp_path, capsys, content):
-    sweep = open_sweep(tmp_path / "sweep", Sweep(BASE, {"seed": (0,)}))
+    sweep = open_sweep(tmp_path / "sweep", SweepConfig(BASE, {"seed": (0,)}))
     (one,) = sweep.members()
     directory = sweepdir.member_dir(tmp_path / "sweep", one)
     rundir.create(directory, one.config, overwrite=False)
@@ -391,7 +393,7 @@ def test_a_member_with_a_damaged_summary_is_not_done(tmp_path, capsys, content):
     ],
 )
 def test_another_sweep_is_refused(tmp_path, change, message):
-    stored = Sweep(BASE, {"beta": (1.0, 4.0), "seed": (0,)})
+    stored = SweepConfig(BASE, {"beta": (1.0, 4.0), "seed": (0,)})
     open_sweep(tmp_path / "sweep", stored)
     with pytest.raises(UserError, match=message):
         open_sweep(tmp_path / "sweep", stored._replace(**change))
@@ -405,9 +407,9 @@ def test_directories_that_hold_something_else(tmp_path, finished):
         read_sweep(finished.sweep_dir / "members" / "beta=1,seed=0")
     (tmp_path / "thesis.tex").write_text("years of work")
     with pytest.raises(UserError, match="is no sweep"):
-        open_sweep(tmp_path, Sweep(BASE, {"seed": (0,)}))
+        open_sweep(tmp_path, SweepConfig(BASE, {"seed": (0,)}))
     directory = tmp_path / "sweep"
-    open_sweep(directory, Sweep(BASE, {"seed": (0,)}))
+    open_sweep(directory, SweepConfig(BASE, {"seed": (0,)}))
     other = dataclasses.replace(BASE, latents=4)
     rundir.create(directory / "members" / "seed=0", other, overwrite=False)
     with pytest.raises(UserError, match=r"another run than the sweep's \(latents: 4 -> 3"):

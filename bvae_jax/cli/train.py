@@ -69,7 +69,7 @@ def train(argv: Sequence[str]) -> int:
     resume_command = f"bvae train --run-dir {shlex.quote(str(run_dir))} --resume"
     resume_command += " --distributed" if args.distributed else ""
     try:
-        result = runner.run(
+        result = runner.train(
             args.config,
             run_dir,
             resume=args.resume,

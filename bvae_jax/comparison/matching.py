@@ -13,7 +13,7 @@ from bvae_jax.metrics.base import checked_codes, in_use, varying
 from bvae_jax.plots.style import short_number
 from bvae_jax.runs.encode import encode_run
 from bvae_jax.runs.figures import coders
-from bvae_jax.runs.run import RunResult
+from bvae_jax.runs.run import Run
 from bvae_jax.traversal import traverse
 from bvae_jax.types import CodeMatrix
 
@@ -128,7 +128,7 @@ class Crossed(NamedTuple):
 
 
 def cross_traversals(
-    runs: Sequence[RunResult],
+    runs: Sequence[Run],
     kl: Sequence[np.ndarray | None],
     *,
     span: float = 2.0,
@@ -187,7 +187,7 @@ def cross_traversals(
 
 
 def _pictures(
-    run: RunResult,
+    run: Run,
     start: int,
     latents: Int[np.ndarray, " row"],
     values: Float[np.ndarray, "row column"],

@@ -34,7 +34,7 @@ from bvae_jax.runs.loggers import Record, read_records
 from bvae_jax.runs.programs import Programs
 from bvae_jax.runs.sweepdir import (
     Status,
-    Sweep,
+    SweepConfig,
     member_dir,
     plain_numbers,
     read_failed,
@@ -120,7 +120,7 @@ class Place(NamedTuple):
     """
 
     sweep_dir: Path
-    sweep: Sweep
+    sweep: SweepConfig
     member: Member
     status: Status
     reason: str = ""
@@ -256,7 +256,7 @@ def read_places(sweep_dirs: Sequence[Path]) -> dict[str, Place]:
     return found
 
 
-def _place(sweep_dir: Path, sweep: Sweep, member: Member) -> Place:
+def _place(sweep_dir: Path, sweep: SweepConfig, member: Member) -> Place:
     """A member that cannot be read has failed: the others are compared without it."""
     try:
         found = status(sweep_dir, member)

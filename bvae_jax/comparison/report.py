@@ -16,7 +16,7 @@ from bvae_jax.comparison.reading import Comparison, in_order, is_metric
 from bvae_jax.comparison.statistics import sentence
 from bvae_jax.comparison.tables import Table, explanation, texts
 from bvae_jax.runs import rundir
-from bvae_jax.runs.sweepdir import Sweep, read_sweep
+from bvae_jax.runs.sweepdir import SweepConfig, read_sweep
 
 DIGITS = 5  # of the largest number in a column
 LEGEND = {
@@ -339,7 +339,7 @@ def make_report(
     )
 
 
-def _values(sweep: Sweep, name: str) -> Sequence[Any]:
+def _values(sweep: SweepConfig, name: str) -> Sequence[Any]:
     """Those that a field takes in a sweep."""
     return sweep.values.get(name, [sweep.base.value(name)])
 

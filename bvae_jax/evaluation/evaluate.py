@@ -23,7 +23,7 @@ from bvae_jax.runs import rundir
 from bvae_jax.runs.checkpoint import fingerprint
 from bvae_jax.runs.encode import codes_of, encode_run, point_count, same_images
 from bvae_jax.runs.program import NO_POSTERIOR, eval_split
-from bvae_jax.runs.run import RunResult, load
+from bvae_jax.runs.run import Run, load
 from bvae_jax.runtime import versions
 from bvae_jax.types import key_for
 
@@ -91,7 +91,7 @@ def evaluate(
 
 
 def evaluate_run(
-    run: RunResult,
+    run: Run,
     config: ScoreConfig,
     *,
     num_points: int | None = None,
@@ -156,7 +156,7 @@ def evaluate_run(
     return asked
 
 
-def on_split(run: RunResult, split: str) -> RunResult:
+def on_split(run: Run, split: str) -> Run:
     """The same run, of which images of this split are encoded to be scored."""
     return run._replace(program=run.program._replace(points=split))
 
@@ -370,7 +370,7 @@ def evaluate_elbo(
 
 
 def evaluate_elbo_of_run(
-    run: RunResult,
+    run: Run,
     decomposition: int,
     log_likelihood: int = 0,
     images: int = 64,
@@ -442,7 +442,7 @@ def check_settings(decomposition: int, log_likelihood: int, images: int) -> None
 
 
 def _decompose(
-    directory: Path, run: RunResult, request: dict[str, Any], progress: bool
+    directory: Path, run: Run, request: dict[str, Any], progress: bool
 ) -> dict[str, Any]:
     encoded = encode_run(
         directory, run.program, run.params, request["num_points"], progress=progress
@@ -458,7 +458,7 @@ def _decompose(
     return to_json(found)
 
 
-def _log_likelihood(run: RunResult, request: dict[str, Any], progress: bool) -> dict[str, Any]:
+def _log_likelihood(run: Run, request: dict[str, Any], progress: bool) -> dict[str, Any]:
     there = run.program.eval_indices.size
     if request["images"] > there:
         wanted = f"{request['images']} images wanted for --log-likelihood"

@@ -7,7 +7,7 @@ from bvae_jax.runs import rundir
 from bvae_jax.config import Config
 from bvae_jax.runs.hyper import graph, resolved
 from bvae_jax.runs.program import Program, build
-from bvae_jax.runs.run import RunResult, load, placed
+from bvae_jax.runs.run import Run, load, placed
 
 
 class Programs:
@@ -35,7 +35,7 @@ class Programs:
         self._known[key] = found  # the last that was wanted stands last
         return found.of(config)
 
-    def load(self, run_dir: Path) -> RunResult:
+    def load(self, run_dir: Path) -> Run:
         """`runner.load` by a program that may be there already."""
         config = placed(run_dir, rundir.read_config(run_dir))
         return load(run_dir, program=self.of(config), progress=False)

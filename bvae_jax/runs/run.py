@@ -17,9 +17,7 @@ from bvae_jax.runtime import (
 from bvae_jax.runs.checkpoint import Checkpoints, check_path
 from bvae_jax.runs.checks import check_memory, check_same, make_config_check
 from bvae_jax.config import Config, has_files, with_places
-from bvae_jax.data.store import (
-    check_content,
-)
+from bvae_jax.data.store import check_content
 from bvae_jax.runs.divided import choose_devices, divide
 from bvae_jax.errors import UserError
 from bvae_jax.runs.hyper import resolved
@@ -34,12 +32,12 @@ from bvae_jax.runs.program import Program, build, build_model
 from bvae_jax.progress import TrainingProgress
 from bvae_jax.runs.writer import Session, finished_summary
 from bvae_jax.step import weights
-from bvae_jax.runs.loop import train
+from bvae_jax.runs import loop
 from bvae_jax.types import Params, TrainState
 from bvae_jax.vae import VAE
 
 
-class RunResult(NamedTuple):
+class Run(NamedTuple):
     """A run: where it lies, and what it left in memory.
 
     Attributes:
@@ -61,7 +59,7 @@ class RunResult(NamedTuple):
         return weights(self.state)
 
 
-def run(
+def train(
     config: Config,
     run_dir: str | Path | None = None,
     *,
@@ -73,7 +71,7 @@ def run(
     progress: bool = True,
     devices: int | str | None = None,
     distributed: bool = False,
-) -> RunResult:
+) -> Run:
     """Train what `config` says, and leave checkpoints, metrics, a summary and figures.
 
     Ctrl-C or SIGTERM while training saves a checkpoint and returns with `summary=None`.
@@ -169,7 +167,7 @@ def _run_in(
     figures: bool,
     progress: bool,
     devices: Sequence[Any],
-) -> RunResult:
+) -> Run:
     """Train and finish; without a state, resume."""
     directory, config, program = session.directory, session.config, session.program
     if state is None:
@@ -180,17 +178,17 @@ def _run_in(
     if summary is not None:
         _say(f"{directory} is at step {start} already; --steps N goes on to N.", progress)
         session.move()
-        return RunResult(directory, config, summary, state, program, program.model)
+        return Run(directory, config, summary, state, program, program.model)
     session.begin(start, devices=len(devices), processes=session.team.count)
     _say(_opening(program, state, start, devices), progress)
     lane = OneLane(program, state)
     with TrainingProgress(config.steps, start, progress) as shown:
-        train([session], lane, shown, interrupt)
+        loop.train([session], lane, shown, interrupt)
     if session.failed:
         raise session.failed
     state = lane.state(0)
     summary = session.end(state, figures=figures)
-    return RunResult(directory, config, summary, state, program, program.model)
+    return Run(directory, config, summary, state, program, program.model)
 
 
 def load(
@@ -201,7 +199,7 @@ def load(
     data: bool = True,
     program: Program | None = None,
     progress: bool = True,
-) -> RunResult:
+) -> Run:
     """A run from its directory, as `run` returned it. Changes nothing there.
 
     Args:
@@ -235,7 +233,7 @@ def load(
         raise UserError(f"{directory} has no checkpoint yet: train it further with --resume.")
     summary = finished_summary(directory, int(restored.state.step), config)
     opened: Any = program if data else None
-    return RunResult(directory, config, summary, restored.state, opened, model)
+    return Run(directory, config, summary, restored.state, opened, model)
 
 
 def placed(directory: Path, config: Config, dataset: str | None = None) -> Config:

@@ -14,9 +14,7 @@ from bvae_jax.runtime import (
 from bvae_jax.runs.checkpoint import check_path
 from bvae_jax.runs.checks import check_memory
 from bvae_jax.config import Config
-from bvae_jax.data.store import (
-    check_content,
-)
+from bvae_jax.data.store import check_content
 from bvae_jax.errors import UserError
 from bvae_jax.runs.grid import Values, groups
 from bvae_jax.runtime import (
@@ -31,7 +29,7 @@ from bvae_jax.runs.placement import check_strategy, parse_shard, shard_of_proces
 from bvae_jax.runs.sweep_runner import SweepRunner
 from bvae_jax.runs.sweepdir import (
     Status,
-    Sweep,
+    SweepConfig,
     check_sweep,
     member_dir,
     open_sweep,
@@ -43,7 +41,7 @@ from bvae_jax.runs.sweepdir import (
 from bvae_jax.types import TrainState
 
 
-class SweepResult(NamedTuple):
+class SweepConfig(NamedTuple):
     """A sweep, and how far its members are.
 
     Attributes:
@@ -53,7 +51,7 @@ class SweepResult(NamedTuple):
     """
 
     sweep_dir: Path
-    sweep: Sweep
+    sweep: SweepConfig
     statuses: dict[str, Status]
 
     @property
@@ -93,7 +91,7 @@ def sweep(
     figures: bool = False,
     progress: bool = True,
     distributed: bool = False,
-) -> SweepResult:
+) -> SweepConfig:
     """Train a member for each combination of values; go on with what is there already.
 
     Members that are done are passed over, as are those whose numbers were not finite any more.
@@ -158,7 +156,7 @@ def make_sweep(
     seeds: int | Sequence[int],
     grid: Mapping[str, Sequence[Any]],
     shared_batches: bool,
-) -> Sweep:
+) -> SweepConfig:
     """The sweep that these arguments describe.
 
     Raises:
@@ -177,10 +175,10 @@ def make_sweep(
         values["seed"] = tuple(seeds)
     if shared_batches:
         config = dataclasses.replace(config, batch_seed=max(config.batch_seed, 0))
-    return Sweep(config, values)
+    return SweepConfig(config, values)
 
 
-def result(sweep_dir: Path) -> SweepResult:
+def result(sweep_dir: Path) -> SweepConfig:
     """What is in the directory of a sweep.
 
     Raises:
@@ -188,4 +186,4 @@ def result(sweep_dir: Path) -> SweepResult:
     """
     found = read_sweep(sweep_dir)
     statuses: dict[str, Status] = {one.name: status(sweep_dir, one) for one in found.members()}
-    return SweepResult(sweep_dir, found, statuses)
+    return SweepConfig(sweep_dir, found, statuses)

@@ -21,7 +21,7 @@ from bvae_jax.progress import SweepProgress
 from bvae_jax.runs.writer import OpenLoggers, Session
 from bvae_jax.runs.placement import Plan, batches, make_plan
 from bvae_jax.runs.sweepdir import member_dir, status
-from bvae_jax.runs.loop import train
+from bvae_jax.runs import loop
 from bvae_jax.types import TrainState
 
 
@@ -102,7 +102,7 @@ class SweepRunner:
                 lanes = OneLane(program, states[0])
             else:
                 lanes = together.start(states, places)
-            train(live, lanes, shown, self._interrupt)
+            loop.train(live, lanes, shown, self._interrupt)
             for i, (place, session) in enumerate(zip(places, live, strict=True)):
                 if not session.failed:
                     try:

@@ -23,7 +23,7 @@ CONFIG, FAILED, MEMBERS = "config.json", "failed.json", "members"
 Status = Literal["done", "failed", "begun", "missing"]
 
 
-class Sweep(NamedTuple):
+class SweepConfig(NamedTuple):
     """What a sweep is.
 
     Attributes:
@@ -52,7 +52,7 @@ class Failure(TypedDict):
     reason: str
 
 
-def open_sweep(sweep_dir: Path, wanted: Sweep) -> Sweep:
+def open_sweep(sweep_dir: Path, wanted: SweepConfig) -> SweepConfig:
     """Make the directory of a sweep, or go on with that which is there and perhaps gets larger.
 
     Several processes may do so at the same time.
@@ -69,7 +69,7 @@ def open_sweep(sweep_dir: Path, wanted: Sweep) -> Sweep:
     return grown
 
 
-def _move_members(sweep_dir: Path, sweep: Sweep) -> None:
+def _move_members(sweep_dir: Path, sweep: SweepConfig) -> None:
     """Write down in each member where its images are now."""
     for one in sweep.members():
         directory = member_dir(sweep_dir, one)
@@ -92,7 +92,7 @@ def placed(sweep_dir: Path, config: Config) -> Config:
     return with_places(config, stored.base, recorded)
 
 
-def check_sweep(sweep_dir: Path, wanted: Sweep) -> Sweep | None:
+def check_sweep(sweep_dir: Path, wanted: SweepConfig) -> SweepConfig | None:
     """What the sweep in a directory becomes by this one; None where there is none yet.
 
     Writes nothing.
@@ -114,7 +114,7 @@ def check_sweep(sweep_dir: Path, wanted: Sweep) -> Sweep | None:
             f"--steps: got {wanted.base.steps}, but the sweep in {sweep_dir} is trained to "
             f"{stored.base.steps}: wanted at least that (--resume keeps it)."
         )
-    grown = Sweep(wanted.base, _grown(sweep_dir, stored.values, wanted.values))
+    grown = SweepConfig(wanted.base, _grown(sweep_dir, stored.values, wanted.values))
     differing = [
         line
         for line in differing_fields(stored.base, wanted.base)
@@ -128,7 +128,7 @@ def check_sweep(sweep_dir: Path, wanted: Sweep) -> Sweep | None:
     return grown
 
 
-def _create(sweep_dir: Path, sweep: Sweep) -> bool:
+def _create(sweep_dir: Path, sweep: SweepConfig) -> bool:
     """Whether the directory was made here: it appears whole, and only once."""
     if sweep_dir.is_symlink():  # a directory cannot take a link's place, but its target's
         sweep_dir = Path(os.path.realpath(sweep_dir))
@@ -148,12 +148,12 @@ def _create(sweep_dir: Path, sweep: Sweep) -> bool:
     return True
 
 
-def _json(sweep: Sweep) -> dict[str, Any]:
+def _json(sweep: SweepConfig) -> dict[str, Any]:
     values = {name: list(given) for name, given in sweep.values.items()}
     return {"config": sweep.base.to_dict(), "values": values}
 
 
-def read_sweep(sweep_dir: Path) -> Sweep:
+def read_sweep(sweep_dir: Path) -> SweepConfig:
     """The sweep in a directory.
 
     Raises:
@@ -167,7 +167,7 @@ def read_sweep(sweep_dir: Path) -> Sweep:
         raise UserError(f"{path} is that of no sweep: wanted config and values. Is it a run?")
     stored: Stored = rundir.read_json(path, Stored)
     values = {name: tuple(given) for name, given in stored["values"].items()}
-    sweep = Sweep(rundir.parse_config(path, stored["config"]), values)
+    sweep = SweepConfig(rundir.parse_config(path, stored["config"]), values)
     try:
         sweep.members()
     except UserError as error:

@@ -41,7 +41,7 @@ from bvae_jax.runs.sweepdir import (
 from bvae_jax.types import TrainState
 
 
-class SweepConfig(NamedTuple):
+class Sweep(NamedTuple):
     """A sweep, and how far its members are.
 
     Attributes:
@@ -91,7 +91,7 @@ def sweep(
     figures: bool = False,
     progress: bool = True,
     distributed: bool = False,
-) -> SweepConfig:
+) -> Sweep:
     """Train a member for each combination of values; go on with what is there already.
 
     Members that are done are passed over, as are those whose numbers were not finite any more.
@@ -178,7 +178,7 @@ def make_sweep(
     return SweepConfig(config, values)
 
 
-def result(sweep_dir: Path) -> SweepConfig:
+def result(sweep_dir: Path) -> Sweep:
     """What is in the directory of a sweep.
 
     Raises:
@@ -186,4 +186,4 @@ def result(sweep_dir: Path) -> SweepConfig:
     """
     found = read_sweep(sweep_dir)
     statuses: dict[str, Status] = {one.name: status(sweep_dir, one) for one in found.members()}
-    return SweepConfig(sweep_dir, found, statuses)
+    return Sweep(sweep_dir, found, statuses)

@@ -114,7 +114,7 @@ class Crossed(NamedTuple):
         images: [latent, setting, column, height, width, channels]; nan where a setting has no such
             latent.
         labels: of the latents.
-        notes: [latent][setting], of each row that is there: the correlation with the latent of the
+        notes: [latent, setting], of each row that is there: the correlation with the latent of the
             reference, and the KL.
         weak: [latent, setting], whether the correlation is below `WEAK`.
         values: of the latent, of the columns.

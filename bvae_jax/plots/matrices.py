@@ -132,7 +132,7 @@ def save_matched_traversals(
         row_labels: of the latents, above the rows of each.
         setting_labels: of the rows.
         values: of the latent, of the columns.
-        notes: [latent][setting], at the right of each row.
+        notes: [latent, setting], at the right of each row.
         weak: rows that are grey.
     """
     latents, settings, columns, height, width, _ = images.shape

@@ -20,7 +20,7 @@ NEWEST = $(firstword $(foreach v,3.14 3.13 3.12,$(shell \
 	for p in python$(v) $$HOME/.pyenv/versions/$(v).*/bin/python; do \
 	$$p -c 'import venv, ssl' 2>/dev/null && echo $$p && break; done)) $(PYTHON))
 
-.PHONY: train sweep notebooks test images test-oldest setup-oldest test-newest setup-newest lint format docs clean
+.PHONY: train sweep notebooks benchmark test images test-oldest setup-oldest test-newest setup-newest lint format docs clean
 
 # Trains a beta-VAE on dSprites; goes on with the run if it is there already.
 train: $(VENV)/.run
@@ -35,6 +35,10 @@ sweep: $(VENV)/.run
 # Runs the notebooks from top to bottom and keeps their outputs, at the size of this machine.
 notebooks: $(VENV)/.dev
 	$(VENV)/bin/python tests/execute_notebooks.py notebooks/*.ipynb
+
+# Measures how fast it is here; ARGS are flags, see benchmarks/README.md.
+benchmark: $(VENV)/.run
+	$(VENV)/bin/python -m benchmarks $(ARGS)
 
 test: images
 	XLA_FLAGS="$(XLA)" $(VENV)/bin/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "$(MARKED)" \

@@ -1,1 +1,1 @@
-"""How fast it is here: ours and others' steps in turn, each in a process of its own."""
+"""How fast it is here: ours and PyTorch's steps in turn, each in a process of its own."""

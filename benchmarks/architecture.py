@@ -1,94 +1,60 @@
-"""A network as a plain table of layers, for others to build the same, and the work that it is."""
+"""A network as a plain table of layers, for PyTorch to build the same, and the work that it is."""
 
+import itertools
 import math
 from typing import NamedTuple
 
 from bvae_jax.errors import UserError
 from bvae_jax.networks import make_network
-from bvae_jax.networks.layers import GLOROT, halvings
-from bvae_jax.networks.mlp import MLPDecoder, MLPEncoder
 from bvae_jax.networks.strided import StridedDecoder, StridedEncoder
 from bvae_jax.types import ImageShape
 
 Layer = tuple[str, list[int]]
 """("conv" or "up", [channels in, channels out, kernel's side]), a strided layer; ("dense", [in,
-out]); ("relu" or "tanh" or "flatten", []); ("unflatten", [channels, height, width])."""
+out]); ("relu" or "flatten", []); ("unflatten", [channels, height, width])."""
 
 
 class Architecture(NamedTuple):
-    """Encoder and decoder as layers; the last of the encoder gives means, then log-variances.
-
-    Attributes:
-        glorot: weights start by Glorot & Bengio, else uniform on +-1/sqrt(fan_in).
-    """
+    """Encoder and decoder; the last layer of the encoder gives means, then log-variances."""
 
     encoder: list[Layer]
     decoder: list[Layer]
-    glorot: bool
 
 
 def architecture(network: str, latents: int, image_shape: ImageShape) -> Architecture:
     """The layers of a network for the Bernoulli likelihood.
 
     Raises:
-        UserError: the network has layers of other kinds, or sides that do not halve evenly.
+        UserError: the network is unknown, has layers of other kinds, or sides that do not halve.
     """
     encoder, decoder = make_network(network, latents, image_shape, image_shape[-1])
-    if isinstance(encoder, MLPEncoder) and isinstance(decoder, MLPDecoder):
-        return _fully_connected(encoder, decoder, image_shape)
     if not (isinstance(encoder, StridedEncoder) and isinstance(decoder, StridedDecoder)):
         raise UserError(
             f"--network: got {network}, of which there is no PyTorch twin: take one of strided "
-            "convolutions, or mlp."
+            "convolutions."
         )
-    if any(side % 2 ** len(encoder.channels) for side in image_shape[:2]):
+    halved = 2 ** len(encoder.channels)
+    if any(side % halved for side in image_shape[:2]):
         raise UserError(f"--network: got {network}, whose twin wants sides that halve evenly.")
-    return _strided(encoder, decoder, image_shape)
-
-
-def _strided(
-    encoder: StridedEncoder, decoder: StridedDecoder, image_shape: ImageShape
-) -> Architecture:
-    *_, (height, width) = halvings(image_shape[:2], len(encoder.channels))
-    down, channels = [], image_shape[-1]
-    for features, side in zip(encoder.channels, encoder.kernels, strict=True):
+    small = [encoder.channels[-1], image_shape[0] // halved, image_shape[1] // halved]
+    inputs = (image_shape[-1], *encoder.channels[:-1])
+    down: list[Layer] = []
+    for channels, features, side in zip(inputs, encoder.channels, encoder.kernels, strict=True):
         down += [("conv", [channels, features, side]), ("relu", [])]
-        channels = features
-    down += [("flatten", [])]
-    size = height * width * channels
-    for features in encoder.hidden:
-        down += [("dense", [size, features]), ("relu", [])]
-        size = features
-    down += [("dense", [size, 2 * encoder.latents])]
-    up, size = [], encoder.latents
-    for features in reversed(decoder.hidden):
-        up += [("dense", [size, features]), ("relu", [])]
-        size = features
-    small = [decoder.channels[-1], height, width]
-    up += [("dense", [size, math.prod(small)])]
+    sizes = (math.prod(small), *encoder.hidden)
+    down += [("flatten", []), *_hidden(sizes), ("dense", [sizes[-1], 2 * encoder.latents])]
+    sizes = (encoder.latents, *reversed(decoder.hidden))
+    up = [*_hidden(sizes), ("dense", [sizes[-1], math.prod(small)])]
     up += [] if decoder.linear_start else [("relu", [])]
     up += [("unflatten", small)]
     for inner, outer in zip(decoder.channels[:0:-1], decoder.channels[-2::-1], strict=True):
         up += [("up", [inner, outer, 4]), ("relu", [])]
-    up += [("up", [decoder.channels[0], decoder.outputs, 4])]
-    return Architecture(down, up, encoder.weights is GLOROT)
+    return Architecture(down, [*up, ("up", [decoder.channels[0], decoder.outputs, 4])])
 
 
-def _fully_connected(
-    encoder: MLPEncoder, decoder: MLPDecoder, image_shape: ImageShape
-) -> Architecture:
-    height, width, channels = image_shape
-    down, size = [("flatten", [])], math.prod(image_shape)
-    for features in encoder.hidden:
-        down += [("dense", [size, features]), ("relu", [])]
-        size = features
-    down += [("dense", [size, 2 * encoder.latents])]
-    up, size = [], encoder.latents
-    for features in decoder.hidden:
-        up += [("dense", [size, features]), ("tanh", [])]
-        size = features
-    up += [("dense", [size, math.prod(image_shape)]), ("unflatten", [channels, height, width])]
-    return Architecture(down, up, glorot=False)
+def _hidden(sizes: tuple[int, ...]) -> list[Layer]:
+    pairs = itertools.pairwise(sizes)
+    return [layer for pair in pairs for layer in (("dense", list(pair)), ("relu", []))]
 
 
 class Work(NamedTuple):
@@ -112,29 +78,24 @@ def least_work(
     Args:
         activation_bytes: of a number in an activation; parameters and moments have 4.
     """
-    products = parameters = outputs = 0
-    for part, (channels, height, width) in (
-        (layers.encoder, (image_shape[2], *image_shape[:2])),
-        (layers.decoder, (0, 1, 1)),
-    ):
-        outputs += channels * height * width
-        for kind, numbers in part:
-            if kind == "unflatten":
-                _, height, width = numbers
-            if kind not in ("conv", "up", "dense"):
-                continue
-            inputs, features, *sides = numbers
-            taps = inputs * math.prod(sides * 2)
-            parameters += taps * features + features
+    products = parameters = 0
+    outputs = math.prod(image_shape)
+    height, width = image_shape[:2]
+    for kind, numbers in (*layers.encoder, *layers.decoder):
+        if kind == "unflatten":
+            _, height, width = numbers
+        if kind not in ("conv", "up", "dense"):
+            continue
+        inputs, features, *sides = numbers
+        taps = inputs * math.prod(sides * 2)
+        parameters += taps * features + features
+        small = 1 if kind == "dense" else height * width
+        if kind == "conv":
+            height, width = height // 2, width // 2
             small = height * width
-            if kind == "conv":
-                height, width = height // 2, width // 2
-                small = height * width
-            elif kind == "up":
-                height, width = 2 * height, 2 * width
-            else:
-                height = width = small = 1
-            products += small * taps * features
-            outputs += height * width * features
+        elif kind == "up":
+            height, width = 2 * height, 2 * width
+        products += small * taps * features
+        outputs += features * (1 if kind == "dense" else height * width)
     traffic = 5 * batch_size * outputs * activation_bytes + 8 * parameters * 4
     return Work(3 * 2 * batch_size * products, traffic, parameters)

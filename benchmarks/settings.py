@@ -1,14 +1,19 @@
-"""What to measure. Imports no JAX."""
+"""What is measured. Imports no JAX."""
 
 import dataclasses
 from dataclasses import dataclass
+from typing import Any
 
 from bvae_jax.config import Config
-from bvae_jax.errors import UserError, unknown
+from bvae_jax.errors import UserError
 
 PARTS = ("step", "batch", "encode", "sweep", "startup")
-PEERS = ("torch", "xla")
 STRATEGIES = ("sequential", "devices", "vmap")
+
+
+def _option(default: Any, help: str, **more: Any) -> Any:
+    """A field, and what argparse is told of it."""
+    return dataclasses.field(default=default, metadata={"help": help, **more})
 
 
 @dataclass(frozen=True)
@@ -16,70 +21,42 @@ class Settings:
     """What is measured, how, and how often.
 
     Raises:
-        UserError: a value is outside its range, or unknown.
+        UserError: a value is outside its range.
     """
 
-    network: str = "conv"
-    """Network of all contenders: see bvae train --help."""
-    batch_size: int = 64
-    """Images in a batch."""
-    latents: int = 10
-    """Number of latents."""
-    channels: int = 1
-    """Channels of an image; with more than one each shows the same sprite."""
-    precision: str = "float32"
-    """What networks compute in."""
-    image_source: str = "auto"
-    """How images come to the device: rendered, resident or auto."""
-    parts: tuple[str, ...] = PARTS
-    """What to measure: step, batch, encode, sweep, startup."""
-    peer: tuple[str, ...] = ()
-    """Beside ours: torch (the same network in PyTorch), xla (XLA's own convolution gradients)."""
-    members: tuple[int, ...] = (1, 2, 4)
-    """Sizes of sweeps."""
-    strategies: tuple[str, ...] = ()
-    """Of sweeps: sequential, devices, vmap. If not given: all on a CPU, else vmap."""
-    threads: int = 0
-    """Cores that each contender may use. 0: all."""
-    steps: int = 0
-    """Steps that are started together. 0: 5 on a CPU, 50 (a record's) elsewhere."""
-    rounds: int = 15
-    """In each, every contender has its turn."""
-    patience: int = 300
-    """Seconds to wait for an answer: a contender that is not built by then is left out."""
-    quick: bool = False
-    """Few and small rounds, to see whether it works; its figures mean little."""
-    profile: bool = False
-    """Also list the ten operations of our step, and of vmapped ones, that take the most time."""
+    parts: tuple[str, ...] = _option(PARTS, "what to measure", choices=PARTS, nargs="+")
+    dataset: str = _option("dsprites", "color_dsprites has three channels")
+    network: str = _option("conv", "of all contenders: bvae train --help")
+    batch_size: int = _option(64, "images in a batch")
+    latents: int = _option(10, "number of latents")
+    precision: str = _option("float32", "what networks compute in")
+    image_source: str = _option("auto", "rendered, resident, streamed or auto")
+    torch: bool = _option(False, "beside ours, the same network in PyTorch")
+    members: tuple[int, ...] = _option((1, 2, 4), "sizes of sweeps", nargs="+")
+    strategies: tuple[str, ...] = _option(
+        (), "of sweeps; if not given, all on a CPU, else vmap", choices=STRATEGIES, nargs="+"
+    )
+    threads: int = _option(0, "cores that each contender may use; 0: all")
+    steps: int = _option(0, "steps that are started together; 0: 5 on a CPU, 50 elsewhere")
+    rounds: int = _option(15, "in each, every contender has its turn")
+    patience: int = _option(300, "seconds; what is not built by then is left out")
+    quick: bool = _option(False, "3 small rounds, to see whether it works")
 
     def __post_init__(self) -> None:
-        for name, value, known in (
-            *(("part", part, PARTS) for part in self.parts),
-            *(("peer", peer, PEERS) for peer in self.peer),
-            *(("strategy", strategy, STRATEGIES) for strategy in self.strategies),
-        ):
-            if value not in known:
-                raise unknown(name, value, known)
-        names = ("channels", "rounds", "patience")
-        counts = [(name, getattr(self, name)) for name in names]
-        for name, value in (*counts, *(("members", count) for count in self.members)):
+        counts = {name: getattr(self, name) for name in ("rounds", "patience")}
+        for name, value in (*counts.items(), *(("members", count) for count in self.members)):
             if value < 1:
                 raise UserError(f"--{name}: got {value}, wanted a whole number of at least 1.")
-        for name in ("threads", "steps"):
-            if getattr(self, name) < 0:
-                raise UserError(f"--{name}: got {getattr(self, name)}, wanted 0 or more.")
         self.config()
 
-    def config(self) -> Config:
+    def config(self, **changes: Any) -> Config:
         """That of our runs."""
-        names = ("network", "batch_size", "latents", "precision", "image_source")
-        values = {name: getattr(self, name) for name in names}
-        return Config(**values)
+        names = ("dataset", "network", "batch_size", "latents", "precision", "image_source")
+        return Config(**{name: getattr(self, name) for name in names} | changes)
 
     def quickened(self) -> "Settings":
         """With fewer rounds, if `quick`."""
         if not self.quick:
             return self
-        return dataclasses.replace(
-            self, rounds=min(self.rounds, 3), steps=self.steps or 2, members=self.members[:2]
-        )
+        rounds, steps = min(self.rounds, 3), self.steps or 2
+        return dataclasses.replace(self, rounds=rounds, steps=steps, members=self.members[:2])

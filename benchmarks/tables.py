@@ -1,94 +1,74 @@
 """The report of a benchmark as Markdown."""
 
-from collections.abc import Callable, Mapping, Sequence
+import statistics
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from benchmarks.contenders import COPY, MATMUL, OURS
-from benchmarks.numbers import (
-    NONE,
-    Entry,
-    Number,
-    duration,
-    inverse,
-    memory,
-    percent,
-    quotient,
-    rate,
-    ratio,
-    scaled,
-    seconds,
-)
 
-Report = Mapping[str, Any]
+Entry = Mapping[str, Any]
+"""What is known of a contender."""
+Number = int | float | None
+"""None where nothing was measured, or nobody knows."""
+NONE = "–"
 
 
-def markdown(report: Report) -> str:
+def markdown(report: Mapping[str, Any]) -> str:
     """All tables, each under a line that says what it shows."""
-    parts = report["parts"]
     found = [_opening(report)] if "machine" in report else []
-    for part, section in SECTIONS.items():
-        if part in parts:
-            found += section(parts[part], report)
+    step = report["parts"].get("step", {})
+    limit = limit_seconds(step, report.get("least"))
+    for name, part in report["parts"].items():
+        found.append(_times(name, part, report, limit))
+        found += _work(part, report, limit) if OURS in part and name == "step" else []
+        found += [f"{who}: {one['error']}" for who, one in part.items() if "error" in one]
     if report.get("interrupted"):
         found.append("Interrupted: this is what was measured until then.")
     return "\n\n".join(found)
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
-
-
-def _opening(report: Report) -> str:
+def _opening(report: Mapping[str, Any]) -> str:
     machine, settings = report["machine"], report["settings"]
-    versions = ", ".join(
-        f"{name} {machine['versions'][name]}"
-        for name in ("jax", "torch")
-        if machine["versions"].get(name)
-    )
-    load = machine.get("load_average", 0)
+    known = {name: machine["versions"].get(name) for name in ("jax", "torch")}
+    versions = ", ".join(f"{name} {version}" for name, version in known.items() if version)
     busy = (
-        f" Others were at work here (load average {load:.1f} at the start): contenders whose "
-        "threads wait for each other lose more by that, so do not trust the ratios."
+        f" Other processes were at work here (load average {machine['load_average']:.1f} at the "
+        "start): do not trust the ratios."
     )
     return (
         f"{machine['device']} ({machine['platform']}), {machine['cores']} of {machine['cpu_count']}"
-        f" cores, {versions}, commit {machine['git_commit']}; {settings['network']}, batch "
-        f"{settings['batch_size']}, {settings['channels']} channel(s), {settings['precision']}; "
-        f"medians of {settings['rounds']} rounds in turn."
-        + (busy if load > machine["cpu_count"] / 2 else "")
+        f" cores, {versions}, commit {machine['git_commit']}; {settings['dataset']}, "
+        f"{settings['network']}, batch {settings['batch_size']}, {settings['precision']}; medians "
+        f"of {settings['rounds']} rounds in turn."
+        + (busy if machine["load_average"] > machine["cpu_count"] / 2 else "")
     )
 
 
-def _step(part: Mapping[str, Entry], report: Report) -> list[str]:
-    ours, batch = part.get(OURS, {}), report["settings"]["batch_size"]
-    rows = [
-        [
-            name,
-            duration(seconds(entry)),
-            rate(batch, seconds(entry)),
-            ratio(entry, ours),
-            *memory(entry),
-        ]
-        for name, entry in part.items()
-        if name not in (MATMUL, COPY)
-    ]
-    header = [
-        "training step",
-        "time",
-        "images/s",
-        f"time, of {OURS}",
-        "host memory",
-        "device memory",
-    ]
-    return [table(header, rows), *_errors(part), *_work(part, report), *_profiles(part)]
+def _times(name: str, part: Mapping[str, Entry], report: Mapping[str, Any], limit: Number) -> str:
+    shown = {who: one for who, one in part.items() if who not in (MATMUL, COPY)}
+    reference = OURS if OURS in shown else next(iter(shown), "")
+    unit = next((one["unit"] for one in shown.values()), "")
+    # A step or a batch is so many images.
+    images = {"image": 1, "start": None}.get(unit, report["settings"]["batch_size"])
+    header = [name, "cores", f"time of one {unit}", "images/s", f"time, of {reference}"]
+    header += ["of the limit"] if unit == "step" and limit else []
+    rows = []
+    for who, one in shown.items():
+        time = seconds(one)
+        rate = quotient(images, time)
+        row = [who, str(one["cores"]), duration(time), NONE if rate is None else f"{rate:,.0f}"]
+        row.append(ratio(one, shown[reference]))
+        row += [percent(quotient(limit, time))] if len(header) == 6 else []
+        peaks = [one.get("peak_host_bytes"), one.get("peak_device_bytes")]
+        rows.append([*row, *(scaled(peak, 1e6, " MB") for peak in peaks)])
+    return table([*header, "host memory", "device memory"], rows)
 
 
-def _work(part: Mapping[str, Entry], report: Report) -> list[str]:
+def _work(part: Mapping[str, Entry], report: Mapping[str, Any], limit: Number) -> list[str]:
     """What a step is, and how near it comes to what the machine can do."""
-    ours, least = part.get(OURS, {}), report.get("least") or {}
-    step, limit = seconds(ours), limit_seconds(part, least)
-    product, copied = (inverse(seconds(part.get(name, {}))) for name in (MATMUL, COPY))
+    ours, least = part[OURS], report.get("least") or {}
+    step = seconds(ours)
+    product, copied = (quotient(1, seconds(part.get(name, {}))) for name in (MATMUL, COPY))
     rows = [["this machine", scaled(product, 1e9), "", scaled(copied, 1e9), ""]]
     for name, flop, moved in (
         ("a step, as compiled", ours.get("compiled_flop"), ours.get("compiled_bytes")),
@@ -100,8 +80,7 @@ def _work(part: Mapping[str, Entry], report: Report) -> list[str]:
             scaled(flops, 1e9), percent(quotient(flops, product)),
             scaled(traffic, 1e9), percent(quotient(traffic, copied)),
         ])  # fmt: skip
-    header = ["", "GFLOP/s", "of matrix product", "GB/s", "of copy"]
-    found = [table(header, rows)]
+    found = [table(["", "GFLOP/s", "of matrix product", "GB/s", "of copy"], rows)]
     if limit and step:
         found.append(
             f"No step can take less than {duration(limit)} at these rates; ours is at "
@@ -110,7 +89,12 @@ def _work(part: Mapping[str, Entry], report: Report) -> list[str]:
     return found
 
 
-def limit_seconds(part: Mapping[str, Entry], least: Entry) -> Number:
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def limit_seconds(part: Mapping[str, Entry], least: Entry | None) -> Number:
     """The time of the least work at the machine's own rates: of products, or of memory."""
     per_flop, per_byte = (seconds(part.get(name, {})) for name in (MATMUL, COPY))
     if not (least and per_flop and per_byte):
@@ -118,85 +102,39 @@ def limit_seconds(part: Mapping[str, Entry], least: Entry) -> Number:
     return max(least["flop"] * per_flop, least["bytes"] * per_byte)
 
 
-def _batch(part: Mapping[str, Entry], report: Report) -> list[str]:
-    step = report["parts"].get("step", {}).get(OURS, {})
-    rows = [
-        [name, duration(seconds(entry)), percent(quotient(seconds(entry), seconds(step)))]
-        for name, entry in part.items()
-    ]
-    return [table(["making a batch", "time", "of a training step"], rows), *_errors(part)]
+def seconds(entry: Entry) -> Number:
+    """The median."""
+    return entry.get(f"median_seconds_per_{entry.get('unit')}")
 
 
-def _encode(part: Mapping[str, Entry], report: Report) -> list[str]:
-    ours = part.get(OURS, {})
-    rows = [
-        [name, rate(1, seconds(entry)), ratio(entry, ours), *memory(entry)]
-        for name, entry in part.items()
-    ]
-    header = ["encoding", "images/s", f"time, of {OURS}", "host memory", "device memory"]
-    return [table(header, rows), *_errors(part)]
+def ratio(entry: Entry, reference: Entry) -> str:
+    """The median over rounds of one time over the other, of the same round."""
+    ours, theirs = (one.get(f"seconds_per_{one.get('unit')}", ()) for one in (entry, reference))
+    quotients = [a / b for a, b in zip(ours, theirs, strict=False)]
+    return f"{statistics.median(quotients):.2f}" if quotients else NONE
 
 
-def _sweep(part: Mapping[str, Entry], report: Report) -> list[str]:
-    first = next(iter(part.values()), {})
-    step_part = report["parts"].get("step", {})
-    limit = limit_seconds(step_part, report.get("least") or {})
-    rows = [
-        [
-            name,
-            str(entry["cores"]),
-            duration(seconds(entry)),
-            ratio(first, entry),
-            percent(quotient(limit, seconds(entry))),
-            *memory(entry),
-        ]
-        for name, entry in part.items()
-    ]
-    header = ["sweep: strategy, members", "cores", "time for a step of one member"]
-    header += ["throughput, of the first", "of the limit", "host memory", "device memory"]
-    return [table(header, rows), *_errors(part), *_profiles(part)]
+def duration(value: Number) -> str:
+    """Of seconds, in seconds, milliseconds or microseconds."""
+    if value is None:
+        return NONE
+    if value >= 1:
+        return f"{value:.2f} s"
+    return f"{1e3 * value:.2f} ms" if value >= 1e-3 else f"{1e6 * value:.1f} µs"
 
 
-def _startup(part: Mapping[str, Entry], report: Report) -> list[str]:
-    rows = []
-    for name, entry in part.items():
-        peaks = [peak for peak in entry["peak_host_bytes"] if peak]
-        peak = scaled(max(peaks, default=None), 1e6)
-        times = ", ".join(f"{value:.1f}" for value in entry["seconds"])
-        rows.append([name, times or NONE, f"{peak} MB"])
-    header = ["from the start of bvae train to its first step", "seconds", "host memory"]
-    return [table(header, rows), *_errors(part)]
+def scaled(value: Number, unit: float, name: str = "") -> str:
+    """In multiples of a unit, to three digits."""
+    if value is None:
+        return NONE
+    return (f"{value / unit:,.3g}" if value < 100 * unit else f"{value / unit:,.0f}") + name
 
 
-def _profiles(part: Mapping[str, Entry]) -> list[str]:
-    found = []
-    header = ["operation", "from", "calls", "ms in all", "share"]
-    for name, entry in part.items():
-        if entry.get("profile") == []:
-            found.append(f"The profiler of this JAX names no operations of {name} here.")
-        rows = [
-            [
-                f"`{op['name'][:60]}`",
-                f"`{op['origin'] or NONE}`",
-                str(op["calls"]),
-                f"{1e3 * op['seconds']:.2f}",
-                percent(op["share"]),
-            ]
-            for op in entry.get("profile", ())
-        ]
-        found += [f"The largest operations of {name}:", table(header, rows)] if rows else []
-    return found
+def percent(share: Number) -> str:
+    """Of a share of 1, to three digits."""
+    return NONE if share is None else f"{100 * share:.3g} %"
 
 
-SECTIONS: dict[str, Callable[[Mapping[str, Entry], Report], list[str]]] = {
-    "step": _step,
-    "batch": _batch,
-    "encode": _encode,
-    "sweep": _sweep,
-    "startup": _startup,
-}
-
-
-def _errors(part: Mapping[str, Entry]) -> list[str]:
-    lines = [f"{name}: {entry['error']}" for name, entry in part.items() if "error" in entry]
-    return ["\n".join(lines)] if lines else []
+def quotient(a: Number, b: Number) -> Number:
+    """a / b, where both are known."""
+    return a / b if a is not None and b else None

@@ -5,7 +5,7 @@ It imports nothing of the package but what its worker needs: its process is PyTo
 
 # pyright: reportMissingImports=false, reportInvalidTypeForm=false
 # PyTorch is there only where the extra `bench` is installed.
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -23,7 +23,6 @@ LAYERS: dict[str, Callable[..., nn.Module]] = {
     "up": lambda i, o, side: nn.ConvTranspose2d(i, o, side, stride=2, padding=(side - 2) // 2),
     "dense": nn.Linear,
     "relu": nn.ReLU,
-    "tanh": nn.Tanh,
     "flatten": nn.Flatten,
     "unflatten": lambda *shape: nn.Unflatten(1, shape),
 }
@@ -36,13 +35,6 @@ class VAE(nn.Module):
         super().__init__()
         self.encoder = nn.Sequential(*(LAYERS[kind](*of) for kind, of in layers["encoder"]))
         self.decoder = nn.Sequential(*(LAYERS[kind](*of) for kind, of in layers["decoder"]))
-        for module in self.modules():  # weights are uniform on +-1/sqrt(fan_in) already
-            if not isinstance(module, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
-                continue
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
-            if layers["glorot"]:
-                nn.init.xavier_uniform_(module.weight)
 
     def forward(self, images: Images, noise: Latents, beta: float) -> Float[torch.Tensor, ""]:
         """-E[log p(x|z)] + beta KL for Bernoulli pixels, nats per image, mean over the batch."""
@@ -54,16 +46,13 @@ class VAE(nn.Module):
         return (nll + beta * kl) / len(images)
 
 
-def torch_train(options: Mapping[str, Any]) -> Task:
+def train(layers: Mapping[str, Any], batch_size: int, chunk: int, mode: str, **settings) -> Task:
     """Training steps on one batch that is on the device already."""
-    device, autocast = _prepare(options)
-    model, images = _model(options, device), _images(options, options["batch_size"], device)
-    latents = options["layers"]["decoder"][0][1][0]
-    graph = options["mode"] == "cudagraph"
-    optimizer = torch.optim.Adam(
-        model.parameters(), lr=options["learning_rate"], fused=True, capturable=graph
-    )
-    loss = _compiled(model, options["mode"])
+    model, images, autocast = _begin(layers, batch_size, **settings)
+    latents, device = layers["decoder"][0][1][0], images.device
+    graph = mode == "cudagraph"
+    optimizer = torch.optim.Adam(model.parameters(), fused=True, capturable=graph)
+    loss = torch.compile(model) if mode == "compile" else model
 
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)
@@ -76,61 +65,51 @@ def torch_train(options: Mapping[str, Any]) -> Task:
     step = _captured(step) if graph else step
 
     def run(pieces: int) -> None:
-        for _ in range(pieces * options["chunk"]):
+        for _ in range(pieces * chunk):
             step()
-        _wait(device)
+        if device.type == "cuda":
+            torch.cuda.synchronize()
 
     parameters = sum(p.numel() for p in model.parameters())
-    return Task(run, options["chunk"], lambda: _memory(device) | {"parameters": parameters})
+    return Task(run, chunk, lambda: _memory(device) | {"parameters": parameters})
 
 
-def torch_encode(options: Mapping[str, Any]) -> Task:
+def encode(layers: Mapping[str, Any], batch_size: int, chunk: int, mode: str, **settings) -> Task:
     """Posteriors of one batch that is on the device already, copied to the host."""
-    device, autocast = _prepare(options)
-    batch = 128 if device.type == "cpu" else 4096
-    model, images = _model(options, device), _images(options, batch, device)
-    encoder = _compiled(model.encoder, options["mode"])
+    batch = 4096 if torch.cuda.is_available() else 128
+    model, images, autocast = _begin(layers, batch, **settings)
+    encoder = torch.compile(model.encoder) if mode == "compile" else model.encoder
 
     @torch.inference_mode()
-    def encode() -> torch.Tensor:
+    def codes() -> torch.Tensor:
         with autocast():
             return encoder(images)
 
-    call = _captured(encode) if options["mode"] == "cudagraph" else encode
+    call = _captured(codes) if mode == "cudagraph" else codes
 
     def run(pieces: int) -> None:
         for _ in range(pieces):
             call().float().cpu()
 
-    return Task(run, batch, lambda: _memory(device))
+    return Task(run, batch, lambda: _memory(images.device))
 
 
-def _prepare(options: Mapping[str, Any]) -> tuple[torch.device, Callable]:
-    """The device, and what makes its arithmetic that of `precision`."""
+def _begin(
+    layers: Mapping[str, Any], batch: int, image_shape: Sequence[int], precision: str, cores: int
+) -> tuple[VAE, Images, Callable]:
+    """The model and a batch on the device, and what makes the arithmetic that of `precision`."""
     torch.manual_seed(0)
-    torch.set_num_threads(options["cores"])
-    tf32 = options["precision"] == "tensorfloat32"
+    torch.set_num_threads(cores)
+    tf32 = precision == "tensorfloat32"
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = tf32
     torch.backends.cudnn.benchmark = True
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    low = options["precision"] == "bfloat16"
-    return device, lambda: torch.autocast(device.type, torch.bfloat16, enabled=low)
-
-
-def _model(options: Mapping[str, Any], device: torch.device) -> VAE:
-    model = VAE(options["layers"]).to(device)
-    return model.to(memory_format=torch.channels_last)  # pyright: ignore
-
-
-def _images(options: Mapping[str, Any], batch: int, device: torch.device) -> Images:
-    images = (torch.rand(batch, *options["image"]) > 0.5).float()
-    return images.to(device, memory_format=torch.channels_last)
-
-
-def _compiled(module: nn.Module, mode: str) -> Callable:
-    if mode == "compile":
-        return torch.compile(module)
-    return torch.compile(module, mode=mode) if mode == "reduce-overhead" else module
+    model = VAE(layers).to(device).to(memory_format=torch.channels_last)  # pyright: ignore
+    height, width, channels = image_shape
+    images = (torch.rand(batch, channels, height, width) > 0.5).float()
+    images = images.to(device, memory_format=torch.channels_last)
+    low = precision == "bfloat16"
+    return model, images, lambda: torch.autocast(device.type, torch.bfloat16, enabled=low)
 
 
 def _captured(function: Callable[[], Any]) -> Callable[[], Any]:
@@ -150,11 +129,6 @@ def _captured(function: Callable[[], Any]) -> Callable[[], Any]:
         return result
 
     return replay
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize()
 
 
 def _memory(device: torch.device) -> dict[str, Any]:

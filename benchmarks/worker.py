@@ -1,125 +1,97 @@
-"""A process that builds one contender, and then works whenever the parent says so.
-
-Lines of JSON: the contender on stdin, then a command on each line; an answer to each on stdout.
-While it waits for a line it uses no CPU; how much its thread pools do is part of its facts.
-"""
+"""A process that builds one contender, and then works whenever the parent says so."""
 
 import importlib
-import json
 import os
+import resource
+import signal
 import sys
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
+from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
-from bvae_jax.runtime import (
-    keep_freed_memory,
-)
+from bvae_jax.runtime import keep_freed_memory
 
-TASKS = {
-    "matmul": "tasks", "copy": "tasks", "train": "tasks", "draw": "tasks", "encode": "tasks",
-    "machine": "tasks", "torch_train": "torch_peer", "torch_encode": "torch_peer",
-}  # fmt: skip
-"""Task -> the module that has a function of that name, imported only where it is wanted."""
 ROUND_SECONDS = 0.3
 """A turn lasts so long, or as long as the smallest piece of work."""
+
+
+class Contender(NamedTuple):
+    """What a process builds, and then does whenever it is told.
+
+    Attributes:
+        task: "module:function", called with `options`, gives a `Task`.
+        unit: what its work is counted in: "step" of one model, "batch", "image", "flop", "byte".
+        cores: that it may use.
+        keep_memory: freed memory is kept, see `bvae_jax.runtime`.
+        environment: its own variables.
+        beside: it is built at the same time as others that are, for it takes long and its compiler
+            measures nothing.
+    """
+
+    name: str
+    task: str
+    unit: str
+    options: Mapping[str, Any]
+    cores: int
+    keep_memory: bool = True
+    environment: Mapping[str, str] = {}
+    beside: bool = False
 
 
 class Task(NamedTuple):
     """Something that can be done again and again.
 
     Attributes:
-        run: does so many pieces of work and waits for them.
+        run: does some pieces of work and waits for them.
         amount: units in a piece.
         facts: what else is known; asked once, after the last round.
-        profile: (directory for a trace) -> the operations that took the most time.
     """
 
     run: Callable[[int], None]
-    amount: float
+    amount: float = 1
     facts: Callable[[], dict[str, Any]] = dict
-    profile: Callable[[Path], list[dict[str, Any]]] | None = None
 
 
-class Worker:
-    """Answers the parent's commands.
-
-    Args:
-        spec: a `Contender`, as a dictionary.
-    """
-
-    def __init__(self, spec: Mapping[str, Any]):
-        usable = getattr(os, "sched_getaffinity", None)
-        if usable:  # before anything counts cores to size its thread pool
-            os.sched_setaffinity(0, sorted(usable(0))[: spec["cores"]])
-        if spec["keep_memory"]:
-            keep_freed_memory()
-        module = importlib.import_module(f"benchmarks.{TASKS[spec['task']]}")
-        self._task: Task = getattr(module, spec["task"])(spec["options"])
-        self._pieces = 1
-        self._idle_cpu = self._idle_wall = 0.0
-        self._before = (time.process_time(), time.perf_counter())
-
-    def answer(self, command: str, argument: Any) -> dict[str, Any]:
-        cpu, wall = time.process_time(), time.perf_counter()
-        self._idle_cpu += cpu - self._before[0]
-        self._idle_wall += wall - self._before[1]
-        found = getattr(self, command)(argument)
-        self._before = (time.process_time(), time.perf_counter())
-        return found
-
-    def warm_up(self, _: Any) -> dict[str, Any]:
-        """Compile, and choose how much work a turn is."""
-        self._task.run(1)
-        for _ in range(2):
-            seconds = self._seconds(self._pieces)
-            self._pieces = max(1, round(ROUND_SECONDS / max(seconds, 1e-6) * self._pieces))
-        self._idle_cpu = self._idle_wall = 0.0
-        return {}
-
-    def turn(self, _: Any) -> dict[str, Any]:
-        """Work, and say how long a unit takes."""
-        seconds = self._seconds(self._pieces)
-        return {"seconds": seconds / self._pieces / self._task.amount}
-
-    def facts(self, _: Any) -> dict[str, Any]:
-        """Memory first, for what comes then may compile."""
-        found: dict[str, Any] = {"peak_host_bytes": peak_host_bytes()}
-        found["waiting_cpu_share"] = self._idle_cpu / max(self._idle_wall, 1e-9)
-        found["units_in_a_turn"] = self._pieces * self._task.amount
-        return found | self._task.facts()
-
-    def profile(self, directory: str) -> dict[str, Any]:
-        return {"profile": self._task.profile(Path(directory)) if self._task.profile else []}
-
-    def _seconds(self, pieces: int) -> float:
-        begin = time.perf_counter()
-        self._task.run(pieces)
-        return time.perf_counter() - begin
-
-
-def peak_host_bytes(process: int | str = "self") -> int | None:
-    """Largest resident memory of a process so far; None where nobody counts."""
+def work(pipe: Connection, contender: Contender) -> None:
+    """Build the contender and warm up, then answer the commands that come through the pipe."""
+    os.setsid()  # it is killed together with what it starts
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent
+    os.environ.update(contender.environment, OMP_NUM_THREADS=str(contender.cores))
+    if hasattr(os, "sched_setaffinity"):  # before anything counts cores to size its thread pool
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: contender.cores])
+    if contender.keep_memory:
+        keep_freed_memory()
     try:
-        for line in Path(f"/proc/{process}/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return 1024 * int(line.split()[1])
-    except OSError:
-        pass
-    return None
+        module, name = contender.task.split(":")
+        build = getattr(importlib.import_module(f"benchmarks.{module}"), name)
+        _answer(pipe, build(**contender.options))
+    except EOFError:
+        pass  # the parent is gone
+    except Exception as error:
+        pipe.send({"error": f"{type(error).__name__}: {error}"})
 
 
-def main() -> None:
-    """Answer until stdin ends."""
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what libraries print is no answer
-    worker = Worker(json.loads(sys.stdin.readline()))
-    print(json.dumps({}), file=answers, flush=True)
-    for line in sys.stdin:
-        found = worker.answer(*json.loads(line))
-        print(json.dumps(found), file=answers, flush=True)
+def _answer(pipe: Connection, task: Task) -> None:
+    task.run(1)  # compiles
+    pieces = 1
+    for _ in range(2):  # how much work a turn is
+        pieces = max(1, round(ROUND_SECONDS / max(_seconds(task, pieces), 1e-6) * pieces))
+    pipe.send({})
+    while True:
+        if pipe.recv() == "turn":
+            pipe.send({"seconds": _seconds(task, pieces) / pieces / task.amount})
+        else:  # memory first, for the task's facts may compile
+            pipe.send({"peak_host_bytes": peak_host_bytes(), **task.facts()})
 
 
-if __name__ == "__main__":
-    main()
+def _seconds(task: Task, pieces: int) -> float:
+    begin = time.perf_counter()
+    task.run(pieces)
+    return time.perf_counter() - begin
+
+
+def peak_host_bytes(whose: int = resource.RUSAGE_SELF) -> int:
+    """Largest resident memory so far of this process, or of its largest child that has ended."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return unit * resource.getrusage(whose).ru_maxrss

@@ -150,21 +150,19 @@ def test_prepare_says_what_it_is(pictures, tmp_path, capsys):
 
 def test_only_prepare_downloads(monkeypatch, capsys):
     calls = []
-    for name in ("open_tfds", "prepare_tfds"):
 
-        def opener(*args, name=name, **options):
-            calls.append((name, *args, options))
-            return numbered()[0]
+    def opener(*args, **options):
+        calls.append((*args, options))
+        return numbered()[0]
 
-        monkeypatch.setattr(data_sets, name, opener)
+    monkeypatch.setattr(data_sets, "open_tfds", opener)
     where = data_dir("there")
     config = Config(dataset="tfds:mnist", data_dir="there", image_key="a", factor_keys="b,c")
     assert data_sets.open_dataset(config, progress=False)
-    options = {"image_size": 0, "progress": False}
-    assert calls.pop() == ("open_tfds", "tfds:mnist", where, "a", "b,c", options)
+    options = {"image_size": 0, "progress": False, "fetch": False}
+    assert calls.pop() == ("tfds:mnist", where, "a", "b,c", options)
     assert main(["data", "prepare", "tfds:mnist", "--quiet", "--data-dir", "there"]) == 0
-    assert calls == [("prepare_tfds", "tfds:mnist", where, "", "", options)]
-    assert capsys.readouterr().out.split()[:3] == ["numbered", "24", "1x1x1"]
+    assert calls == [("tfds:mnist", where, "", "", options | {"fetch": True})]
 
 
 def test_prepare_renders_what_is_cached(monkeypatch, tmp_path, capsys):

@@ -37,13 +37,10 @@ def labels(n):
 
 
 def write(directory, images, known=None, meta=META, chunk=3, **options) -> Any:
-    factors = 0 if known is None else known.shape[1]
-    shape = images.shape[1:]
-    with Writer(directory, shape, images=len(images), factors=factors, **options) as writer:
+    with Writer(directory, images.shape[1:], images=len(images), **options) as writer:
         for start in range(0, len(images), chunk):
-            part = slice(start, start + chunk)
-            writer.add(images[part], None if known is None else known[part])
-        writer.finish(meta)
+            writer.add(images[start : start + chunk])
+        writer.finish(meta, known)
     return open_prepared(directory, name="set")
 
 
@@ -96,7 +93,7 @@ def test_version_is_of_the_content_and_not_of_the_chunks(tmp_path):
     assert reshaped.version != one.version
 
 
-def test_labels_may_come_last_and_order_may_change(tmp_path):
+def test_order_may_change(tmp_path):
     images = noise((12, 4, 4, 1))
     order = np.random.default_rng(1).permutation(12)
     with Writer(tmp_path / "late", (4, 4, 1), images=None) as writer:
@@ -158,7 +155,6 @@ WRONG = {
     "dtype": lambda w: w.add(np.zeros((1, 2, 2, 1))),
     "shape": lambda w: w.add(noise((1, 2, 3, 1))),
     "too many": lambda w: w.add(noise((13, 2, 2, 1))),
-    "labels that nobody announced": lambda w: w.add(noise((1, 2, 2, 1)), labels(1)),
     "no images": lambda w: w.finish({}),
     "no grid": lambda w: (w.add(noise((5, 2, 2, 1))), w.finish(dict(META))),
     "names without sizes": lambda w: (w.add(noise((5, 2, 2, 1))), w.finish({"factor_names": "a"})),

@@ -186,8 +186,8 @@ IMAGES = files.noise((12, 64, 64, 3))
 SIZES = (2, 3, 1, 1, 1, 2, 1)
 BAD_NPZ = {
     "no archive": (lambda p: p.write_bytes(b"PK nonsense"), "not a zip file"),
-    "empty archive": (lambda p: files.zipped(p, {}), "images.npy"),
-    "pickled": (lambda p: np.savez(p, images=np.array([{}], object)), "pickled"),
+    "empty archive": (lambda p: files.zipped(p, {}), "it has no images"),
+    "pickled": (lambda p: np.savez(p, images=np.array([{}], object)), "never loaded"),
     "dtype": (lambda p: np.savez(p, images=IMAGES / 255), "got images float64"),
     "shape": (lambda p: np.savez(p, images=IMAGES[:, :32]), "wanted uint8"),
     "other number": (lambda p: np.savez(p, images=IMAGES[:11]), "wanted uint8"),
@@ -195,8 +195,11 @@ BAD_NPZ = {
     "fortran": (lambda p: np.savez(p, images=np.asfortranarray(IMAGES)), "not stored image by"),
     "no array": (lambda p: files.zipped(p, {"images.npy": b"GIF89a"}), "magic string"),
     "header cut": (lambda p: files.zipped(p, {"images.npy": npy(IMAGES)[:50]}), "EOF"),
-    "content cut": (lambda p: files.zipped(p, {"images.npy": npy(IMAGES)[:-9]}), "ends early"),
-    "more content": (lambda p: files.zipped(p, {"images.npy": npy(IMAGES) + b"x"}), "longer"),
+    "content cut": (lambda p: files.zipped(p, {"images.npy": npy(IMAGES)[:-9]}), "of data"),
+    "more content": (
+        lambda p: files.zipped(p, {"images.npy": npy(IMAGES) + b"x"}),
+        "bytes of data",
+    ),
     "version 9": (lambda p: files.zipped(p, {"images.npy": b"\x93NUMPY\x09\x00"}), "version"),
 }
 

@@ -16,7 +16,7 @@ from bvae_jax.data.folder import open_folder
 from bvae_jax.data.npz import open_npz
 from bvae_jax.data.published import PUBLISHED, open_published
 from bvae_jax.data.store import data_dir
-from bvae_jax.data.tfds import PREFIX, open_tfds, prepare_tfds
+from bvae_jax.data.tfds import PREFIX, open_tfds
 from bvae_jax.data.variants import only
 from bvae_jax.errors import UserError, unknown
 
@@ -105,8 +105,9 @@ def _open_stored(config: Config, progress: bool, fetch: bool) -> Dataset | None:
         return open_npz(Path(rest).expanduser(), data_dir=where, progress=progress)
     if name.startswith(PREFIX):
         keys = config.image_key, config.factor_keys
-        opener = prepare_tfds if fetch else open_tfds
-        return opener(name, where, *keys, image_size=config.image_size, progress=progress)
+        return open_tfds(
+            name, where, *keys, image_size=config.image_size, progress=progress, fetch=fetch
+        )
     if name in PUBLISHED:
-        return open_published(name, where, progress=progress)
+        return open_published(name, where, progress=progress, fetch=fetch)
     return None

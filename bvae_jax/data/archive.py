@@ -1,6 +1,7 @@
-"""Arrays of an .npz file read without trusting a byte of it: headers first, then chunk by chunk.
+"""Arrays in .npz files: read without pickle, in bounded memory, and written whole or not at all.
 
-A foreign file may be damaged, lie about its sizes, or unpack to far more than it should.
+A foreign file may be damaged, lie about its sizes, or unpack to far more than it should. So no byte
+of it is trusted: headers come first, then the data, block by block.
 """
 
 import contextlib
@@ -27,6 +28,11 @@ from bvae_jax.files import (
 
 # NumPy's own limit: Python's parser is not safe with more. A true header has some 100 bytes.
 HEADER_LIMIT = 10_000
+BLOCK = 2**20
+
+
+class DamagedError(UserError):
+    """A file that is not what was written, or not what is wanted, and why."""
 
 
 class Header(NamedTuple):
@@ -46,9 +52,9 @@ class Header(NamedTuple):
 
 
 def want(condition: object, otherwise: str) -> None:
-    """Raise UserError(otherwise) unless the condition holds."""
+    """Raise DamagedError(otherwise) unless the condition holds."""
     if not condition:
-        raise UserError(otherwise)
+        raise DamagedError(otherwise)
 
 
 def one_line(start: Path | str, text: str) -> str:
@@ -66,7 +72,7 @@ def reading(what: str) -> Iterator[None]:
         raise
     except Exception as error:
         reason = textwrap.shorten(str(error)[:2000], 150) or type(error).__name__
-        raise UserError(f"{what} cannot be read ({reason}). Is the file whole?") from error
+        raise DamagedError(f"{what} cannot be read ({reason}). Is the file whole?") from error
 
 
 @contextlib.contextmanager
@@ -79,18 +85,20 @@ def open_archive(path: Path, hint: str) -> Iterator[zipfile.ZipFile]:
     Raises:
         UserError: the file is missing, or no archive.
     """
-    with contextlib.ExitStack() as stack:
+    with reading("the file"):
+        want(path.exists(), "no such file, wanted an .npz file.")
+        # A pipe would have us wait for ever, and so is not opened.
+        want(path.is_file(), "is a directory or a device, wanted an .npz file.")
+        file = path.open("rb")
+    with file:
         with reading("the file"):
-            want(path.exists(), "no such file, wanted an .npz file.")
-            # A pipe would have us wait for ever, and so is not opened.
-            want(path.is_file(), "is a directory or a device, wanted an .npz file.")
-            file = stack.enter_context(path.open("rb"))
             start = file.read(len(npy.MAGIC_PREFIX))
         got = "a single array (.npy)" if start == npy.MAGIC_PREFIX else "no .npz file"
         want(start.startswith(b"PK"), f"is {got}, wanted what {hint} writes.")
         with reading("the archive"):
-            archive = stack.enter_context(zipfile.ZipFile(file))
-        yield archive
+            archive = zipfile.ZipFile(file)
+        with archive:
+            yield archive
 
 
 def members(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
@@ -169,8 +177,17 @@ def read_blocks(archive: zipfile.ZipFile, header: Header, size: int) -> Iterator
             yield block
 
 
-class DamagedError(Exception):
-    """A file that is not what was written, and why."""
+def read_array(archive: zipfile.ZipFile, header: Header) -> np.ndarray:
+    """A whole array.
+
+    Raises:
+        DamagedError: it is damaged, or not as large as its header says.
+    """
+    check_size(header)
+    data = bytearray().join(read_blocks(archive, header, BLOCK))
+    with reading(header.key):
+        array = np.frombuffer(data, header.dtype)
+        return array.reshape(header.shape, order="F" if header.fortran else "C")
 
 
 def read_npz(path: Path) -> dict[str, np.ndarray]:
@@ -179,11 +196,12 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
     Raises:
         DamagedError: it cannot be read.
     """
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            return dict(archive)
-    except Exception as error:  # on damaged bytes zipfile and NumPy raise a dozen types
-        raise DamagedError(str(error) or type(error).__name__) from error
+    with open_archive(path, "np.savez") as archive:
+        headers = [
+            read_header(archive, key, info, "numbers or texts")
+            for key, info in members(archive).items()
+        ]
+        return {header.key: read_array(archive, header) for header in headers}
 
 
 def write_npz(path: Path, *, compress: bool = False, **arrays: np.ndarray | str) -> None:

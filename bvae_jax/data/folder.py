@@ -95,14 +95,14 @@ def open_folder(
         small: list[int] = []
         colours = False
         with (
-            Writer(directory, shape, images=len(pictures), factors=found.labels.shape[1]) as writer,
+            Writer(directory, shape, images=len(pictures)) as writer,
             bar(total=len(pictures), desc=f"reading {folder.name} (once)", unit=" images",
                 disable=not progress) as shown,
         ):  # fmt: skip
             files = [folder / picture.name for picture in pictures]
             for rows, images, failed, sides in decode_all(files, shape):
                 if len(rows):
-                    writer.add(images, found.labels[rows] if found.classes else None)
+                    writer.add(images)
                 broken |= failed
                 small += [size for size in sides if size < side]
                 colours = colours or bool((images != images[..., :1]).any())
@@ -126,7 +126,7 @@ def open_folder(
             meta |= _factor(found.classes) | {"earlier": [writer.version(before)]}
             if found.tested.any():
                 meta["published_test"] = np.flatnonzero(found.tested)
-            writer.finish(meta)
+            writer.finish(meta, found.labels if found.classes else None)
 
     name, options = f"folder:{path}", [side, grey]
     return open_own(

@@ -27,6 +27,7 @@ from bvae_jax.data.archive import (
     members,
     one_line,
     open_archive,
+    read_array,
     read_blocks,
     read_header,
     reading,
@@ -120,16 +121,13 @@ def _prepare(archive: zipfile.ZipFile, directory: Path, meta: dict[str, Any], sh
     count = header.shape[0]
     factors = read_factors(archive, found, count)
     white = _white(_read_levels(archive, header, shape), header.dtype)
-    columns = 0 if factors.labels is None else len(factors.names)
     with (
-        Writer(directory, shape, images=count, packed=white > 0, factors=columns) as writer,
+        Writer(directory, shape, images=count, packed=white > 0) as writer,
         bar(total=count, desc=shown, unit=" images", disable=not shown) as progress,
     ):
         done = 0
         for levels in _read_levels(archive, header, shape):
-            labels = factors.labels
-            part = None if labels is None else labels[done : done + len(levels)]
-            writer.add((levels == white).astype(np.uint8) if white else levels, part)
+            writer.add((levels == white).astype(np.uint8) if white else levels)
             done += len(levels)
             progress.update(len(levels))
         want(done == count, f"images ends after {done} of {count}: the file is not whole.")
@@ -139,7 +137,7 @@ def _prepare(archive: zipfile.ZipFile, directory: Path, meta: dict[str, Any], sh
         meta |= {"factor_names": names, "factor_sizes": sizes}
         if factors.earlier is not None:
             meta["earlier"] = [writer.version(factors.earlier)]
-        writer.finish(meta)
+        writer.finish(meta, factors.labels)
 
 
 def image_shape(header: Header) -> ImageShape:
@@ -218,7 +216,6 @@ FACTOR_KEYS = ("factors", "labels")
 MOST_COLUMNS = 1024
 MOST_FRACTIONS = 256
 """Values that a column of floats may have, which are not whole."""
-BLOCK = 2**20
 
 
 class Factors(NamedTuple):
@@ -329,8 +326,4 @@ def _read_whole(
     header = read_header(archive, key, found[key], wanted)
     known = header.dtype.kind in "biufUS" and header.dtype.itemsize > 0
     want(known, f"{key} is {header.dtype}, wanted {wanted}.")
-    check_size(header)
-    data = bytearray().join(read_blocks(archive, header, BLOCK))
-    with reading(key):
-        array = np.frombuffer(data, header.dtype)
-        return array.reshape(header.shape, order="F" if header.fortran else "C")
+    return read_array(archive, header)

@@ -1,138 +1,55 @@
-"""Sets that are published as one file: fetched by hand, checked, converted once.
+"""Sets that are published as one file: found or fetched, checked, converted once.
 
 Each becomes one image for each combination of its factors, in the published order.
 """
 
 import contextlib
 import dataclasses
+import glob
 import hashlib
+import http.client
 import math
+import os
 import tarfile
+import urllib.error
+import urllib.request
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from bvae_jax.data.archive import (
+    DamagedError,
+    Header,
+    check_size,
+    members,
+    open_archive,
+    read_array,
+    read_blocks,
+    read_header,
+    want,
+)
 from bvae_jax.data.base import Dataset
 from bvae_jax.data.dsprites import FACTOR_NAMES, FACTOR_SIZES, SIDE, canonical
-from bvae_jax.data.store import (
-    Writer,
-    open_prepared,
-    place,
-)
+from bvae_jax.data.store import Writer, open_prepared, place
 from bvae_jax.errors import UserError, needs, unknown
+from bvae_jax.files import held, remove_abandoned
 from bvae_jax.progress import bar
 from bvae_jax.types import ImageShape
 
 DAMAGES = (
     *(OSError, ValueError, KeyError, TypeError, IndexError, EOFError, RuntimeError, MemoryError),
-    *(zipfile.BadZipFile, zlib.error, tarfile.TarError, SyntaxError),
+    *(DamagedError, tarfile.TarError, zlib.error, SyntaxError),
 )
 """What reading a damaged file raises, of whatever format."""
 BLOCK = 2**20
-MOST = 12
-"""Files that are described in one message."""
-
-
-class PublishedFile(NamedTuple):
-    """A file on somebody's server.
-
-    Attributes:
-        name: its own name.
-        url: where it is.
-        size: in bytes; 0 where it is not known for certain.
-        digest: "sha256:..." or "md5:..."; empty where it is not known for certain.
-    """
-
-    name: str
-    url: str
-    size: int = 0
-    digest: str = ""
-
-    def described(self) -> str:
-        """URL, size and checksum."""
-        known = [f"{self.size} bytes" if self.size else "size unknown"]
-        known.append(self.digest.replace(":", " ") or "checksum unknown")
-        return f"{self.url} ({', '.join(known)})"
-
-
-def manual_dir(data_dir: Path) -> Path:
-    """Where files lie that were fetched by hand."""
-    return data_dir / "downloads" / "manual"
-
-
-def find(file: PublishedFile, data_dir: Path) -> Path | None:
-    """A file that was fetched by hand: in the data directory, or in downloads/manual there."""
-    places = [data_dir / file.name, manual_dir(data_dir) / file.name]
-    return next((path for path in places if path.exists()), None)
-
-
-def missing(name: str, files: Sequence[PublishedFile], place: Path) -> UserError:
-    """The error for files that are not there and cannot be fetched."""
-    wanted = "; ".join(file.described() for file in files[:MOST])
-    others = f" and {len(files) - MOST} others" if len(files) > MOST else ""
-    names = ", ".join(file.name for file in files[:MOST])
-    return UserError(
-        f"{name}: fetch by hand {wanted}{others}. Put {names}{others} into {place}, then: "
-        f"bvae data prepare {name}."
-    )
-
-
-def check(path: Path, file: PublishedFile, *, progress: bool = True) -> None:
-    """See whether a file is what was published, as far as that is known.
-
-    Raises:
-        UserError: it is no file, cannot be read, or has another size or checksum.
-    """
-    again = f"fetch it again from {file.url}"
-    if not path.is_file():
-        raise UserError(f"{path}: got a directory, wanted the file {file.name}: {again}.")
-    size = path.stat().st_size
-    if not size or (file.size and size != file.size):
-        raise UserError(f"{path}: got {size} bytes, wanted {file.size or 'more'}: {again}.")
-    if not file.digest:
-        return
-    method, _, wanted = file.digest.partition(":")
-    with reading(path, again):
-        got = _digest(path, method, progress)
-    if got != wanted:
-        raise UserError(f"{path}: got {method} {got}, wanted {wanted}: {again}.")
-
-
-def _digest(path: Path, method: str, progress: bool) -> str:
-    digest = hashlib.new(method, usedforsecurity=False)
-    total, name = path.stat().st_size, f"checking {path.name}"
-    shown = bar(total=total, desc=name, unit="B", unit_scale=True, disable=not progress)
-    with path.open("rb") as file, shown:
-        while block := file.read(BLOCK):
-            digest.update(block)
-            shown.update(len(block))
-    return digest.hexdigest()
-
-
-@contextlib.contextmanager
-def reading(path: Path, remedy: str) -> Iterator[None]:
-    """Turn what a damaged file raises into one line.
-
-    Args:
-        path: the file.
-        remedy: what to do about it.
-
-    Raises:
-        UserError: the file is damaged.
-    """
-    try:
-        yield
-    except DAMAGES as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"{path}: cannot be read ({reason}): {remedy}.") from error
-
-
 CHUNK = 2**24
 """Bytes of images that are read at once, more or less."""
+PATIENCE = 10.0
+"""Seconds that a server has to answer."""
 
 
 class Layout(NamedTuple):
@@ -155,6 +72,8 @@ class Layout(NamedTuple):
 
 
 Read = Callable[[Path, Layout], Iterator[np.ndarray]]
+"""Yields uint8 [image, height, width, channel] in the order of the combinations, the last factor
+fastest, and raises ValueError, or what its library raises, where a file is otherwise."""
 
 
 def dsprites_hdf5(path: Path, layout: Layout) -> Iterator[np.ndarray]:
@@ -184,105 +103,41 @@ def shapes3d_hdf5(path: Path, layout: Layout) -> Iterator[np.ndarray]:
 
 def dsprites_npz(path: Path, layout: Layout) -> Iterator[np.ndarray]:
     """dSprites: `imgs` and `latents_classes`; `metadata`, which is pickled, is never opened."""
-    with zipfile.ZipFile(path) as archive:
-        with _member(archive, "latents_classes") as (file, shape, dtype):
-            rows = list(_rows(file, shape, dtype))
-        _check_classes(np.concatenate(rows), layout)
+    with open_archive(path, "np.savez") as archive:
+        _check_classes(read_array(archive, _header(archive, "latents_classes")), layout)
         yield from _npz_images(archive, "imgs", layout)
 
 
-def npz_images(path: Path, layout: Layout) -> Iterator[np.ndarray]:
+def mpi3d_npz(path: Path, layout: Layout) -> Iterator[np.ndarray]:
     """MPI3D: `images` [image, 64, 64, 3], and nothing that says which factors they have."""
-    with zipfile.ZipFile(path) as archive:
+    with open_archive(path, "np.savez") as archive:
         yield from _npz_images(archive, "images", layout)
 
 
-def _npz_images(archive: zipfile.ZipFile, name: str, layout: Layout) -> Iterator[np.ndarray]:
-    with _member(archive, name) as (file, shape, dtype):
-        _check_images(shape, dtype, layout)
-        for rows in _rows(file, shape, dtype):
-            yield rows.reshape(-1, *layout.shape)
+def _header(archive: zipfile.ZipFile, key: str) -> Header:
+    found = members(archive)
+    want(key in found, f"it has no {key}")
+    header = read_header(archive, key, found[key], "numbers")
+    want(header.shape and not header.fortran, f"{key} is not stored image by image")
+    return header
 
 
-@contextlib.contextmanager
-def _member(archive: zipfile.ZipFile, name: str) -> Iterator[tuple[Any, tuple[int, ...], np.dtype]]:
-    """An array in an archive: the file at its first number, its shape and type."""
-    with archive.open(f"{name}.npy") as file:
-        version = np.lib.format.read_magic(file)
-        readers = {
-            (1, 0): np.lib.format.read_array_header_1_0,
-            (2, 0): np.lib.format.read_array_header_2_0,
-        }
-        if version not in readers:
-            raise ValueError(f"{name}.npy is of version {version}, wanted 1.0 or 2.0")
-        shape, fortran, dtype = readers[version](file)
-        if dtype.hasobject:
-            raise ValueError(f"{name}.npy is pickled, which is never loaded")
-        if fortran or not shape:
-            raise ValueError(f"{name}.npy is not stored image by image")
-        yield file, shape, dtype
-
-
-def _rows(file: Any, shape: tuple[int, ...], dtype: np.dtype) -> Iterator[np.ndarray]:
-    """The rows of an array, in chunks; at the end zipfile compares its checksum."""
-    width = math.prod(shape[1:]) * dtype.itemsize
-    left = shape[0] * width
-    step = max(1, CHUNK // max(1, width)) * width
-    while left:
-        data = file.read(min(left, step))
-        if len(data) != min(left, step):
-            raise ValueError("it ends early")
-        left -= len(data)
-        yield np.frombuffer(data, dtype).reshape(-1, *shape[1:])
-    if file.read(1):
-        raise ValueError("it is longer than its header says")
-
-
-def _dataset(file: Any, name: str) -> Any:
-    """An array in an HDF5 file."""
-    found = file.get(name)
-    if not hasattr(found, "dtype"):  # a group has none
-        raise ValueError(f"it has no {name}")
-    return found
-
-
-def _chunks(images: Any, layout: Layout) -> Iterator[np.ndarray]:
-    """Whole chunks of HDF5, each of which is unpacked once."""
-    rows = images.chunks[0] if images.chunks else 1
-    step = rows * max(1, CHUNK // (rows * math.prod(layout.shape)))
-    for start in range(0, len(images), step):
-        yield images[start : start + step].reshape(-1, *layout.shape)
-
-
-def _check_images(shape: tuple[int, ...], dtype: Any, layout: Layout) -> None:
-    wanted = (layout.images, *layout.shape)
-    grey = wanted[:-1] if layout.shape[-1] == 1 else wanted
-    if tuple(shape) not in (wanted, grey) or dtype != np.uint8:
-        raise ValueError(f"got images {dtype}{list(shape)}, wanted uint8{list(wanted)}")
-
-
-def _check_classes(classes: np.ndarray, layout: Layout) -> None:
-    """Class indices of dSprites have the colour, of which there is one, before the factors."""
-    if classes.ndim != 2 or classes.shape[1] != len(layout.sizes) + 1:
-        wanted = [layout.images, len(layout.sizes) + 1]
-        raise ValueError(f"got latent classes {list(classes.shape)}, wanted {wanted}")
-    _check_grid(classes[:, 1:], layout)
-
-
-def _check_grid(classes: np.ndarray, layout: Layout) -> None:
-    wanted = np.indices(layout.sizes).reshape(len(layout.sizes), -1).T
-    if classes.shape != wanted.shape or not np.array_equal(classes, wanted):
-        raise ValueError(
-            f"its labels are not every combination of {' x '.join(map(str, layout.sizes))} values "
-            "in their order"
-        )
+def _npz_images(archive: zipfile.ZipFile, key: str, layout: Layout) -> Iterator[np.ndarray]:
+    header = _header(archive, key)
+    _check_images(header.shape, header.dtype, layout)
+    check_size(header)
+    size = math.prod(layout.shape)
+    for block in read_blocks(archive, header, size * max(1, CHUNK // size)):
+        yield np.frombuffer(block, np.uint8).reshape(-1, *layout.shape)
 
 
 def cars3d(path: Path, layout: Layout) -> Iterator[np.ndarray]:
-    """Images [image, height, width, channel] in the order of the factors.
+    """Cars3D: an archive of MATLAB files, each with `im` [128, 128, 3, azimuth, elevation].
 
-    Raises:
-        ValueError: the archive holds something else.
+    Images are made smaller by Lanczos resampling, and factors ordered elevation, azimuth, object,
+    as in Locatello et al., "Challenging Common Assumptions in the Unsupervised Learning of
+    Disentangled Representations", 2019. Objects have the order of data/cars/list.txt, or of their
+    names where that is absent.
     """
     elevations, azimuths, objects = layout.sizes
     order, cars = _read_cars(path, layout)
@@ -329,6 +184,68 @@ def _cars_images(file: Any, layout: Layout) -> np.ndarray:
         for view in views.reshape(-1, *views.shape[2:])
     ]
     return np.stack(small).reshape(azimuths, elevations, *layout.shape)
+
+
+def _dataset(file: Any, name: str) -> Any:
+    """An array in an HDF5 file."""
+    found = file.get(name)
+    if not hasattr(found, "dtype"):  # a group has none
+        raise ValueError(f"it has no {name}")
+    return found
+
+
+def _chunks(images: Any, layout: Layout) -> Iterator[np.ndarray]:
+    """Whole chunks of HDF5, each of which is unpacked once."""
+    rows = images.chunks[0] if images.chunks else 1
+    step = rows * max(1, CHUNK // (rows * math.prod(layout.shape)))
+    for start in range(0, len(images), step):
+        yield images[start : start + step].reshape(-1, *layout.shape)
+
+
+def _check_images(shape: tuple[int, ...], dtype: Any, layout: Layout) -> None:
+    wanted = (layout.images, *layout.shape)
+    grey = wanted[:-1] if layout.shape[-1] == 1 else wanted
+    if tuple(shape) not in (wanted, grey) or dtype != np.uint8:
+        raise ValueError(f"got images {dtype}{list(shape)}, wanted uint8{list(wanted)}")
+
+
+def _check_classes(classes: np.ndarray, layout: Layout) -> None:
+    """Class indices of dSprites have the colour, of which there is one, before the factors."""
+    if classes.ndim != 2 or classes.shape[1] != len(layout.sizes) + 1:
+        wanted = [layout.images, len(layout.sizes) + 1]
+        raise ValueError(f"got latent classes {list(classes.shape)}, wanted {wanted}")
+    _check_grid(classes[:, 1:], layout)
+
+
+def _check_grid(classes: np.ndarray, layout: Layout) -> None:
+    wanted = np.indices(layout.sizes).reshape(len(layout.sizes), -1).T
+    if classes.shape != wanted.shape or not np.array_equal(classes, wanted):
+        raise ValueError(
+            f"its labels are not every combination of {' x '.join(map(str, layout.sizes))} values "
+            "in their order"
+        )
+
+
+class PublishedFile(NamedTuple):
+    """A file on somebody's server.
+
+    Attributes:
+        name: its own name.
+        url: where it is.
+        size: in bytes; 0 where it is not known for certain.
+        digest: "sha256:..." or "md5:..."; empty where it is not known for certain.
+    """
+
+    name: str
+    url: str
+    size: int = 0
+    digest: str = ""
+
+    def described(self) -> str:
+        """URL, size and checksum."""
+        known = [f"{self.size} bytes" if self.size else "size unknown"]
+        known.append(self.digest.replace(":", " ") or "checksum unknown")
+        return f"{self.url} ({', '.join(known)})"
 
 
 class Published(NamedTuple):
@@ -381,96 +298,62 @@ OF_CARS3D = ("", "Reed, Zhang, Zhang, Lee: Deep Visual Analogy-Making, 2015")
 
 GITHUB = "https://github.com/google-deepmind/dsprites-dataset/raw/master"
 SPRITES = "dsprites_ndarray_co1sh3sc6or40x32y32_64x64"
+SHAPES_URL = "https://storage.googleapis.com/3d-shapes/3dshapes.h5"
+CARS_URL = "http://www.scottreed.info/files/nips2015-analogy-data.tar.gz"
+COMPLEX_URL = "https://drive.google.com/file/d/1Tp8eTdHxgUMtsZv5uAoYAbJR1BOa_OQm"
 STORAGE = "https://storage.googleapis.com/disentanglement_dataset/Final_Dataset"
 
+SPRITES_NPZ = PublishedFile(
+    f"{SPRITES}.npz", f"{GITHUB}/{SPRITES}.npz", digest="md5:7da33b31b13a06f4b04a70402ce90c2e"
+)
+SPRITES_HDF5 = PublishedFile(
+    f"{SPRITES}.hdf5",
+    f"{GITHUB}/{SPRITES}.hdf5",
+    28_024_106,
+    "sha256:729fa22e884c9c500e1f17415d580746b4c5894fbbb780a1319bbcfa39a745bb",
+)
+SHAPES_H5 = PublishedFile(
+    "3dshapes.h5",
+    SHAPES_URL,
+    267_573_662,
+    "sha256:0a0f6ed98baff276a50f3a081a7434d788da63cb135a98189b2a5b5769be1785",
+)
+CARS = PublishedFile(
+    "nips2015-analogy-data.tar.gz", CARS_URL, digest="md5:4e866a7919c1beedf53964e6f7a23686"
+)
+
+
+def _mpi3d(file: str, digest: str = "", url: str = "", layout: Layout = MPI3D) -> Published:
+    found = PublishedFile(file, url or f"{STORAGE}/{file}", digest=digest)
+    return Published(found, layout, mpi3d_npz, *OF_MPI3D)
+
+
 PUBLISHED: dict[str, Published] = {
-    "dsprites_npz": Published(
-        PublishedFile(
-            f"{SPRITES}.npz",
-            f"{GITHUB}/{SPRITES}.npz",
-            digest="md5:7da33b31b13a06f4b04a70402ce90c2e",
-        ),
-        DSPRITES,
-        dsprites_npz,
-        *OF_DSPRITES,
-        packed=True,
-        canonical=canonical,
-    ),
+    "dsprites_npz": Published(SPRITES_NPZ, DSPRITES, dsprites_npz, *OF_DSPRITES, True, canonical),
     "dsprites_hdf5": Published(
-        PublishedFile(
-            f"{SPRITES}.hdf5",
-            f"{GITHUB}/{SPRITES}.hdf5",
-            28_024_106,
-            "sha256:729fa22e884c9c500e1f17415d580746b4c5894fbbb780a1319bbcfa39a745bb",
-        ),
-        DSPRITES,
-        dsprites_hdf5,
-        *OF_DSPRITES,
-        packed=True,
-        canonical=canonical,
+        SPRITES_HDF5, DSPRITES, dsprites_hdf5, *OF_DSPRITES, True, canonical
     ),
-    "shapes3d_h5": Published(
-        PublishedFile(
-            "3dshapes.h5",
-            "https://storage.googleapis.com/3d-shapes/3dshapes.h5",
-            267_573_662,
-            "sha256:0a0f6ed98baff276a50f3a081a7434d788da63cb135a98189b2a5b5769be1785",
-        ),
-        SHAPES3D,
-        shapes3d_hdf5,
-        *OF_SHAPES3D,
+    "shapes3d_h5": Published(SHAPES_H5, SHAPES3D, shapes3d_hdf5, *OF_SHAPES3D),
+    "mpi3d_toy": _mpi3d("mpi3d_toy.npz", "md5:55889cb7c7dfc655d6e0277beee88868"),
+    "mpi3d_realistic": _mpi3d("mpi3d_realistic.npz"),
+    "mpi3d_real": _mpi3d("mpi3d_real.npz"),
+    "mpi3d_real_complex": _mpi3d(
+        "real3d_complicated_shapes_ordered.npz", url=COMPLEX_URL, layout=COMPLEX
     ),
-    "mpi3d_toy": Published(
-        PublishedFile(
-            "mpi3d_toy.npz",
-            f"{STORAGE}/mpi3d_toy.npz",
-            digest="md5:55889cb7c7dfc655d6e0277beee88868",
-        ),
-        MPI3D,
-        npz_images,
-        *OF_MPI3D,
-    ),
-    "mpi3d_realistic": Published(
-        PublishedFile("mpi3d_realistic.npz", f"{STORAGE}/mpi3d_realistic.npz"),
-        MPI3D,
-        npz_images,
-        *OF_MPI3D,
-    ),
-    "mpi3d_real": Published(
-        PublishedFile("mpi3d_real.npz", f"{STORAGE}/mpi3d_real.npz"),
-        MPI3D,
-        npz_images,
-        *OF_MPI3D,
-    ),
-    "mpi3d_real_complex": Published(
-        PublishedFile(
-            "real3d_complicated_shapes_ordered.npz",
-            "https://drive.google.com/file/d/1Tp8eTdHxgUMtsZv5uAoYAbJR1BOa_OQm",
-        ),
-        COMPLEX,
-        npz_images,
-        *OF_MPI3D,
-    ),
-    "cars3d": Published(
-        PublishedFile(
-            "nips2015-analogy-data.tar.gz",
-            "http://www.scottreed.info/files/nips2015-analogy-data.tar.gz",
-            digest="md5:4e866a7919c1beedf53964e6f7a23686",
-        ),
-        CARS3D,
-        cars3d,
-        *OF_CARS3D,
-    ),
+    "cars3d": Published(CARS, CARS3D, cars3d, *OF_CARS3D),
 }
 
 
-def open_published(name: str, data_dir: Path, *, progress: bool = True) -> Dataset:
+def open_published(
+    name: str, data_dir: Path, *, progress: bool = True, fetch: bool = False
+) -> Dataset:
     """A published set, converted from its file when it is opened for the first time.
 
     Args:
         name: one of `PUBLISHED`.
-        data_dir: what `prepared.data_dir` gives; the file lies there, or in downloads/manual.
-        progress: show bars while the file is checked and converted.
+        data_dir: what `store.data_dir` gives; the file lies there, or in downloads/manual.
+        progress: show bars while the file is fetched, checked and converted.
+        fetch: download the file if it is not there and its checksum is known.
 
     Raises:
         UserError: the name is not known; the file is not there, or not what was published; or its
@@ -481,10 +364,7 @@ def open_published(name: str, data_dir: Path, *, progress: bool = True) -> Datas
     published = PUBLISHED[name]
     directory = published_place(name, data_dir)
     if not directory.exists():
-        path = find(published.file, data_dir)
-        if path is None:
-            raise missing(name, [published.file], manual_dir(data_dir))
-        check(path, published.file, progress=progress)
+        path = find(published.file, data_dir, name, fetch=fetch, progress=progress)
         convert(path, published, directory, name, progress=progress)
     opened = open_prepared(directory, name=name, progress=progress)
     return dataclasses.replace(opened, canonical=published.canonical)
@@ -494,6 +374,111 @@ def published_place(name: str, data_dir: Path) -> Path:
     """Where a published set is kept."""
     published = PUBLISHED[name]
     return place(data_dir, name, published.file.name, published.file.digest, published.layout)
+
+
+def manual_dir(data_dir: Path) -> Path:
+    """Where files lie that were fetched, by hand or by `find`."""
+    return data_dir / "downloads" / "manual"
+
+
+def find(
+    file: PublishedFile, data_dir: Path, name: str, *, fetch: bool, progress: bool = True
+) -> Path:
+    """The file: in the data directory, in downloads/manual there, or downloaded to that.
+
+    Args:
+        name: what `--dataset` calls the set.
+
+    Raises:
+        UserError: it is neither there nor can it be downloaded, and the message says what to fetch
+            by hand; or it has another size or checksum.
+    """
+    folder = manual_dir(data_dir)
+    for path in (data_dir / file.name, folder / file.name):
+        if path.exists():
+            check(path, file, progress=progress)
+            return path
+    by_hand = UserError(
+        f"{name}: fetch by hand {file.described()}. Put {file.name} into {folder}, then: "
+        f"bvae data prepare {name}."
+    )
+    if not (fetch and file.digest):
+        raise by_hand
+    part = folder / f".{file.name}.{os.getpid()}.part"
+    folder.mkdir(parents=True, exist_ok=True)
+    remove_abandoned(folder, f".{glob.escape(file.name)}.*.part")
+    try:
+        with part.open("wb") as whole, held(part):
+            _download(file.url, whole, progress)
+            check(part, file, progress=progress)
+            return part.replace(folder / file.name)
+    except (OSError, http.client.HTTPException) as error:
+        if isinstance(error, urllib.error.HTTPError):
+            error.close()
+        raise by_hand from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _download(url: str, whole: Any, progress: bool) -> None:
+    with urllib.request.urlopen(url, timeout=PATIENCE) as answer:
+        total, name = answer.length, f"fetching {url.rpartition('/')[2]}"
+        shown = bar(total=total, desc=name, unit="B", unit_scale=True, disable=not progress)
+        with shown:
+            while block := answer.read(BLOCK):
+                whole.write(block)
+                shown.update(len(block))
+    whole.flush()
+
+
+def check(path: Path, file: PublishedFile, *, progress: bool = True) -> None:
+    """See whether a file is what was published, as far as that is known.
+
+    Raises:
+        UserError: it is no file, cannot be read, or has another size or checksum.
+    """
+    again = f"fetch it again from {file.url}"
+    if not path.is_file():
+        raise UserError(f"{path}: got a directory, wanted the file {file.name}: {again}.")
+    size = path.stat().st_size
+    if not size or (file.size and size != file.size):
+        raise UserError(f"{path}: got {size} bytes, wanted {file.size or 'more'}: {again}.")
+    if not file.digest:
+        return
+    method, _, wanted = file.digest.partition(":")
+    with _reading(path, again):
+        got = _digest(path, method, progress)
+    if got != wanted:
+        raise UserError(f"{path}: got {method} {got}, wanted {wanted}: {again}.")
+
+
+def _digest(path: Path, method: str, progress: bool) -> str:
+    digest = hashlib.new(method, usedforsecurity=False)
+    total, name = path.stat().st_size, f"checking {path.name}"
+    shown = bar(total=total, desc=name, unit="B", unit_scale=True, disable=not progress)
+    with path.open("rb") as file, shown:
+        while block := file.read(BLOCK):
+            digest.update(block)
+            shown.update(len(block))
+    return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def _reading(path: Path, remedy: str) -> Iterator[None]:
+    """Turn what a damaged file raises into one line.
+
+    Args:
+        path: the file.
+        remedy: what to do about it.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    try:
+        yield
+    except DAMAGES as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"{path}: cannot be read ({reason}): {remedy}.") from error
 
 
 def convert(
@@ -517,7 +502,7 @@ def convert(
     writer = Writer(directory, layout.shape, images=layout.images, packed=published.packed)
     remedy = f"fetch it again from {source}"
     chunks = published.read(path, layout)
-    with writer, shown, reading(path, remedy), contextlib.closing(chunks):  # pyright: ignore
+    with writer, shown, _reading(path, remedy), contextlib.closing(chunks):  # pyright: ignore
         for images in chunks:
             writer.add(images)
             shown.update(len(images))

@@ -35,14 +35,24 @@ from bvae_jax.runtime import (
 )
 from bvae_jax.types import ImageShape
 
-__all__ = ["Writer", "check_content", "data_dir", "open_prepared", "place"]
-
 FORM = 1
 """Raise it whenever the same files become other arrays."""
 DAMAGES = (OSError, ValueError, KeyError, TypeError, EOFError)
 """What reading a damaged directory raises."""
 BLOCK = 2**24
-"""Bytes that are compared at once."""
+"""Bytes that are compared or moved at once."""
+HEX = "[0-9a-f]"
+IMAGES, LABELS, META = "images.npy", "labels.npy", "meta.json"
+FILES = "files"
+"""In meta.json: what `file_state` gave when the arrays were last seen to be of the version."""
+VERSION = 2
+"""To be raised when the same files would be prepared otherwise."""
+STATE = "state"
+"""In a prepared set's meta: of the files that it was made from."""
+DARK = 16
+"""Of 255: where no pixel is lighter, the numbers are of another scale."""
+LONGEST = 40
+"""Letters of a file's name that become part of its directory's."""
 
 
 def data_dir(config_data_dir: str = "") -> Path:
@@ -176,108 +186,21 @@ def _test_from_json(test: Any) -> np.ndarray | None:
     return np.arange(test["start"], test["stop"]) if isinstance(test, dict) else np.array(test, int)
 
 
-BLOCK = 2**24
-"""Bytes that are moved at once."""
-
-
-class Column:
-    """An .npy file that grows by rows.
-
-    Args:
-        path: the file.
-        dtype: of its numbers.
-        row: shape of a row.
-
-    Attributes:
-        rows: so far.
-        largest: the largest number at each place of a row, where they are not of uint8.
-        smallest: the smallest number of all, or 0 if that is smaller.
-        digest: of the content so far.
-    """
-
-    def __init__(self, path: Path, dtype: np.dtype, row: tuple[int, ...]):
-        self.dtype, self._row = dtype, row
-        self.largest, self.smallest = np.full(row, -1), 0
-        self._start(path)
-
-    def _start(self, path: Path) -> None:
-        self.rows = 0
-        self.digest = hashlib.sha256()
-        self.file = path.open("wb")
-        self._begin = self._write_header()
-
-    def append(self, values: np.ndarray) -> None:
-        """Append rows.
-
-        Raises:
-            ValueError: they have another shape.
-            OSError: they cannot be written.
-        """
-        if values.shape[1:] != self._row:
-            raise ValueError(f"got rows of {values.shape[1:]}, wanted {self._row}")
-        if not len(values):
-            return
-        if self.dtype != np.uint8:
-            self.largest = np.maximum(self.largest, values.max(axis=0))
-            self.smallest = min(self.smallest, int(values.min()))
-        data = np.ascontiguousarray(values, self.dtype).data.cast("B")
-        self.digest.update(data)
-        self.file.write(data)
-        self.rows += len(values)
-
-    def reorder(self, order: np.ndarray) -> None:
-        """Write the rows anew in another order.
-
-        Args:
-            order: [row] which of the rows so far stands there.
-        """
-        self.file.flush()
-        path, begin = Path(self.file.name), self._begin
-        old = np.memmap(path, self.dtype, "r", begin, (self.rows, *self._row))
-        step = max(1, BLOCK // old[0].nbytes)
-        self.file.close()
-        path.unlink()  # what is mapped stays until nobody holds it
-        self._start(path)
-        for start in range(0, len(order), step):
-            self.append(old[order[start : start + step]])
-
-    def close(self) -> None:
-        """Write the number of rows, and see to it that all is on the disk."""
-        self.file.seek(0)
-        # NumPy pads a header so that the number of rows may grow.
-        assert self._write_header() == self._begin
-        self.file.flush()
-        os.fsync(self.file.fileno())
-        self.file.close()
-
-    def _write_header(self) -> int:
-        shape = (self.rows, *self._row)
-        header = {"descr": self.dtype.str, "fortran_order": False, "shape": shape}
-        np.lib.format.write_array_header_1_0(self.file, header)
-        return self.file.tell()
-
-
-HEX = "[0-9a-f]"
-IMAGES, LABELS, META = "images.npy", "labels.npy", "meta.json"
-FILES = "files"
-"""In meta.json: what `file_state` gave when the arrays were last seen to be of the version."""
-
-
 class Writer(contextlib.AbstractContextManager):
     """Writes a prepared set chunk by chunk: the whole of it or nothing.
 
-        with Writer(directory, (64, 64, 1), images=1000, factors=2) as writer:
-            writer.add(images, labels)
-            writer.finish({"factor_names": ["x", "y"], "factor_sizes": [3, 7]})
+        with Writer(directory, (64, 64, 1), images=1000) as writer:
+            writer.add(images)
+            writer.finish({"factor_names": ["x", "y"], "factor_sizes": [3, 7]}, labels)
 
     Args:
         directory: where it is to lie; one that is there already is replaced.
         image_shape: height, width, channels.
         images: how many there are at most; None where that is not known.
         packed: all pixels are 0 or 1, to be kept eight to a byte.
-        factors: number of labels of an image.
 
     Attributes:
+        rows: number of images so far.
         lightest: the largest number in an image so far.
 
     Raises:
@@ -291,43 +214,49 @@ class Writer(contextlib.AbstractContextManager):
         *,
         images: int | None,
         packed: bool = False,
-        factors: int = 0,
     ):
         self._directory = directory
         self._shape = tuple(int(side) for side in image_shape)
         self._most, self._packed = images, packed
         self.lightest = 0
-        pixels = math.prod(self._shape)
-        row = (-(-pixels // 8),) if packed else self._shape
+        self._row = (-(-math.prod(self._shape) // 8),) if packed else self._shape
         self._part = directory.with_name(f".{directory.name}.{os.getpid()}.part")
         self._holding = contextlib.ExitStack()
         with self._writing():
             directory.parent.mkdir(parents=True, exist_ok=True)
             for kind in ("part", "old"):
                 remove_abandoned(directory.parent, f".*-{HEX * 8}.*.{kind}")
-            _check_room(directory.parent, (images or 0) * (math.prod(row) + 4 * factors))
+            _check_room(directory.parent, (images or 0) * math.prod(self._row))
             shutil.rmtree(self._part, ignore_errors=True)
             self._part.mkdir()
             self._holding.enter_context(held(self._part))
-            self._images = Column(self._part / IMAGES, np.dtype(np.uint8), row)
-            self._labels = self._label_column(factors) if factors else None
+            self._start()
+
+    def _start(self) -> None:
+        self.rows, self._digest = 0, hashlib.sha256()
+        self._file = (self._part / IMAGES).open("wb")
+        self._begin = self._write_header()
+
+    def _write_header(self) -> int:
+        """Where the images begin: NumPy pads a header so that the number of rows may grow."""
+        header = {"descr": "|u1", "fortran_order": False, "shape": (self.rows, *self._row)}
+        np.lib.format.write_array_header_1_0(self._file, header)
+        return self._file.tell()
 
     def __exit__(self, *exception) -> None:
         """Leave nothing behind where `finish` was not reached."""
-        for column in self._columns():
-            column.file.close()
+        self._file.close()
         shutil.rmtree(self._part, ignore_errors=True)
         self._holding.close()
 
-    def add(self, images: np.ndarray, labels: np.ndarray | None = None) -> None:
+    def add(self, images: np.ndarray) -> None:
         """Append a chunk.
 
         Args:
             images: uint8 [image, height, width, channel], in 0..255; 0 or 1 where packed.
-            labels: int [image, factor] class indices; None where the writer has no factors.
 
         Raises:
-            ValueError: images or labels are not as the writer was told.
+            ValueError: images are not as the writer was told.
             UserError: the disk is full.
         """
         if images.dtype != np.uint8 or images.shape[1:] != self._shape:
@@ -335,27 +264,36 @@ class Writer(contextlib.AbstractContextManager):
         lightest = int(images.max(initial=0))
         if self._packed and lightest > 1:
             raise ValueError(f"got a pixel of {lightest}, wanted 0 or 1")
-        if (labels is None) != (self._labels is None):
-            raise ValueError("labels are wanted where the writer has factors, and only there")
-        if self._most is not None and self._images.rows + len(images) > self._most:
+        if self._most is not None and self.rows + len(images) > self._most:
             raise ValueError(f"more than {self._most} images")
         if self._packed:
             images = np.packbits(images.reshape(len(images), -1), axis=1)
         self.lightest = max(self.lightest, lightest)
         with self._writing():
-            self._images.append(images)
-            if self._labels is not None and labels is not None:
-                self._labels.append(labels)
+            self._append(images)
+
+    def _append(self, rows: np.ndarray) -> None:
+        if len(rows):
+            data = np.ascontiguousarray(rows).data.cast("B")
+            self._digest.update(data)
+            self._file.write(data)
+            self.rows += len(rows)
 
     def reorder(self, order: np.ndarray) -> None:
         """Put the images that were added, all of them, into another order.
 
         Args:
-            order: [image] which image, as it was added, is to stand there.
+            order: [image] which image, as it was added, is to be there.
         """
         with self._writing():
-            for column in self._columns():
-                column.reorder(order)
+            self._file.close()
+            path = self._part / IMAGES
+            old = np.memmap(path, np.uint8, "r", self._begin, (self.rows, *self._row))
+            path.unlink()  # what is mapped stays until nobody holds it
+            self._start()
+            step = max(1, BLOCK // old[0].nbytes)
+            for start in range(0, len(order), step):
+                self._append(old[order[start : start + step]])
 
     def finish(self, meta: dict[str, Any], labels: np.ndarray | None = None) -> None:
         """Write what is known of the images, and move all to its place.
@@ -363,7 +301,8 @@ class Writer(contextlib.AbstractContextManager):
         Args:
             meta: some of factor_names, factor_sizes, published_test (a range, or indices), earlier,
                 source, licence, citation, and whatever else is to be remembered; of JSON's types.
-            labels: int [image, factor] class indices of all images, where none were added.
+            labels: int [image, factor] class indices; None where there is one image for each
+                combination of factors, in their order, or where no factors are known.
 
         Raises:
             ValueError: there are no images, or what is said of factors does not fit them.
@@ -371,52 +310,27 @@ class Writer(contextlib.AbstractContextManager):
         """
         meta = {"factor_names": [], "factor_sizes": [], **meta}
         meta["published_test"] = _test_as_json(meta.get("published_test"))
-        meta |= {"image_shape": list(self._shape), "images": self._images.rows}
+        meta |= {"image_shape": list(self._shape), "images": self.rows}
+        _check_factors(self.rows, meta["factor_names"], meta["factor_sizes"], labels)
+        meta["version"] = self.version(labels)
         with self._writing():
+            self._file.seek(0)
+            self._write_header()
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._file.close()
             if labels is not None:
-                self._labels = self._label_column(labels.shape[1])
-                self._labels.append(labels)
-        self._check(meta)
-        meta["version"] = self.version()
-        with self._writing():
-            for column in self._columns():
-                column.close()
+                np.save(self._part / LABELS, np.ascontiguousarray(labels, np.int32))
             write_meta(self._part, meta | {FILES: file_state(self._part)})
             _move(self._part, self._directory)
 
     def version(self, labels: np.ndarray | None = None) -> str:
-        """Of the images that were added, with their labels or with others.
-
-        Args:
-            labels: int [image, factor] class indices; without a column for none at all.
-        """
-        columns = [(c.dtype, c.rows, c.digest) for c in self._columns()]
-        if labels is not None:
+        """Of the images that were added, with these labels."""
+        columns = [(np.dtype(np.uint8), self.rows, self._digest)]
+        if labels is not None and labels.shape[1]:
             data = np.ascontiguousarray(labels, np.int32)
-            digest = hashlib.sha256(data.tobytes())
-            columns[1:] = [(data.dtype, len(data), digest)] if labels.shape[1] else []
+            columns.append((data.dtype, len(data), hashlib.sha256(data.tobytes())))
         return content_version(self._shape, columns)
-
-    def _columns(self) -> "list[Column]":
-        return [c for c in (self._images, self._labels) if c is not None]
-
-    def _label_column(self, factors: int) -> Column:
-        return Column(self._part / LABELS, np.dtype(np.int32), (factors,))
-
-    def _check(self, meta: dict[str, Any]) -> None:
-        names, sizes, rows = meta["factor_names"], meta["factor_sizes"], self._images.rows
-        if not rows:
-            raise ValueError("no images")
-        if len(names) != len(sizes):
-            raise ValueError(f"got {len(names)} factor names and {len(sizes)} sizes")
-        if self._labels is None and names and math.prod(sizes) != rows:
-            raise ValueError(f"got {rows} images, wanted one for each combination of {sizes}")
-        if self._labels is None:
-            return
-        if self._labels.rows != rows or self._labels.smallest < 0:
-            raise ValueError(f"got {self._labels.rows} labels for {rows} images, or negative ones")
-        if not np.all(self._labels.largest < np.array(sizes)):
-            raise ValueError(f"got labels up to {self._labels.largest}, wanted below {sizes}")
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
@@ -428,6 +342,22 @@ class Writer(contextlib.AbstractContextManager):
                 f"{self._directory}: cannot be written ({reason}): mend that, or choose another "
                 "--data-dir."
             ) from error
+
+
+def _check_factors(
+    images: int, names: Sequence[str], sizes: Sequence[int], labels: np.ndarray | None
+) -> None:
+    if not images:
+        raise ValueError("no images")
+    if len(names) != len(sizes):
+        raise ValueError(f"got {len(names)} factor names and {len(sizes)} sizes")
+    if labels is None:
+        if names and math.prod(sizes) != images:
+            raise ValueError(f"got {images} images, wanted one for each combination of {sizes}")
+    elif labels.shape != (images, len(names)) or labels.min(initial=0) < 0:
+        raise ValueError(f"got labels {labels.shape} for {images} images, or negative ones")
+    elif not np.all(labels.max(axis=0, initial=0) < np.array(sizes)):
+        raise ValueError(f"got labels up to {labels.max(axis=0)}, wanted below {sizes}")
 
 
 def content_version(
@@ -482,15 +412,6 @@ def _move(part: Path, place: Path) -> None:
     part.replace(place)
     shutil.rmtree(old, ignore_errors=True)
 
-
-VERSION = 2
-"""To be raised when the same files would be prepared otherwise."""
-STATE = "state"
-"""In a prepared set's meta: of the files that it was made from."""
-DARK = 16
-"""Of 255: where no pixel is lighter, the numbers are of another scale."""
-LONGEST = 40
-"""Letters of a file's name that become part of its directory's."""
 
 Prepare = Callable[[Path, dict[str, Any]], None]
 """(directory, what its meta must hold) -> None: write the prepared set."""

@@ -164,7 +164,7 @@ def test_keys(data):
     one = opened("pictures", data, "nested/picture", "age")
     assert (one.factor_names, one.factor_sizes) == (("age",), (3,))
     refused("--image-key: got 'picture', wanted .*: nested/picture", "pictures", data, "picture")
-    refused("--factor-keys: got 'size', wanted some of: label, age", "pictures", data, "", "size")
+    refused("--factor-keys: got 'size', wanted some of: age, label", "pictures", data, "", "size")
 
 
 def test_the_grid_of_a_shuffled_directory_is_put_in_order(data, monkeypatch):

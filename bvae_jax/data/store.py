@@ -326,7 +326,7 @@ class Writer(contextlib.AbstractContextManager):
 
     def version(self, labels: np.ndarray | None = None) -> str:
         """Of the images that were added, with these labels."""
-        columns = [(np.dtype(np.uint8), self.rows, self._digest)]
+        columns: list[Any] = [(np.dtype(np.uint8), self.rows, self._digest)]
         if labels is not None and labels.shape[1]:
             data = np.ascontiguousarray(labels, np.int32)
             columns.append((data.dtype, len(data), hashlib.sha256(data.tobytes())))

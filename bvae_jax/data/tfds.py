@@ -240,7 +240,7 @@ def choose(
     """
     import tensorflow_datasets as tfds
 
-    known = _flat(features)
+    known = dict(sorted(_flat(features).items()))  # TFDS keeps no order on the disk
     images = [key for key, feature in known.items() if type(feature) is tfds.features.Image]
     only = images[0] if len(images) == 1 else ""
     image = image_key or ("image" if "image" in images else only)

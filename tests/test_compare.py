@@ -135,8 +135,8 @@ def test_what_is_evaluated_is_not_evaluated_again(swept, compared, monkeypatch):
     def refuse(*args, **kwargs):
         raise AssertionError("evaluated again")
 
-    monkeypatch.setattr(reading, "evaluate_run", refuse)
-    monkeypatch.setattr(reading, "evaluate_elbo_of_run", refuse)
+    monkeypatch.setattr(reading, "evaluate", refuse)
+    monkeypatch.setattr(reading, "evaluate_elbo", refuse)
     again = compare(swept, out=compared.files[0].parent, figures=False, **FAST)
     assert again.comparison.members.equals(compared.comparison.members)
     larger: dict[str, Any] = FAST | {"num_points": 301}

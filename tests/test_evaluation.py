@@ -19,7 +19,7 @@ from bvae_jax.config import Config, ScoreConfig
 from bvae_jax.errors import UserError
 from bvae_jax.evaluation import evaluate as evaluation
 from bvae_jax.evaluation.baselines import run_baselines
-from bvae_jax.evaluation.evaluate import evaluate, evaluate_elbo_of_run, score_file
+from bvae_jax.evaluation.evaluate import evaluate, evaluate_elbo, score_file
 from bvae_jax.evaluation.figures import draw_score_figures
 from bvae_jax.metrics import scoring
 from bvae_jax.metrics.codes import Codes
@@ -163,7 +163,7 @@ def test_udr_wants_the_same_images_in_the_same_order(run, tmp_path):
     other = runner.train(config, tmp_path / "other", figures=False, progress=False)
     assert same_images(run.program, other.program)
     with pytest.raises(UserError, match=r"--udr-with .* whose images"):
-        evaluation.evaluate_run(run, ScoreConfig("udr", split="holdout"), udr_with=[other.run_dir])
+        evaluate(run, ScoreConfig("udr", split="holdout"), udr_with=[other.run_dir])
 
 
 def test_files_whose_factors_contradict_are_not_compared(tmp_path):
@@ -205,10 +205,10 @@ def test_figures_show_no_chance_and_no_dead_latent(tmp_path, monkeypatch):
         monkeypatch.setattr(score_plots, name, lambda *a, name=name, **k: drawn.update({name: a}))
 
     def draw(kl):
-        points = Codes(codes, factors, kl=np.array(kl))
+        points = Codes(codes, factors, factor_names=["odd"], kl=np.array(kl))
         entries = dict(scoring.score_all(points, ScoreConfig("mig", permutations=0)))
         assert entries["mig"]["mutual_information"][1][0] > 0.09, "what counting finds in noise"
-        draw_score_figures(tmp_path, entries, points, ["odd"])
+        draw_score_figures(tmp_path, entries, points)
 
     draw([1.0, 1.0, 0.0])
     matrix = drawn["save_matrix"][1]
@@ -258,7 +258,7 @@ def test_an_autoencoder_has_no_posterior(tmp_path, capsys):
     assert {"loss_curves.png", "traversal.png"} <= figures
     config = ScoreConfig("mig,rmig,mig_chen,active_units", permutations=0)
     for _ in range(2):  # the second time from the cache
-        entries = evaluation.evaluate_run(run, config, num_points=POINTS)
+        entries = evaluate(run, config, num_points=POINTS)
         (run.run_dir / evaluation.EVALUATION).unlink()
         assert "logvars" in entries["mig_chen"]["skipped"]
         assert entries["rmig"]["score"] == pytest.approx(entries["mig"]["score"], abs=1e-12)
@@ -266,7 +266,7 @@ def test_an_autoencoder_has_no_posterior(tmp_path, capsys):
         assert "codes are points" in capsys.readouterr().err
     with np.load(run.run_dir / encoding.CACHE) as arrays:
         assert sorted(arrays) == ["identity", "means"]
-    found = evaluate_elbo_of_run(run, 50, 40, 5, num_points=POINTS)
+    found = evaluate_elbo(run, 50, 40, 5, num_points=POINTS)
     assert [of["skipped"] for of in found.values()] == [NO_POSTERIOR] * 2
     print_elbo(found)
     assert capsys.readouterr().out.count("skipped: an autoencoder's codes are points") == 2
@@ -342,13 +342,13 @@ def test_a_damaged_evaluation_is_made_anew(run, capsys):
     path = run.run_dir / evaluation.EVALUATION
     path.write_text('{"mig": 3}')
     entries = evaluate(run.run_dir, ScoreConfig("mig"), num_points=POINTS, figures=False, **QUIET)
-    assert "mig is a whole number, wanted an object. Scoring anew." in capsys.readouterr().err
+    assert "mig is a whole number, wanted an object. It is comp" in capsys.readouterr().err
     text = path.read_text()
     path.write_text(text.replace(f'"score": {entries["mig"]["score"]}', '"score": 0.75', 1))
     assert path.read_text() != text
     again = evaluate(run.run_dir, ScoreConfig("mig"), num_points=POINTS, figures=False, **QUIET)
     assert again["mig"]["score"] == entries["mig"]["score"]
-    assert "not those of its checksum. Scoring anew." in capsys.readouterr().err
+    assert "not those of its checksum. It is computed anew." in capsys.readouterr().err
 
 
 @pytest.mark.once

@@ -2,7 +2,6 @@
 
 import json
 import math
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -192,13 +191,6 @@ def test_numbers_of_all_metrics_by_name():
 def test_json_types():
     value = {"a": np.array([1.0, math.nan]), "b": (np.float32(2), np.int64(3)), "c": math.inf}
     assert scoring.jsonable(value) == {"a": [1.0, "nan"], "b": [2.0, 3], "c": "inf"}
-
-
-def test_the_readme_lists_every_metric_as_the_registry_does():
-    readme = (Path(__file__).parents[1] / "README.md").read_text()
-    for name, metric in METRICS.items():
-        mark = " ⚡" if metric.fast else ""
-        assert f"| `{name}`{mark} | {metric.definition} | {metric.reference} |" in readme
 
 
 def test_what_the_reader_should_know():

@@ -17,8 +17,8 @@ from bvae_jax.data import open_dataset
 from bvae_jax.errors import UserError
 from bvae_jax.evaluation.baselines import baseline_scores
 from bvae_jax.evaluation.evaluate import (
-    evaluate_elbo_of_run,
-    evaluate_run,
+    evaluate,
+    evaluate_elbo,
     stored_decomposition,
     stored_scores,
 )
@@ -348,9 +348,9 @@ def _evaluated(
     if entries is None or decomposed is None:
         run = programs.load(place.run_dir)
         if entries is None:
-            entries = evaluate_run(run, settings.score, num_points=count)
+            entries = evaluate(run, settings.score, num_points=count, figures=False, progress=False)
         if decomposed is None:
-            found = evaluate_elbo_of_run(run, draws, num_points=count, split=split)
+            found = evaluate_elbo(run, draws, num_points=count, split=split, progress=False)
             decomposed = found["decomposition"]
     return entries, decomposed
 

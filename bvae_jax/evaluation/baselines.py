@@ -1,11 +1,10 @@
-"""What the scores of a sweep are to be compared with: representations that were not trained."""
+"""What scores are compared with: other representations of the same points, none of them trained."""
 
 import dataclasses
-import sys
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,12 +12,11 @@ from sklearn.decomposition import FastICA, IncrementalPCA
 from sklearn.exceptions import ConvergenceWarning
 
 from bvae_jax.config import IMAGES, Config, ScoreConfig
-from bvae_jax.errors import UserError
+from bvae_jax.evaluation.answers import Answers
 from bvae_jax.metrics import METRICS
 from bvae_jax.metrics.codes import Codes
 from bvae_jax.metrics.scoring import PACKAGES, PIXELS, metric_names, numbers, score_all
 from bvae_jax.progress import bar
-from bvae_jax.runs import rundir
 from bvae_jax.runs.encode import codes_of, encode_points, encoding_order
 from bvae_jax.runs.program import Program
 from bvae_jax.runs.programs import Programs
@@ -31,91 +29,6 @@ PRUNING = "factor_vae_score"
 """The metric that leaves out latents by the size of their codes."""
 MOST_SEEDS = 10
 """Untrained encoders that are scored."""
-
-
-class Stored(TypedDict):
-    """The contents of baselines.json."""
-
-    request: dict[str, Any]
-    rows: list[dict[str, str | float]]
-
-
-def baseline_scores(
-    sweep_dir: Path,
-    seeds: Sequence[int],
-    programs: Programs,
-    config: Config,
-    score: ScoreConfig,
-    scores: Iterable[str],
-    *,
-    progress: bool = False,
-) -> pd.DataFrame:
-    """Scores of random codes, the untrained encoder of each seed, PCA, ICA, pixels and the factors.
-
-    Kept in the sweep's directory, and read from there where the settings are the same.
-
-    Args:
-        config: of one member: its data set, network and number of latents are taken.
-        scores: columns that are wanted.
-
-    Returns:
-        Columns `baseline` and `scores`, nan where a baseline has none.
-    """
-    seeds = seeds[:MOST_SEEDS]
-    request = {
-        "score": dataclasses.asdict(score),
-        "seeds": list(seeds),
-        "network": config.network,
-        "latents": config.latents,
-        "images": {name: getattr(config, name) for name in (*IMAGES, *SPLITS)},
-        "versions": versions(PACKAGES),
-    }
-    path = sweep_dir / FILE
-    rows = _stored(path, request)
-    if rows is None:
-        rows = _scored(seeds, programs, config, score, progress)
-        rundir.write_json(path, {"request": request, "rows": rows}, checksum=True)
-    return pd.DataFrame(rows).reindex(columns=["baseline", *scores])
-
-
-def _stored(path: Path, request: dict[str, Any]) -> list[dict[str, Any]] | None:
-    if not path.exists():
-        return None
-    try:
-        stored: Stored = rundir.read_json(path, Stored, mend="They are scored anew.")
-    except UserError as error:
-        print(f"bvae: {error}", file=sys.stderr)
-        return None
-    return stored["rows"] if stored["request"] == request else None
-
-
-def _scored(
-    seeds: Sequence[int],
-    programs: Programs,
-    config: Config,
-    score: ScoreConfig,
-    progress: bool,
-) -> list[dict[str, Any]]:
-    score = dataclasses.replace(score, permutations=0)
-    program = programs.of(dataclasses.replace(config, seed=seeds[0]))
-    count = min(program.dataset.size, score.train_points + score.test_points)
-    points = list(run_baselines(program, count, progress=progress).items())
-    for seed in seeds[1:]:
-        params = programs.of(dataclasses.replace(config, seed=seed)).init().params["vae"]
-        points.append(("untrained", codes_of(program, encode_points(program, params, count))))
-    rows, names = [], metric_names(score.metrics)
-    with bar(total=len(points), desc="baselines", disable=not progress) as shown:
-        for name, representation in points:
-            wanted = [m for m in names if name != PIXELS or METRICS[m].pixels]
-            settings = dataclasses.replace(score, metrics=",".join(wanted))
-            entries = dict(score_all(representation, settings)) if wanted else {}
-            if not any(entries.get(PRUNING, {}).get("active", [True])):
-                del entries[PRUNING]  # codes on too small a scale: 0 would say nothing of them
-            rows.append({"baseline": name.replace("_", " "), **numbers(entries)})
-            shown.update(1)
-    return rows
-
-
 IMAGES_AT_ONCE = 1000
 ROUNDING = 1e-5
 """Of the largest singular value: those below it are rounding."""
@@ -142,13 +55,10 @@ def true_factors(points: Codes) -> Codes:
 
 def _instead(points: Codes, codes: np.ndarray, codes_test: np.ndarray | None = None) -> Codes:
     """Other codes of the same points; without a posterior."""
-    return Codes(
-        codes=codes,
-        factors=points.factors,
-        codes_test=codes_test,
-        factors_test=points.factors_test,
-        factor_sizes=points.factor_sizes,
-    )
+    return dataclasses.replace(
+        points, codes=codes, codes_test=codes_test, logvars=None, kl=None, codes_of_runs=None,
+        kl_of_runs=None,
+    )  # fmt: skip
 
 
 def file_baselines(points: Codes) -> dict[str, Codes]:
@@ -170,8 +80,7 @@ def run_baselines(program: Program, count: int, *, progress: bool = False) -> di
     components = min(program.config.latents, count, int(np.prod(program.dataset.image_shape)))
     most = max(2, min(count, MOST_NUMBERS // int(np.prod(program.dataset.image_shape))))
     total = 2 * count + most
-    shown = bar(total=total, desc="PCA, ICA, pixels", unit=" images", disable=not progress)
-    with shown:
+    with bar(total=total, desc="PCA, ICA, pixels", unit=" images", disable=not progress) as shown:
         pca = IncrementalPCA(components)
         with np.errstate(invalid="ignore"):  # shares of the variance, of which there may be none
             for images in _pixels(program, count, at_least=components):
@@ -219,3 +128,66 @@ def _pixels(program: Program, count: int, at_least: int = 1) -> Iterator[np.ndar
         part = images.reshape(size, -1)[: min(size, count - start)]
         if len(part) >= at_least:
             yield part
+
+
+def baseline_scores(
+    sweep_dir: Path,
+    seeds: Sequence[int],
+    programs: Programs,
+    config: Config,
+    score: ScoreConfig,
+    scores: Iterable[str],
+    *,
+    progress: bool = False,
+) -> pd.DataFrame:
+    """Scores of random codes, the untrained encoder of each seed, PCA, ICA, pixels and the factors.
+
+    Kept in the sweep's directory, and read from there where the settings are the same.
+
+    Args:
+        config: of one member: its data set, network and number of latents are taken.
+        scores: columns that are wanted.
+
+    Returns:
+        Columns `baseline` and `scores`, nan where a baseline has none.
+    """
+    seeds = seeds[:MOST_SEEDS]
+    request = {
+        "score": dataclasses.asdict(score),
+        "seeds": list(seeds),
+        "network": config.network,
+        "latents": config.latents,
+        "images": {name: getattr(config, name) for name in (*IMAGES, *SPLITS)},
+        "versions": versions(PACKAGES),
+    }
+    found = Answers(sweep_dir / FILE, single=True).kept(
+        "", request, lambda: {"rows": _scored(seeds, programs, config, score, progress)}
+    )
+    return pd.DataFrame(found["rows"]).reindex(columns=["baseline", *scores])
+
+
+def _scored(
+    seeds: Sequence[int],
+    programs: Programs,
+    config: Config,
+    score: ScoreConfig,
+    progress: bool,
+) -> list[dict[str, Any]]:
+    score = dataclasses.replace(score, permutations=0)
+    program = programs.of(dataclasses.replace(config, seed=seeds[0]))
+    count = min(program.dataset.size, score.train_points + score.test_points)
+    points = list(run_baselines(program, count, progress=progress).items())
+    for seed in seeds[1:]:
+        params = programs.of(dataclasses.replace(config, seed=seed)).init().params["vae"]
+        points.append(("untrained", codes_of(program, encode_points(program, params, count))))
+    rows, names = [], metric_names(score.metrics)
+    with bar(total=len(points), desc="baselines", disable=not progress) as shown:
+        for name, representation in points:
+            wanted = [m for m in names if name != PIXELS or METRICS[m].pixels]
+            settings = dataclasses.replace(score, metrics=",".join(wanted))
+            entries = dict(score_all(representation, settings)) if wanted else {}
+            if not any(entries.get(PRUNING, {}).get("active", [True])):
+                del entries[PRUNING]  # codes on too small a scale: 0 would say nothing of them
+            rows.append({"baseline": name.replace("_", " "), **numbers(entries)})
+            shown.update(1)
+    return rows

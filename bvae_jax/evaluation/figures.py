@@ -1,6 +1,5 @@
 """The pictures that scores get: entries made into arrays, arrays made into files."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,11 +16,9 @@ MOST_DRAWN = 100_000
 """Points in a figure, at most."""
 
 
-def draw_score_figures(
-    directory: Path, entries: dict[str, Entry], points: Codes, names: Sequence[str]
-) -> None:
+def draw_score_figures(directory: Path, entries: dict[str, Entry], points: Codes) -> None:
     """Pictures of what `mig` and `dci` found, where they are among the entries."""
-    dead = ~in_use(points.codes, points.kl)
+    names, dead = points.names(), ~in_use(points.codes, points.kl)
     found = entries.get("mig", {})
     if "mutual_information" in found:
         matrix, entropy = np.array(found["mutual_information"]), np.array(found["entropy"])

@@ -5,6 +5,7 @@ import numpy as np
 from bvae_jax.metrics.base import (
     ACTIVE_NATS,
     ACTIVE_VARIANCE,
+    LatentKL,
     Metric,
     checked_codes,
     checked_kl,
@@ -15,7 +16,7 @@ from bvae_jax.types import CodeMatrix, Score
 
 def active_units(
     codes: CodeMatrix,
-    kl: np.ndarray | None = None,
+    kl: LatentKL | None = None,
     *,
     variance: float = ACTIVE_VARIANCE,
     nats: float = ACTIVE_NATS,

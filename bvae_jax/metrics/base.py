@@ -16,6 +16,7 @@ from scipy.special import ndtr
 from threadpoolctl import threadpool_limits
 
 from bvae_jax.elbo import ACTIVE_NATS, ACTIVE_VARIANCE  # noqa: F401  metrics take them from here
+from bvae_jax.errors import UserError
 from bvae_jax.types import PRNGKey, Score
 
 T = TypeVar("T")
@@ -31,9 +32,11 @@ FactorArray = Int[np.ndarray, "n factor"]
 CodesTest = Float[Array | np.ndarray, "m latent"]
 """Codes of other points."""
 FactorsTest = Int[Array | np.ndarray, "m factor"]
+LatentKL = Float[Array | np.ndarray, " latent"]
+"""Mean KL of the posteriors from the prior, in nats."""
 
 
-class InvalidArrays(ValueError):
+class InvalidArrays(UserError, ValueError):
     """Arrays that a metric cannot score: one line says why."""
 
 

@@ -1,4 +1,4 @@
-"""A representation, and the points of it that an evaluation draws."""
+"""Codes of a run or of a file with what is true of them, and the points that are scored."""
 
 import math
 import os
@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
@@ -27,10 +28,10 @@ from bvae_jax.data.archive import (
 from bvae_jax.elbo import ACTIVE_VARIANCE, gaussian_kl
 from bvae_jax.errors import UserError
 from bvae_jax.metrics.base import (
-    InvalidArrays,
     Metric,
     checked,
-    checked_codes,
+    checked_kl,
+    checked_logvars,
     checked_split,
     generator,
     varying,
@@ -51,11 +52,12 @@ class Codes:
 
     Attributes:
         codes: [n, latent].
-        factors: [n, factor] class indices; None where nothing is known.
+        factors: [n, factor] class indices.
         logvars: [n, latent] posterior log-variances; None where codes are points.
         codes_test: [m, latent] to test fitted predictors on; a part of the points is, if None.
         factors_test: [m, factor].
         factor_sizes: [factor] number of values.
+        factor_names: [factor].
         kl: [latent] mean KL from the prior, in nats.
         codes_of_runs: of this and other runs, for the same points in the same order.
         kl_of_runs: of the same, where it is known.
@@ -67,9 +69,16 @@ class Codes:
     codes_test: np.ndarray | None = None
     factors_test: np.ndarray | None = None
     factor_sizes: np.ndarray | None = None
+    factor_names: Sequence[str] | np.ndarray | None = None
     kl: np.ndarray | None = None
     codes_of_runs: Sequence[np.ndarray] | None = None
     kl_of_runs: Sequence[np.ndarray | None] | None = None
+
+    def names(self) -> list[str]:
+        """Of the factors; numbered where they have none."""
+        if self.factor_names is not None:
+            return [str(name) for name in self.factor_names]
+        return [f"factor {k}" for k in range(self.factors.shape[1])]
 
     def check(self) -> None:
         """Raise what is wrong with the arrays.
@@ -77,15 +86,13 @@ class Codes:
         Raises:
             UserError: in words.
         """
-        try:
-            if self.codes_test is None:
-                checked(self.codes, self.factors)
-            else:
-                checked_split(self.codes, self.factors, self.codes_test, self.factors_test)
-            if self.logvars is not None:
-                checked_codes(self.logvars, "logvars")
-        except InvalidArrays as error:
-            raise UserError(str(error)) from error
+        codes, _ = checked(self.codes, self.factors)
+        if self.codes_test is not None:
+            checked_split(codes, self.factors, self.codes_test, self.factors_test)
+        if self.logvars is not None:
+            checked_logvars(self.logvars, codes)
+        if self.kl is not None:
+            checked_kl(self.kl, codes.shape[1])
 
     def remarks(self) -> list[str]:
         """What a reader of the scores should know of the arrays, in words."""
@@ -152,21 +159,17 @@ def draw(points: Codes, train_points: int, test_points: int, key: PRNGKey) -> Dr
 
     With fewer points than that, those without test take up to `train_points` of them, and fitted
     predictors take a third for their test. Test points that are given stay as they are.
+
+    Args:
+        key: of the choice, and of the `key` that metrics get.
     """
+    draw_key, metric_key = jax.random.split(key)
     n = len(points.codes)
-    order = generator(key).permutation(n)
+    order = generator(draw_key).permutation(n)
     count = min(train_points, n)
-    pool = _given(
-        {
-            "codes": points.codes,
-            "factors": points.factors,
-            "logvars": points.logvars,
-            "factor_sizes": points.factor_sizes,
-            "kl": points.kl,
-            "codes_of_runs": points.codes_of_runs,
-            "kl_of_runs": points.kl_of_runs,
-        }
-    )
+    apart = ("codes_test", "factors_test", "factor_names")
+    pool = {k: v for k, v in vars(points).items() if v is not None and k not in apart}
+    pool["key"] = metric_key
 
     def rows(chosen: np.ndarray) -> dict[str, Any]:
         chosen = np.sort(chosen)
@@ -184,9 +187,8 @@ def draw(points: Codes, train_points: int, test_points: int, key: PRNGKey) -> Dr
     return Draw(plain, (plain if len(fit) == count else rows(fit)) | test, pool)
 
 
-def _given(arrays: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in arrays.items() if value is not None}
-
+# Codes in an .npz file, read without trusting a byte of it: all headers come first, and types,
+# shapes and sizes are checked before any array is unpacked.
 
 # What an array holds and its axes. Axes of one name are equally long; the first array sets it.
 FIELDS = {
@@ -210,37 +212,33 @@ WANTED = {
 LIMIT = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 4
 
 
-def read_points(path: Path) -> dict[str, np.ndarray]:
+def read_codes(path: Path) -> Codes:
     """Read the arrays of `FIELDS` that the file holds; name its other keys on stderr.
 
     Args:
-        path: An .npz file with at least `codes` and `factors`, as `np.savez` writes it.
+        path: an .npz file with at least `codes` and `factors`, as `np.savez` writes it.
 
     Returns:
-        Arrays by key, in native byte order and C order: real ones as float32 (float64 stays),
-        whole ones as int32, text as it is.
+        Arrays in native byte order and C order: real ones as float32 (float64 stays), whole ones
+        as int32, text as it is.
 
     Raises:
-        UserError: The file is missing, damaged, too large, or does not hold what is wanted.
+        UserError: the file is missing, damaged, too large, or does not hold what is wanted.
     """
     try:
-        points, unused = _read_file(path)
+        with open_archive(path, "np.savez(FILE, codes=codes, factors=factors)") as archive:
+            found, unused = _members(archive)
+            headers = {
+                key: read_header(archive, key, info, WANTED[FIELDS[key][0]])
+                for key, info in found.items()
+            }
+            _check_headers(headers)
+            arrays = _read_arrays(archive, headers)
     except UserError as error:
         raise UserError(one_line(path, str(error))) from error
     if unused:
         print(one_line(f"bvae: {path}", f"keys not used: {', '.join(unused)}"), file=sys.stderr)
-    return points
-
-
-def _read_file(path: Path) -> tuple[dict[str, np.ndarray], list[str]]:
-    with open_archive(path, "np.savez(FILE, codes=codes, factors=factors)") as archive:
-        found, unused = _members(archive)
-        headers = {
-            key: read_header(archive, key, info, WANTED[FIELDS[key][0]])
-            for key, info in found.items()
-        }
-        _check_headers(headers)
-        return _read_arrays(archive, headers), unused
+    return Codes(**arrays)
 
 
 def _members(archive: zipfile.ZipFile) -> tuple[dict[str, zipfile.ZipInfo], list[str]]:
@@ -276,8 +274,8 @@ def _check_headers(headers: dict[str, Header]) -> None:
     want(total <= LIMIT, f"its arrays take {sizes}. Save fewer rows.")
 
 
-def _read_arrays(archive: zipfile.ZipFile, headers: dict[str, Header]) -> dict[str, np.ndarray]:
-    points: dict[str, np.ndarray] = {}
+def _read_arrays(archive: zipfile.ZipFile, headers: dict[str, Header]) -> dict[str, Any]:
+    points: dict[str, Any] = {}
     for key, header in headers.items():
         data = bytearray()  # Grows with what is really there, whatever was claimed.
         for block in read_blocks(archive, header, 1 << 20):

@@ -1,8 +1,10 @@
 """Chen's MIG: sampled codes against the density of the aggregate posterior."""
 
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
+from jaxtyping import Array
 
 from bvae_jax.metrics.base import (
     InvalidArrays,
@@ -30,7 +32,7 @@ def mig_chen(
     factors: Factors,
     logvars: CodeMatrix,
     key: PRNGKey,
-    factor_sizes: np.ndarray | None = None,
+    factor_sizes: Sequence[int] | Array | np.ndarray | None = None,
     *,
     samples: int = 10_000,
     leave_out: tuple[int, ...] | Literal["shape"] = (),

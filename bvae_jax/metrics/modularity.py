@@ -5,6 +5,7 @@ import numpy as np
 from bvae_jax.metrics.base import (
     BINS,
     InvalidArrays,
+    LatentKL,
     Metric,
     alone,
     checked,
@@ -21,7 +22,7 @@ from bvae_jax.types import CodeMatrix, Factors, Score
 def modularity(
     codes: CodeMatrix,
     factors: Factors,
-    kl: np.ndarray | None = None,
+    kl: LatentKL | None = None,
     *,
     bins: int = BINS,
     constant_as_zero: bool = False,

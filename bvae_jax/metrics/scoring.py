@@ -1,11 +1,11 @@
 """From a representation to its scores: which metrics, on which points, how often, against what."""
 
+import dataclasses
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 from scipy.stats import t as student
 from threadpoolctl import threadpool_limits
@@ -13,14 +13,13 @@ from threadpoolctl import threadpool_limits
 from bvae_jax.config import ScoreConfig
 from bvae_jax.errors import UserError, unknown
 from bvae_jax.metrics import METRICS
-from bvae_jax.metrics.base import InvalidArrays, Metric
+from bvae_jax.metrics.base import CodesTest, FactorsTest, InvalidArrays, LatentKL, Metric
 from bvae_jax.metrics.codes import Codes, Draw, draw
 from bvae_jax.runtime import git_commit, versions
-from bvae_jax.types import PRNGKey, Score, key_for
+from bvae_jax.types import CodeMatrix, Factors, Score, key_for
 
 PACKAGES = ("bvae_jax", "numpy", "scipy", "scikit-learn", "lightgbm", "jax")
 """Those that scores depend on."""
-FAST = tuple(name for name, metric in METRICS.items() if metric.fast)
 MEANING = {
     "codes_of_runs": "other runs to compare with (--udr-with)",
     "logvars": "logvars, the log-variances of the posterior",
@@ -44,13 +43,61 @@ def metric_names(wanted: str, flag: str = "--metrics") -> tuple[str, ...]:
     names = [name.strip() for name in wanted.split(",") if name.strip()]
     if not names:
         raise UserError(f"{flag}: got {wanted!r}, wanted all, fast, or names with commas.")
-    groups = {"all": tuple(METRICS), "fast": FAST}
+    groups = {"all": METRICS, "fast": [name for name, metric in METRICS.items() if metric.fast]}
     chosen = set()
     for name in names:
         if name not in groups and name not in METRICS:
             raise unknown("metric", name, [*groups, *METRICS])
         chosen |= set(groups.get(name, (name,)))
     return tuple(name for name in METRICS if name in chosen)
+
+
+def score(
+    codes: CodeMatrix,
+    factors: Factors,
+    *,
+    logvars: CodeMatrix | None = None,
+    kl: LatentKL | None = None,
+    codes_test: CodesTest | None = None,
+    factors_test: FactorsTest | None = None,
+    factor_sizes: Sequence[int] | np.ndarray | None = None,
+    metrics: str = "fast",
+    config: ScoreConfig = ScoreConfig(),
+) -> dict[str, Entry]:
+    """Score arrays by many metrics at once, as `bvae score` does those of a file.
+
+    Args:
+        codes: [n, latent] of any float type, from NumPy or JAX.
+        factors: [n, factor] class indices.
+        logvars: [n, latent] posterior log-variances, for the metrics of posteriors.
+        kl: [latent] mean KL from the prior in nats (`codes.mean_kl`): latents without are unused.
+        codes_test: [m, latent] to test fitted predictors on; a part of the points is, if None.
+        factors_test: [m, factor].
+        factor_sizes: [factor] number of values of each.
+        metrics: all, fast, or names with commas.
+        config: on how many points, how often; its `metrics` is not read.
+
+    Returns:
+        name of the metric -> scores as JSON's types, or {"skipped": why}.
+
+    Raises:
+        UserError: a metric is not known, or the arrays do not fit each other.
+    """
+    given: dict[str, Any] = {
+        "codes": codes,
+        "factors": factors,
+        "logvars": logvars,
+        "kl": kl,
+        "codes_test": codes_test,
+        "factors_test": factors_test,
+        "factor_sizes": factor_sizes,
+    }
+    if (codes_test is None) != (factors_test is None):
+        raise UserError("Got only one of codes_test and factors_test, wanted both or neither.")
+    arrays: dict[str, Any] = {
+        name: np.asarray(value) for name, value in given.items() if value is not None
+    }
+    return dict(score_all(Codes(**arrays), dataclasses.replace(config, metrics=metrics)))
 
 
 def score_all(
@@ -74,58 +121,43 @@ def score_all(
         UserError: the arrays do not fit each other, or a metric is not known.
     """
     points.check()
-    keys = [key_for("scores", config.seed + r) for r in range(config.repeats)]
-    draws = [_keyed_draw(points, config, key) for key in keys]
-    others = {
-        name: _keyed_draw(other, config, key_for("scores", config.seed))
-        for name, other in baselines.items()
-    }
+
+    def drawn(of: Codes, repeat: int = 0) -> Draw:
+        key = key_for("scores", config.seed + repeat)
+        return draw(of, config.train_points, config.test_points, key)
+
+    draws = [drawn(points, repeat) for repeat in range(config.repeats)]
+    others = {name: drawn(other) for name, other in baselines.items()}
     for name in metric_names(config.metrics):
         metric = METRICS[name]
-        lacking = [need for need in metric.needs if need not in _arrays(metric, draws[0])]
+        lacking = [need for need in metric.needs if need not in draws[0].for_metric(metric)]
         if lacking:
-            yield name, _skipped("it needs " + " and ".join(MEANING.get(n, n) for n in lacking))
+            why = "it needs " + " and ".join(MEANING.get(n, n) for n in lacking)
+            yield name, {"skipped": why, "versions": versions(PACKAGES)}
             continue
         try:
             with threadpool_limits(limits=1):
-                entry = _entry(name, config, draws, others, on_done)
+                entry = _entry(metric, config, draws, others, on_done)
         except InvalidArrays as error:  # not for this metric: the others go on
-            entry = _skipped(str(error))
+            entry = {"skipped": str(error), "versions": versions(PACKAGES)}
         yield name, entry
 
 
-def _skipped(why: str) -> Entry:
-    return {"skipped": why, "versions": versions(PACKAGES)}
-
-
-def _keyed_draw(points: Codes, config: ScoreConfig, key: PRNGKey) -> tuple[Draw, PRNGKey]:
-    """Points, and the key that metrics get."""
-    draw_key, metric_key = jax.random.split(key)
-    return draw(points, config.train_points, config.test_points, draw_key), metric_key
-
-
-def _arrays(metric: Metric, drawn: tuple[Draw, PRNGKey]) -> dict[str, Any]:
-    """All that there is for a metric, by the names of its parameters."""
-    points, key = drawn
-    return {**points.for_metric(metric), "key": key}
-
-
 def _entry(
-    name: str,
+    metric: Metric,
     config: ScoreConfig,
-    draws: Sequence[tuple[Draw, PRNGKey]],
-    others: Mapping[str, tuple[Draw, PRNGKey]],
+    draws: Sequence[Draw],
+    others: Mapping[str, Draw],
     on_done: Callable[[], object],
 ) -> Entry:
-    metric = METRICS[name]
     numbers = (metric.headline, *metric.others)
     chosen = metric.settings | (dict(metric.compat) if config.compat else {})
     begin = time.perf_counter()
     scores = []
     for drawn in draws:
-        scores.append(_score(metric, _arrays(metric, drawn), chosen))
+        scores.append(_score(metric, drawn.for_metric(metric), chosen))
         on_done()
-    arrays = _arrays(metric, draws[0])
+    arrays = draws[0].for_metric(metric)
     entry = scores[0] | {
         "settings": chosen,
         "n": len(arrays["codes"] if "codes" in metric.takes else arrays["codes_of_runs"][0]),
@@ -135,8 +167,7 @@ def _entry(
         "git_commit": git_commit(),
     }
     if len(draws) > 1:
-        seen = draws[0][0].for_metric(metric)["codes"]
-        if not metric.pool and len(seen) == len(draws[0][0].pool["codes"]):
+        if not metric.pool and len(arrays["codes"]) == len(draws[0].pool["codes"]):
             note = "all repeats saw the same points: intervals cover only what the metric draws"
             entry["notes"] = [*entry.get("notes", []), note]
         entry["repeats"] = {
@@ -147,7 +178,7 @@ def _entry(
     if others:
         entry["baselines"] = {}
     for other, drawn in others.items():
-        theirs = _arrays(metric, drawn)
+        theirs = drawn.for_metric(metric)
         if set(metric.needs) <= set(theirs) and (metric.pixels or other != PIXELS):
             try:
                 score = _score(metric, theirs, chosen)

@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Array, Float
@@ -24,7 +24,7 @@ from bvae_jax.types import Score
 
 def udr(
     codes_of_runs: Sequence[Float[Array | np.ndarray, "n _"]],
-    kl_of_runs: Sequence[np.ndarray | None] | None = None,
+    kl_of_runs: Sequence[Float[Array | np.ndarray, " _"] | None] | None = None,
     *,
     similarity: Literal["lasso", "spearman"] = "lasso",
     nats: float = ACTIVE_NATS,
@@ -82,7 +82,7 @@ def udr(
     }
 
 
-def _active(codes: np.ndarray, kl: np.ndarray | None, nats: float) -> np.ndarray:
+def _active(codes: np.ndarray, kl: Any, nats: float) -> np.ndarray:
     """Standardised codes of the latents that count."""
     z = codes[:, in_use(codes, kl, nats)]
     return (z - z.mean(axis=0)) / z.std(axis=0)

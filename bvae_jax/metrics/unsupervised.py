@@ -5,6 +5,7 @@ import numpy as np
 from bvae_jax.metrics.base import (
     BINS,
     InvalidArrays,
+    LatentKL,
     Metric,
     checked_codes,
     discretize,
@@ -20,7 +21,7 @@ SINGULAR = 1e-12
 
 def unsupervised(
     codes: CodeMatrix,
-    kl: np.ndarray | None = None,
+    kl: LatentKL | None = None,
     *,
     bins: int = BINS,
     keep_constant: bool = False,

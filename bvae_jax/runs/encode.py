@@ -225,6 +225,7 @@ def codes_of(program: Program, encoded: Encoded) -> "Codes":
         factors=np.asarray(program.dataset.factors(indices)),
         logvars=encoded.logvars,
         factor_sizes=np.array(program.dataset.factor_sizes),
+        factor_names=program.dataset.factor_names or None,
         kl=None if encoded.logvars is None else mean_kl(encoded.means, encoded.logvars),
     )
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from bvae_jax.errors import UserError
-from bvae_jax.metrics import codes as points_file
-from bvae_jax.metrics.codes import read_points
+from bvae_jax.metrics import codes as codes_module
+from bvae_jax.metrics.codes import read_codes
 
 N, LATENT, FACTORS = 12, 5, 3
 NAN_CODES = np.zeros((N, LATENT), np.float32)
@@ -32,6 +32,11 @@ def good(**changes):
         "factors_test": rng.integers(0, 4, (7, FACTORS)).astype(np.uint8),
     } | changes
     return {key: value for key, value in arrays.items() if value is not None}
+
+
+def read(path):
+    """The arrays of a file by name."""
+    return {key: value for key, value in vars(read_codes(path)).items() if value is not None}
 
 
 def npy(header, data=b"", version=1, length=None):
@@ -65,7 +70,7 @@ def write(path, method=zipfile.ZIP_STORED, edit=None, **members):
 
 def refused(path, pattern):
     with pytest.raises(UserError, match=pattern) as caught:
-        read_points(path)
+        read_codes(path)
     message = str(caught.value)
     assert message.isprintable(), "one line, and nothing that a terminal obeys"
     assert message.startswith(str(path))
@@ -90,7 +95,7 @@ def test_a_good_file_comes_back(tmp_path, save, layout, capsys):
     if layout == "big":
         saved = {key: value.astype(value.dtype.newbyteorder(">")) for key, value in arrays.items()}
     save(tmp_path / "a.npz", **saved)
-    points = read_points(tmp_path / "a.npz")
+    points = read(tmp_path / "a.npz")
     assert points.keys() == arrays.keys()
     for key, value in points.items():
         np.testing.assert_array_equal(value, arrays[key])
@@ -107,7 +112,7 @@ def test_a_good_file_comes_back(tmp_path, save, layout, capsys):
 def test_types_of_codes(tmp_path, given, wanted):
     codes = np.arange(N * LATENT).reshape(N, LATENT).astype(given)
     np.savez(tmp_path / "a.npz", codes=codes, factors=good()["factors"])
-    points = read_points(tmp_path / "a.npz")
+    points = read(tmp_path / "a.npz")
     assert list(points) == ["codes", "factors"]
     assert points["codes"].dtype == wanted
     np.testing.assert_array_equal(points["codes"], codes)
@@ -117,7 +122,7 @@ def test_types_of_codes(tmp_path, given, wanted):
 def test_types_of_factors(tmp_path, given):
     factors = good()["factors"]
     np.savez(tmp_path / "a.npz", codes=good()["codes"], factors=factors.astype(given))
-    points = read_points(tmp_path / "a.npz")
+    points = read(tmp_path / "a.npz")
     assert points["factors"].dtype == np.int32
     np.testing.assert_array_equal(points["factors"], factors)
 
@@ -125,7 +130,7 @@ def test_types_of_factors(tmp_path, given):
 def test_other_keys_are_named_on_one_line_and_never_opened(tmp_path, capsys):
     danger = np.array([object], dtype=object)
     np.savez(tmp_path / "a.npz", **good(danger=danger, **{"b\n\x1b[2J": 1}))
-    read_points(tmp_path / "a.npz")
+    read(tmp_path / "a.npz")
     wanted = f"bvae: {tmp_path / 'a.npz'}: keys not used: danger, b \\x1b[2J\n"
     assert capsys.readouterr().err == wanted
 
@@ -134,7 +139,7 @@ def test_headers_of_python_2_and_of_version_2(tmp_path):
     codes = good()["codes"]
     for version in (1, 2):
         data = npy(header(f"({N}L, {LATENT}L)"), codes.tobytes(), version)
-        points = read_points(write(tmp_path / "a.npz", codes=data))
+        points = read(write(tmp_path / "a.npz", codes=data))
         np.testing.assert_array_equal(points["codes"], codes)
 
 
@@ -268,7 +273,7 @@ def test_wrong_entries_cost_no_memory(tmp_path, edit, pattern):
 @pytest.mark.parametrize("packed", [0, 10**10])
 def test_ten_gigabytes_that_are_not_there(tmp_path, monkeypatch, method, packed):
     """Header and directory agree with each other, but not with the file."""
-    monkeypatch.setattr(points_file, "LIMIT", 10**12)
+    monkeypatch.setattr(codes_module, "LIMIT", 10**12)
     path, rows = tmp_path / "a.npz", 10**10 // (4 * LATENT)
     with zipfile.ZipFile(path, "w", method) as archive:
         for key, columns, descr in (("codes", LATENT, "'<f4'"), ("factors", FACTORS, "'|i1'")):
@@ -288,7 +293,7 @@ def test_ten_gigabytes_that_are_not_there(tmp_path, monkeypatch, method, packed)
     ],
 )
 def test_a_bomb_is_not_unpacked(tmp_path, monkeypatch, method, pattern):
-    monkeypatch.setattr(points_file, "LIMIT", 5 * 10**7)
+    monkeypatch.setattr(codes_module, "LIMIT", 5 * 10**7)
     path, rows = tmp_path / "a.npz", 10**8 // (4 * LATENT)
     with zipfile.ZipFile(path, "w", method) as archive:
         with archive.open("codes.npy", "w") as member:
@@ -315,9 +320,9 @@ def test_a_header_that_is_really_long_is_not_unpacked(tmp_path):
 
 def test_the_limit_counts_what_is_returned(tmp_path, monkeypatch):
     np.savez(tmp_path / "a.npz", codes=np.zeros((N, 5), "f2"), factors=np.zeros((N, 3), "u1"))
-    monkeypatch.setattr(points_file, "LIMIT", N * 8 * 4)
-    read_points(tmp_path / "a.npz")
-    monkeypatch.setattr(points_file, "LIMIT", N * 8 * 4 - 1)
+    monkeypatch.setattr(codes_module, "LIMIT", N * 8 * 4)
+    read_codes(tmp_path / "a.npz")
+    monkeypatch.setattr(codes_module, "LIMIT", N * 8 * 4 - 1)
     refused(tmp_path / "a.npz", "fewer rows")
 
 
@@ -338,7 +343,7 @@ def test_what_is_no_archive(tmp_path):
         pass
     refused(tmp_path / "b.npz", "holds no codes, wanted codes and factors. Its keys: none")
     with pytest.raises(UserError, match=r"a\\nb.npz: no such file") as caught:
-        read_points(tmp_path / "a\nb.npz")
+        read_codes(tmp_path / "a\nb.npz")
     assert "\n" not in str(caught.value)
 
 
@@ -360,7 +365,7 @@ def outcome(path):
     """Either a result of the right shapes or one line."""
     shapes = {key: value.shape for key, value in good().items()}
     try:
-        points = read_points(path)
+        points = read(path)
     except UserError as error:
         message = str(error)
     else:

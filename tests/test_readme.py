@@ -1,6 +1,7 @@
 """README.md, the guide and their neighbours: what they name exists, what they show runs."""
 
 import ast
+import dataclasses
 import importlib
 import re
 import shlex
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 import site_pages
 
+import benchmarks.__main__ as benchmarks
 import bvae_jax as bvae
 from bvae_jax import cli, registry
 from bvae_jax.cli import data as data_command
@@ -39,7 +41,8 @@ FENCE = re.compile(r'^```(\w*)(?: title="([^"\n]+)")?\n(.*?)^```$', re.MULTILINE
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 FLAG = re.compile(r"(?<!\S)--[a-z][\w-]*")
 # Of scripts and other programs; every other flag is one of ours.
-FOREIGN_FLAGS = {"--small", "--original", "--scale", "--dir", "--pictures"}
+FOREIGN_FLAGS = {"--scale", "--dir", "--pictures", "--json"}
+FOREIGN_FLAGS |= {f"--{field.name}" for field in dataclasses.fields(benchmarks.Settings)}
 ADDED = {"free_bits", "mcc", "discs"}
 """Names that CONTRIBUTING.md and the guide add."""
 
@@ -147,6 +150,16 @@ def test_commands_can_be_parsed(parsed):
     for argv in found:
         check_names(parsed(argv))
     assert len(found) > 30
+
+
+def test_benchmarks_can_be_parsed():
+    command = re.compile(r'(?:python -m benchmarks|make benchmark ARGS=") ?(--[^"#\n]*)')
+    blocks = [block for text in TEXTS.values() for block in fences(text, "sh")]
+    found = command.findall("\n".join(blocks).replace("\\\n", " ").replace("$precision", "float32"))
+    for arguments in found:
+        if arguments.strip() != "--help":
+            benchmarks.parse(shlex.split(arguments))
+    assert len(found) > 3
 
 
 def check_names(args):

@@ -17,9 +17,8 @@ all. Sources: Dumoulin & Visin 2016 ("A guide to convolution arithmetic"), secti
 """
 
 import functools
-import os
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -34,8 +33,8 @@ Coarse = Float[Array, "batch small_height small_width coarse"]
 LAYOUT = ("NHWC", "HWIO", "NHWC")
 FEW_CHANNELS = 4
 """Fine channels up to which products beat XLA's convolutions on a CPU (measured: 1 and 3)."""
-FORM = "BVAE_CONV"
-"""Environment variable that overrides the choice, to measure it: "convolution" or "product"."""
+Written = Literal["fastest", "convolution", "product"]
+"""How an operation is computed; "fastest" depends on where it runs."""
 
 
 class Form(NamedTuple):
@@ -44,11 +43,13 @@ class Form(NamedTuple):
     Attributes:
         side: of the kernel, a multiple of `stride`.
         precision: of products, as `jax.default_matmul_precision` has it.
+        written: how every operation is computed, gradients too.
     """
 
     side: int
     stride: int
-    precision: str | None
+    precision: str | None = None
+    written: Written = "fastest"
 
     @property
     def taps(self) -> int:
@@ -62,25 +63,39 @@ class Form(NamedTuple):
         return total // 2, total - total // 2
 
 
-def conv_down(x: Fine, kernel: Kernel, stride: int) -> Coarse:
+def conv_down(
+    x: Fine,
+    kernel: Kernel,
+    stride: int,
+    *,
+    precision: str | None = None,
+    written: Written = "fastest",
+) -> Coarse:
     """Convolution that divides the image's sides by `stride`, with "SAME" padding.
 
         y[i] = sum_k x[stride i + k - pad] kernel[k],    pad = (side - stride) / 2
-
-    Products have the precision of `jax.default_matmul_precision`, gradients too.
 
     Args:
         x: [batch, height, width, fine]; height and width are multiples of `stride`.
         kernel: [side, side, fine, coarse]; side is a multiple of `stride`.
         stride: a static integer.
+        precision: of products, gradients included, as `jax.default_matmul_precision` names it.
+        written: how it is computed, gradients included.
 
     Returns:
         [batch, height / stride, width / stride, coarse].
     """
-    return _down(_form(kernel, stride), x, kernel)
+    return _down(Form(kernel.shape[0], stride, precision, written), x, kernel)
 
 
-def conv_up(y: Coarse, kernel: Kernel, stride: int) -> Fine:
+def conv_up(
+    y: Coarse,
+    kernel: Kernel,
+    stride: int,
+    *,
+    precision: str | None = None,
+    written: Written = "fastest",
+) -> Fine:
     """Transposed convolution: multiplies the image's sides by `stride`.
 
     It is the transpose of `conv_down` as a linear map of the image, with the same kernel.
@@ -89,15 +104,13 @@ def conv_up(y: Coarse, kernel: Kernel, stride: int) -> Fine:
         y: [batch, height, width, coarse].
         kernel: [side, side, fine, coarse]; side is a multiple of `stride`.
         stride: a static integer.
+        precision: as of `conv_down`.
+        written: as of `conv_down`.
 
     Returns:
         [batch, stride height, stride width, fine].
     """
-    return _up(_form(kernel, stride), y, kernel)
-
-
-def _form(kernel: Kernel, stride: int) -> Form:
-    return Form(kernel.shape[0], stride, jax.config.jax_default_matmul_precision)  # pyright: ignore
+    return _up(Form(kernel.shape[0], stride, precision, written), y, kernel)
 
 
 # Derivatives: each operation is bilinear, and its two transposes are the other two.
@@ -154,9 +167,8 @@ def _chosen(form: Form, convolution: Callable, product: Callable, cpu: Callable)
         convolution, product, cpu: (form, a, b) -> result; `cpu` is that for a CPU.
     """
     one, many, cpu = (functools.partial(f, form) for f in (convolution, product, cpu))
-    wanted = os.environ.get(FORM)
-    if wanted:
-        one = many = cpu = {"convolution": one, "product": many}[wanted]
+    if form.written != "fastest":
+        one = many = cpu = {"convolution": one, "product": many}[form.written]
 
     @custom_vmap
     def operation(a, b):

@@ -89,6 +89,14 @@ def _product_backward(precision, arguments, dy):
 product.defvjp(_product_forward, _product_backward)
 
 
+def precision_here() -> str | None:
+    """That of the `jax.default_matmul_precision` around a layer's call: of `VAE.products`.
+
+    Layers hand it on as an argument, for gradients are traced later, outside of that context.
+    """
+    return jax.config.jax_default_matmul_precision  # pyright: ignore
+
+
 class Dense(nn.Module):
     """Affine map of the features."""
 
@@ -101,8 +109,7 @@ class Dense(nn.Module):
         shape = (h.shape[-1], self.features)
         kernel = self.param("kernel", self.weights, shape).astype(self.dtype)
         bias = self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype)
-        precision = jax.config.jax_default_matmul_precision  # pyright: ignore
-        y: Outputs = product(h.astype(self.dtype), kernel, precision)  # pyright: ignore
+        y: Outputs = product(h.astype(self.dtype), kernel, precision_here())  # pyright: ignore
         return y + bias[None]
 
 
@@ -119,7 +126,8 @@ class ConvDown(nn.Module):
         shape = (self.side, self.side, x.shape[-1], self.features)
         kernel = self.param("kernel", self.weights, shape).astype(self.dtype)
         bias = self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype)
-        return conv_down(_even(x), kernel, 2) + bias[None, None, None]  # pyright: ignore
+        y: Coarse = conv_down(_even(x), kernel, 2, precision=precision_here())  # pyright: ignore
+        return y + bias[None, None, None]
 
 
 class ConvUp(nn.Module):
@@ -137,7 +145,7 @@ class ConvUp(nn.Module):
         kernel = self.param("kernel", self.weights, shape).astype(self.dtype)
         bias = self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype)
         height, width = self.sides
-        fine: Fine = conv_up(x, kernel, 2)  # pyright: ignore
+        fine: Fine = conv_up(x, kernel, 2, precision=precision_here())  # pyright: ignore
         return fine[:, :height, :width] + bias[None, None, None]
 
 

@@ -22,7 +22,7 @@ from bvae_jax.data import (
 from bvae_jax.data import (
     sources as cache,
 )
-from bvae_jax.data.catalogue import KNOWN
+from bvae_jax.data.catalogue import KNOWN, is_prepared
 from bvae_jax.data.published import (
     PUBLISHED,
     convert,
@@ -384,10 +384,12 @@ def test_the_catalogue_says_what_is_published(tmp_path):
     assert set(PUBLISHED) <= set(known)
     assert len(known) == len(KNOWN)
     assert known["dsprites_npz"].images == 737_280
-    assert known["dsprites_npz"].bytes == 377_487_360
+    assert known["dsprites_npz"].size == 377_487_360
     assert known["shapes3d_h5"].images == 480_000
     assert known["mpi3d_real"].images == 1_036_800
-    assert known["cars3d"].bytes == 17_568 * 64 * 64 * 3
-    assert not [entry.name for entry in KNOWN if entry.present(tmp_path) or not entry.citation]
+    assert known["cars3d"].size == 17_568 * 64 * 64 * 3
+    assert not [
+        entry.name for entry in KNOWN if is_prepared(entry.name, tmp_path) or not entry.citation
+    ]
     published_place("cars3d", tmp_path).mkdir()
-    assert [entry.name for entry in KNOWN if entry.present(tmp_path)] == ["cars3d"]
+    assert [entry.name for entry in KNOWN if is_prepared(entry.name, tmp_path)] == ["cars3d"]

@@ -13,9 +13,7 @@ from bvae_jax.cli.entries import print_entry, print_header
 from bvae_jax.cli.parsing import parse
 from bvae_jax.config import Config
 from bvae_jax.errors import UserError, unknown
-from bvae_jax.runtime import (
-    fatal,
-)
+from bvae_jax.runtime import fatal
 
 MOST_WIDTH = 28
 """Of the column of names."""
@@ -105,12 +103,8 @@ def list_(argv: Sequence[str]) -> int:
     """`bvae data list`."""
     args = parse(ListArgs, argv, "bvae data list")
     with fatal():
-        from bvae_jax.data.catalogue import (
-            all_entries,
-        )
-        from bvae_jax.data.store import (
-            data_dir,
-        )
+        from bvae_jax.data.catalogue import all_entries
+        from bvae_jax.data.store import data_dir
 
     directory = data_dir(args.data_dir)
     entries = all_entries(directory)
@@ -162,12 +156,8 @@ def prepare(argv: Sequence[str]) -> int:
     with fatal():
         from bvae_jax import data
         from bvae_jax.data.base import Rendered
-        from bvae_jax.data.catalogue import (
-            describe,
-        )
-        from bvae_jax.data.sources import (
-            load_packed,
-        )
+        from bvae_jax.data.catalogue import describe
+        from bvae_jax.data.sources import load_packed
 
     progress = not args.quiet
     dataset = data.open_dataset(config, progress=progress, fetch=True)

@@ -4,9 +4,7 @@ import textwrap
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from bvae_jax.data.catalogue import (
-        Entry,
-    )
+    from bvae_jax.data.catalogue import Entry
 
 WIDTH = 100
 

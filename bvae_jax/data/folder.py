@@ -27,12 +27,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from bvae_jax.data.archive import one_line
 from bvae_jax.data.base import Dataset
 from bvae_jax.data.classes import Classified, classify, listed, remarks, text_order
-from bvae_jax.data.store import (
-    Writer,
-    all_but_black,
-    open_own,
-    text,
-)
+from bvae_jax.data.store import Writer, all_but_black, open_own, text
 from bvae_jax.errors import UserError
 from bvae_jax.progress import bar
 from bvae_jax.types import ImageShape

@@ -34,15 +34,8 @@ from bvae_jax.data.archive import (
     want,
 )
 from bvae_jax.data.base import Dataset, natural
-from bvae_jax.data.published import (
-    PUBLISHED,
-    manual_dir,
-)
-from bvae_jax.data.store import (
-    Writer,
-    all_but_black,
-    open_own,
-)
+from bvae_jax.data.published import PUBLISHED, manual_dir
+from bvae_jax.data.store import Writer, all_but_black, open_own
 from bvae_jax.errors import UserError
 from bvae_jax.progress import bar
 from bvae_jax.types import ImageShape

@@ -28,7 +28,7 @@ bvae data COMMAND --help lists a command's flags."""
 FORMS = {
     "folder:DIRECTORY": "PNG, JPEG or WebP pictures; folders are classes, train and test a split",
     "npz:FILE": "an .npz file with images, and perhaps factors (or labels) and factor_names",
-    "tfds:NAME": "any other builder of TensorFlow Datasets, as bvae data prepare fetches it",
+    "tfds:NAME": "what TensorFlow Datasets prepared as array_record",
 }
 
 
@@ -78,8 +78,8 @@ class ShowArgs:
 
 @dataclass(frozen=True)
 class PrepareArgs:
-    """Bring a data set to the form that runs read: what is to be fetched is fetched, by way of
-    TensorFlow Datasets, what is to be rendered and cached is rendered."""
+    """Bring a data set to the form that runs read: a published file is fetched and converted, what
+    is to be rendered and cached is rendered."""
 
     name: Annotated[str, tyro.conf.Positional]
     """What bvae data list shows, folder:DIRECTORY or npz:FILE."""

@@ -1,8 +1,9 @@
-"""What a data set is. How its images come to the device stands in `sources.py`."""
+"""What a data set is. How its images come to the device: `sources.py`."""
 
+import hashlib
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -10,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from bvae_jax.errors import UserError
 from bvae_jax.types import Factors, Images, ImageShape, Indices, PRNGKey
 
 Image = Float[Array, "height width channels"]
@@ -136,6 +138,45 @@ class Dataset:
     def indices(self, factors: Factors) -> Indices:
         """[batch, factor] -> [batch]: the inverse of `factors`, of a grid."""
         return jnp.ravel_multi_index(tuple(factors.T), self.factor_sizes, mode="clip")
+
+
+def from_arrays(
+    name: str,
+    images: np.ndarray,
+    factors: np.ndarray | None = None,
+    factor_names: Sequence[str] = (),
+) -> Dataset:
+    """A data set of arrays in memory, as `DATASETS` wants it.
+
+    Args:
+        images: uint8 [image, height, width, channel], in 0..255.
+        factors: int [image, factor] class indices, from 0; None where none are known.
+        factor_names: of the factors. Not given: factor0, factor1 and so on.
+
+    Raises:
+        UserError: an array has another type or shape.
+    """
+    images = np.ascontiguousarray(images)
+    if images.dtype != np.uint8 or images.ndim != 4:
+        raise UserError(
+            f"{name}: got images {images.dtype}{list(images.shape)}, wanted uint8 [image, height, "
+            "width, channel]."
+        )
+    digest = hashlib.sha256(f"{images.shape}".encode() + images.tobytes())
+    shape: ImageShape = images.shape[1:]
+    if factors is None:
+        return Dataset(name, digest.hexdigest()[:16], shape, Stored(images, shape))
+    labels = np.ascontiguousarray(factors, np.int32)
+    names = tuple(factor_names) or tuple(f"factor{k}" for k in range(labels.shape[-1]))
+    if labels.shape != (len(images), len(names)) or labels.min(initial=0) < 0:
+        raise UserError(
+            f"{name}: got factors {list(labels.shape)}, wanted class indices from 0, "
+            f"{[len(images), len(names)]}."
+        )
+    digest.update(labels.tobytes())
+    sizes = tuple(int(size) for size in labels.max(axis=0) + 1)
+    pixels, version = Stored(images, shape), digest.hexdigest()[:16]
+    return Dataset(name, version, shape, pixels, names, sizes, labels=labels)
 
 
 def natural(name: str) -> tuple[list[str | float], str]:

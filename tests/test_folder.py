@@ -335,25 +335,6 @@ def test_a_published_test_set_without_pictures_that_cannot_be_read(tmp_path, cap
     assert told[1] == f"bvae: {tmp_path / 'in'}: no picture to train on is of class emu."
 
 
-@pytest.mark.parametrize(
-    ("files", "before"),
-    [
-        (["0/a.png", "10/a.png", "2/a.png"], "297dfbd62975b45b"),
-        (["train/cat/a.png", "train/dog/a.png", "test/cat/a.png"], "36b3a85d19a57cb1"),
-    ],
-)
-def test_the_same_images_under_labels_of_earlier_versions(tmp_path, files, before):
-    """The versions are what those wrote."""
-    path = tmp_path / "in"
-    for index, name in enumerate(files):
-        save(path / name, Image.new("L", (8, 8), 60 * index))
-    dataset = opened(path, tmp_path / "data", size=8, grey=True)
-    assert dataset.version != before
-    assert dataset.has_identity(f"folder:pictures-v{before}")
-    assert dataset.has_identity(dataset.identity)
-    assert not dataset.has_identity("folder:pictures-v0123456789abcdef")
-
-
 def test_one_subfolder_is_no_factor(tmp_path):
     for index in range(3):
         save(tmp_path / "in" / "all" / f"{index}.png")

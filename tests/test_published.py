@@ -18,9 +18,7 @@ from PIL import Image
 
 from bvae_jax.data import (
     dsprites,
-)
-from bvae_jax.data import (
-    sources as cache,
+    sources,
 )
 from bvae_jax.data.catalogue import KNOWN, is_prepared
 from bvae_jax.data.published import (
@@ -349,7 +347,7 @@ def test_memory_is_bounded(tmp_path):
 def test_a_ninth_of_dsprites(tmp_path):
     """The 81,920 large hearts, rendered, through an HDF5 file of the published layout."""
     path, sizes = tmp_path / "sprites.hdf5", (1, 2, *dsprites.FACTOR_SIZES[2:])
-    wanted = cache.load_packed(dsprites.SPRITES, progress=False)[-math.prod(sizes) :]
+    wanted = sources.load_packed(dsprites.SPRITES, progress=False)[-math.prod(sizes) :]
     files.dsprites_hdf5(path, np.zeros((0, 64, 64), np.uint8), sizes, files.grid(sizes))
     with h5py.File(path, "a") as file:
         del file["imgs"]

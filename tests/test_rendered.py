@@ -55,16 +55,6 @@ def test_images_are_in_range_and_a_pure_function_of_index_and_key(name):
     np.testing.assert_array_equal(differs, dataset.finish is not None)
 
 
-@pytest.mark.parametrize("name", SETS)
-def test_index_and_factors_are_a_bijection(name):
-    dataset = SETS[name]
-    assert len(dataset.factor_names) == len(dataset.factor_sizes)
-    indices = jnp.arange(0, dataset.size, 97)
-    factors = dataset.factors(indices)
-    np.testing.assert_array_equal(dataset.indices(factors), indices)
-    assert dataset.size == np.prod(dataset.factor_sizes)
-
-
 def sprites(indices):
     """[image, 64, 64, 1] bool."""
     dataset = dsprites.DATASET

@@ -77,7 +77,6 @@ class Dataset:
         published_test: indices of the images that those who published the set test on.
         classes: names of the values of the only factor; () where they have none.
         kind: its name without the place of somebody's own files; empty where the name has none.
-        earlier: versions that the same images had, with labels that were numbered otherwise.
         source: where it comes from, in words.
         licence: of the images.
         citation: of the data set.
@@ -96,7 +95,6 @@ class Dataset:
     published_test: np.ndarray | None = None
     classes: tuple[str, ...] = ()
     kind: str = ""
-    earlier: tuple[str, ...] = ()
     source: str = ""
     licence: str = ""
     citation: str = ""
@@ -114,13 +112,6 @@ class Dataset:
     def identity(self) -> str:
         """Differs whenever an image does; the same wherever the images are."""
         return f"{self.kind or self.name}-v{self.version}"
-
-    def has_identity(self, identity: str) -> bool:
-        """Whether an identity is that of these images, also one that an earlier version of this
-        package gave: it held the path of somebody's own files before the version."""
-        if self.kind:
-            return identity.rpartition("-v")[2] in (self.version, *self.earlier)
-        return identity == self.identity
 
     @property
     def grid(self) -> bool:

@@ -103,15 +103,6 @@ def _unshared(parts: Mapping[str, list[str]]) -> dict[str, list[str]]:
     return {owner: inner[shared:] for owner, inner in parts.items()}
 
 
-def text_order(names: Sequence[str]) -> Int[np.ndarray, "picture factor"]:
-    """The labels of earlier versions of this package, by which their runs know the images: the
-    outermost folders, in the order of their texts."""
-    owners = [name.rpartition("/")[0].partition("/")[0] for name in names]
-    number = {owner: index for index, owner in enumerate(sorted(set(owners)))}
-    labels = np.array([[number[owner]] for owner in owners], np.int32)
-    return labels if len(number) > 1 else labels[:, :0]
-
-
 def remarks(folder: Path, names: Sequence[str], classified: Classified) -> list[str]:
     """What may not be meant so, in sentences.
 

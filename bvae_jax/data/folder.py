@@ -26,7 +26,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from bvae_jax.data.archive import one_line
 from bvae_jax.data.base import Dataset
-from bvae_jax.data.classes import Classified, classify, listed, remarks, text_order
+from bvae_jax.data.classes import Classified, classify, listed, remarks
 from bvae_jax.data.store import Writer, all_but_black, open_own, text
 from bvae_jax.errors import UserError
 from bvae_jax.progress import bar
@@ -117,8 +117,7 @@ def open_folder(
                 told.append("all pictures are grey, in three channels: see --grey.")
             for sentence in told:
                 print(one_line(f"bvae: {folder}", sentence), file=sys.stderr)
-            before = np.delete(text_order(names), list(broken), axis=0)
-            meta |= _factor(found.classes) | {"earlier": [writer.version(before)]}
+            meta |= _factor(found.classes)
             if found.tested.any():
                 meta["published_test"] = np.flatnonzero(found.tested)
             writer.finish(meta, found.labels if found.classes else None)

@@ -128,8 +128,6 @@ def _prepare(archive: zipfile.ZipFile, directory: Path, meta: dict[str, Any], sh
             raise UserError(told)
         names, sizes = list(factors.names), list(factors.sizes)
         meta |= {"factor_names": names, "factor_sizes": sizes}
-        if factors.earlier is not None:
-            meta["earlier"] = [writer.version(factors.earlier)]
         writer.finish(meta, factors.labels)
 
 
@@ -218,14 +216,11 @@ class Factors(NamedTuple):
         names: () where none are known.
         sizes: number of values of each.
         labels: class indices; None where there is one image for each combination, in their order.
-        earlier: the labels of earlier versions of this package, which sorted texts as texts;
-            without a column for None.
     """
 
     names: tuple[str, ...]
     sizes: tuple[int, ...]
     labels: Int[np.ndarray, "image factor"] | None
-    earlier: Int[np.ndarray, "image column"] | None = None
 
 
 def read_factors(
@@ -252,40 +247,16 @@ def read_factors(
     names = _factor_names(archive, found, width) or (
         [key.removesuffix("s")] if values.ndim == 1 else [f"factor{k}" for k in range(width)]
     )
-    uniques = [_classes(columns[:, k], f"{key}: {name}") for k, name in enumerate(names)]
-    sizes = tuple(len(known) for known, _ in uniques)
-    earlier = np.stack([classes.reshape(-1) for _, classes in uniques], axis=1).astype(np.int32)
-    ranks = [_ranks(known) for known, _ in uniques]
-    labels = np.stack([rank[earlier[:, k]] for k, rank in enumerate(ranks)], axis=1)
-    return Factors(
-        tuple(names),
-        sizes,
-        None if in_grid_order(labels, sizes) else labels,
-        earlier[:, :0] if in_grid_order(earlier, sizes) else earlier,
-    )
-
-
-def _ranks(known: Shaped[np.ndarray, " value"]) -> Int[np.ndarray, " value"]:
-    """Where each of the sorted values of a factor is among its classes: texts by their numbers."""
-    if known.dtype.kind not in "US":
-        return np.arange(len(known), dtype=np.int32)
-    texts = known.tolist()
-    names = [text if isinstance(text, str) else text.decode("latin-1") for text in texts]
-    order = sorted(range(len(names)), key=lambda index: natural(names[index]))
-    return np.argsort(order).astype(np.int32)
-
-
-def in_grid_order(labels: Int[np.ndarray, "image factor"], sizes: Sequence[int]) -> bool:
-    """Whether there is one image for each combination, and the last factor changes fastest."""
-    if math.prod(sizes) != len(labels):
-        return False
-    grid = np.unravel_index(np.arange(len(labels)), tuple(sizes))
-    return all(np.array_equal(labels[:, k], column) for k, column in enumerate(grid))
+    known = [_classes(columns[:, k], f"{key}: {name}") for k, name in enumerate(names)]
+    sizes = tuple(size for size, _ in known)
+    labels = np.stack([classes for _, classes in known], axis=1)
+    return Factors(tuple(names), sizes, None if in_grid_order(labels, sizes) else labels)
 
 
 def _classes(
     column: Shaped[np.ndarray, " image"], what: str
-) -> tuple[Shaped[np.ndarray, " value"], Int[np.ndarray, " image"]]:
+) -> tuple[int, Int[np.ndarray, " image"]]:
+    """The number of values of a factor, and which of them each image has."""
     if column.dtype.kind == "f":
         bad = np.count_nonzero(~np.isfinite(column))
         want(not bad, f"{what} has {bad} values that are NaN or infinite, wanted none.")
@@ -294,7 +265,19 @@ def _classes(
         whole = np.array_equal(known, np.rint(known))
         want(whole, f"{what} has {len(known)} different fractions, wanted classes: bin them, e.g. "
                     "by np.digitize.")  # fmt: skip
-    return known, classes
+    if column.dtype.kind in "US":  # in the order of the numbers in them
+        texts = [t if isinstance(t, str) else t.decode("latin-1") for t in known.tolist()]
+        order = sorted(range(len(texts)), key=lambda index: natural(texts[index]))
+        classes = np.argsort(order)[classes]
+    return len(known), classes.reshape(-1).astype(np.int32)
+
+
+def in_grid_order(labels: Int[np.ndarray, "image factor"], sizes: Sequence[int]) -> bool:
+    """Whether there is one image for each combination, and the last factor changes fastest."""
+    if math.prod(sizes) != len(labels):
+        return False
+    grid = np.unravel_index(np.arange(len(labels)), tuple(sizes))
+    return all(np.array_equal(labels[:, k], column) for k, column in enumerate(grid))
 
 
 def _factor_names(

@@ -164,7 +164,6 @@ def _open(directory: Path, name: str) -> Dataset:
         classes=tuple(meta.get("classes", ())),
         labels=labels,
         published_test=_test_from_json(meta["published_test"]),
-        earlier=tuple(meta.get("earlier", ())),
         **{key: meta.get(key, "") for key in ("source", "licence", "citation")},
     )
 
@@ -294,8 +293,8 @@ class Writer(contextlib.AbstractContextManager):
         """Write what is known of the images, and move all to its place.
 
         Args:
-            meta: some of factor_names, factor_sizes, published_test (a range, or indices), earlier,
-                source, licence, citation, and whatever else is to be remembered; of JSON's types.
+            meta: some of factor_names, factor_sizes, published_test (a range, or indices), source,
+                licence, citation, and whatever else is to be remembered; of JSON's types.
             labels: int [image, factor] class indices; None where there is one image for each
                 combination of factors, in their order, or where no factors are known.
 

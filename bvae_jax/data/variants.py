@@ -116,7 +116,6 @@ def only(dataset: Dataset, text: str) -> Dataset:
         rows=rows.astype(np.int32),
         canonical=canonical and (lambda indices: canonical(chosen[indices])),
         published_test=published,
-        earlier=(),  # with which the conditions meant other images
     )
 
 

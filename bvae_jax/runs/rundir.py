@@ -329,7 +329,7 @@ def check_data(run_dir: Path, dataset: Dataset) -> None:
         UserError: its images are others.
     """
     earlier = _last_data(run_dir).get("identity")
-    if earlier is not None and not dataset.has_identity(earlier):
+    if earlier is not None and dataset.identity != earlier:
         raise UserError(
             f"{run_dir} was trained on {earlier}, but {dataset.name} is {dataset.identity} now: "
             "its images changed. Put the old ones back, or train a new run."

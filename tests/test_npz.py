@@ -140,15 +140,6 @@ def test_texts_are_in_the_order_of_their_numbers(path):
         assert np.asarray(shuffled.labels)[:, 0].tolist() == list(range(N))[::-1]
 
 
-def test_the_same_images_under_labels_of_earlier_versions(path):
-    """The version is what those wrote."""
-    images = np.arange(0, 240, 20, dtype=np.uint8).reshape(3, 2, 2)
-    dataset = opened(path, images=images, labels=np.array(["0", "10", "2"]))
-    assert np.asarray(dataset.labels)[:, 0].tolist() == [0, 2, 1]
-    assert dataset.has_identity("npz:my.npz-vf0c46b6a71df7d2b")
-    assert not dataset.has_identity("npz:my.npz-v0123456789abcdef")
-
-
 def test_a_grid_is_found_and_nothing_else_is_one(path):
     grid = np.stack(np.unravel_index(np.arange(N), (2, 3, 2)), axis=1)
     dataset = opened(path, images=GREY, factors=10 * grid - 3)

@@ -34,7 +34,7 @@ sweep: $(VENV)/.run
 
 # Runs the notebooks from top to bottom and keeps their outputs, at the size of this machine.
 notebooks: $(VENV)/.dev
-	$(VENV)/bin/python tests/execute_notebooks.py notebooks/*.ipynb
+	$(VENV)/bin/python notebooks/execute.py notebooks/*.ipynb
 
 # Measures how fast it is here; ARGS are flags, see benchmarks/README.md.
 benchmark: $(VENV)/.run

@@ -108,7 +108,7 @@ def test_pytorch_has_our_loss_and_our_gradients(network):
         np.testing.assert_allclose(parameter.grad.numpy(), expected, rtol=1e-3, atol=1e-4 * largest)
 
     parts = cast(torch=True, latents=3, batch_size=2, layers=layers)
-    for part, amount in (("step", 2), ("encode", 128)):
+    for part, amount in (("step", 5), ("encode", 128)):
         eager = next(one for one in parts[part] if one.name == "PyTorch eager")
         task = getattr(torch_peer, eager.task.split(":")[1])(**eager.options)
         task.run(1)

@@ -1,4 +1,4 @@
-"""`python tests/execute_notebooks.py FILE ...` runs notebooks from top to bottom, in place."""
+"""`python notebooks/execute.py FILE ...` runs notebooks from top to bottom, in place."""
 
 import base64
 import io

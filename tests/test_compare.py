@@ -17,7 +17,7 @@ from bvae_jax.comparison import matching as crossing
 from bvae_jax.comparison import reading
 from bvae_jax.comparison.compare import compare, cross
 from bvae_jax.comparison.matching import cross_traversals, one_of_each
-from bvae_jax.comparison.reading import read_comparison, read_places
+from bvae_jax.comparison.reading import read_comparison, read_members
 from bvae_jax.comparison.report import make_report
 from bvae_jax.comparison.suggest import suggest
 from bvae_jax.comparison.tables import make_table
@@ -148,7 +148,7 @@ def test_two_sweeps_side_by_side(swept, tmp_path):
     """The later one counts where both have a member; names say which sweep."""
     grid = {"learning_rate": (1e-4,), "beta": (1.0, 9.0)}
     sweep(BASE, tmp_path / "more", grid=grid, strategy="sequential", progress=False)
-    places = read_places([swept, tmp_path / "more"])
+    places = read_members([swept, tmp_path / "more"])
     assert len(places) == 12 + 1
     assert "more/learning_rate=0.0001,beta=1,seed=0" in places
     assert "sweep/learning_rate=0.0001,beta=1,seed=0" not in places
@@ -183,7 +183,7 @@ def test_what_is_done_is_not_displaced_by_what_is_not(tmp_path):
     done = pretend(tmp_path / "done", BASE, values, done=(0,))
     moved = dataclasses.replace(BASE, data_dir="/elsewhere", log_every=1, beta_schedule="constant")
     new = pretend(tmp_path / "new", moved, values)
-    places = read_places([done, new])
+    places = read_members([done, new])
     assert {name: place.status for name, place in places.items()} == {
         "done/beta=1": "done",
         "new/beta=4": "begun",
@@ -192,16 +192,16 @@ def test_what_is_done_is_not_displaced_by_what_is_not(tmp_path):
     assert found.varied == ("beta",)
     assert (found.settings, found.missing) == (("β = 1", "β = 4"), ("new/beta=4",))
     both = pretend(tmp_path / "both", moved, values, done=(0, 1))
-    assert set(read_places([done, both])) == {"both/beta=1", "both/beta=4"}
+    assert set(read_members([done, both])) == {"both/beta=1", "both/beta=4"}
 
 
 def test_sweeps_of_the_same_name_keep_apart(tmp_path):
     one = pretend(tmp_path / "a" / "s", BASE, {"beta": (1.0,)})
     two = pretend(tmp_path / "b" / "s", BASE, {"beta": (1.0, 2.0), "latents": (2,)})
-    assert set(read_places([one, two, one])) == {
+    assert set(read_members([one, two, one])) == {
         f"{one}/beta=1", f"{two}/latents=2,beta=1", f"{two}/latents=2,beta=2",
     }  # fmt: skip
-    assert set(read_places([one, one])) == {"beta=1"}
+    assert set(read_members([one, one])) == {"beta=1"}
 
 
 def test_settings_are_ordered_by_one_field_after_the_other(tmp_path):

@@ -11,13 +11,13 @@ from itertools import pairwise
 import pytest
 from PIL import Image
 
+from bvae_jax.comparison.figures import Drawn
 from bvae_jax.comparison.report import (
     TEMPLATE,
-    Figure,
     HtmlCell,
     HtmlTable,
-    Member,
     Report,
+    number_cells,
     write_report,
 )
 from bvae_jax.runs import rundir
@@ -70,19 +70,24 @@ def written(tmp_path, report):
 def figures(folder, count, text):
     made = []
     for number in range(count):
-        png, pdf = folder / f"{number}.png", folder / f"{number} & 'so'.pdf"
+        figure = Drawn(folder / f"{number} & 'so'", f"{text} {number}", text)
+        png, pdf = figure.files
         Image.new("RGB", (340, 200 + number), (number, 90, 150)).save(png)
         pdf.write_bytes(b"%PDF-1.4\n" + bytes(range(number, 256)))
-        made.append(Figure(f"{text} {number}", text, png, pdf if number % 2 == 0 else None))
+        made.append(figure)
     return made
 
 
 def members(settings, seeds, text=""):
-    return [
-        Member(name=f"{text}{s},{d}", setting=f"β = {s}{text}", seed=d,
-               run_dir=f"runs/{s}/{d}{text}", numbers={n + text: s + d / 7 for n in NAMES})
+    columns = ["setting", "seed", *(name + text for name in NAMES), "directory"]
+    rows = [
+        (f"{text}{s},{d}", [
+            HtmlCell(f"β = {s}{text}", "words"), HtmlCell(str(d)),
+            *number_cells([s + d / 7] * len(NAMES)), HtmlCell(f"runs/{s}/{d}{text}", "words"),
+        ])
         for s in range(settings) for d in range(seeds)
     ]  # fmt: skip
+    return HtmlTable(columns, rows)
 
 
 def full(folder, text="some", count=2):
@@ -172,10 +177,9 @@ def test_pictures_are_embedded_byte_for_byte(tmp_path):
         return base64.b64decode(data, validate=True)
 
     pictures = [decoded(attrs["src"], "image/png") for attrs, _ in page.all("img")]
-    assert pictures == [figure.png.read_bytes() for figure in report.figures]
+    pngs, pdfs = zip(*(figure.files for figure in report.figures), strict=True)
+    assert pictures == [png.read_bytes() for png in pngs]
     links = [attrs for attrs, text in page.all("a") if text == "PDF"]
-    pdfs = [figure.pdf for figure in report.figures if figure.pdf]
-    assert len(pdfs) == 2
     assert [decoded(a["href"], "application/pdf") for a in links] == [p.read_bytes() for p in pdfs]
     assert [attrs["download"] for attrs in links] == [pdf.name for pdf in pdfs]
 
@@ -231,28 +235,20 @@ def test_ragged_table(tmp_path):
         written(tmp_path, Report("t", "", tables=[("t", table)]))
 
 
-def test_numbers_of_a_column_have_as_many_decimals(tmp_path):
-    columns = {
-        "small": ([0.5, 1e-7, -0.25], ["0.5000", "0.0000", "-0.2500"]),
-        "large": ([6123.44, 9.5, float("nan")], ["6123.4", "9.5", "nan"]),
-        "huge": ([1e6 + 0.5, 1.25, float("-inf")], ["1000000", "1", "-inf"]),
-        "whole": ([3.0, 10.0, None], ["3", "10", ""]),
-        "count": ([737280, 0, 1], ["737280", "0", "1"]),
-        "never": ([float("nan"), None, None], ["nan", "", ""]),
-    }
-    rows = [
-        Member(name=str(row), setting="s", seed=row, run_dir="r",
-               numbers={name: values[row] for name, (values, _) in columns.items()})
-        for row in range(3)
-    ]  # fmt: skip
-    rows[2]["numbers"] = {name: v for name, v in rows[2]["numbers"].items() if v is not None}
-    page = written(tmp_path, Report("t", "", members=rows))
-    cells, width = page.all("td")[1:], len(columns) + 3
-    for column, (values, wanted) in enumerate(columns.values(), 2):
-        found = cells[column::width]
-        assert [text for _, text in found] == wanted
-        titles = [attrs.get("title") for attrs, _ in found]
-        assert titles == [None if value is None else str(value) for value in values]
+@pytest.mark.parametrize(
+    ("values", "wanted"),
+    [
+        ([0.5, 1e-7, -0.25], ["0.5000", "0.0000", "-0.2500"]),
+        ([6123.44, 9.5, float("nan")], ["6123.4", "9.5", "nan"]),
+        ([1e6 + 0.5, 1.25, float("-inf")], ["1000000", "1", "-inf"]),
+        ([737280.0, 0.0, 3.0], ["737280", "0", "3"]),
+        ([float("nan")], ["nan"]),
+    ],
+)
+def test_numbers_of_a_column_have_as_many_decimals(values, wanted):
+    cells = number_cells(values)
+    assert [cell.text for cell in cells] == wanted
+    assert [cell.title for cell in cells] == [str(value) for value in values]
 
 
 def test_replaces_the_old_file_or_leaves_it(tmp_path, monkeypatch):
@@ -260,7 +256,7 @@ def test_replaces_the_old_file_or_leaves_it(tmp_path, monkeypatch):
     write_report(path, Report("Old", ""))
     old = path.read_bytes()
     with pytest.raises(FileNotFoundError):
-        write_report(path, Report("New", "", figures=[Figure("f", "", tmp_path / "none.png")]))
+        write_report(path, Report("New", "", figures=[Drawn(tmp_path / "none", "f", "")]))
 
     def crash(_):
         raise KeyboardInterrupt

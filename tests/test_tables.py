@@ -122,7 +122,7 @@ def test_left_out_members_and_missing_numbers():
 @pytest.mark.parametrize("betas", [(4,), range(1, 31)])
 def test_tables_of_one_seed_and_of_one_or_many_settings(betas, seeds, tmp_path):
     given = comparison(betas=betas, seeds=seeds)
-    assert len(tables.write_tables(given, tmp_path / "new")) == 3
+    assert len(tables.write_tables(tables.make_table(given), tmp_path / "new", given.varied)) == 3
     table = tables.make_table(given)
     assert len(table.rows) == len(betas)
     marked = any(cell.best for row in table.rows.values() for cell in row.values())
@@ -154,7 +154,7 @@ def test_tables_without_members():
 def test_csv_has_every_digit(tmp_path):
     given = with_baselines()
     table = tables.make_table(given)
-    tables.write_csv(table, tmp_path / "table.csv")
+    tables.write_tables(table, tmp_path, given.varied)
     with (tmp_path / "table.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["setting"] for row in rows] == [*given.settings, "raw_pixels", "untrained"]
@@ -404,7 +404,7 @@ def test_minus_signs_are_math_in_latex_and_zero_has_none():
 
 def test_files(tmp_path):
     given = with_baselines()
-    paths = tables.write_tables(given, tmp_path, "iqm")
+    paths = tables.write_tables(tables.make_table(given, "iqm"), tmp_path, given.varied)
     assert [path.name for path in paths] == ["table.csv", "table.md", "table.tex"]
     table = tables.make_table(given, "iqm")
     assert paths[1].read_text(encoding="utf-8") == tables.to_markdown(table)

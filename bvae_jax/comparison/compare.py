@@ -6,13 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
-from bvae_jax.comparison.figures import Drawn, draw_comparison
+import pandas as pd
+
+from bvae_jax.comparison.figures import draw_comparison
 from bvae_jax.comparison.findings import statistics_json, statistics_text
 from bvae_jax.comparison.matching import Crossed, cross_traversals, one_of_each
 from bvae_jax.comparison.reading import Comparison, EvaluationSettings, read_comparison
 from bvae_jax.comparison.report import make_report, write_report
 from bvae_jax.comparison.statistics import AVERAGES, Average
-from bvae_jax.comparison.tables import make_table, write_tables
+from bvae_jax.comparison.tables import Table, make_table, to_frame, write_tables
 from bvae_jax.config import ScoreConfig
 from bvae_jax.errors import UserError
 from bvae_jax.evaluation.evaluate import check_settings
@@ -30,11 +32,19 @@ class Compared(NamedTuple):
 
     Attributes:
         comparison: `comparison.members` is a pandas.DataFrame, a row for each member.
+        scores: averages of the settings and of baselines, with their intervals and marks.
         files: tables, statistics, figures (PNG and PDF) and the report.
     """
 
     comparison: Comparison
+    scores: Table
     files: list[Path]
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """A row for each setting, by its label; columns as of `to_frame`, without `kind`."""
+        frame = to_frame(self.scores)
+        return frame[frame["kind"] == "setting"].drop(columns="kind").set_index("setting")
 
 
 def compare(
@@ -83,7 +93,8 @@ def compare(
     comparison = read_comparison(directories, settings, programs, progress=progress)
     directory = Path(out).expanduser() if out else directories[0]
     directory.mkdir(parents=True, exist_ok=True)
-    files = write_tables(comparison, directory, averaged)
+    table = make_table(comparison, averaged)
+    files = write_tables(table, directory, comparison.varied)
     files += _write_statistics(comparison, directory, averaged)
     if figures:
         with bar(total=3, desc="figures", disable=not progress) as shown:
@@ -91,11 +102,11 @@ def compare(
             shown.update(1)
             drawn = draw_comparison(comparison, directory / "figures", averaged, crossed)
             shown.update(1)
-            report = make_report(comparison, make_table(comparison, averaged), drawn, commands)
+            report = make_report(comparison, table, drawn, commands)
             write_report(directory / REPORT, report)
             shown.update(1)
-        files += [*_files(drawn), directory / REPORT]
-    return Compared(comparison, files)
+        files += [*(path for each in drawn for path in each.files), directory / REPORT]
+    return Compared(comparison, table, files)
 
 
 def cross(comparison: Comparison, programs: Programs) -> Crossed | None:
@@ -124,7 +135,3 @@ def _write_statistics(comparison: Comparison, directory: Path, average: Average)
     rundir.write_text(words, statistics_text(comparison, average=average))
     rundir.write_json(numbers, statistics_json(comparison, average))
     return [words, numbers]
-
-
-def _files(drawn: Sequence[Drawn]) -> list[Path]:
-    return [d.path.with_suffix(kind) for d in drawn for kind in (".png", ".pdf")]

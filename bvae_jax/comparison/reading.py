@@ -1,4 +1,4 @@
-"""What the comparison of a sweep's members is made from."""
+"""From the directories of sweeps to a `Comparison`: read, evaluate, assemble."""
 
 import math
 import sys
@@ -112,11 +112,12 @@ class EvaluationSettings:
     baselines: bool = True
 
 
-class Place(NamedTuple):
+class Candidate(NamedTuple):
     """A member of one of the sweeps that are compared.
 
     Attributes:
         reason: why it failed, or why its directory cannot be read.
+        setting: the label of its setting.
     """
 
     sweep_dir: Path
@@ -124,10 +125,28 @@ class Place(NamedTuple):
     member: Member
     status: Status
     reason: str = ""
+    setting: str = ""
+
+    @property
+    def config(self) -> Config:
+        return self.member.config
 
     @property
     def run_dir(self) -> Path:
         return member_dir(self.sweep_dir, self.member)
+
+
+class Evaluation(NamedTuple):
+    """What the files of a member say of it.
+
+    Attributes:
+        entries: metric -> its scores.
+        decomposition: the parts of its ELBO.
+    """
+
+    summary: dict[str, Any]
+    entries: Mapping[str, Entry]
+    decomposition: Mapping[str, Any]
 
 
 def read_comparison(
@@ -146,86 +165,37 @@ def read_comparison(
         UserError: a directory holds no sweep, the data sets differ, or no member is done.
         KeyboardInterrupt: after Ctrl-C; what was evaluated is kept.
     """
-    places = read_places(sweep_dirs)
-    varied = varied_fields(places.values())
-    names = _labels(places, varied)
-    places = {name: places[name] for name in names}
-    done = {name: place for name, place in places.items() if place.status == "done"}
+    found = read_members(sweep_dirs)
+    varied = varied_fields(found.values())
+    found = in_settings(found, varied)
+    done = {name: each for name, each in found.items() if each.status == "done"}
     if not done:
         raise UserError(f"{sweep_dirs[0]}: no member is done yet. Train them by bvae sweep first.")
+    factor_names: Sequence[str] = ()
     if settings:
-        settings = _fitting(settings, next(iter(done.values())).member.config)
-    rows, shares, kl = [], {}, {}
-    skipped: dict[str, list[str]] = {}
-    failed = {name: place.reason for name, place in places.items() if place.status == "failed"}
-    with bar(total=len(done), desc="evaluate", unit=" members", disable=not progress) as shown:
-        for name, place in done.items():
-            summary = rundir.read_json(place.run_dir / rundir.SUMMARY, rundir.Summary)
-            try:
-                entries, decomposed = _evaluated(place, settings, programs)
-            except UserError as error:
-                failed[name] = str(error)
-                continue
-            row = {"member": name, "setting": names[name], "seed": place.member.config.seed}
-            row |= {f: place.member.config.value(f) for f in varied}
-            row |= plain_numbers(summary) | numbers(entries)
-            rows.append(row | {n: decomposed[n] for n in ELBO_PARTS if n in decomposed})
-            if "kl_per_latent" in summary:
-                kl[name] = np.array(summary["kl_per_latent"])
-            shares[name] = _factor_shares(entries)
-            for metric, entry in entries.items():
-                if "skipped" in entry:
-                    skipped.setdefault(metric, []).append(entry["skipped"])
-            shown.update(1)
+        settings, factor_names = _fitting(settings, next(iter(done.values())).config, progress)
+    evaluated, unreadable = evaluate_members(done, settings, programs, progress=progress)
+    failed = {name: each.reason for name, each in found.items() if each.status == "failed"}
+    failed |= unreadable
     for name, reason in failed.items():
         print(f"bvae: {name} is left out: {reason}", file=sys.stderr)
-    for metric, why in skipped.items():
-        which = f"{len(why)} of {len(rows)} members"
-        print(f"bvae: note: {metric}: skipped for {which}: {why[0].rstrip('.')}.", file=sys.stderr)
-    done = {name: place for name, place in done.items() if name not in failed}
-    if not done:
+    if not evaluated:
         raise UserError(f"No member can be compared. {next(iter(failed.values()))}")
-    members = pd.DataFrame(rows).set_index("member")
-    first = next(iter(done.values()))
-    factor_names = open_dataset(first.member.config, progress=progress).factor_names
-    scored = settings if settings and settings.score.metrics != "none" else None
-    metrics = metric_names(scored.score.metrics) if scored else ()
-    known = known_scores(metrics)
-    likelihoods = {place.member.config.likelihood for place in done.values()}
-    scores = {name: better for name, better in known.items() if name in members}
-    return Comparison(
-        sweep_dirs=tuple(sweep_dirs),
-        varied=tuple(varied),
-        settings=tuple(dict.fromkeys(names.values())),
-        members=members,
-        scores=tuple(scores),
-        better=scores,
-        baselines=baseline_scores(
-            first.sweep_dir,
-            sorted({place.member.config.seed for place in done.values()}),
-            programs,
-            first.member.config,
-            scored.score,
-            scores,
+    _say_what_is_skipped(evaluated)
+    metrics = metric_names(settings.score.metrics) if settings and factor_names else ()
+    comparison = assemble(sweep_dirs, found, varied, evaluated, failed, metrics, factor_names)
+    if settings and settings.baselines and metrics:
+        first = found[next(iter(evaluated))]
+        seeds = sorted({found[name].config.seed for name in evaluated})
+        baselines = baseline_scores(
+            first.sweep_dir, seeds, programs, first.config, settings.score, comparison.scores,
             progress=progress,
-        )
-        if scored and scored.baselines
-        else pd.DataFrame(columns=["baseline", *scores]),
-        kl_per_latent=kl,
-        factor_scores=pd.DataFrame.from_dict(
-            {name: share for name, share in shares.items() if share is not None},
-            orient="index",
-            columns=list(factor_names),
-        ),
-        records={name: _records(place.run_dir / RECORDS) for name, place in done.items()},
-        run_dirs={name: place.run_dir for name, place in done.items()},
-        failed=failed,
-        missing=tuple(n for n, place in places.items() if place.status in ("begun", "missing")),
-        ranges=known_ranges(metrics, likelihoods),
-    )
+        )  # fmt: skip
+        comparison = replace(comparison, baselines=baselines)
+    return comparison
 
 
-def read_places(sweep_dirs: Sequence[Path]) -> dict[str, Place]:
+def read_members(sweep_dirs: Sequence[Path]) -> dict[str, Candidate]:
     """All members by name; of several sweeps, the sweep's name is a part of it.
 
     Where two sweeps have the same member, that which is done counts, or else the later sweep's.
@@ -233,37 +203,37 @@ def read_places(sweep_dirs: Sequence[Path]) -> dict[str, Place]:
     Raises:
         UserError: a directory holds no sweep, or the data sets differ.
     """
-    found: dict[str, Place] = {}
+    found: dict[str, Candidate] = {}
     by_config: dict[str, str] = {}
     titles = sweep_titles(sweep_dirs)
     for sweep_dir, title in titles.items():
         sweep = read_sweep(sweep_dir)
         for member in sweep.members():
             name = f"{title}/{member.name}" if len(titles) > 1 else member.name
-            settings = _fields(member.config)
-            key = str({n: v for n, v in settings.items() if n == "seed" or n not in NO_SETTING})
-            place = _place(sweep_dir, sweep, member)
+            fields = _fields(member.config)
+            key = str({n: v for n, v in fields.items() if n == "seed" or n not in NO_SETTING})
+            candidate = _candidate(sweep_dir, sweep, member)
             if key in by_config:
                 other = by_config[key]
-                if found[other].status == "done" != place.status:
-                    name, other, place = other, name, found[other]
+                if found[other].status == "done" != candidate.status:
+                    name, other, candidate = other, name, found[other]
                 print(f"bvae: note: {other} is left out for {name}.", file=sys.stderr)
                 found.pop(other, None)
-            by_config[key], found[name] = name, place
-    datasets = sorted({_fields(place.member.config)["dataset"] for place in found.values()})
+            by_config[key], found[name] = name, candidate
+    datasets = sorted({_fields(each.config)["dataset"] for each in found.values()})
     if len(datasets) > 1:
         raise UserError(f"Got members on {', '.join(datasets)}, wanted members on one data set.")
     return found
 
 
-def _place(sweep_dir: Path, sweep: SweepConfig, member: Member) -> Place:
+def _candidate(sweep_dir: Path, sweep: SweepConfig, member: Member) -> Candidate:
     """A member that cannot be read has failed: the others are compared without it."""
     try:
         found = status(sweep_dir, member)
         reason = read_failed(sweep_dir, member) if found == "failed" else ""
     except UserError as error:
         found, reason = "failed", str(error)
-    return Place(sweep_dir, sweep, member, found, reason)
+    return Candidate(sweep_dir, sweep, member, found, reason)
 
 
 def _fields(config: Config) -> dict[str, Any]:
@@ -281,41 +251,39 @@ def sweep_titles(sweep_dirs: Sequence[Path]) -> dict[Path, str]:
     }
 
 
-def varied_fields(places: Iterable[Place]) -> list[str]:
+def varied_fields(members: Iterable[Candidate]) -> list[str]:
     """Fields that make settings: those that a sweep varies, and in which sweeps differ.
 
     Sweeps that give a value and sweeps that leave it to the objective, which has the same, do not
     differ.
     """
-    places = list(places)
-    bases = [_fields(place.sweep.base) for place in places]
-    members = [_fields(place.member.config) for place in places]
-    named = {name for place in places for name in place.sweep.values}
+    members = list(members)
+    bases = [_fields(each.sweep.base) for each in members]
+    configs = [_fields(each.config) for each in members]
+    named = {name for each in members for name in each.sweep.values}
     return [
         name
-        for name in dict.fromkeys(name for fields in (*bases, *members) for name in fields)
+        for name in dict.fromkeys(name for fields in (*bases, *configs) for name in fields)
         if name not in NO_SETTING
         and (
             name in named
-            or all(len({d.get(name) for d in dicts}) > 1 for dicts in (bases, members))
+            or all(len({d.get(name) for d in dicts}) > 1 for dicts in (bases, configs))
         )
     ]
 
 
-def _labels(places: Mapping[str, Place], varied: Sequence[str]) -> dict[str, str]:
-    """The setting of each member, in the order of settings."""
-    values = {
-        name: {f: place.member.config.value(f) for f in varied} for name, place in places.items()
-    }
+def in_settings(members: Mapping[str, Candidate], varied: Sequence[str]) -> dict[str, Candidate]:
+    """Members with the labels of their settings, in the order of settings and seeds."""
+    values = {name: {f: each.config.value(f) for f in varied} for name, each in members.items()}
     ordered = {f: in_order(v[f] for v in values.values()) for f in varied}
 
     def order(name: str) -> list[int]:
-        places_of_values = [ordered[f].index(value) for f, value in values[name].items()]
-        return [*places_of_values, places[name].member.config.seed]
+        places = [ordered[f].index(value) for f, value in values[name].items()]
+        return [*places, members[name].config.seed]
 
+    labels = {n: label({f: x for f, x in v.items() if x is not None}) for n, v in values.items()}
     return {
-        name: label({f: v for f, v in values[name].items() if v is not None})
-        for name in sorted(values, key=order)
+        name: members[name]._replace(setting=labels[name]) for name in sorted(values, key=order)
     }
 
 
@@ -326,50 +294,126 @@ def in_order(values: Iterable[Any]) -> list[Any]:
     return [*numbers, *(value for value in different if not isinstance(value, int | float))]
 
 
-def _records(path: Path) -> list[Record]:
-    """Of a run's training; none if they were deleted."""
-    return read_records(path) if path.exists() else []
-
-
-def _evaluated(
-    place: Place, settings: EvaluationSettings | None, programs: Programs
-) -> tuple[dict[str, Entry], dict[str, Any]]:
-    """Scores and ELBO of a member; it is loaded only if some of them are not there.
-
-    Raises:
-        UserError: it cannot be loaded.
-    """
-    if settings is None:
-        return {}, {}
-    count, draws, split = settings.num_points, settings.decomposition, settings.score.split
-    scored = settings.score.metrics != "none"
-    entries = stored_scores(place.run_dir, settings.score, count) if scored else {}
-    decomposed = stored_decomposition(place.run_dir, draws, count, split) if draws else {}
-    if entries is None or decomposed is None:
-        run = programs.load(place.run_dir)
-        if entries is None:
-            entries = evaluate(run, settings.score, num_points=count, figures=False, progress=False)
-        if decomposed is None:
-            found = evaluate_elbo(run, draws, num_points=count, split=split, progress=False)
-            decomposed = found["decomposition"]
-    return entries, decomposed
-
-
-def _fitting(settings: EvaluationSettings, config: Config) -> EvaluationSettings:
-    """With as many images as there are, and no metrics where there are no factors."""
-    dataset, split = open_dataset(config), settings.score.split
+def _fitting(
+    settings: EvaluationSettings, config: Config, progress: bool
+) -> tuple[EvaluationSettings, Sequence[str]]:
+    """With as many images as there are, and no metrics where there are no factors; factor names."""
+    dataset, split = open_dataset(config, progress=progress), settings.score.split
     most = available(dataset, config, split)
     count = point_count(dataset, config, split, min(settings.num_points, most))
     score = settings.score if dataset.factor_names else replace(settings.score, metrics="none")
-    return replace(settings, num_points=count, score=score)
+    return replace(settings, num_points=count, score=score), dataset.factor_names
 
 
-def _factor_shares(entries: Mapping[str, Entry]) -> np.ndarray | None:
+def evaluate_members(
+    done: Mapping[str, Candidate],
+    settings: EvaluationSettings | None,
+    programs: Programs,
+    *,
+    progress: bool = True,
+) -> tuple[dict[str, Evaluation], dict[str, str]]:
+    """Scores and ELBO of members that are done; what is on disk is not computed again.
+
+    Args:
+        settings: that fit the data set; nothing is evaluated if None.
+
+    Returns:
+        Evaluations, and of members that cannot be loaded why.
+    """
+    found, failed = {}, {}
+    with bar(total=len(done), desc="evaluate", unit=" members", disable=not progress) as shown:
+        for name, each in done.items():
+            try:
+                found[name] = _evaluated(each.run_dir, settings, programs)
+            except UserError as error:
+                failed[name] = str(error)
+            shown.update(1)
+    return found, failed
+
+
+def _evaluated(
+    run_dir: Path, settings: EvaluationSettings | None, programs: Programs
+) -> Evaluation:
+    """The run is loaded only if some of its scores are not there."""
+    summary = rundir.read_json(run_dir / rundir.SUMMARY, rundir.Summary)
+    if settings is None:
+        return Evaluation(summary, {}, {})
+    count, draws, split = settings.num_points, settings.decomposition, settings.score.split
+    scored = settings.score.metrics != "none"
+    entries = stored_scores(run_dir, settings.score, count) if scored else {}
+    parts = stored_decomposition(run_dir, draws, count, split) if draws else {}
+    if entries is None or parts is None:
+        run = programs.load(run_dir)
+        if entries is None:
+            entries = evaluate(run, settings.score, num_points=count, figures=False, progress=False)
+        if parts is None:
+            found = evaluate_elbo(run, draws, num_points=count, split=split, progress=False)
+            parts = found["decomposition"]
+    return Evaluation(summary, entries, parts)
+
+
+def _say_what_is_skipped(evaluated: Mapping[str, Evaluation]) -> None:
+    skipped: dict[str, list[str]] = {}
+    for evaluation in evaluated.values():
+        for metric, entry in evaluation.entries.items():
+            if "skipped" in entry:
+                skipped.setdefault(metric, []).append(entry["skipped"])
+    for metric, why in skipped.items():
+        which = f"{len(why)} of {len(evaluated)} members"
+        print(f"bvae: note: {metric}: skipped for {which}: {why[0].rstrip('.')}.", file=sys.stderr)
+
+
+def assemble(
+    sweep_dirs: Sequence[Path],
+    found: Mapping[str, Candidate],
+    varied: Sequence[str],
+    evaluated: Mapping[str, Evaluation],
+    failed: Mapping[str, str],
+    metrics: Sequence[str],
+    factor_names: Sequence[str],
+) -> Comparison:
+    """Tables of what was read and evaluated, without baselines.
+
+    Args:
+        found: all members, in the order of their settings.
+        metrics: that were asked for.
+    """
+    rows, kl, shares = [], {}, {}
+    for name, (summary, entries, parts) in evaluated.items():
+        config = found[name].config
+        row = {"member": name, "setting": found[name].setting, "seed": config.seed}
+        row |= {f: config.value(f) for f in varied} | plain_numbers(summary) | numbers(entries)
+        rows.append(row | {part: parts[part] for part in ELBO_PARTS if part in parts})
+        if "kl_per_latent" in summary:
+            kl[name] = np.array(summary["kl_per_latent"])
+        if "mutual_information" in entries.get("mig", {}):
+            shares[name] = _factor_shares(entries["mig"])
+    members = pd.DataFrame(rows).set_index("member")
+    likelihoods = {found[name].config.likelihood for name in evaluated}
+    scores = {name: better for name, better in known_scores(metrics).items() if name in members}
+    run_dirs = {name: found[name].run_dir for name in evaluated}
+    records = {name: directory / RECORDS for name, directory in run_dirs.items()}
+    return Comparison(
+        sweep_dirs=tuple(sweep_dirs),
+        varied=tuple(varied),
+        settings=tuple(dict.fromkeys(each.setting for each in found.values())),
+        members=members,
+        scores=tuple(scores),
+        better=scores,
+        baselines=pd.DataFrame(columns=["baseline", *scores]),
+        kl_per_latent=kl,
+        factor_scores=pd.DataFrame.from_dict(shares, orient="index", columns=list(factor_names)),
+        records={n: read_records(path) if path.exists() else [] for n, path in records.items()},
+        run_dirs=run_dirs,
+        failed=failed,
+        missing=tuple(n for n, each in found.items() if each.status in ("begun", "missing")),
+        ranges=known_ranges(metrics, likelihoods),
+    )
+
+
+def _factor_shares(mig: Entry) -> np.ndarray:
     """[factor] the part of a factor's entropy that its best latent knows."""
-    if "mutual_information" not in entries.get("mig", {}):
-        return None
-    matrix = np.array(entries["mig"]["mutual_information"], float)
-    entropy = np.array(entries["mig"]["entropy"], float)
+    matrix, entropy = (np.array(mig[name], float) for name in ("mutual_information", "entropy"))
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(entropy > 0, matrix.max(axis=0) / entropy, math.nan)
 

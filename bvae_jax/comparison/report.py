@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from string import Template
-from typing import Any, NamedTuple, TypedDict
+from typing import Any, NamedTuple
 
 from bvae_jax.comparison.figures import Drawn
 from bvae_jax.comparison.findings import ScoreStatistics, statistics_of
@@ -75,15 +75,13 @@ def pairs_to_html(name: str, column: str, pairs: Mapping[str, str]) -> str:
     return to_html(name, HtmlTable([column], rows)) if rows else ""
 
 
-def number_cells(values: Sequence[float | int | None]) -> list[HtmlCell]:
+def number_cells(values: Sequence[float]) -> list[HtmlCell]:
     """Cells with as many decimals as each other."""
-    finite = [abs(float(v)) for v in values if v is not None and math.isfinite(v)]
+    finite = [abs(float(v)) for v in values if math.isfinite(v)]
     whole = all(value.is_integer() for value in finite)
     digits_before = len(str(int(max(finite, default=0))))
     decimals = 0 if whole else max(DIGITS - digits_before, 0)
-    return [
-        HtmlCell("") if v is None else HtmlCell(f"{v:z.{decimals}f}", title=str(v)) for v in values
-    ]
+    return [HtmlCell(f"{v:z.{decimals}f}", title=str(v)) for v in values]
 
 
 def joined(parts: Iterable[str]) -> str:
@@ -111,25 +109,6 @@ def _class(name: str) -> str:
 TEMPLATE = Path(__file__).with_name("report.html")
 
 
-class Figure(NamedTuple):
-    """A picture, and the PDF of it to download."""
-
-    title: str
-    caption: str
-    png: Path
-    pdf: Path | None = None
-
-
-class Member(TypedDict):
-    """A run; what is not in `numbers` stays an empty cell."""
-
-    name: str
-    setting: str
-    seed: int
-    run_dir: str
-    numbers: Mapping[str, float | None]
-
-
 class Report(NamedTuple):
     """What a report says. All texts are plain: they are escaped here.
 
@@ -150,7 +129,7 @@ class Report(NamedTuple):
     lead: str
     facts: Sequence[tuple[str, str]] = ()
     tables: Sequence[tuple[str, HtmlTable]] = ()
-    figures: Sequence[Figure] = ()
+    figures: Sequence[Drawn] = ()
     sentences: Sequence[tuple[str, Sequence[str]]] = ()
     left_out: Mapping[str, str] = {}
     missing: Sequence[str] = ()
@@ -158,7 +137,7 @@ class Report(NamedTuple):
     varied: Mapping[str, Sequence[Any]] = {}
     versions: Mapping[str, str | None] = {}
     commands: Sequence[str] = ()
-    members: Sequence[Member] = ()
+    members: HtmlTable | None = None
 
 
 def write_report(path: Path, report: Report) -> None:
@@ -182,7 +161,7 @@ def _page(report: Report) -> str:
         "Figures": _figures(report.figures),
         "Statistics in words": joined(_sentences(*pair) for pair in report.sentences),
         "Left out and missing": _absent(report.left_out, report.missing),
-        "Members": _members(report.members),
+        "Members": _members(report.members) if report.members else "",
         "Configuration": _configuration(report.config, report.varied),
         "Versions": pairs_to_html("Versions", "version", versions),
         "Commands": joined(f"<pre><code>{escape(line)}</code></pre>" for line in report.commands),
@@ -212,23 +191,22 @@ def _results(tables: Sequence[tuple[str, HtmlTable]]) -> str:
     )
 
 
-def _figures(figures: Sequence[Figure]) -> str:
+def _figures(figures: Sequence[Drawn]) -> str:
     shown = joined(_figure(number, figure) for number, figure in enumerate(figures, 1))
     return shown and f'<div class="figures">\n{shown}\n</div>'
 
 
-def _figure(number: int, figure: Figure) -> str:
+def _figure(number: int, figure: Drawn) -> str:
     """A click on the picture ticks the box in its label, and the style sheet enlarges it."""
-    pdf = ""
-    if figure.pdf is not None:
-        name, data = escape(figure.pdf.name), _data("application/pdf", figure.pdf)
-        pdf = f' <a download="{name}" href="{data}" aria-label="PDF of figure {number}">PDF</a>'
+    png, pdf = figure.files
     return (
         f'<figure id="figure-{number}">\n'
         f'<label><input type="checkbox" aria-label="Enlarge figure {number}">'
-        f'<img alt="{escape(figure.title)}" src="{_data("image/png", figure.png)}"></label>\n'
+        f'<img alt="{escape(figure.title)}" src="{_data("image/png", png)}"></label>\n'
         f"<figcaption><strong>Figure {number}. {escape(figure.title)}.</strong> "
-        f"{escape(figure.caption)}{pdf}</figcaption>\n</figure>"
+        f"{escape(figure.caption)} "
+        f'<a download="{escape(pdf.name)}" href="{_data("application/pdf", pdf)}" '
+        f'aria-label="PDF of figure {number}">PDF</a></figcaption>\n</figure>'
     )
 
 
@@ -252,16 +230,8 @@ def _absent(left_out: Mapping[str, str], missing: Sequence[str]) -> str:
     return joined([reasons if left_out else "", listed if missing else ""])
 
 
-def _members(members: Sequence[Member]) -> str:
-    names = list(dict.fromkeys(name for member in members for name in member["numbers"]))
-    columns = [number_cells([member["numbers"].get(name) for member in members]) for name in names]
-    rows = []
-    for row, member in enumerate(members):
-        first = [HtmlCell(member["setting"], "words"), HtmlCell(str(member["seed"]))]
-        last = HtmlCell(member["run_dir"], "words")
-        rows.append((member["name"], [*first, *(column[row] for column in columns), last]))
-    table = to_html("Members", HtmlTable(["setting", "seed", *names, "directory"], rows))
-    return _details(f"All members ({len(rows)})", table) if rows else ""
+def _members(table: HtmlTable) -> str:
+    return _details(f"All members ({len(table.rows)})", to_html("Members", table))
 
 
 def _configuration(config: Mapping[str, Any], varied: Mapping[str, Sequence[Any]]) -> str:
@@ -314,10 +284,7 @@ def make_report(
             ("trained on", ", ".join(sorted({s["device"] for s in provenance}))),
         ],
         tables=_tables(comparison, table),
-        figures=[
-            Figure(d.title, d.caption, d.path.with_suffix(".png"), d.path.with_suffix(".pdf"))
-            for d in drawn
-        ],
+        figures=drawn,
         sentences=[
             (score, list(_in_words(statistics_of(comparison, score, table.average))))
             for score in comparison.scores
@@ -335,7 +302,7 @@ def make_report(
         },
         versions=provenance[-1]["versions"] if provenance else {},
         commands=[*dict.fromkeys(_command(s["command"]) for s in provenance), *commands],
-        members=_rows_of_members(comparison),
+        members=_table_of_members(comparison),
     )
 
 
@@ -393,8 +360,7 @@ def _divided(scores: Sequence[str]) -> dict[str, list[str]]:
 def _cell(table: Table, cells: Any, score: str) -> HtmlCell:
     cell = cells[score]
     centre, between = texts(table, score, cell)
-    mark = "best" if cell.best else "tied" if cell.tied else ""
-    return HtmlCell(f"{centre} {between}".strip(), mark, title=f"n = {cell.interval.n}")
+    return HtmlCell(f"{centre} {between}".strip(), cell.mark, title=f"n = {cell.interval.n}")
 
 
 def _in_words(found: ScoreStatistics) -> list[str]:
@@ -416,15 +382,14 @@ def _command(argv: Sequence[str]) -> str:
     return " ".join(["bvae" if argv[0].endswith(("bvae", "cli.py")) else argv[0], *argv[1:]])
 
 
-def _rows_of_members(comparison: Comparison) -> list[Member]:
-    rows: Any = comparison.members
-    return [
-        Member(
-            name=str(name),
-            setting=str(row["setting"]),
-            seed=int(row["seed"]),
-            run_dir=str(comparison.run_dirs[str(name)]),
-            numbers={score: float(row[score]) for score in comparison.scores},
-        )
-        for name, row in rows.iterrows()
-    ]
+def _table_of_members(comparison: Comparison) -> HtmlTable:
+    rows, scores = comparison.members, comparison.scores
+    columns = [[HtmlCell(str(setting), "words") for setting in rows["setting"]]]
+    columns += [[HtmlCell(str(seed)) for seed in rows["seed"]]]
+    columns += [number_cells(rows[score].astype(float).tolist()) for score in scores]
+    columns += [[HtmlCell(str(comparison.run_dirs[name]), "words") for name in rows.index]]
+    cells = zip(*columns, strict=True)
+    return HtmlTable(
+        ["setting", "seed", *scores, "directory"],
+        list(zip(map(str, rows.index), cells, strict=True)),
+    )

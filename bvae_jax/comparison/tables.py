@@ -1,9 +1,9 @@
 """Scores by setting, and how their numbers read: what all formats of a table share."""
 
-import itertools
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -44,6 +44,11 @@ class Cell(NamedTuple):
     best: bool = False
     tied: bool = False
     seeds: tuple[float, ...] = ()
+
+    @property
+    def mark(self) -> str:
+        """ "best", "tied" or empty."""
+        return "best" if self.best else "tied" if self.tied else ""
 
 
 class Table(NamedTuple):
@@ -169,36 +174,37 @@ def make_table(comparison: Comparison, average: Average = "mean") -> Table:
     )
 
 
-def write_tables(comparison: Comparison, directory: Path, average: Average = "mean") -> list[Path]:
-    """Write table.csv, table.md and table.tex."""
-    table = make_table(comparison, average)
+def write_tables(table: Table, directory: Path, varied: Sequence[str]) -> list[Path]:
+    """Write table.csv, table.md and table.tex.
+
+    Args:
+        varied: fields in which settings differ, for the caption.
+    """
     paths = [directory / f"table.{suffix}" for suffix in ("csv", "md", "tex")]
     directory.mkdir(parents=True, exist_ok=True)
-    write_csv(table, paths[0])
+    names = latex(", ".join(varied))
+    title = f"Scores by {names}." if names else "Scores."
+    rundir.write_text(paths[0], to_frame(table).to_csv(index=False))
     rundir.write_text(paths[1], to_markdown(table))
-    varied = latex(", ".join(comparison.varied))
-    title = f"Scores by {varied}." if varied else "Scores."
     rundir.write_text(paths[2], to_latex(table, caption=title, label="tab:scores"))
     return paths
 
 
-def write_csv(table: Table, path: Path) -> None:
+def to_frame(table: Table) -> pd.DataFrame:
     """A row for each setting and baseline.
 
     Columns `setting`, `kind` (setting or baseline), `n` (its seeds), and of each score its average
     `NAME`, `NAME_low`, `NAME_high`, `NAME_n`, `NAME_mark` (best, tied or empty).
     """
-    ends = ("low", "high", "n", "mark")
-    names = {score: [score, *(f"{score}_{end}" for end in ends)] for score in table.columns}
+    ends = ("", "_low", "_high", "_n", "_mark")
+    names = {score: [score + end for end in ends] for score in table.columns}
     lines = []
     for row in rows(table):
         line: dict[str, Any] = {"setting": row.label, "kind": row.kind, "n": row.n}
         for score, cell in row.cells.items():
-            mark = "best" if cell.best else "tied" if cell.tied else ""
-            line |= dict(zip(names[score], (*cell.interval, mark), strict=True))
+            line |= dict(zip(names[score], (*cell.interval, cell.mark), strict=True))
         lines.append(line)
-    columns = ["setting", "kind", "n", *itertools.chain(*names.values())]
-    rundir.write_text(path, pd.DataFrame(lines, columns=columns).to_csv(index=False))
+    return pd.DataFrame(lines, columns=["setting", "kind", "n", *chain(*names.values())])
 
 
 def to_markdown(table: Table) -> str:

@@ -130,10 +130,10 @@ def short_number(value: float) -> str:
 
 
 def short_name(name: str, most: int = 24) -> str:
-    """A name of at most so many characters; of a longer one the middle is left out."""
+    """A name without its middle, if it has more than `most` characters."""
     return name if len(name) <= most else f"{name[: most - 10]}…{name[-9:]}"
 
 
-def ink_on(colour: Sequence[float]) -> str:
+def ink_on(colour: Sequence[float] | np.ndarray) -> str:
     """Black or white, whichever is read better on an RGB(A) colour."""
     return "white" if np.dot(colour[:3], (0.299, 0.587, 0.114)) < 0.5 else "black"

@@ -58,12 +58,12 @@ LONG = [
 MANY = [Setting(f"β = {b:.4g}", float(b)) for b in np.geomspace(0.1, 64, 30)]
 KINDS = {
     "beta": (BETA, 5),
-    "two": (BETA[:2], 3),
     "one": (BETA[2:3], 1),
     "long": (LONG, 3),
     "many": (MANY, 2),
 }
 every_kind = pytest.mark.parametrize(("settings", "seeds"), KINDS.values(), ids=KINDS)
+few_kinds = pytest.mark.parametrize(("settings", "seeds"), list(KINDS.values())[:3])
 
 
 @pytest.fixture
@@ -535,7 +535,7 @@ def test_mean_leaves_out_what_is_not_finite():
     assert np.isnan(comparison.mean(np.empty(0)))
 
 
-@every_kind
+@few_kinds
 def test_rate_distortion(shown, tmp_path, settings, seeds):
     table = members(settings, seeds)
     if seeds > 1:
@@ -643,7 +643,7 @@ def test_scores_of_a_wide_interval_keep_the_seeds_in_view(shown, tmp_path):
     assert_tidy(shown[0])
 
 
-@pytest.mark.parametrize("count", [1, 20])
+@pytest.mark.parametrize("count", [1, 10])
 def test_scores_of_any_number(shown, tmp_path, count):
     names = [f"a_rather_long_name_of_{number}" for number in range(count)]
     table = members(BETA[:3], 2).assign(**dict.fromkeys(names, 0.5))
@@ -654,7 +654,7 @@ def test_scores_of_any_number(shown, tmp_path, count):
     assert_tidy(shown[0])
 
 
-@every_kind
+@few_kinds
 def test_kl_spectrum(shown, tmp_path, settings, seeds):
     rng = np.random.default_rng(0)
     kl = {s.label: 10 ** rng.uniform(-6, 1, (seeds, 10)) for s in settings}
@@ -691,7 +691,7 @@ def test_kl_spectrum_of_unlike_runs(shown, tmp_path):
         assert_tidy(figure)
 
 
-@every_kind
+@few_kinds
 def test_factor_scores(shown, tmp_path, settings, seeds):
     table = members(settings, seeds)
     shares = pd.DataFrame(table[["setting", "seed", *SCORES[:5]]].to_numpy())
@@ -940,7 +940,7 @@ def save_all(folder):
     pictures = np.random.default_rng(0).random((1, 2, 3, 8, 8, 1))
     save_image_grid(folder / "a.png", pictures[0], row_labels=[a, b])
     save_loss_curves(folder / "b.png", line)
-    save_kl_per_latent(folder / "c.png", np.arange(3), np.ones((3, 2)), 0.01)
+    save_kl_per_latent(folder / "c.png", np.arange(3.0), np.ones((3, 2)), 0.01)
     save_matrix(folder / "d.png", matrix, [a, b], dead=np.zeros(2, bool), label=a)
     save_best_latents(folder / "e.png", matrix, np.ones(2), [a, b])
     save_latent_against_factor(folder / "f.png", matrix[points % 2].max(2), points, [(0, 0)], [a])

@@ -1,4 +1,4 @@
-"""Which latent of one run is which of another."""
+"""Latents of one run matched to those of another, and traversed side by side."""
 
 from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
@@ -20,6 +20,12 @@ from bvae_jax.types import CodeMatrix
 Kind = Literal["pearson", "spearman"]
 OtherCodes = Float[Array | np.ndarray, "n other"]
 """Codes of another run for the same points, with as many latents or others."""
+POINTS = 5000
+"""Images whose codes are correlated."""
+MOST_ROWS = 16
+"""Pictures below each other that a page takes."""
+WEAK = 0.5
+"""Correlation below which a match says little: its row is grey."""
 
 
 class Match(NamedTuple):
@@ -34,6 +40,26 @@ class Match(NamedTuple):
     partner: Int[np.ndarray, " latent"]
     sign: Int[np.ndarray, " latent"]
     correlation: Float[np.ndarray, " latent"]
+
+
+class Crossed(NamedTuple):
+    """Traversals of matched latents, from the same image.
+
+    Attributes:
+        images: [latent, setting, column, height, width, channels]; nan where a setting has no such
+            latent.
+        labels: of the latents.
+        notes: [latent, setting], of each row that is there: the correlation with the latent of the
+            reference, and the KL.
+        weak: [latent, setting], whether the correlation is below `WEAK`.
+        values: of the latent, of the columns.
+    """
+
+    images: Float[np.ndarray, "latent setting column height width channels"]
+    labels: list[str]
+    notes: list[list[str]]
+    weak: Bool[np.ndarray, "latent setting"]
+    values: list[float]
 
 
 def correlations(
@@ -97,34 +123,6 @@ def _standardised(codes: np.ndarray) -> np.ndarray:
     """Mean 0 and standard deviation 1; constant latents are 0."""
     spread = np.where(varying(codes), codes.std(axis=0), np.inf)
     return (codes - codes.mean(axis=0)) / spread
-
-
-POINTS = 5000
-"""Images whose codes are correlated."""
-MOST_ROWS = 16
-"""Pictures below each other that a page takes."""
-WEAK = 0.5
-"""Correlation below which a match says little: its row is grey."""
-
-
-class Crossed(NamedTuple):
-    """Traversals of matched latents, from the same image.
-
-    Attributes:
-        images: [latent, setting, column, height, width, channels]; nan where a setting has no such
-            latent.
-        labels: of the latents.
-        notes: [latent, setting], of each row that is there: the correlation with the latent of the
-            reference, and the KL.
-        weak: [latent, setting], whether the correlation is below `WEAK`.
-        values: of the latent, of the columns.
-    """
-
-    images: Float[np.ndarray, "latent setting column height width channels"]
-    labels: list[str]
-    notes: list[list[str]]
-    weak: Bool[np.ndarray, "latent setting"]
-    values: list[float]
 
 
 def cross_traversals(

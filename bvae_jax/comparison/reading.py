@@ -101,7 +101,7 @@ class EvaluationSettings:
 
     Attributes:
         score: which metrics, on how many points.
-        num_points: images to encode; all, if there are not so many.
+        num_points: images to encode; all, if there are fewer.
         decomposition: draws of z to take the KL apart; 0: do not.
         baselines: score other representations alike.
     """

@@ -1,4 +1,4 @@
-"""Tables of the report as HTML."""
+"""The report of a comparison: one HTML file that needs no server and no network."""
 
 import json
 import math
@@ -18,6 +18,11 @@ from bvae_jax.comparison.tables import Table, explanation, texts
 from bvae_jax.runs import rundir
 from bvae_jax.runs.sweepdir import SweepConfig, read_sweep
 
+TEMPLATE = Path(__file__).with_name("report.html")
+MOST_PAIRS = 15
+"""Of settings that are compared one by one in words; of more, each with the best only."""
+LEADING = ("mig", "dci/disentanglement", "factor_vae_score")
+"""Scores that the first paragraph speaks of."""
 DIGITS = 5  # of the largest number in a column
 LEGEND = {
     "best": "<strong>Bold</strong>: the best.",
@@ -45,68 +50,6 @@ class HtmlTable(NamedTuple):
     columns: Sequence[str]
     rows: Sequence[tuple[str, Sequence[HtmlCell]]]
     note: str = ""
-
-
-def to_html(name: str, table: HtmlTable) -> str:
-    """A table that scrolls by itself where it is wider than the screen."""
-    columns = zip(*(cells for _, cells in table.rows), strict=True)
-    words = [all(cell.mark == "words" for cell in cells) for cells in columns]
-    words = words if table.rows else [False] * len(table.columns)
-    heads = joined(
-        f'<th scope="col"{_class("words" if is_words else "")}>{_breakable(column)}</th>'
-        for column, is_words in zip(table.columns, words, strict=True)
-    )
-    rows = joined(
-        f'<tr><th scope="row"><span>{escape(label)}</span></th>{"".join(map(_td, cells))}</tr>'
-        for label, cells in table.rows
-    )
-    marks = {cell.mark for _, cells in table.rows for cell in cells}
-    note = " ".join([*(text for mark, text in LEGEND.items() if mark in marks), escape(table.note)])
-    return (
-        f'<div class="scroll" role="region" tabindex="0" aria-label="{escape(name)}">\n<table>\n'
-        f"<thead><tr><td></td>{heads}</tr></thead>\n<tbody>\n{rows}\n</tbody>\n</table>\n</div>"
-        + (f'\n<p class="note">{note.strip()}</p>' if note.strip() else "")
-    )
-
-
-def pairs_to_html(name: str, column: str, pairs: Mapping[str, str]) -> str:
-    """A table of names and texts; nothing where there is none."""
-    rows = [(key, [HtmlCell(value, "words")]) for key, value in pairs.items()]
-    return to_html(name, HtmlTable([column], rows)) if rows else ""
-
-
-def number_cells(values: Sequence[float]) -> list[HtmlCell]:
-    """Cells with as many decimals as each other."""
-    finite = [abs(float(v)) for v in values if math.isfinite(v)]
-    whole = all(value.is_integer() for value in finite)
-    digits_before = len(str(int(max(finite, default=0))))
-    decimals = 0 if whole else max(DIGITS - digits_before, 0)
-    return [HtmlCell(f"{v:z.{decimals}f}", title=str(v)) for v in values]
-
-
-def joined(parts: Iterable[str]) -> str:
-    """Those that are not empty, one below the other."""
-    return "\n".join(part for part in parts if part)
-
-
-def _td(cell: HtmlCell) -> str:
-    title = f' title="{escape(cell.title)}"' if cell.title else ""
-    text = escape(cell.text)
-    tag = {"best": "strong", "words": "span"}.get(cell.mark)
-    text = f"<{tag}>{text}</{tag}>" if tag else text
-    return f"<td{_class(cell.mark)}{title}>{text}</td>"
-
-
-def _breakable(name: str) -> str:
-    """A column's name, which may go on in the next line after each part of it."""
-    return re.sub("(?<=[_/])", "<wbr>", escape(name))
-
-
-def _class(name: str) -> str:
-    return f' class="{name}"' if name else ""
-
-
-TEMPLATE = Path(__file__).with_name("report.html")
 
 
 class Report(NamedTuple):
@@ -138,126 +81,6 @@ class Report(NamedTuple):
     versions: Mapping[str, str | None] = {}
     commands: Sequence[str] = ()
     members: HtmlTable | None = None
-
-
-def write_report(path: Path, report: Report) -> None:
-    """Write the report, pictures and all, into one HTML file.
-
-    A reader, or a crash, sees the old file or the new one.
-
-    Args:
-        path: of the file; its folder is made.
-        report: what is empty in it has no section.
-    """
-    page = _page(report)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    rundir.write_text(path, page)
-
-
-def _page(report: Report) -> str:
-    versions = {name: version or "not installed" for name, version in report.versions.items()}
-    sections = {
-        "Results": _results(report.tables),
-        "Figures": _figures(report.figures),
-        "Statistics in words": joined(_sentences(*pair) for pair in report.sentences),
-        "Left out and missing": _absent(report.left_out, report.missing),
-        "Members": _members(report.members) if report.members else "",
-        "Configuration": _configuration(report.config, report.varied),
-        "Versions": pairs_to_html("Versions", "version", versions),
-        "Commands": joined(f"<pre><code>{escape(line)}</code></pre>" for line in report.commands),
-    }
-    sections = {title: body for title, body in sections.items() if body}
-    return Template(TEMPLATE.read_text(encoding="utf-8")).substitute(
-        title=escape(report.title),
-        lead=escape(report.lead),
-        facts=_facts(report.facts),
-        contents=joined(f'<li><a href="#{_slug(title)}">{title}</a></li>' for title in sections),
-        sections=joined(
-            f'<section id="{_slug(title)}">\n<h2>{title}</h2>\n{body}\n</section>'
-            for title, body in sections.items()
-        ),
-    )
-
-
-def _facts(facts: Sequence[tuple[str, str]]) -> str:
-    items = joined(f"<div><dt>{escape(n)}</dt><dd>{escape(value)}</dd></div>" for n, value in facts)
-    return items and f"<dl>\n{items}\n</dl>"
-
-
-def _results(tables: Sequence[tuple[str, HtmlTable]]) -> str:
-    return joined(
-        f"<h3>Table {number}. {escape(title)}</h3>\n{to_html(title, table)}"
-        for number, (title, table) in enumerate(tables, 1)
-    )
-
-
-def _figures(figures: Sequence[Drawn]) -> str:
-    shown = joined(_figure(number, figure) for number, figure in enumerate(figures, 1))
-    return shown and f'<div class="figures">\n{shown}\n</div>'
-
-
-def _figure(number: int, figure: Drawn) -> str:
-    """A click on the picture ticks the box in its label, and the style sheet enlarges it."""
-    png, pdf = figure.files
-    return (
-        f'<figure id="figure-{number}">\n'
-        f'<label><input type="checkbox" aria-label="Enlarge figure {number}">'
-        f'<img alt="{escape(figure.title)}" src="{_data("image/png", png)}"></label>\n'
-        f"<figcaption><strong>Figure {number}. {escape(figure.title)}.</strong> "
-        f"{escape(figure.caption)} "
-        f'<a download="{escape(pdf.name)}" href="{_data("application/pdf", pdf)}" '
-        f'aria-label="PDF of figure {number}">PDF</a></figcaption>\n</figure>'
-    )
-
-
-def _data(kind: str, path: Path) -> str:
-    return f"data:{kind};base64,{b64encode(path.read_bytes()).decode()}"
-
-
-def _sentences(score: str, sentences: Sequence[str]) -> str:
-    items = joined(f"<li>{escape(sentence)}</li>" for sentence in sentences)
-    return _details(score, f"<ul>\n{items}\n</ul>")
-
-
-def _details(summary: str, body: str) -> str:
-    return f"<details>\n<summary>{escape(summary)}</summary>\n{body}\n</details>"
-
-
-def _absent(left_out: Mapping[str, str], missing: Sequence[str]) -> str:
-    names = joined(f"<li>{escape(name)}</li>" for name in missing)
-    listed = f'<h3>Missing: not finished</h3>\n<ul class="names">\n{names}\n</ul>'
-    reasons = f"<h3>Left out</h3>\n{pairs_to_html('Left out', 'reason', left_out)}"
-    return joined([reasons if left_out else "", listed if missing else ""])
-
-
-def _members(table: HtmlTable) -> str:
-    return _details(f"All members ({len(table.rows)})", to_html("Members", table))
-
-
-def _configuration(config: Mapping[str, Any], varied: Mapping[str, Sequence[Any]]) -> str:
-    values = {name: ", ".join(map(_value, some)) for name, some in varied.items()}
-    rest = {name: _value(value) for name, value in config.items() if name not in varied}
-    shared = pairs_to_html("Shared configuration", "value", rest)
-    shared = shared and _details(f"Shared by all members ({len(rest)})", shared)
-    return joined([pairs_to_html("Varied configuration", "values", values), shared])
-
-
-def _value(value: Any) -> str:
-    if value is None:
-        return "none"
-    return value if isinstance(value, str) and value else json.dumps(value, ensure_ascii=False)
-
-
-def _slug(title: str) -> str:
-    return title.lower().replace(" ", "-")
-
-
-MOST_PAIRS = 15
-"""Of settings that are compared one by one in words; of more, each with the best only."""
-
-
-LEADING = ("mig", "dci/disentanglement", "factor_vae_score")
-"""Scores that the first paragraph speaks of."""
 
 
 def make_report(
@@ -393,3 +216,174 @@ def _table_of_members(comparison: Comparison) -> HtmlTable:
         ["setting", "seed", *scores, "directory"],
         list(zip(map(str, rows.index), cells, strict=True)),
     )
+
+
+def write_report(path: Path, report: Report) -> None:
+    """Write the report, pictures and all, into one HTML file.
+
+    A reader, or a crash, sees the old file or the new one.
+
+    Args:
+        path: of the file; its folder is made.
+        report: what is empty in it has no section.
+    """
+    page = _page(report)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rundir.write_text(path, page)
+
+
+def _page(report: Report) -> str:
+    versions = {name: version or "not installed" for name, version in report.versions.items()}
+    sections = {
+        "Results": _results(report.tables),
+        "Figures": _figures(report.figures),
+        "Statistics in words": joined(_sentences(*pair) for pair in report.sentences),
+        "Left out and missing": _absent(report.left_out, report.missing),
+        "Members": _members(report.members) if report.members else "",
+        "Configuration": _configuration(report.config, report.varied),
+        "Versions": pairs_to_html("Versions", "version", versions),
+        "Commands": joined(f"<pre><code>{escape(line)}</code></pre>" for line in report.commands),
+    }
+    sections = {title: body for title, body in sections.items() if body}
+    return Template(TEMPLATE.read_text(encoding="utf-8")).substitute(
+        title=escape(report.title),
+        lead=escape(report.lead),
+        facts=_facts(report.facts),
+        contents=joined(f'<li><a href="#{_slug(title)}">{title}</a></li>' for title in sections),
+        sections=joined(
+            f'<section id="{_slug(title)}">\n<h2>{title}</h2>\n{body}\n</section>'
+            for title, body in sections.items()
+        ),
+    )
+
+
+def _facts(facts: Sequence[tuple[str, str]]) -> str:
+    items = joined(f"<div><dt>{escape(n)}</dt><dd>{escape(value)}</dd></div>" for n, value in facts)
+    return items and f"<dl>\n{items}\n</dl>"
+
+
+def _results(tables: Sequence[tuple[str, HtmlTable]]) -> str:
+    return joined(
+        f"<h3>Table {number}. {escape(title)}</h3>\n{to_html(title, table)}"
+        for number, (title, table) in enumerate(tables, 1)
+    )
+
+
+def _figures(figures: Sequence[Drawn]) -> str:
+    shown = joined(_figure(number, figure) for number, figure in enumerate(figures, 1))
+    return shown and f'<div class="figures">\n{shown}\n</div>'
+
+
+def _figure(number: int, figure: Drawn) -> str:
+    """A click on the picture ticks the box in its label, and the style sheet enlarges it."""
+    png, pdf = figure.files
+    return (
+        f'<figure id="figure-{number}">\n'
+        f'<label><input type="checkbox" aria-label="Enlarge figure {number}">'
+        f'<img alt="{escape(figure.title)}" src="{_data("image/png", png)}"></label>\n'
+        f"<figcaption><strong>Figure {number}. {escape(figure.title)}.</strong> "
+        f"{escape(figure.caption)} "
+        f'<a download="{escape(pdf.name)}" href="{_data("application/pdf", pdf)}" '
+        f'aria-label="PDF of figure {number}">PDF</a></figcaption>\n</figure>'
+    )
+
+
+def _data(kind: str, path: Path) -> str:
+    return f"data:{kind};base64,{b64encode(path.read_bytes()).decode()}"
+
+
+def _sentences(score: str, sentences: Sequence[str]) -> str:
+    items = joined(f"<li>{escape(sentence)}</li>" for sentence in sentences)
+    return _details(score, f"<ul>\n{items}\n</ul>")
+
+
+def _details(summary: str, body: str) -> str:
+    return f"<details>\n<summary>{escape(summary)}</summary>\n{body}\n</details>"
+
+
+def _absent(left_out: Mapping[str, str], missing: Sequence[str]) -> str:
+    names = joined(f"<li>{escape(name)}</li>" for name in missing)
+    listed = f'<h3>Missing: not finished</h3>\n<ul class="names">\n{names}\n</ul>'
+    reasons = f"<h3>Left out</h3>\n{pairs_to_html('Left out', 'reason', left_out)}"
+    return joined([reasons if left_out else "", listed if missing else ""])
+
+
+def _members(table: HtmlTable) -> str:
+    return _details(f"All members ({len(table.rows)})", to_html("Members", table))
+
+
+def _configuration(config: Mapping[str, Any], varied: Mapping[str, Sequence[Any]]) -> str:
+    values = {name: ", ".join(map(_value, some)) for name, some in varied.items()}
+    rest = {name: _value(value) for name, value in config.items() if name not in varied}
+    shared = pairs_to_html("Shared configuration", "value", rest)
+    shared = shared and _details(f"Shared by all members ({len(rest)})", shared)
+    return joined([pairs_to_html("Varied configuration", "values", values), shared])
+
+
+def _value(value: Any) -> str:
+    if value is None:
+        return "none"
+    return value if isinstance(value, str) and value else json.dumps(value, ensure_ascii=False)
+
+
+def _slug(title: str) -> str:
+    return title.lower().replace(" ", "-")
+
+
+def to_html(name: str, table: HtmlTable) -> str:
+    """A table that scrolls by itself where it is wider than the screen."""
+    columns = zip(*(cells for _, cells in table.rows), strict=True)
+    words = [all(cell.mark == "words" for cell in cells) for cells in columns]
+    words = words if table.rows else [False] * len(table.columns)
+    heads = joined(
+        f'<th scope="col"{_class("words" if is_words else "")}>{_breakable(column)}</th>'
+        for column, is_words in zip(table.columns, words, strict=True)
+    )
+    rows = joined(
+        f'<tr><th scope="row"><span>{escape(label)}</span></th>{"".join(map(_td, cells))}</tr>'
+        for label, cells in table.rows
+    )
+    marks = {cell.mark for _, cells in table.rows for cell in cells}
+    note = " ".join([*(text for mark, text in LEGEND.items() if mark in marks), escape(table.note)])
+    return (
+        f'<div class="scroll" role="region" tabindex="0" aria-label="{escape(name)}">\n<table>\n'
+        f"<thead><tr><td></td>{heads}</tr></thead>\n<tbody>\n{rows}\n</tbody>\n</table>\n</div>"
+        + (f'\n<p class="note">{note.strip()}</p>' if note.strip() else "")
+    )
+
+
+def pairs_to_html(name: str, column: str, pairs: Mapping[str, str]) -> str:
+    """A table of names and texts; nothing where there is none."""
+    rows = [(key, [HtmlCell(value, "words")]) for key, value in pairs.items()]
+    return to_html(name, HtmlTable([column], rows)) if rows else ""
+
+
+def number_cells(values: Sequence[float]) -> list[HtmlCell]:
+    """Cells with as many decimals as each other."""
+    finite = [abs(float(v)) for v in values if math.isfinite(v)]
+    whole = all(value.is_integer() for value in finite)
+    digits_before = len(str(int(max(finite, default=0))))
+    decimals = 0 if whole else max(DIGITS - digits_before, 0)
+    return [HtmlCell(f"{v:z.{decimals}f}", title=str(v)) for v in values]
+
+
+def joined(parts: Iterable[str]) -> str:
+    """Those that are not empty, one below the other."""
+    return "\n".join(part for part in parts if part)
+
+
+def _td(cell: HtmlCell) -> str:
+    title = f' title="{escape(cell.title)}"' if cell.title else ""
+    text = escape(cell.text)
+    tag = {"best": "strong", "words": "span"}.get(cell.mark)
+    text = f"<{tag}>{text}</{tag}>" if tag else text
+    return f"<td{_class(cell.mark)}{title}>{text}</td>"
+
+
+def _breakable(name: str) -> str:
+    """A column's name, which may go on in the next line after each part of it."""
+    return re.sub("(?<=[_/])", "<wbr>", escape(name))
+
+
+def _class(name: str) -> str:
+    return f' class="{name}"' if name else ""

@@ -1,4 +1,4 @@
-"""How far a result reaches: to other seeds, to other scores, to more steps.
+"""How far a result reaches: to different seeds, to different scores, to more steps.
 
 Frames are as in statistics.py.
 """
@@ -142,7 +142,7 @@ def agreement(members: pd.DataFrame, scores: Sequence[str]) -> pd.DataFrame:
 def _averages(
     times: Shaped[np.ndarray, "resample seed"], values: Float[np.ndarray, "seed setting"]
 ) -> Float[np.ndarray, "resample setting"]:
-    """Means of what is there, when seeds count so many times; nan where nothing is."""
+    """Means of what is there, each seed counted `times`; nan where nothing is."""
     counts = times @ np.isfinite(values).astype(float)
     sums = times @ np.nan_to_num(values)
     means = np.divide(sums, counts, out=np.full_like(sums, math.nan), where=counts > 0)

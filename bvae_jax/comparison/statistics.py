@@ -1,4 +1,8 @@
-"""How well an average over a few seeds is known: bootstrap intervals."""
+"""What a few seeds tell: intervals of averages, and which settings they can tell apart.
+
+A frame has a row for each seed and a column for each setting; nan is a run that is not there. The
+same seed starts the runs of all settings alike, so settings are compared seed by seed.
+"""
 
 import math
 from collections.abc import Callable, Sequence
@@ -20,6 +24,10 @@ Range = tuple[float, float]
 ANY: Range = (-math.inf, math.inf)
 FEWEST = 5
 """Of fewer seeds an interval says next to nothing: tables show the seeds themselves."""
+ALPHA = 0.05
+SIGNS = {"high": 1, "low": -1}
+DECIMALS = 10  # what is beyond is rounding, and would make ties look like effects
+ROUNDING = 1e-6  # the same of numbers that were computed in float32, as a part of their size
 
 
 class Interval(NamedTuple):
@@ -91,12 +99,6 @@ def half_width(averages: Float[np.ndarray, " resample"], n: int, level: float = 
     """
     error = float(np.std(averages, ddof=1)) * math.sqrt(n / (n - 1))
     return float(stats.t.ppf((1 + level) / 2, n - 1)) * error
-
-
-ALPHA = 0.05
-SIGNS = {"high": 1, "low": -1}
-DECIMALS = 10  # what is beyond is rounding, and would make ties look like effects
-ROUNDING = 1e-6  # the same of numbers that were computed in float32, as a part of their size
 
 
 class PairTest(NamedTuple):

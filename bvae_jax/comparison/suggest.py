@@ -1,4 +1,4 @@
-"""`bvae suggest` from Python: which setting one would take without labels."""
+"""`bvae suggest` from Python: which setting to choose without labels, and why."""
 
 import math
 import sys
@@ -34,6 +34,13 @@ from bvae_jax.runs.encode import encode_run
 from bvae_jax.runs.programs import Programs
 
 FILE = "suggestion.json"
+RUNS = 5
+"""With fewer runs of a setting there is a caution."""
+LIMITS = (
+    "No labels were read. UDR says that runs agree, not that they are right: two factors that "
+    "every run entangles alike look agreed, and a factor that no run learns costs nothing.",
+    "UDR does not know which factors matter for what comes after: look at traversals.",
+)
 
 
 class Ranked(NamedTuple):
@@ -162,57 +169,6 @@ def choose(
     return Suggestion(label, measure, reasons, against, ranking, list(evidence))
 
 
-def to_json(suggestion: Suggestion) -> dict[str, Any]:
-    """As JSON's types, nan as None; the evidence with the UDR of each run and without its pairs."""
-    evidence = []
-    for e in suggestion.evidence:
-        by_run = {"n": e.n, "udr_lasso": e.udr_lasso, "udr_spearman": e.udr_spearman}
-        evidence.append({k: v for k, v in e._asdict().items() if k != "pairs"} | by_run)
-    return jsonable(suggestion._asdict() | {"evidence": evidence}, nan=None)
-
-
-def in_words(suggestion: Suggestion) -> str:
-    """A table of the settings in the order of their UDR, the reasons and the cautions."""
-    evidence = {e.setting: e for e in suggestion.evidence}
-    measure, other, table = suggestion.measure, OTHER[suggestion.measure], {}
-    for row in suggestion.ranking:
-        e = evidence[row.setting]
-        table[row.setting + " *" * (row.setting == suggestion.setting)] = {
-            f"UDR ({measure})": _number(row.udr),
-            "95 %": "-" if math.isnan(row.low) else f"{row.low:.3f} to {row.high:.3f}",
-            f"UDR ({other})": _number(e.udr(other)),
-            "KL": _number(mean(e.rate), 1),
-            "NLL": _number(mean(e.distortion), 1),
-            "ELBO": _number(mean(e.elbo), 1),
-            "active": f"{mean(e.active):.1f} of {e.latents}",
-            "runs": str(e.n),
-        }
-    first = f"Suggested: {suggestion.setting} (*)" if suggestion.setting else "No suggestion"
-    lines = [first, "", pd.DataFrame.from_dict(table, orient="index").to_string(), ""]
-    for title, sentences in (("Why", suggestion.reasons), ("Cautions", suggestion.cautions)):
-        items = (textwrap.fill(s, 98, subsequent_indent="  ") for s in sentences)
-        lines += [title, *(f"- {item}" for item in items), ""]
-    return "\n".join(lines[:-1])
-
-
-def _half(resampled: Float[np.ndarray, " resample"], runs: int, pairs: int = 1) -> float:
-    """Half of the 95 % interval; nan with less than three runs, or where all are equal.
-
-    Args:
-        pairs: of settings of which all intervals hold together (Bonferroni).
-    """
-    kept = resampled[np.isfinite(resampled)]
-    if runs < 3 or kept.size < 2 or np.ptp(kept) <= ROUNDING * np.abs(kept).max():
-        return math.nan
-    return half_width(kept, runs, 1 - ALPHA / pairs)
-
-
-def _ranked(evidence: SettingEvidence, measure: Measure, resampled: np.ndarray) -> Ranked:
-    value, half = evidence.udr(measure), _half(resampled, evidence.n)
-    low, high = np.clip([value - half, value + half], 0, 1)
-    return Ranked(evidence.setting, value, float(low), float(high))
-
-
 def _by_udr(
     ordered: Sequence[SettingEvidence], drawn: Mapping[str, np.ndarray], measure: Measure
 ) -> tuple[SettingEvidence | None, list[str]]:
@@ -264,24 +220,29 @@ def _by_rate(evidence: Sequence[SettingEvidence], rate: float) -> tuple[SettingE
     return chosen, reasons
 
 
+def _half(resampled: Float[np.ndarray, " resample"], runs: int, pairs: int = 1) -> float:
+    """Half of the 95 % interval; nan with less than three runs, or where all are equal.
+
+    Args:
+        pairs: of settings of which all intervals hold together (Bonferroni).
+    """
+    kept = resampled[np.isfinite(resampled)]
+    if runs < 3 or kept.size < 2 or np.ptp(kept) <= ROUNDING * np.abs(kept).max():
+        return math.nan
+    return half_width(kept, runs, 1 - ALPHA / pairs)
+
+
+def _ranked(evidence: SettingEvidence, measure: Measure, resampled: np.ndarray) -> Ranked:
+    value, half = evidence.udr(measure), _half(resampled, evidence.n)
+    low, high = np.clip([value - half, value + half], 0, 1)
+    return Ranked(evidence.setting, value, float(low), float(high))
+
+
 def _described(row: Ranked, measure: Measure) -> str:
     if math.isnan(row.udr):
         return f"{row.setting} has one run and no UDR"
     interval = "" if math.isnan(row.low) else f" ({row.low:.3f} to {row.high:.3f} with 95 %)"
     return f"{row.setting} has a median UDR ({measure}) of {row.udr:.3f}{interval}"
-
-
-def _number(value: float, digits: int = 3) -> str:
-    return "-" if math.isnan(value) else f"{value:.{digits}f}"
-
-
-RUNS = 5
-"""Below so many runs of a setting there is a caution."""
-LIMITS = (
-    "No labels were read. UDR says that runs agree, not that they are right: two factors that "
-    "every run entangles alike look agreed, and a factor that no run learns costs nothing.",
-    "UDR does not know which factors matter for what comes after: look at traversals.",
-)
 
 
 def cautions(
@@ -290,12 +251,6 @@ def cautions(
     """About all settings, about the one that is suggested, and `LIMITS`."""
     about = _about(chosen, evidence, measure) if chosen else ()
     return [*_about_all(evidence), *about, *LIMITS]
-
-
-def listed(settings: Sequence[str]) -> str:
-    """At most four of them by name."""
-    shown = settings if len(settings) <= 4 else [*settings[:3], f"{len(settings) - 3} others"]
-    return ", ".join(shown)
 
 
 def _about_all(evidence: Sequence[SettingEvidence]) -> Iterator[str]:
@@ -338,3 +293,46 @@ def _about(
                 f"The mean ELBO of {chosen.setting} is {abs(gain):.1f} nats {side} that of "
                 f"{e.setting}."
             )
+
+
+def listed(settings: Sequence[str]) -> str:
+    """At most four of them by name."""
+    shown = settings if len(settings) <= 4 else [*settings[:3], f"{len(settings) - 3} others"]
+    return ", ".join(shown)
+
+
+def to_json(suggestion: Suggestion) -> dict[str, Any]:
+    """As JSON's types, nan as None; the evidence with the UDR of each run and without its pairs."""
+    evidence = []
+    for e in suggestion.evidence:
+        by_run = {"n": e.n, "udr_lasso": e.udr_lasso, "udr_spearman": e.udr_spearman}
+        evidence.append({k: v for k, v in e._asdict().items() if k != "pairs"} | by_run)
+    return jsonable(suggestion._asdict() | {"evidence": evidence}, nan=None)
+
+
+def in_words(suggestion: Suggestion) -> str:
+    """A table of the settings in the order of their UDR, the reasons and the cautions."""
+    evidence = {e.setting: e for e in suggestion.evidence}
+    measure, other, table = suggestion.measure, OTHER[suggestion.measure], {}
+    for row in suggestion.ranking:
+        e = evidence[row.setting]
+        table[row.setting + " *" * (row.setting == suggestion.setting)] = {
+            f"UDR ({measure})": _number(row.udr),
+            "95 %": "-" if math.isnan(row.low) else f"{row.low:.3f} to {row.high:.3f}",
+            f"UDR ({other})": _number(e.udr(other)),
+            "KL": _number(mean(e.rate), 1),
+            "NLL": _number(mean(e.distortion), 1),
+            "ELBO": _number(mean(e.elbo), 1),
+            "active": f"{mean(e.active):.1f} of {e.latents}",
+            "runs": str(e.n),
+        }
+    first = f"Suggested: {suggestion.setting} (*)" if suggestion.setting else "No suggestion"
+    lines = [first, "", pd.DataFrame.from_dict(table, orient="index").to_string(), ""]
+    for title, sentences in (("Why", suggestion.reasons), ("Cautions", suggestion.cautions)):
+        items = (textwrap.fill(s, 98, subsequent_indent="  ") for s in sentences)
+        lines += [title, *(f"- {item}" for item in items), ""]
+    return "\n".join(lines[:-1])
+
+
+def _number(value: float, digits: int = 3) -> str:
+    return "-" if math.isnan(value) else f"{value:.{digits}f}"

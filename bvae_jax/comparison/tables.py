@@ -1,4 +1,4 @@
-"""Scores by setting, and how their numbers read: what all formats of a table share."""
+"""The table of a comparison: scores by setting, as CSV, Markdown and LaTeX."""
 
 import math
 import re
@@ -31,6 +31,20 @@ AVERAGE_NAMES = {"mean": "Mean", "iqm": "Interquartile mean"}
 NOTHING = "–"
 ALONE = "all others are told apart from it"
 EQUAL = "[all equal]"
+TRUE_FACTORS = "true factors"
+"""The baseline that no representation can exceed, and none is expected to."""
+MOST_SCORES = 5  # beside each other: what an article's 345 pt hold
+LETTERS = "αβγδεζηθικλμνξπρστυφχψωςΓΔΘΛΞΠΣΥΦΨΩ"
+NAMES = """alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi pi rho sigma tau
+    upsilon phi chi psi omega varsigma Gamma Delta Theta Lambda Xi Pi Sigma Upsilon Phi Psi Omega"""
+ESCAPED = (
+    {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    | {mark: f"\\{mark}" for mark in "_%&#${}"}
+    | {mark: f"${mark}$" for mark in "<>|"}
+    | {mark: f"{{{mark}}}" for mark in "[*"}  # after a line's end they would be its options
+    | {letter: rf"$\{name}$" for letter, name in zip(LETTERS, NAMES.split(), strict=True)}
+    | {"−": "$-$", "×": r"$\times$", "≤": r"$\leq$", "≥": r"$\geq$", "\n": " "}
+)
 
 
 class Cell(NamedTuple):
@@ -95,63 +109,6 @@ def rows(table: Table) -> Iterator[Row]:
         yield Row(label, "baseline", n, cells)
 
 
-def texts(table: Table, score: str, cell: Cell) -> tuple[str, str]:
-    """The average, and in brackets the interval, or the seeds themselves if these are few.
-
-    All numbers of a score have as many decimals: 3 where its averages are in [-1, 1], as those of
-    most metrics, else 2.
-    """
-    if math.isnan(cell.interval.center):
-        return NOTHING, ""
-    decimals = 2 if any(abs(row.cells[score].interval.center) > 1 for row in rows(table)) else 3
-    center, low, high, *seeds = (f"{x:z.{decimals}f}" for x in (*cell.interval[:3], *cell.seeds))
-    if is_few(cell):
-        return center, f"({', '.join(seeds)})"
-    if math.isnan(cell.interval.low):
-        return center, EQUAL if cell.interval.n > 1 else ""
-    return center, f"[{low}, {high}]"
-
-
-def is_few(cell: Cell) -> bool:
-    """Whether a cell shows its seeds, which are too few for an interval."""
-    return 1 < cell.interval.n < FEWEST and bool(cell.seeds)
-
-
-def remark(cell: Cell, n: int) -> str:
-    """Of how many seeds a cell is, where that is not the `n` of its row."""
-    return f"(n = {cell.interval.n})" if 0 < cell.interval.n != n else ""
-
-
-def explanation(table: Table, *, tied: str = "") -> list[str]:
-    """What a reader must know of the numbers, a sentence each.
-
-    Args:
-        tied: what that mark looks like; empty where a legend explains the marks.
-    """
-    cells = [cell for row in rows(table) for cell in row.cells.values()]
-    interval = "its 95 % interval (Student's t with bootstrap standard errors)"
-    of_few = any(map(is_few, cells))
-    few = f", of fewer than {FEWEST} the seeds themselves" if of_few else ""
-    said = [f"{AVERAGE_NAMES[table.average]} over n seeds and {interval}{few}."]
-    if any(cell.best for cell in cells):
-        of_what = "" if table.average == "mean" else " of means"
-        tests = f"paired t tests{of_what}, Holm-corrected for all pairs, α = {ALPHA}"
-        mark = f"{tied}: not told apart from it" if any(cell.tied for cell in cells) else ALONE
-        said.append(
-            f"Bold: the best setting; {mark} ({tests})." if tied else f"Told apart by {tests}."
-        )
-    if sum("total_correlation" in score for score in table.columns) > 1:
-        said.append(
-            "Two total correlations: of samples of z, a part of the KL; Gaussian, of the posterior "
-            "means. They may go opposite ways as β grows."
-        )
-    return said
-
-
-TRUE_FACTORS = "true factors"
-"""The baseline that no representation can exceed, and none is expected to."""
-
-
 def make_table(comparison: Comparison, average: Average = "mean") -> Table:
     """Averages over seeds with their intervals, and marks at the best of each score."""
     scores, members = comparison.scores, comparison.members
@@ -172,67 +129,6 @@ def make_table(comparison: Comparison, average: Average = "mean") -> Table:
     return table._replace(
         remarks=[*_few(table), *_unbeaten(table, comparison), *_rising(comparison)]
     )
-
-
-def write_tables(table: Table, directory: Path, varied: Sequence[str]) -> list[Path]:
-    """Write table.csv, table.md and table.tex.
-
-    Args:
-        varied: fields in which settings differ, for the caption.
-    """
-    paths = [directory / f"table.{suffix}" for suffix in ("csv", "md", "tex")]
-    directory.mkdir(parents=True, exist_ok=True)
-    names = latex(", ".join(varied))
-    title = f"Scores by {names}." if names else "Scores."
-    rundir.write_text(paths[0], to_frame(table).to_csv(index=False))
-    rundir.write_text(paths[1], to_markdown(table))
-    rundir.write_text(paths[2], to_latex(table, caption=title, label="tab:scores"))
-    return paths
-
-
-def to_frame(table: Table) -> pd.DataFrame:
-    """A row for each setting and baseline.
-
-    Columns `setting`, `kind` (setting or baseline), `n` (its seeds), and of each score its average
-    `NAME`, `NAME_low`, `NAME_high`, `NAME_n`, `NAME_mark` (best, tied or empty).
-    """
-    ends = ("", "_low", "_high", "_n", "_mark")
-    names = {score: [score + end for end in ends] for score in table.columns}
-    lines = []
-    for row in rows(table):
-        line: dict[str, Any] = {"setting": row.label, "kind": row.kind, "n": row.n}
-        for score, cell in row.cells.items():
-            line |= dict(zip(names[score], (*cell.interval, cell.mark), strict=True))
-        lines.append(line)
-    return pd.DataFrame(lines, columns=["setting", "kind", "n", *chain(*names.values())])
-
-
-def to_markdown(table: Table) -> str:
-    """A table in GitHub's Markdown, with its remarks above and below the line that explains it."""
-    head = ["setting", "n", *map(markdown, table.columns)]
-    above = f"{' '.join(map(markdown, table.remarks))}\n\n" if table.remarks else ""
-    lines = [head, ["---", *["---:"] * (len(head) - 1)]]
-    for row in rows(table):
-        shown = []
-        for score, cell in row.cells.items():
-            text = " ".join(filter(None, texts(table, score, cell)))
-            text = f"**{text}**" if cell.best else text + r"\*" * cell.tied
-            shown.append(f"{text} {remark(cell, row.n)}".strip())
-        name = markdown(row.label) + " (baseline)" * (row.kind == "baseline")
-        lines.append([name, str(row.n), *shown])
-    explained = explanation(table, tied=r"\*")
-    if table.failed:
-        left_out = [f"`{member}` ({markdown(why)})" for member, why in table.failed.items()]
-        explained.append(f"Left out: {'; '.join(left_out)}.")
-    body = "".join(f"| {' | '.join(line)} |\n" for line in lines)
-    return f"{above}{body}\n{' '.join(explained)}\n"
-
-
-def markdown(text: str) -> str:
-    """Text in one line with what Markdown would read as markup escaped."""
-    # An underscore inside a word is none, and a bracket only where it makes a link.
-    marks = r"([\\|*`$~&]|\](?=[(\[])|<(?=\S)|(?<!\w)_|_(?!\w))"
-    return re.sub(marks, r"\\\1", " ".join(text.split()))
 
 
 def _column(comparison: Comparison, score: str, average: Average) -> dict[str, Cell]:
@@ -298,18 +194,118 @@ def _rising(comparison: Comparison) -> Iterator[str]:
         )
 
 
-MOST_SCORES = 5  # beside each other: what an article's 345 pt hold
-LETTERS = "αβγδεζηθικλμνξπρστυφχψωςΓΔΘΛΞΠΣΥΦΨΩ"
-NAMES = """alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi pi rho sigma tau
-    upsilon phi chi psi omega varsigma Gamma Delta Theta Lambda Xi Pi Sigma Upsilon Phi Psi Omega"""
-ESCAPED = (
-    {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
-    | {mark: f"\\{mark}" for mark in "_%&#${}"}
-    | {mark: f"${mark}$" for mark in "<>|"}
-    | {mark: f"{{{mark}}}" for mark in "[*"}  # after a line's end they would be its options
-    | {letter: rf"$\{name}$" for letter, name in zip(LETTERS, NAMES.split(), strict=True)}
-    | {"−": "$-$", "×": r"$\times$", "≤": r"$\leq$", "≥": r"$\geq$", "\n": " "}
-)
+def texts(table: Table, score: str, cell: Cell) -> tuple[str, str]:
+    """The average, and in brackets the interval, or the seeds themselves if these are few.
+
+    All numbers of a score have as many decimals: 3 where its averages are in [-1, 1], as those of
+    most metrics, else 2.
+    """
+    if math.isnan(cell.interval.center):
+        return NOTHING, ""
+    decimals = 2 if any(abs(row.cells[score].interval.center) > 1 for row in rows(table)) else 3
+    center, low, high, *seeds = (f"{x:z.{decimals}f}" for x in (*cell.interval[:3], *cell.seeds))
+    if is_few(cell):
+        return center, f"({', '.join(seeds)})"
+    if math.isnan(cell.interval.low):
+        return center, EQUAL if cell.interval.n > 1 else ""
+    return center, f"[{low}, {high}]"
+
+
+def is_few(cell: Cell) -> bool:
+    """Whether a cell shows its seeds, which are too few for an interval."""
+    return 1 < cell.interval.n < FEWEST and bool(cell.seeds)
+
+
+def remark(cell: Cell, n: int) -> str:
+    """Of how many seeds a cell is, where that is not the `n` of its row."""
+    return f"(n = {cell.interval.n})" if 0 < cell.interval.n != n else ""
+
+
+def explanation(table: Table, *, tied: str = "") -> list[str]:
+    """What a reader must know of the numbers, a sentence each.
+
+    Args:
+        tied: what that mark looks like; empty where a legend explains the marks.
+    """
+    cells = [cell for row in rows(table) for cell in row.cells.values()]
+    interval = "its 95 % interval (Student's t with bootstrap standard errors)"
+    of_few = any(map(is_few, cells))
+    few = f", of fewer than {FEWEST} the seeds themselves" if of_few else ""
+    said = [f"{AVERAGE_NAMES[table.average]} over n seeds and {interval}{few}."]
+    if any(cell.best for cell in cells):
+        of_what = "" if table.average == "mean" else " of means"
+        tests = f"paired t tests{of_what}, Holm-corrected for all pairs, α = {ALPHA}"
+        mark = f"{tied}: not told apart from it" if any(cell.tied for cell in cells) else ALONE
+        said.append(
+            f"Bold: the best setting; {mark} ({tests})." if tied else f"Told apart by {tests}."
+        )
+    if sum("total_correlation" in score for score in table.columns) > 1:
+        said.append(
+            "Two total correlations: of samples of z, a part of the KL; Gaussian, of the posterior "
+            "means. They may go opposite ways as β grows."
+        )
+    return said
+
+
+def write_tables(table: Table, directory: Path, varied: Sequence[str]) -> list[Path]:
+    """Write table.csv, table.md and table.tex.
+
+    Args:
+        varied: fields in which settings differ, for the caption.
+    """
+    paths = [directory / f"table.{suffix}" for suffix in ("csv", "md", "tex")]
+    directory.mkdir(parents=True, exist_ok=True)
+    names = latex(", ".join(varied))
+    title = f"Scores by {names}." if names else "Scores."
+    rundir.write_text(paths[0], to_frame(table).to_csv(index=False))
+    rundir.write_text(paths[1], to_markdown(table))
+    rundir.write_text(paths[2], to_latex(table, caption=title, label="tab:scores"))
+    return paths
+
+
+def to_frame(table: Table) -> pd.DataFrame:
+    """A row for each setting and baseline.
+
+    Columns `setting`, `kind` (setting or baseline), `n` (its seeds), and of each score its average
+    `NAME`, `NAME_low`, `NAME_high`, `NAME_n`, `NAME_mark` (best, tied or empty).
+    """
+    ends = ("", "_low", "_high", "_n", "_mark")
+    names = {score: [score + end for end in ends] for score in table.columns}
+    lines = []
+    for row in rows(table):
+        line: dict[str, Any] = {"setting": row.label, "kind": row.kind, "n": row.n}
+        for score, cell in row.cells.items():
+            line |= dict(zip(names[score], (*cell.interval, cell.mark), strict=True))
+        lines.append(line)
+    return pd.DataFrame(lines, columns=["setting", "kind", "n", *chain(*names.values())])
+
+
+def to_markdown(table: Table) -> str:
+    """A table in GitHub's Markdown, with its remarks above and below the line that explains it."""
+    head = ["setting", "n", *map(markdown, table.columns)]
+    above = f"{' '.join(map(markdown, table.remarks))}\n\n" if table.remarks else ""
+    lines = [head, ["---", *["---:"] * (len(head) - 1)]]
+    for row in rows(table):
+        shown = []
+        for score, cell in row.cells.items():
+            text = " ".join(filter(None, texts(table, score, cell)))
+            text = f"**{text}**" if cell.best else text + r"\*" * cell.tied
+            shown.append(f"{text} {remark(cell, row.n)}".strip())
+        name = markdown(row.label) + " (baseline)" * (row.kind == "baseline")
+        lines.append([name, str(row.n), *shown])
+    explained = explanation(table, tied=r"\*")
+    if table.failed:
+        left_out = [f"`{member}` ({markdown(why)})" for member, why in table.failed.items()]
+        explained.append(f"Left out: {'; '.join(left_out)}.")
+    body = "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    return f"{above}{body}\n{' '.join(explained)}\n"
+
+
+def markdown(text: str) -> str:
+    """Text in one line with what Markdown would read as markup escaped."""
+    # An underscore inside a word is none, and a bracket only where it makes a link.
+    marks = r"([\\|*`$~&]|\](?=[(\[])|<(?=\S)|(?<!\w)_|_(?!\w))"
+    return re.sub(marks, r"\\\1", " ".join(text.split()))
 
 
 def to_latex(table: Table, *, caption: str, label: str) -> str:

@@ -31,6 +31,7 @@ from bvae_jax.plots.style import (
     short_name,
 )
 
+Interval = tuple[float, float, float]  # centre, low, high
 CHARACTERS = 60  # that a line takes at the size of tick labels
 SEED: dict[str, Any] = {"linestyle": "", "marker": "o", "markeredgewidth": 0, "alpha": 0.5}
 UNITS: Mapping[str, str] = {
@@ -41,6 +42,16 @@ UNITS: Mapping[str, str] = {
     "unsupervised": "nats",
 }
 """Of columns that are no pure numbers."""
+BASELINES = [(grey, dash) for dash in ((4, 2), (1, 1), (6, 1, 1, 1)) for grey in ("0", "0.6")]
+OVERHANG = 0.5  # of an interval beyond the seeds, at most, as a share of what these span
+DEPTH = 30  # how far below the threshold KL is shown, as a factor
+MOST_POINTS = 200  # of a curve: more are closer than a printed line is wide
+DOTS: dict[str, Any] = {"ls": "", "ms": 2.5, "mew": 0.6}
+EVALUATED: dict[str, dict[str, Any]] = {
+    "train_eval": {"marker": "s", "zorder": 4},
+    "holdout": {"marker": "o", "mfc": "white", "zorder": 5},
+}
+START = 0.1  # share of the steps whose values, often many times larger, may leave the picture
 
 
 class Setting(NamedTuple):
@@ -82,6 +93,11 @@ def around(x: Float[np.ndarray, " setting"], number: int, count: int) -> np.ndar
     return x[number] + 0.3 * _pitch(x) * (
         np.linspace(-1, 1, count) if count > 1 else np.zeros(count)
     )
+
+
+def _pitch(x: Float[np.ndarray, " setting"]) -> float:
+    """How far settings are apart along x where that is least, or less where they are few."""
+    return float(min(np.diff(x).min(), np.ptp(x) / 5)) if len(x) > 1 else 0.2
 
 
 def put_settings(shared: Sequence[Axes], settings: Sequence[Setting], xlabel: str) -> None:
@@ -134,15 +150,58 @@ def mean(values: Float[np.ndarray, "seed ..."]) -> np.ndarray:
     return np.where(counts, total / np.maximum(counts, 1), np.nan)
 
 
-def _pitch(x: Float[np.ndarray, " setting"]) -> float:
-    """How far settings are apart along x where that is least, or less where they are few."""
-    return float(min(np.diff(x).min(), np.ptp(x) / 5)) if len(x) > 1 else 0.2
+def save_rate_distortion(path: Path, members: pd.DataFrame, settings: Sequence[Setting]) -> None:
+    """Rate against distortion of every seed, the settings' means, and lines of equal ELBO.
+
+    The means are joined where settings are increasing numbers.
+    As figure 3 of Alemi et al. 2018, "Fixing a Broken ELBO": ELBO = −(distortion + rate).
+
+    Args:
+        members: columns `setting`, `kl` (the rate) and `nll` (the distortion), nats per image.
+    """
+    pairs = zip(*(by_setting(members, settings, name) for name in ("kl", "nll")), strict=True)
+    points = [np.stack(pair, axis=1) for pair in pairs]
+    means = np.stack([mean(group) for group in points])
+    known = means[np.isfinite(means).all(axis=1)]
+    steps = [np.linspace(*ends, 20) for ends in pairwise(known)] if is_numeric(settings) else []
+    with panels(path, [2.3]) as (figure, grid):
+        axes = grid[0, 0]
+        for line in steps:
+            axes.plot(*line.T, color="0.3", lw=0.8, zorder=2)
+        for group, centre, colour in zip(points, means, colours(settings), strict=True):
+            axes.plot(*group.T, color=colour, markersize=2.5, zorder=3, **SEED)
+            axes.plot(*centre, "o", color=colour, ms=4.5, mec="white", mew=0.5, zorder=4)
+        axes.margins(0.09)
+        axes.set_xlabel("rate: KL(q(z|x) || p(z)) (nats per image)")
+        axes.set_ylabel("distortion: −log p(x|z)\n(nats per image)")
+        _draw_equal_elbo(axes, np.concatenate([*points, *steps]))
+        handles = legend_of_settings(settings, linestyle="", marker="o", markersize=4)
+        handles += [Line2D([], [], color="0.75", lw=0.6, label="equal ELBO (nats per image)")]
+        legend_below(figure, handles)
 
 
-Interval = tuple[float, float, float]  # centre, low, high
-BASELINES = [(grey, dash) for dash in ((4, 2), (1, 1), (6, 1, 1, 1)) for grey in ("0", "0.6")]
-OVERHANG = 0.5  # of an interval beyond the seeds, at most, as a share of what these span
-DEPTH = 30  # how far below the threshold KL is shown, as a factor
+def _draw_equal_elbo(axes: Axes, points: Float[np.ndarray, "point 2"]) -> None:
+    """Lines of equal x + y, each with its number where it is farthest from points and numbers."""
+    corner = np.array([axes.get_xlim()[0], axes.get_ylim()[0]])
+    size = np.array([axes.get_xlim()[1], axes.get_ylim()[1]]) - corner
+    axes.set(xlim=axes.get_xlim(), ylim=axes.get_ylim())  # lines do not widen the view
+    taken = (points[np.isfinite(points).all(axis=1)] - corner) / size
+    for level in MaxNLocator(7).tick_values(corner.sum(), (corner + size).sum()):
+        x = corner[0] + size[0] * np.linspace(0, 1, 101)
+        axes.axline((x[0], level - x[0]), slope=-1, color="0.8", lw=0.5, zorder=0)
+        spots = (np.stack([x, level - x], axis=1) - corner) / size
+        spots = spots[(np.abs(spots - 0.5) < 0.42).all(axis=1)]
+        room = np.linalg.norm(spots[:, None] - taken, axis=2).min(axis=1, initial=np.inf)
+        if not spots.size or room.max() < 0.1:
+            continue
+        spot = spots[room.argmax()]
+        taken = np.concatenate([taken, [spot]])
+        at, number = corner + size * spot, f"{-level:g}".replace("-", "−")
+        axes.text(
+            at[0], at[1], number, color="0.4", size=5, ha="center", va="center", zorder=1,
+            rotation=-45, rotation_mode="anchor", transform_rotates_text=True,
+            bbox={"facecolor": "white", "linewidth": 0, "pad": 0.4},
+        )  # fmt: skip
 
 
 def save_scores(
@@ -323,69 +382,6 @@ def save_factor_scores(
         axes.set_ylabel(ylabel)
         legend_below(figure, handles)
         put_settings([axes], settings, xlabel)
-
-
-MOST_POINTS = 200  # of a curve: more are closer than a printed line is wide
-DOTS: dict[str, Any] = {"ls": "", "ms": 2.5, "mew": 0.6}
-EVALUATED: dict[str, dict[str, Any]] = {
-    "train_eval": {"marker": "s", "zorder": 4},
-    "holdout": {"marker": "o", "mfc": "white", "zorder": 5},
-}
-START = 0.1  # share of the steps whose values, often many times larger, may leave the picture
-
-
-def save_rate_distortion(path: Path, members: pd.DataFrame, settings: Sequence[Setting]) -> None:
-    """Rate against distortion of every seed, the settings' means, and lines of equal ELBO.
-
-    The means are joined where settings are increasing numbers.
-    As figure 3 of Alemi et al. 2018, "Fixing a Broken ELBO": ELBO = −(distortion + rate).
-
-    Args:
-        members: columns `setting`, `kl` (the rate) and `nll` (the distortion), nats per image.
-    """
-    pairs = zip(*(by_setting(members, settings, name) for name in ("kl", "nll")), strict=True)
-    points = [np.stack(pair, axis=1) for pair in pairs]
-    means = np.stack([mean(group) for group in points])
-    known = means[np.isfinite(means).all(axis=1)]
-    steps = [np.linspace(*ends, 20) for ends in pairwise(known)] if is_numeric(settings) else []
-    with panels(path, [2.3]) as (figure, grid):
-        axes = grid[0, 0]
-        for line in steps:
-            axes.plot(*line.T, color="0.3", lw=0.8, zorder=2)
-        for group, centre, colour in zip(points, means, colours(settings), strict=True):
-            axes.plot(*group.T, color=colour, markersize=2.5, zorder=3, **SEED)
-            axes.plot(*centre, "o", color=colour, ms=4.5, mec="white", mew=0.5, zorder=4)
-        axes.margins(0.09)
-        axes.set_xlabel("rate: KL(q(z|x) || p(z)) (nats per image)")
-        axes.set_ylabel("distortion: −log p(x|z)\n(nats per image)")
-        _draw_equal_elbo(axes, np.concatenate([*points, *steps]))
-        handles = legend_of_settings(settings, linestyle="", marker="o", markersize=4)
-        handles += [Line2D([], [], color="0.75", lw=0.6, label="equal ELBO (nats per image)")]
-        legend_below(figure, handles)
-
-
-def _draw_equal_elbo(axes: Axes, points: Float[np.ndarray, "point 2"]) -> None:
-    """Lines of equal x + y, each with its number where it is farthest from points and numbers."""
-    corner = np.array([axes.get_xlim()[0], axes.get_ylim()[0]])
-    size = np.array([axes.get_xlim()[1], axes.get_ylim()[1]]) - corner
-    axes.set(xlim=axes.get_xlim(), ylim=axes.get_ylim())  # lines do not widen the view
-    taken = (points[np.isfinite(points).all(axis=1)] - corner) / size
-    for level in MaxNLocator(7).tick_values(corner.sum(), (corner + size).sum()):
-        x = corner[0] + size[0] * np.linspace(0, 1, 101)
-        axes.axline((x[0], level - x[0]), slope=-1, color="0.8", lw=0.5, zorder=0)
-        spots = (np.stack([x, level - x], axis=1) - corner) / size
-        spots = spots[(np.abs(spots - 0.5) < 0.42).all(axis=1)]
-        room = np.linalg.norm(spots[:, None] - taken, axis=2).min(axis=1, initial=np.inf)
-        if not spots.size or room.max() < 0.1:
-            continue
-        spot = spots[room.argmax()]
-        taken = np.concatenate([taken, [spot]])
-        at, number = corner + size * spot, f"{-level:g}".replace("-", "−")
-        axes.text(
-            at[0], at[1], number, color="0.4", size=5, ha="center", va="center", zorder=1,
-            rotation=-45, rotation_mode="anchor", transform_rotates_text=True,
-            bbox={"facecolor": "white", "linewidth": 0, "pad": 0.4},
-        )  # fmt: skip
 
 
 def save_learning_curves(

@@ -27,7 +27,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from bvae_jax.data.archive import one_line
 from bvae_jax.data.base import Dataset
 from bvae_jax.data.classes import Classified, classify, listed, remarks
-from bvae_jax.data.store import Writer, all_but_black, open_own, text
+from bvae_jax.data.store import Writer, all_but_black, open_own, own_place, text
 from bvae_jax.errors import UserError
 from bvae_jax.progress import bar
 from bvae_jax.types import ImageShape
@@ -42,6 +42,16 @@ SUFFIXES = frozenset(READ + NOT_READ)
 SIDE = 64
 FEWEST = 3
 """Images that a data set must have."""
+FORMATS = ("PNG", "JPEG", "WEBP")
+THREADS = min(8, os.cpu_count() or 1)
+MOST_BYTES, MOST_PICTURES = 2**26, 256
+"""Of images that are decoded before any of them is passed on: what bounds the memory."""
+
+GREY_STEPS = {"L;2": 85, "L;4": 17}
+"""Eight-bit levels from one grey to the next, by Pillow's name of the depth in the file."""
+
+Pixels = UInt8[np.ndarray, "height width channels"]
+Images = UInt8[np.ndarray, "image height width channels"]
 
 
 class Picture(NamedTuple):
@@ -78,54 +88,69 @@ def open_folder(
     Raises:
         UserError: there is no such folder, it cannot be read, or holds too few pictures.
     """
-    folder = path.expanduser()
-    side = image_size or SIDE
+    name, folder = f"folder:{path}", path.expanduser()
     pictures = list_pictures(folder)
-
-    def prepare(directory: Path, meta: dict[str, Any]) -> None:
-        names = [picture.name for picture in pictures]
-        found = classify(folder, names)
-        shape = (side, side, 1 if grey else 3)
-        broken: dict[int, str] = {}
-        small: list[int] = []
-        colours = False
+    options = [image_size or SIDE, grey]
+    directory, meta = own_place(name, folder, data_dir=data_dir, options=options, state=pictures)
+    if meta:
         with (
-            Writer(directory, shape, images=len(pictures)) as writer,
+            Writer(directory, _shape(image_size, grey), images=len(pictures)) as writer,
             bar(total=len(pictures), desc=f"reading {folder.name} (once)", unit=" images",
                 disable=not progress) as shown,
         ):  # fmt: skip
-            files = [folder / picture.name for picture in pictures]
-            for rows, images, failed, sides in decode_all(files, shape):
-                if len(rows):
-                    writer.add(images)
-                broken |= failed
-                small += [size for size in sides if size < side]
-                colours = colours or bool((images != images[..., :1]).any())
-                shown.update(len(rows) + len(failed))
-            _check_broken(folder, pictures, broken)
-            if told := all_but_black(writer.lightest):
-                raise UserError(one_line(folder, told))
-            found = found.without(list(broken))
-            _check_classes(folder, found)
-            told = remarks(folder, names, found)
-            if small and not image_size:
-                told.append(
-                    f"{len(small)} of {len(names)} pictures are smaller than {side} pixels and are "
-                    f"enlarged, the smallest has {min(small)}: see --image-size."
-                )
-            if not (colours or grey):
-                told.append("all pictures are grey, in three channels: see --grey.")
-            for sentence in told:
-                print(one_line(f"bvae: {folder}", sentence), file=sys.stderr)
-            meta |= _factor(found.classes)
-            if found.tested.any():
-                meta["published_test"] = np.flatnonzero(found.tested)
-            writer.finish(meta, found.labels if found.classes else None)
+            _prepare(writer, shown, folder, pictures, meta, image_size, grey)
+    return open_own(directory, name, progress=progress)
 
-    name, options = f"folder:{path}", [side, grey]
-    return open_own(
-        name, folder, prepare, data_dir=data_dir, options=options, state=pictures, progress=progress
-    )
+
+def _shape(image_size: int, grey: bool) -> ImageShape:
+    side = image_size or SIDE
+    return side, side, 1 if grey else 3
+
+
+def _prepare(
+    writer: Writer,
+    shown: Any,
+    folder: Path,
+    pictures: Sequence[Picture],
+    meta: dict[str, Any],
+    image_size: int,
+    grey: bool,
+) -> None:
+    """Write the prepared set, and say on stderr what may not be meant so."""
+    names = [picture.name for picture in pictures]
+    found = classify(folder, names)
+    shape = _shape(image_size, grey)
+    broken: dict[int, str] = {}
+    small: list[int] = []
+    colours = grey
+    for rows, images, failed, sides in decode_all([folder / name for name in names], shape):
+        if len(rows):
+            writer.add(images)
+        broken |= failed
+        small += [size for size in sides if size < shape[0]]
+        colours = colours or bool((images != images[..., :1]).any())
+        shown.update(len(rows) + len(failed))
+    _check_broken(folder, pictures, broken)
+    if told := all_but_black(writer.lightest):
+        raise UserError(one_line(folder, told))
+    found = found.without(list(broken))
+    _check_classes(folder, found)
+    told = remarks(folder, names, found)
+    if small and not image_size:
+        told.append(
+            f"{len(small)} of {len(names)} pictures are smaller than {SIDE} pixels and are "
+            f"enlarged, the smallest has {min(small)}: see --image-size."
+        )
+    if not colours:
+        told.append("all pictures are grey, in three channels: see --grey.")
+    for sentence in told:
+        print(one_line(f"bvae: {folder}", sentence), file=sys.stderr)
+    classes = [text(name) for name in found.classes]
+    if classes:
+        meta |= {"factor_names": ["class"], "factor_sizes": [len(classes)], "classes": classes}
+    if found.tested.any():
+        meta["published_test"] = np.flatnonzero(found.tested)
+    writer.finish(meta, found.labels if classes else None)
 
 
 def list_pictures(folder: Path) -> list[Picture]:
@@ -180,13 +205,6 @@ def _look(folder: Path, name: str) -> list[Picture]:
     return [Picture(name, status.st_size, status.st_mtime_ns, status.st_ctime_ns)]
 
 
-def _factor(classes: Sequence[str]) -> dict[str, Any]:
-    if not classes:
-        return {}
-    names = [text(name) for name in classes]
-    return {"factor_names": ["class"], "factor_sizes": [len(names)], "classes": names}
-
-
 def _check_broken(folder: Path, pictures: Sequence[Picture], broken: dict[int, str]) -> None:
     """Say which pictures are left out; refuse where they are most of them."""
     whole = len(pictures) - len(broken)
@@ -208,18 +226,6 @@ def _check_classes(folder: Path, found: Classified) -> None:
     if empty:
         told = f"none of the pictures in {empty[0]} can be read: mend them, or remove that folder."
         raise UserError(one_line(folder, told))
-
-
-FORMATS = ("PNG", "JPEG", "WEBP")
-THREADS = min(8, os.cpu_count() or 1)
-MOST_BYTES, MOST_PICTURES = 2**26, 256
-"""Of images that are decoded before any of them is passed on: what bounds the memory."""
-
-GREY_STEPS = {"L;2": 85, "L;4": 17}
-"""Eight-bit levels from one grey to the next, by Pillow's name of the depth in the file."""
-
-Pixels = UInt8[np.ndarray, "height width channels"]
-Images = UInt8[np.ndarray, "image height width channels"]
 
 
 class Decoded(NamedTuple):

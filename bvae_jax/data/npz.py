@@ -35,7 +35,7 @@ from bvae_jax.data.archive import (
 )
 from bvae_jax.data.base import Dataset, natural
 from bvae_jax.data.published import PUBLISHED, manual_dir
-from bvae_jax.data.store import Writer, all_but_black, open_own
+from bvae_jax.data.store import Writer, all_but_black, open_own, own_place
 from bvae_jax.errors import UserError
 from bvae_jax.progress import bar
 from bvae_jax.types import ImageShape
@@ -49,7 +49,12 @@ FEWEST, MOST = 3, 50_000_000
 """Images; of more, a split alone takes minutes."""
 BLOCK_BYTES = 2**22
 SLACK = 1e-4
-"""Floats may leave [0, 1] by so much: the rounding of an interpolation."""
+"""By which floats may leave [0, 1]: the rounding of an interpolation."""
+WANTED_FACTORS = "whole numbers, [image] or [image, factor]"
+FACTOR_KEYS = ("factors", "labels")
+MOST_COLUMNS = 1024
+MOST_FRACTIONS = 256
+"""Values that a column of floats may have, which are not whole."""
 
 Levels = UInt8[np.ndarray, "image height width channels"]
 
@@ -65,9 +70,9 @@ def open_npz(path: Path, *, data_dir: Path, progress: bool) -> Dataset:
     Raises:
         UserError: the file is missing, damaged, or does not hold what is wanted.
     """
-    file = path.expanduser()
-
-    def prepare(directory: Path, meta: dict[str, Any]) -> None:
+    name, file = f"npz:{path}", path.expanduser()
+    directory, meta = own_place(name, file, data_dir=data_dir, options=[], state=_state(file))
+    if meta:
         shown = f"reading {file.name} (once)" if progress else ""
         hint = _published_hint(file.name, data_dir)
         try:
@@ -77,11 +82,7 @@ def open_npz(path: Path, *, data_dir: Path, progress: bool) -> Dataset:
             raise UserError(one_line(file, f"{error} {hint}".strip())) from error
         if hint:
             print(f"bvae: {file}: {hint}", file=sys.stderr)
-
-    return open_own(
-        f"npz:{path}", file, prepare,
-        data_dir=data_dir, options=[], state=_state(file), progress=progress,
-    )  # fmt: skip
+    return open_own(directory, name, progress=progress)
 
 
 def _published_hint(name: str, data_dir: Path) -> str:
@@ -200,13 +201,6 @@ def _white(blocks: Iterator[Levels], dtype: np.dtype) -> int:
         if not any(tops <= {0, white} for white in whites):
             return 0
     return max(tops) or 1
-
-
-WANTED_FACTORS = "whole numbers, [image] or [image, factor]"
-FACTOR_KEYS = ("factors", "labels")
-MOST_COLUMNS = 1024
-MOST_FRACTIONS = 256
-"""Values that a column of floats may have, which are not whole."""
 
 
 class Factors(NamedTuple):

@@ -17,7 +17,7 @@ import math
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +77,7 @@ def open_prepared(
     Args:
         name: what `--dataset` calls it.
         check: if its files were touched since it was written, see whether they are what was.
-        progress: show a bar meanwhile.
+        progress: show a bar while they are compared.
 
     Raises:
         UserError: the directory is damaged.
@@ -198,7 +198,7 @@ class Writer(contextlib.AbstractContextManager):
         lightest: the largest number in an image so far.
 
     Raises:
-        UserError: the directory cannot be written, or has no room for so many images.
+        UserError: the directory cannot be written, or has no room for the images.
     """
 
     def __init__(
@@ -407,43 +407,37 @@ def _move(part: Path, place: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-Prepare = Callable[[Path, dict[str, Any]], None]
-"""(directory, what its meta must hold) -> None: write the prepared set."""
-
-
-def open_own(
-    name: str,
-    path: Path,
-    prepare: Prepare,
-    *,
-    data_dir: Path,
-    options: Any,
-    state: Any,
-    progress: bool = False,
-) -> Dataset:
-    """The set that was prepared from `path`, which is prepared first where that is necessary.
+def own_place(
+    name: str, path: Path, *, data_dir: Path, options: Any, state: Any
+) -> tuple[Path, dict[str, Any]]:
+    """Where the set that is prepared from a user's own files is kept.
 
     Args:
         name: what `--dataset` calls it.
         path: of the user's files.
-        prepare: what makes it.
         data_dir: where prepared sets lie.
         options: how it is prepared: those of each way lie side by side.
         state: of the files, of JSON's types: another one replaces what was prepared.
-        progress: show a bar while what was prepared is compared with its checksum.
 
-    Raises:
-        UserError: it cannot be prepared, or is damaged.
+    Returns:
+        The directory, and what its meta must hold; {} where it was prepared from these files.
     """
     source = text(str(path.resolve()))
     kind = name.partition(":")[0]
     # One place for each path, so that a folder that changes does not fill the disk.
     directory = place(data_dir, f"{kind}-{path.stem[:LONGEST]}", source, options)
     digest = hashlib.sha256(json.dumps([VERSION, state]).encode()).hexdigest()
-    if _state(directory) != digest:
-        prepare(directory, {STATE: digest, "source": source})
+    try:
+        known = _meta(directory).get(STATE)
+    except (OSError, ValueError, AttributeError):
+        known = None  # not there, or damaged: its files are at hand
+    return directory, {} if known == digest else {STATE: digest, "source": source}
+
+
+def open_own(directory: Path, name: str, *, progress: bool = False) -> Dataset:
+    """The set that was prepared in what `own_place` gave."""
     opened = open_prepared(directory, name=name, progress=progress)
-    return dataclasses.replace(opened, kind=kind)
+    return dataclasses.replace(opened, kind=name.partition(":")[0])
 
 
 def all_but_black(lightest: int) -> str:
@@ -459,10 +453,3 @@ def all_but_black(lightest: int) -> str:
 def text(name: str) -> str:
     """A file's name as JSON can hold it: names need not be UTF-8."""
     return name.encode("utf-8", "replace").decode()
-
-
-def _state(directory: Path) -> str | None:
-    try:
-        return json.loads((directory / "meta.json").read_bytes()).get(STATE)
-    except (OSError, ValueError, AttributeError):
-        return None  # not there, or damaged: its files are at hand

@@ -1,10 +1,11 @@
 """A run that is killed again and again ends as if it never was.
 
-`python tests/test_kill.py 20` does the long version: twenty kills with SIGKILL; with `sweep` or
-`together` as a second argument, of a sweep.
+`python tests/test_kill.py 20` does the long version: twenty kills with SIGKILL of a run; with
+`sequential` or `vmap` as a second argument, of a sweep.
 """
 
 import json
+import os
 import random
 import shutil
 import signal
@@ -14,108 +15,103 @@ import tempfile
 import time
 from pathlib import Path
 
-import conftest  # noqa: F401  sets the caches that the processes below share
+import conftest
 import pytest
 
+from bvae_jax import runtime
+
 FLAGS = (
-    "--image-source rendered --batch-size 4 --latents 3 --steps 120 --log-every 10 --eval-every 60"
+    "--network tiny --image-source rendered --batch-size 4 --latents 3 --steps 80 --log-every 10"
 )
-FLAGS += " --eval-images 16 --checkpoint-every 20 --keep-checkpoints 2 --quiet --no-figures"
+FLAGS += " --eval-every 40 --eval-images 16 --checkpoint-every 10 --keep-checkpoints 2 --quiet"
+
+BVAE = f"""
+import sys
+from bvae_jax import runtime
+runtime.set_compile_cache_default()
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+import tiny
+from bvae_jax.cli import run_main
+run_main()
+"""
 
 
-SWEEP_FLAGS = "--image-source rendered --batch-size 4 --latents 3 --steps 40 --log-every 10"
-SWEEP_FLAGS += (
-    " --eval-every 40 --eval-images 16 --checkpoint-every 10 --keep-checkpoints 2 --quiet"
-)
-SWEEP_FLAGS += " --betas 1 6 --seeds 1 --strategy"
+def command(kind, directory):
+    if kind == "train":
+        own = ["train", "--run-dir", str(directory), "--no-figures"]
+        own += ["--resume"] if (directory / "config.json").exists() else []
+    else:
+        own = ["sweep", "--sweep-dir", str(directory), "--betas", "1", "6", "--strategy", kind]
+    return [sys.executable, "-c", BVAE, *own, *FLAGS.split()]
 
 
-def train(directory):
-    resume = ["--resume"] if (directory / "config.json").exists() else []
-    return ["train", "--run-dir", str(directory), *FLAGS.split(), *resume]
+def finished(kind, directory):
+    """Train to the end; the seconds it took."""
+    begin = time.monotonic()
+    done = subprocess.run(command(kind, directory), capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    return time.monotonic() - begin
 
 
-def sweep(directory, strategy="sequential"):
-    return ["sweep", "--sweep-dir", str(directory), *SWEEP_FLAGS.split(), strategy]
-
-
-def together(directory):
-    """Members that are trained at the same time, in one program."""
-    return sweep(directory, "vmap")
-
-
-def command(make, directory):
-    return [sys.executable, "-m", "bvae_jax", *make(directory)]
-
-
-def fingerprint(directory):
-    """Of a run, or of all runs of a sweep."""
+def left(directory):
+    """Of each run: the hash of its parameters, and its records."""
     return [
-        (
-            json.loads(path.read_text())["params_sha256"],
-            path.with_name("metrics.jsonl").read_text(),
-        )
+        (json.loads(path.read_text())["params_sha256"], path.with_name("metrics.jsonl").read_text())
         for path in sorted(directory.rglob("summary.json"))
     ]
 
 
-def kill_and_resume(root, kills, seed=0, make=train):
-    """Train once undisturbed and once with `kills` kills; both fingerprints, and the kills."""
-    begin = time.monotonic()
-    subprocess.run(command(make, root / "straight"), check=True, capture_output=True)
-    seconds = time.monotonic() - begin
+def kill_and_resume(root, kills, kind, seed=0):
+    """Train once undisturbed and once with `kills` kills; what both left."""
+    seconds = finished(kind, root / "straight")
+    compiled = programs()
     moments = random.Random(seed)
-    done = 0
-    while done < kills:
+    while kills:
         # At any moment: while importing, compiling, training, saving, evaluating, drawing.
-        begin = time.monotonic()
         process = subprocess.Popen(
-            command(make, root / "killed"),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
+            command(kind, root / "killed"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
         try:
-            _, errors = process.communicate(timeout=moments.uniform(0, seconds))
+            assert process.wait(timeout=moments.uniform(0, seconds)) == 0
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGKILL)
-            process.communicate()
-            done += 1
+            process.wait()
+            kills -= 1
         else:  # It got to its end first: from the beginning once more.
-            assert process.returncode == 0, errors
-            seconds = min(seconds, time.monotonic() - begin)
+            seconds *= 0.8
             shutil.rmtree(root / "killed")
-    last = subprocess.run(
-        command(make, root / "killed"), capture_output=True, text=True, check=False
-    )
-    assert last.returncode == 0, last.stderr
-    return fingerprint(root / "straight"), fingerprint(root / "killed"), done
+    finished(kind, root / "killed")
+    assert programs() == compiled, "a program was compiled again"
+    return left(root / "straight"), left(root / "killed")
+
+
+def programs():
+    """Those that the user's cache has."""
+    cache = Path(os.environ["BVAE_CACHE_DIR"])
+    return {path.name for path in cache.glob("compiled-*/*-cache")}
 
 
 @pytest.mark.once
-def test_killed_at_random_moments_and_resumed(tmp_path):
-    straight, killed, kills = kill_and_resume(tmp_path, kills=2)
-    assert kills == 2
+def test_killed_at_random_moments_and_resumed(tmp_path, monkeypatch):
+    """Members of a sweep in one program; what a process compiled, those after it only read."""
+    for name in (runtime.CACHE_DIRECTORY, runtime.CACHE_LEAST_SECONDS):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("BVAE_CACHE_DIR", str(tmp_path / "cache"))
+    straight, killed = kill_and_resume(tmp_path, 2, "vmap")
+    assert programs()
+    assert len(straight) == 2
     assert killed == straight
     records = [json.loads(line) for line in killed[0][1].splitlines()]
     steps = [record["step"] for record in records if record["split"] == "train"]
-    assert steps == list(range(10, 121, 10))
-
-
-@pytest.mark.once
-def test_a_sweep_killed_at_a_random_moment_and_gone_on_with(tmp_path):
-    straight, killed, _ = kill_and_resume(tmp_path, 1, make=together)
-    assert len(straight) == 2
-    assert killed == straight
+    assert steps == list(range(10, 81, 10))
 
 
 if __name__ == "__main__":
-    kinds = {"train": train, "sweep": sweep, "together": together}
-    kind = kinds[sys.argv[2] if len(sys.argv) > 2 else "train"]
+    assert conftest.CACHE  # which sets the caches that the processes share
     with tempfile.TemporaryDirectory() as folder:
-        a, b, count = kill_and_resume(Path(folder), kills=int(sys.argv[1]), seed=1, make=kind)
-    same = "the same parameters and the same metrics.jsonl" if a == b else "DIFFERENT RESULTS"
+        kind = sys.argv[2] if len(sys.argv) > 2 else "train"
+        a, b = kill_and_resume(Path(folder), int(sys.argv[1]), kind, seed=1)
     for (ours, _), (theirs, _) in zip(a, b, strict=True):
         print(f"{ours} {'==' if ours == theirs else '!='} {theirs}")
-    print(f"{count} kills: {same} of {len(a)} runs")
+    print("the same parameters and the same metrics.jsonl" if a == b else "DIFFERENT RESULTS")
     sys.exit(a != b)

@@ -314,7 +314,9 @@ def test_a_file_without_a_checksum_is_not_downloaded(data):
         open_published("mpi3d_real", data, progress=False, fetch=True)
 
 
-@pytest.mark.parametrize("entry", [k for k in KNOWN if k.name.startswith("tfds:")], ids=str)
+@pytest.mark.parametrize(
+    "entry", [k for k in KNOWN if k.name.startswith("tfds:")], ids=lambda k: k.name
+)
 def test_the_catalogue_is_what_builders_say(tmp_path, entry):
     builder: Any = tfds.builder(entry.name.removeprefix("tfds:"), data_dir=tmp_path)
     chosen = choose(builder.info.features, builder.name, entry.name)

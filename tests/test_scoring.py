@@ -1,18 +1,21 @@
 """Which points metrics see, how often, and what becomes of their numbers."""
 
+import dataclasses
+import inspect
 import json
 import math
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy import stats
 
 from bvae_jax.config import ScoreConfig
 from bvae_jax.errors import UserError
-from bvae_jax.metrics import METRICS, scoring
+from bvae_jax.metrics import METRICS, Metric, scoring
 from bvae_jax.metrics.codes import Codes, draw
-from bvae_jax.metrics.scoring import metric_names, score_all
+from bvae_jax.metrics.scoring import metric_names, score, score_all
 
 FAST_NAMES = "beta_vae_score factor_vae_score mig mig_sup jemmig rmig sap_r2 modularity irs med"
 FAST = {*FAST_NAMES.split(), "unsupervised", "active_units"}
@@ -108,6 +111,59 @@ def test_an_entry_says_everything():
     assert entry["null"]["mean"] < 0.05 < entry["score"]
     assert entry["null"]["p"] == pytest.approx(1 / 21)
     json.dumps(entry, allow_nan=False)
+
+
+def test_arrays_are_scored_as_codes_are():
+    whole, test = points(logvars=np.zeros((300, 3))), points(60)
+    config = ScoreConfig("dci", permutations=3)  # its metrics are not read
+    found = score(
+        jnp.asarray(whole.codes),
+        jnp.asarray(whole.factors),
+        logvars=whole.logvars,
+        codes_test=test.codes,
+        factors_test=test.factors,
+        metrics="rmig,sap",
+        config=config,
+    )
+    whole = dataclasses.replace(whole, codes_test=test.codes, factors_test=test.factors)
+    wanted = scored(whole, "rmig,sap", permutations=3)
+    assert list(found) == ["rmig", "sap"]
+    for name, entry in found.items():
+        assert entry | {"seconds": 0} == wanted[name] | {"seconds": 0}
+    assert set(score(whole.codes, whole.factors)) == FAST
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"factors": points(200).factors}, "codes has 300 rows and factors 200"),
+        ({"logvars": np.zeros((300, 2))}, r"logvars: got shape \(300, 2\), wanted \(300, 3\)"),
+        ({"kl": np.ones(2)}, r"kl: got shape \(2,\), wanted \[latent\], \(3,\)"),
+        ({"codes_test": np.ones((9, 3))}, "only one of codes_test and factors_test"),
+        ({"metrics": "migs"}, "Unknown metric 'migs'"),
+    ],
+)
+def test_arrays_that_do_not_fit_are_one_line(changes, message):
+    given = {"codes": points().codes, "factors": points().factors} | changes
+    with pytest.raises(UserError, match=message) as error:
+        inspect.unwrap(score)(**given)
+    assert "\n" not in str(error.value)
+
+
+def test_a_metric_from_outside_is_scored(monkeypatch):
+    def correlation(codes, factors, *, power: int = 1):
+        """[latent, factor] correlations, of which the largest is the score."""
+        found = np.abs(np.corrcoef(codes.T, factors.T)[: codes.shape[1], codes.shape[1] :])
+        return {"score": float(found.max() ** power)}
+
+    ours = Metric(correlation, "largest correlation", "this test", fast=True, null=True)
+    monkeypatch.setitem(METRICS, "correlation", ours)
+    assert metric_names("fast")[-1] == "correlation"
+    entry = score(points().codes, points().factors, metrics="correlation,mig")["correlation"]
+    assert entry["score"] == pytest.approx(1)
+    assert (entry["settings"], entry["n"]) == ({"power": 1}, 300)
+    assert entry["null"]["mean"] < 0.2
+    assert scoring.numbers({"correlation": entry}) == {"correlation": entry["score"]}
 
 
 def test_the_null_is_what_shuffled_factors_score():

@@ -125,9 +125,14 @@ def convert_beta(
     """The value in the target's convention whose loss is a multiple of the source's at `value`.
 
     Args:
+        value: beta (or sigma) in the source's convention.
         source: one of `CONVENTIONS`.
         target: one of `CONVENTIONS`.
-        kld_weight: matters to `pytorch_vae` only.
+        height: pixels in a column of an image.
+        width: pixels in a row.
+        channels: 1: grey, 3: RGB.
+        latents: number of latents.
+        kld_weight: PyTorch-VAE's second factor of KL.
 
     Raises:
         UserError: an unknown convention, a size below 1, a negative or infinite value.

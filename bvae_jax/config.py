@@ -289,6 +289,26 @@ class ScoreConfig:
         _check(self)
 
 
+@dataclass(frozen=True)
+class TraversalSettings:
+    """What latent traversals of a run show.
+
+    Raises:
+        UserError: a value is outside its range.
+    """
+
+    range: float = option(3.0, Check(lambda v: 0 < v <= 1000, "a number above 0 and up to 1000"))
+    """Latents run from -RANGE to RANGE, in standard deviations of the prior (of an autoencoder's
+    codes, around their mean)."""
+    columns: int = option(11, whole(2, 101))
+    """Number of values for each latent."""
+    images: tuple[int, ...] = ()
+    """Data set indices of the images to start from; without them, one held-out image."""
+
+    def __post_init__(self) -> None:
+        _check(self)
+
+
 def _fields_of(role: Role) -> tuple[str, ...]:
     """Names of the fields of `Config` that have a role."""
     fields = dataclasses.fields(Config)
@@ -389,7 +409,7 @@ def _check(config: Any) -> None:
         value = getattr(config, field.name)
         if field.name == "hyper":
             plain: Any = {n: _checked(n, v, float, None) for n, v in value.items()}
-        elif value is None and field.default is None:
+        elif (value is None and field.default is None) or isinstance(field.default, tuple):
             continue
         else:
             plain = _checked(field.name, value, field.type, field.metadata.get("check"))

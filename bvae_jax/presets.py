@@ -4,9 +4,11 @@ What a paper does not say, or what is known from memory only, stands in `Preset.
 """
 
 import math
+from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
-from bvae_jax.errors import unknown
+from bvae_jax.config import FIELDS, HYPERPARAMETERS, OWN_HYPERPARAMETERS, RESUMABLE, Config
+from bvae_jax.errors import UserError, unknown
 
 
 class Preset(NamedTuple):
@@ -92,3 +94,54 @@ def get_preset(name: str) -> Preset:
     if name not in PRESETS:
         raise unknown("preset", name, PRESETS)
     return PRESETS[name]
+
+
+OWNED = {
+    "objective": HYPERPARAMETERS,
+    "likelihood": ("sigma",),
+    "optimizer": ("adam_b1", "adam_b2", "momentum", "weight_decay"),
+}
+"""Fields that belong to the choice of another: where the choice changes, they are not kept."""
+
+
+def settle(
+    given: Mapping[str, Any],
+    preset: str | None = None,
+    base: Config | None = None,
+    *,
+    resumed: bool = False,
+    varied: Collection[str] = (),
+) -> Config:
+    """What was given, over the settings of a preset, over those of another config.
+
+    Where another objective, likelihood or optimizer is chosen than below, what is below says of its
+    own is left out.
+
+    Args:
+        given: name of a field, or of a hyperparameter without one -> value.
+        base: of a run that is resumed, or that this one starts from.
+        resumed: the preset changes nothing that may change when a run is resumed.
+        varied: names of the fields that a sweep gives values.
+
+    Raises:
+        UserError: a name is not known, or a value does not fit.
+    """
+    settings = dict(get_preset(preset).settings) if preset else {}
+    for choice in OWNED:
+        if preset and choice in varied:
+            raise UserError(
+                f"--preset {preset} with --grid {choice}=...: what a preset says is for its own "
+                f"{choice}. Leave one of them out, or sweep each {choice} by itself."
+            )
+    if resumed:
+        settings = {name: value for name, value in settings.items() if name not in RESUMABLE}
+    for choice, owned in OWNED.items():
+        if choice in settings and given.get(choice, settings[choice]) != settings[choice]:
+            settings = {n: v for n, v in settings.items() if n not in (choice, *owned)}
+    below = base or Config()
+    for choice, owned in OWNED.items():
+        chosen = (settings | dict(given)).get(choice)
+        if chosen not in (None, below.value(choice)):
+            names = [*owned, *(OWN_HYPERPARAMETERS if choice == "objective" else ())]
+            below = below.replace(**{n: getattr(Config, n) if n in FIELDS else None for n in names})
+    return below.replace(**(settings | dict(given)))

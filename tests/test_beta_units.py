@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from bvae_jax.beta_units import CONVENTIONS, convert_beta
-from bvae_jax.cli.beta import beta
+from bvae_jax.cli.lists import beta
 from bvae_jax.errors import UserError
 
 SIZES = {"height": 8, "width": 6, "channels": 3, "latents": 5}

@@ -1,7 +1,9 @@
 """The command line: the main job from end to end, and forty mistakes."""
 
+import functools
 import json
 import os
+import pkgutil
 import re
 import shlex
 import shutil
@@ -15,7 +17,7 @@ import numpy as np
 import pytest
 
 from bvae_jax import cli
-from bvae_jax.cli import parsing
+from bvae_jax.cli import flags
 from bvae_jax.config import Config
 from bvae_jax.runs import rundir
 from bvae_jax.runs.writer import Session
@@ -172,7 +174,7 @@ RESUME_BAD = "train --run-dir {tmp}/bad --resume --quiet"
 MISTAKES = [
     (
         "fly",
-        "Unknown command 'fly'. Known: beta, compare, data, evaluate, objectives, ",
+        "Unknown command 'fly'. Known: beta, compare, data, evaluate, list, suggest",
         None,
     ),
     ("train", "--run-dir", None),
@@ -295,16 +297,16 @@ MISTAKES = [
     ("evaluate {run} --decomposition 1", "--decomposition: got 1, wanted 0 (none), or 2", None),
     ("evaluate {run} --log-likelihood -1", "--log-likelihood: got -1", None),
     ("evaluate {run} --log-likelihood-images 1", "--log-likelihood-images: got 1", None),
-    ("objectives --all", "Unrecognized options", None),
+    ("list --all", "Unrecognized options", None),
+    ("list optimizers", "optimizers", None),
     ("beta --value 4 --from disentanglement", "Unknown convention 'disentanglement'", None),
     ("evaluate {run} --json {tmp}", "is a directory, wanted the name of a file", None),
     ("evaluate {run} --json {tmp}/file/x", "hoose another path", a_file),
     (TRAIN + "--eval-metrics udr", "--eval-metrics udr: it compares runs", None),
-    ("score", "PATH", None),
-    ("score {tmp}/none.npz", "none.npz", None),
-    ("score {tmp}/file", "file", a_file),
-    ("score {tmp}/good.npz --metrics migs", "Unknown metric 'migs'", None),
-    ("score {tmp}/bad.npz", "factors [n, factor] has n = 4, but codes has n = 3", mismatched),
+    ("evaluate {tmp}/none.npz", "none.npz", None),
+    ("evaluate {tmp}/file", "file", a_file),
+    ("evaluate {tmp}/good.npz --metrics migs", "Unknown metric 'migs'", None),
+    ("evaluate {tmp}/bad.npz", "factors [n, factor] has n = 4, but codes has n = 3", mismatched),
 ]
 
 
@@ -333,7 +335,7 @@ IN_ASCII = """ Unrecognized options
 
 @pytest.mark.parametrize("message", [FRAMED, IN_ASCII])
 def test_the_frame_of_a_message_is_taken_off(message):
-    assert parsing.summary(message) == "Unrecognized options: --stepz. Did you mean --steps?"
+    assert flags.summary(message) == "Unrecognized options: --stepz. Did you mean --steps?"
 
 
 @pytest.mark.once
@@ -423,7 +425,7 @@ def test_numbers_of_the_split_are_stated(run_dir):
     [
         ("train --run-dir {tmp}/new", "runs.run.train"),
         ("sweep --sweep-dir {tmp}/new", "runs.sweep.sweep"),
-        ("evaluate {tmp}", "evaluation.evaluate.evaluate"),
+        ("evaluate {tmp}", "runs.run.load"),
         ("compare {tmp}", "comparison.compare.compare"),
         ("suggest {tmp}", "comparison.suggest.suggest"),
     ],
@@ -431,6 +433,7 @@ def test_numbers_of_the_split_are_stated(run_dir):
 def test_ctrl_c_before_the_work_is_done_is_no_success(
     tmp_path, monkeypatch, capsys, command, function
 ):
+    @functools.wraps(pkgutil.resolve_name(f"bvae_jax.{function}"))  # flags are its parameters
     def interrupted(*args, **options):
         raise KeyboardInterrupt
 
@@ -476,7 +479,7 @@ def test_evaluate_and_score(run_dir, tmp_path, capsys):
     codes = np.load(directory / "encoded.npz")["means"]
     factors = np.asarray(program.dataset.factors(jnp.asarray(encoding_order(program)[:300])))
     np.savez(tmp_path / "codes.npz", codes=codes, factors=factors)
-    assert cli.main(["score", str(tmp_path / "codes.npz"), *flags, "--json", str(out)]) == 0
+    assert cli.main(["evaluate", str(tmp_path / "codes.npz"), *flags, "--json", str(out)]) == 0
     again = json.loads(out.read_text())
     assert list(again) == ["mig", "irs"]
     for name in again:

@@ -9,7 +9,6 @@ from PIL import Image
 
 import bvae_jax.data as data_sets
 from bvae_jax.cli import main
-from bvae_jax.cli.data import DataFlags
 from bvae_jax.config import Config
 from bvae_jax.data import DATASETS
 from bvae_jax.data.base import Dataset, Stored
@@ -249,9 +248,3 @@ def test_help(capsys):
     with pytest.raises(SystemExit):
         main(["data", "show", "--help"])
     assert "--factor-keys" in capsys.readouterr().out
-
-
-def test_the_flags_are_fields_of_config():
-    defaults = dataclasses.asdict(Config())
-    for field in dataclasses.fields(DataFlags):
-        assert field.default == defaults[field.name]

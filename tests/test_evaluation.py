@@ -15,9 +15,8 @@ import numpy as np
 import pytest
 from scipy.stats import multivariate_normal
 
-from bvae_jax.cli.evaluate import print_elbo
-from bvae_jax.cli.scores import print_scores
-from bvae_jax.cli.train import in_one_line
+from bvae_jax.cli.run import in_one_line
+from bvae_jax.cli.score import print_elbo, print_scores
 from bvae_jax.config import Config, ScoreConfig
 from bvae_jax.errors import UserError
 from bvae_jax.evaluation import evaluate as evaluation

@@ -24,8 +24,8 @@ ROOMS = (
 )
 """Each room imports from those above it, and from itself."""
 LEVEL = {room: number for number, rooms in enumerate(ROOMS) for room in rooms}
-BESIDE = {"config": {"errors"}, "presets": {"errors"}, "beta_units": {"errors"}} | {
-    "metrics": {"data"}
+BESIDE = {"config": {"errors"}, "presets": {"errors", "config"}, "beta_units": {"errors"}} | {
+    "metrics": {"data"},
 }
 """What a room may import of its own level."""
 ONLY_IN = {

@@ -1,18 +1,16 @@
 """Presets: whole, resolvable, and what their papers say."""
 
 import dataclasses
-from pathlib import Path
 
 import jax
 import pytest
 
-from bvae_jax.cli.parsing import parse
-from bvae_jax.cli.settings import parse_onto
-from bvae_jax.cli.train import TrainArgs
+from bvae_jax.cli.flags import parse
+from bvae_jax.cli.run import train_flags
 from bvae_jax.config import Config
 from bvae_jax.errors import UserError
 from bvae_jax.objectives import OBJECTIVES
-from bvae_jax.presets import PRESETS, get_preset
+from bvae_jax.presets import PRESETS, get_preset, settle
 from bvae_jax.runs.hyper import hyperparameters, resolved
 from bvae_jax.runs.program import build
 
@@ -76,24 +74,26 @@ def test_presets_use_many_objectives():
     ],
 )
 def test_what_flags_say_goes_before_the_preset_and_the_run(given, stored, wanted):
-    argv = f"--run-dir r --preset locatello2019 {given}".split()
-    args = parse_onto(Config(**stored) if stored else None, parse(TrainArgs, argv, "t"), argv, "t")
-    assert {name: getattr(args.config, name) for name in wanted} == wanted
-    assert args.config.learning_rate == 1e-4
+    typed = parse(["--run-dir", "r", *given.split()], "t", "", train_flags())["settings"]
+    config = settle(typed, "locatello2019", Config(**stored) if stored else None)
+    assert {name: getattr(config, name) for name in wanted} == wanted
+    assert config.learning_rate == 1e-4
 
 
 def test_a_preset_keeps_what_is_of_its_own_likelihood():
-    argv = ["--run-dir", "r", "--preset", "notebook128", "--likelihood", "bernoulli"]
-    args = parse_onto(None, parse(TrainArgs, argv, "t"), argv, "t")
-    assert resolved(args.config).sigma == Config.sigma
+    config = settle({"likelihood": "bernoulli"}, "notebook128")
+    assert resolved(config).sigma == Config.sigma
+
+
+def test_settings_of_another_run_are_kept_but_for_those_of_another_choice():
+    """A run's config is resolved: its hyperparameters are its own objective's."""
+    base = resolved(Config(objective="dip_vae_i", lambda_od=9.0, likelihood="laplace", sigma=0.5))
+    config = settle({"objective": "beta_vae", "latents": 3}, base=base)
+    assert resolved(config) == resolved(Config(likelihood="laplace", sigma=0.5, latents=3))
+    assert settle({"objective": "dip_vae_i", "latents": 3}, base=base) == base.replace(latents=3)
+    assert resolved(settle({"likelihood": "bernoulli"}, base=base)).sigma == Config.sigma
 
 
 def test_unknown_preset_is_named():
     with pytest.raises(UserError, match=r"Unknown preset 'higgins'\. Known: burgess2018, "):
         get_preset("higgins")
-
-
-def test_the_readme_lists_every_preset():
-    readme = (Path(__file__).parents[1] / "README.md").read_text()
-    for name, preset in PRESETS.items():
-        assert f"| `{name}` | {preset.source} | {preset.unsure} |" in readme

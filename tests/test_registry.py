@@ -16,7 +16,7 @@ import numpy as np
 
 import bvae_jax as bvae
 from bvae_jax.data.base import Dataset, Stored
-from bvae_jax.likelihoods.gaussian import gaussian
+from bvae_jax.likelihoods import LIKELIHOODS
 from bvae_jax.metrics import METRICS
 from bvae_jax.networks import Network
 from bvae_jax.networks.mlp import MLPDecoder, MLPEncoder
@@ -39,7 +39,7 @@ noise = Dataset("noise", 1, (8, 8, 1), pixels, ("a", "b"), (4, 3), labels=labels
 bvae.register(
     objective={"tilted": Objective(loss, "NLL + beta tilt KL^2", "ours", {"beta": 1, "tilt": 0.1})},
     network={"small": small},
-    likelihood={"narrow": lambda sigma: gaussian(-1.0)},
+    likelihood={"narrow": lambda sigma: LIKELIHOODS["gaussian"](0.4)},
     metric={"mig_again": METRICS["mig"]},
     dataset={"noise": noise},
 )

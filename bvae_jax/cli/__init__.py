@@ -6,11 +6,53 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from bvae_jax import runtime
-from bvae_jax.cli.commands import COMMANDS, USAGE
+from bvae_jax.cli import data, lists, run, score
+from bvae_jax.cli.flags import Flags, completion
 from bvae_jax.errors import UserError, unknown
+
+COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
+    "train": run.train,
+    "sweep": run.sweep,
+    "evaluate": score.evaluate,
+    "compare": score.compare,
+    "suggest": score.suggest,
+    "traverse": run.traverse,
+    "data": data.data,
+    "beta": lists.beta,
+    "list": lists.list_,
+}
+FLAGS: dict[str, Callable[[], Flags]] = {
+    "train": run.train_flags,
+    "sweep": run.sweep_flags,
+    "evaluate": score.evaluate_flags,
+    "compare": score.compare_flags,
+    "suggest": score.suggest_flags,
+    "traverse": run.traverse_flags,
+    "beta": lists.beta_flags,
+    "list": lists.list_flags,
+    **{f"data {name}": flags for name, (_, flags) in data.COMMANDS.items()},
+}
+"""Command -> what makes its flags; `bvae data` has commands of its own."""
+USAGE = """usage: bvae COMMAND ...
+
+The laboratory for beta-VAEs in JAX.
+
+  bvae train --run-dir DIR [--beta 4 ...]   train a model: --objective, --preset, ...
+  bvae sweep --sweep-dir DIR --betas 1 4 --seeds 5   train a grid of models
+  bvae evaluate DIR [--metrics fast ...]    score a run, or anybody's codes in an .npz file
+  bvae compare DIR [--statistic mig ...]    a sweep's table, figures and report, with intervals
+  bvae suggest DIR [--rate 8 ...]           choose a setting of it without labels
+  bvae traverse DIR [--range 3 ...]         draw latent traversals of a run again
+  bvae data list|show|prepare               data sets: which there are, a look, fetching
+  bvae beta --from disent --value 0.03      what other codes call beta, in our units
+  bvae list [objectives|presets|...]        what --objective, --preset, --metrics, ... may be
+
+bvae COMMAND --help lists a command's flags. With --plugin FILE.py a command knows objectives,
+networks, likelihoods, metrics and data sets of your own (see bvae_jax.register).
+bvae --print-completion bash|zsh prints a completion script for your shell."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -21,12 +63,17 @@ def main(argv: Sequence[str] | None = None) -> int:
             had done its work or saved where it was.
     """
     command, *rest = (sys.argv[1:] if argv is None else list(argv)) or ["--help"]
+    if command == "--plugin" and len(rest) > 1:  # may stand in front of the command
+        command, *rest = [*rest[1:], command, rest[0]]
     try:
         if command in ("-h", "--help"):
             print(USAGE)
             return 0
         if command == "--version":
             print(f"bvae_jax {importlib.metadata.version('bvae_jax')}")
+            return 0
+        if command == "--print-completion":
+            print(completion(rest, FLAGS))
             return 0
         if command not in COMMANDS:
             raise unknown("command", command, COMMANDS)

@@ -89,6 +89,8 @@ def suggest(
     Raises:
         UserError: a directory holds no sweep, or no member is done.
     """
+    if rate is not None and not rate > 0:
+        raise UserError(f"--rate: got {rate}, wanted a number of nats above 0.")
     if not sweep_dirs:
         raise UserError("Wanted the directory of a sweep, or of several.")
     directories = [Path(path).expanduser() for path in sweep_dirs]

@@ -55,10 +55,12 @@ def evaluate(
         run: its directory, or what `load` returned.
         config: which metrics, on how many points, how often.
         num_points: images to encode; the whole data set if None.
-        baselines: score other representations of the same data alike.
+        baselines: score other representations of the same points alike: random codes, the true
+            factors, the untrained encoder, PCA, ICA and raw pixels.
         step: of the checkpoint to take from a directory; the newest if None.
         dataset: where the images of a directory's run are now, as for `load`.
-        udr_with: other runs on the same data, with different seeds, for `udr`.
+        udr_with: other runs on the same data, with different seeds, for udr.
+        figures: draw figures in run_dir/figures.
 
     Returns:
         name of the metric -> scores, or {"skipped": why}.
@@ -67,6 +69,7 @@ def evaluate(
         UserError: no run, no checkpoint, no factors, or settings that do not fit.
         KeyboardInterrupt: after Ctrl-C; what was computed is kept.
     """
+    _check_metrics(config, udr_with)
     run = _loaded(run, config.split, step, dataset, progress)
     directory, data = run.run_dir, run.program.dataset
     if not data.factor_names:
@@ -219,6 +222,7 @@ def score_file(
     """
     if config.split != "all":
         raise UserError(f"--split: got {config.split}, but a file has no splits: leave it out.")
+    _check_metrics(config, udr_with)
     file = Path(path).expanduser()
     points = read_codes(file)
     if udr_with:
@@ -245,6 +249,12 @@ def score_file(
     if figures is not None:
         draw_score_figures(Path(figures).expanduser(), entries, points)
     return entries
+
+
+def _check_metrics(config: ScoreConfig, udr_with: Sequence[Any]) -> None:
+    """Find now what would go wrong after minutes of scoring."""
+    if metric_names(config.metrics) == ("udr",) and not udr_with:
+        raise UserError("--metrics udr: it compares runs, give the others by --udr-with.")
 
 
 def _with_runs(points: Codes, runs: Sequence[Codes]) -> Codes:
@@ -302,9 +312,9 @@ def evaluate_elbo(
 
     Args:
         run: its directory, or what `load` returned.
-        decomposition: draws of z for mutual information, total correlation and dimension-wise KL
-            against the aggregate posterior of the data set; 0 for none.
-        log_likelihood: importance samples for each image; 0 for none.
+        decomposition: draws of z to take the KL apart: mutual information, total correlation and
+            dimension-wise KL against the aggregate posterior of all encoded images; 0 for none.
+        log_likelihood: importance samples for each image to estimate log p(x), as 5000; 0 for none.
         images: held-out images for the log-likelihood.
         num_points: images to encode; the whole data set if None.
         step: of the checkpoint to take from a directory; the newest if None.

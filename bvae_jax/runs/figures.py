@@ -3,22 +3,25 @@
 import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bvae_jax.plots import run as plots, scores as score_plots
+from bvae_jax.config import TraversalSettings
 from bvae_jax.elbo import ACTIVE_NATS, gaussian_kl
 from bvae_jax.errors import UserError
-from bvae_jax.types import (
-    key_for,
-)
+from bvae_jax.plots import run as plots
+from bvae_jax.plots import scores as score_plots
 from bvae_jax.runs.loggers import SCORES, Record, curves, places
 from bvae_jax.runs.program import Program
 from bvae_jax.traversal import Decode, by_size, interpolate, traverse
-from bvae_jax.types import Images, Params, Posterior
+from bvae_jax.types import (
+    Images,
+    Params,
+    Posterior,
+    key_for,
+)
 from bvae_jax.vae import decode, encode
 
 Encode = Callable[[Images], Posterior]
@@ -26,22 +29,6 @@ COLUMNS = 8
 PAIRS = 5
 MOST_ROWS = 20
 """Latents that a traversal shows: those of the largest KL."""
-
-
-class TraversalSettings(NamedTuple):
-    """What a traversal shows.
-
-    Attributes:
-        span: latents run from -span to span, in standard deviations of the prior; where there is
-            none, in those of the codes around their mean.
-        columns: number of values.
-        images: data set indices of the images that it starts from; None takes the first
-            evaluation image.
-    """
-
-    span: float = 3.0
-    columns: int = 11
-    images: tuple[int, ...] | None = None
 
 
 def draw_figures(
@@ -123,7 +110,7 @@ def draw_traversals(
     size = gaussian_kl(posterior).mean(axis=0) if program.variational else spread
     order = by_size(size)[:MOST_ROWS]
     labels = [f"z{latent} ({size[latent]:.2f})" for latent in order]
-    spans = jnp.linspace(-settings.span, settings.span, settings.columns)
+    spans = jnp.linspace(-settings.range, settings.range, settings.columns)
     values, of, what = spans, "the prior", "KL in nats"
     if not program.variational:
         values = mean[order, None] + spread[order, None] * spans[None]

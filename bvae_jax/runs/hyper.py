@@ -1,10 +1,10 @@
 """From a Config to hyperparameters: which the objective has, their values and their schedules."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bvae_jax.config import UNCOMPILED, Config, flag
-from bvae_jax.errors import UserError
+from bvae_jax.errors import UserError, unknown
 from bvae_jax.objectives import OBJECTIVES, get_objective
 from bvae_jax.objectives.base import Objective
 from bvae_jax.schedules import Schedule, parse_schedule
@@ -61,6 +61,28 @@ def _check_used(config: Config, objective: Objective) -> None:
                 f"{flag(name)}: got {value}, but {flag(chosen)} {getattr(config, chosen)} does not "
                 f"use it. Leave it out, or choose another {flag(chosen)}."
             )
+
+
+def parse_hyper(texts: Sequence[str]) -> dict[str, float]:
+    """Hyperparameters as "tilt=0.5": those that have no flag of their own, or any.
+
+    Raises:
+        UserError: one is not known, or a value is no number.
+    """
+    found = {}
+    names = {name for objective in OBJECTIVES.values() for name in objective.hyper}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        name = name.replace("-", "_")
+        if not equals or name in found:
+            raise UserError(f"--hyper: got {text!r}, wanted NAME=VALUE, each name once.")
+        if name not in names:
+            raise unknown("hyperparameter", name, names)
+        try:
+            found[name] = float(value)
+        except ValueError:
+            raise UserError(f"{flag(name)}: got {value!r}, wanted a number.") from None
+    return found
 
 
 def schedules(config: Config) -> dict[str, Schedule]:

@@ -158,6 +158,20 @@ def parse_config(path: Path, values: dict[str, Any]) -> Config:
     return config
 
 
+def read_settings(path: Path) -> Config:
+    """The config in a JSON file of some of its fields, such as another run's config.json.
+
+    Raises:
+        UserError: there is no such file, or it holds something else.
+    """
+    if not path.is_file():
+        raise UserError(f"--config: there is no file {path}. Give a run's {CONFIG}.")
+    try:
+        return Config.from_dict(read_json(path, dict))
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+
+
 def move(run_dir: Path, config: Config) -> None:
     """Write down where a run's images are now, which `config` says, if that changed."""
     stored = read_config(run_dir)

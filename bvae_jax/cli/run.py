@@ -1,0 +1,204 @@
+"""`bvae train`, `bvae sweep` and `bvae traverse`."""
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from bvae_jax import runtime
+from bvae_jax.cli.flags import QUIET, Flag, Flags, command, group, of_dataclass, of_function, parse
+from bvae_jax.config import Config, TraversalSettings
+from bvae_jax.errors import UserError
+from bvae_jax.presets import settle
+from bvae_jax.runtime import fatal
+
+SETTINGS: Flags = QUIET | {
+    "preset": Flag(
+        str,
+        "Settings of a published experiment, which other flags then change: see bvae list presets.",
+    ),
+    "config": Flag(
+        Path,
+        "Settings of another run: its config.json, or a JSON file of some of the settings "
+        "below, which other flags then change.",
+    ),
+    "hyper": Flag(
+        tuple[str, ...],
+        "NAME=VALUE ...: hyperparameters of the objective, those of your own without a flag too.",
+    ),
+    "compile_cache": Flag(
+        str,
+        "Directory that keeps compiled programs for the next start, or off. Not given: "
+        "JAX_COMPILATION_CACHE_DIR, or the user's cache directory.",
+    ),
+}
+"""What `bvae train` and `bvae sweep` share, beside the fields of `Config`."""
+
+
+def train_flags() -> Flags:
+    """Those of `bvae train`."""
+    with fatal():
+        from bvae_jax.runs import run as runner
+
+    flags = of_function(runner.train, "config", "progress", "distributed") | SETTINGS
+    flags["run_dir"] = Flag(
+        Path,
+        "Directory of the run. It must not exist, unless --resume or --overwrite is given.",
+        required=True,
+    )
+    return flags | {"settings": group("settings", of_dataclass(Config))}
+
+
+def train(argv: Sequence[str]) -> int:
+    """Train a model; leaves checkpoints, metrics, a summary and figures in --run-dir."""
+    given = parse(argv, "bvae train", train.__doc__, train_flags())
+    with fatal():
+        from bvae_jax.runs import run as runner
+        from bvae_jax.runs import rundir
+
+    run_dir = given.pop("run_dir").expanduser()
+    again = command(["bvae", "train", "--run-dir", run_dir, "--resume"], given)
+    stored = rundir.read_config(run_dir) if given.get("resume") else None
+    config = _config(given, stored)
+    try:
+        result = runner.train(config, run_dir, **given)
+    except KeyboardInterrupt:
+        result = None
+    if result is None or int(result.state.step) == 0:
+        begun = (run_dir / rundir.CONFIG).exists()
+        print("Interrupted.", f"Go on with: {again}" if begun else "Nothing was begun.")
+        return 130
+    if result.summary is None:
+        print(f"Interrupted at step {result.state.step}; all is kept. Go on with: {again}")
+        return 0
+    print(in_one_line(result.summary))
+    print(f"{result.run_dir}: {', '.join(sorted(p.name for p in result.run_dir.glob('[a-z]*')))}")
+    return 0
+
+
+def _config(given: dict[str, Any], stored: Config | None, varied: Sequence[str] = ()) -> Config:
+    """What was typed of `SETTINGS` and of the fields of `Config`, which are taken out of `given`.
+
+    Args:
+        stored: of what is resumed.
+        varied: fields to which a sweep gives values.
+    """
+    from bvae_jax.runs import rundir
+    from bvae_jax.runs.hyper import parse_hyper
+
+    runtime.use_compile_cache(given.pop("compile_cache", None))
+    given["progress"] = not given.pop("quiet", False)
+    given.pop("plugin", None)
+    preset, path = given.pop("preset", None), given.pop("config", None)
+    typed = given.pop("settings") | parse_hyper(given.pop("hyper", ()))
+    if path and (stored or preset):
+        raise UserError(f"--config with {'--resume' if stored else '--preset'}: give one.")
+    base = rundir.read_settings(path.expanduser()) if path else stored
+    return settle(typed, preset, base, resumed=stored is not None, varied=varied)
+
+
+def in_one_line(summary: dict[str, Any]) -> str:
+    """A summary for people."""
+    from bvae_jax.runs.program import NO_POSTERIOR
+
+    numbers = [f"{name} {summary[name]:.2f}" for name in ("nll", "kl", "elbo") if name in summary]
+    end = NO_POSTERIOR
+    if "active_latents" in summary:
+        end = f"active latents {summary['active_latents']}"
+    where = "({split}, {eval_images} images)".format(**summary)
+    return "  ".join([f"step {summary['step']}", *numbers]) + f" {where}  {end}"
+
+
+def sweep_flags() -> Flags:
+    """Those of `bvae sweep`."""
+    with fatal():
+        from bvae_jax.runs import run as runner
+        from bvae_jax.runs import sweep as sweeping
+
+    logging = of_function(runner.train)
+    flags = of_function(sweeping.sweep, "config", "progress") | SETTINGS
+    flags["sweep_dir"] = Flag(Path, "Directory of the sweep.", required=True)
+    flags["betas"] = Flag(tuple[str, ...], "Values of beta, with spaces between them.")
+    flags["seeds"] = Flag(
+        int, "Number of seeds, counted from --seed: each combination is trained with each.", 1
+    )
+    flags["grid"] = Flag(
+        tuple[str, ...],
+        "Values of other fields or hyperparameters, as learning_rate=1e-4,5e-4 "
+        "objective=beta_vae,beta_tcvae (for schedules, with semicolons between them).",
+    )
+    flags["resume"] = Flag(
+        bool,
+        "Go on with the sweep in --sweep-dir: settings that are not given keep its own values. "
+        "Values of --betas, --seeds and --grid may be added to.",
+    )
+    for name in ("tensorboard", "wandb"):
+        flags[name] = flags[name]._replace(help=logging[name].help)
+    flags["figures"] = flags["figures"]._replace(help="Draw each member's figures at its end.")
+    return flags | {"settings": group("settings", of_dataclass(Config))}
+
+
+def sweep(argv: Sequence[str]) -> int:
+    """Train a grid of models, and go on with those that are not done. Each leaves a run directory
+    in SWEEP_DIR/members."""
+    given = parse(argv, "bvae sweep", sweep.__doc__, sweep_flags())
+    with fatal():
+        from bvae_jax.runs import grid, sweepdir
+        from bvae_jax.runs import sweep as sweeping
+
+    sweep_dir = given.pop("sweep_dir").expanduser()
+    words = ["bvae", "sweep", "--sweep-dir", sweep_dir, "--resume"]
+    again = command(words, given, "shard", "distributed")
+    stored = sweepdir.read_sweep(sweep_dir) if given.pop("resume", False) else None
+    values = grid.parse_grid(given.pop("grid", ()))
+    if "betas" in given:
+        given["betas"] = grid.parse_grid([f"beta={','.join(given['betas'])}"])["beta"]
+    if stored:
+        renewed = {"betas": "beta", "seeds": "seed"}
+        other = {field for name, field in renewed.items() if name in given}
+        values = {n: v for n, v in stored.values.items() if n not in other} | values
+    config = _config(given, stored and stored.base, [*values])
+    try:
+        result = sweeping.sweep(config, sweep_dir, grid=values, **given)
+    except KeyboardInterrupt:
+        begun = (sweep_dir / sweepdir.CONFIG).exists()
+        print("Interrupted.", f"Go on with: {again}" if begun else "Nothing was begun.")
+        return 130
+    by_status = {
+        kind: [name for name, status in result.statuses.items() if status == kind]
+        for kind in ("done", "failed", "begun", "missing")
+    }
+    print(f"{len(by_status['done'])} of {len(result.statuses)} members are done.")
+    if by_status["failed"]:
+        print(f"Left out, for their numbers were not finite: {', '.join(by_status['failed'])}.")
+    if by_status["begun"] or by_status["missing"]:
+        print(f"Go on with: {again}")
+    else:
+        print(f"Compare them: bvae compare {shlex.quote(str(sweep_dir))}")
+    return 0
+
+
+def traverse_flags() -> Flags:
+    """Those of `bvae traverse`."""
+    with fatal():
+        from bvae_jax.runs.run import load
+
+    flags = {"run_dir": Flag(Path, "Directory of a run.", positional=True, required=True)}
+    flags |= {name: of_function(load)[name] for name in ("step", "dataset")}
+    flags["out"] = Flag(Path, "Directory for the pictures; RUN_DIR/figures if not given.")
+    return flags | {"traversal": group("traversal", of_dataclass(TraversalSettings))}
+
+
+def traverse(argv: Sequence[str]) -> int:
+    """Draw latent traversals of a run again, with other ranges and images."""
+    given = parse(argv, "bvae traverse", traverse.__doc__, traverse_flags())
+    settings = TraversalSettings(**given["traversal"])
+    with fatal():
+        from bvae_jax.runs import figures
+        from bvae_jax.runs.run import load
+
+    run = load(given["run_dir"], step=given.get("step"), dataset=given.get("dataset"))
+    out = given.get("out", given["run_dir"] / "figures").expanduser()
+    for path in figures.draw_traversals(out, run.program, run.params, settings):
+        print(path)
+    return 0

@@ -268,20 +268,20 @@ def compare(argv: Sequence[str]) -> int:
     command = shlex.join(["bvae", "compare", *argv])
     directories, progress = given.pop("sweep_dirs"), not given.pop("quiet", False)
     try:
-        comparison, files = run_compare(
+        compared = run_compare(
             *directories, score=score, commands=[command], progress=progress, **given
         )
     except KeyboardInterrupt:
         print(f"Interrupted; what was evaluated is kept. Go on with: {command}")
         return 130
-    wanted = {*PRINTED, *statistics}
+    comparison, wanted = compared.comparison, {*PRINTED, *statistics}
     scores = tuple(score for score in comparison.scores if score in wanted)
     print(to_markdown(make_table(dataclasses.replace(comparison, scores=scores), average)))
     print(f"All {len(comparison.scores)} scores are in the files below.\n")
     if statistics:
         spoken = [score for score in statistics if score in comparison.scores]
         print(statistics_text(comparison, spoken, average))
-    print(" ".join(str(path) for path in files if path.suffix not in (".png", ".pdf")))
+    print(" ".join(str(path) for path in compared.files if path.suffix not in (".png", ".pdf")))
     return 0
 
 

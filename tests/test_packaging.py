@@ -19,7 +19,7 @@ WITHOUT = """
 import sys
 for name in (
     "array_record", "grain", "h5py", "importlib_resources", "lightgbm", "platformdirs", "psutil",
-    "statsmodels", "tensorboardX", "tensorflow_datasets", "torch", "tyro", "wandb",
+    "statsmodels", "tensorboardX", "tensorflow_datasets", "tyro", "wandb",
 ):
     sys.modules[name] = None
 
@@ -123,3 +123,10 @@ def test_a_wheel_in_a_clean_environment(tmp_path):
     step, where = said.split()
     assert step == "4"
     assert Path(where).is_relative_to(site)
+
+
+def test_the_stages_of_make_name_test_files():
+    makefile = (ROOT / "Makefile").read_text()
+    for line in makefile.splitlines():
+        if line.startswith(("OF_JAX =", "OF_PACKAGES =")):
+            assert all((ROOT / f"tests/test_{name}.py").exists() for name in line.split()[2:]), line

@@ -28,11 +28,11 @@ DATASETS: dict[str, Dataset] = {
     "shapes3d_render": shapes3d.DATASET,
     "xy_squares": xy_squares.DATASET,
 }
-"""What `--dataset` may be, beside published files and one's own. A script may add its own set: it
-then is known to all that takes a `Config`."""
+"""What `--dataset` may be, besides published files and the forms below. A script may add its own
+set (`base.from_arrays`): whatever takes a `Config` then knows it."""
 
 FORMS = ("folder:DIRECTORY", "npz:FILE", "tfds:NAME")
-"""What is no name, but says where images are."""
+"""Forms of `--dataset` that say where images are."""
 
 USED_BY = {
     "image_size": ("folder", "tfds"),
@@ -41,7 +41,7 @@ USED_BY = {
     "image_key": ("tfds",),
     "factor_keys": ("tfds",),
 }
-"""Fields of `Config` that some sets alone use."""
+"""Fields of `Config` that only some sets use."""
 
 
 def get_dataset(name: str) -> Dataset:
@@ -74,7 +74,7 @@ def open_dataset(config: Config, *, progress: bool = True, fetch: bool = False) 
 
 
 def _check_used(config: Config) -> None:
-    """Refuse an option that nothing would read."""
+    """Refuse an option that the data set does not use."""
     kind = config.dataset.partition(":")[0]
     for name, kinds in USED_BY.items():
         value = getattr(config, name)

@@ -184,7 +184,9 @@ def read_array(archive: zipfile.ZipFile, header: Header) -> np.ndarray:
         DamagedError: it is damaged, or not as large as its header says.
     """
     check_size(header)
-    data = bytearray().join(read_blocks(archive, header, BLOCK))
+    data = bytearray()
+    for block in read_blocks(archive, header, BLOCK):
+        data += block
     with reading(header.key):
         array = np.frombuffer(data, header.dtype)
         return array.reshape(header.shape, order="F" if header.fortran else "C")

@@ -16,7 +16,7 @@ One = Callable[[Image, PRNGKey], Image]
 
 
 def shift(image: Image, key: PRNGKey, *, pixels: float) -> Image:
-    """Move an image by up to so many whole pixels each way; its edge goes on outwards."""
+    """Move an image by up to this number of whole pixels each way; its edge goes on outwards."""
     most = int(pixels)
     height, width, channels = image.shape
     wide = jnp.pad(image, ((most, most), (most, most), (0, 0)), mode="edge")
@@ -25,7 +25,7 @@ def shift(image: Image, key: PRNGKey, *, pixels: float) -> Image:
 
 
 def flip(image: Image, key: PRNGKey) -> Image:
-    """Mirror left and right, every second time."""
+    """Mirror left and right, with probability 1/2."""
     return jnp.where(jax.random.bernoulli(key), image[:, ::-1], image)
 
 

@@ -25,7 +25,7 @@ Augment = Callable[[Images, PRNGKey], Images]
 TRIES = 16
 """Draws of a pair's second image of which one is hoped not to be held out."""
 WHOLE = 2**30
-"""Weights are multiples of one in so many."""
+"""Weights are multiples of 1 / WHOLE."""
 
 
 class BatchKeys(NamedTuple):
@@ -119,7 +119,7 @@ def make_pair_pick(dataset: Dataset, pool: Pool, batch_size: int, changes: int) 
 
     Raises:
         UserError: the data set has not one image for each combination of factors, or fewer than
-            two factors, or not so many as `changes`.
+            two factors, or fewer than `changes`.
     """
     if not dataset.grid:
         raise UserError(

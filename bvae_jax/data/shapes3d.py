@@ -7,7 +7,7 @@ ones**: a ray caster draws the same room. Of 50 real frames, to which it was fit
 0.012 in the mean (of 1), and it has none of the faint texture of walls and floor. Compare scores on
 it with scores on it, not with those of papers.
 
-The frames that it was fitted to have no labels. That hues begin at red and the shapes stand in this
+The frames that it was fitted to have no labels. That hues begin at red and the shapes are in this
 order is as those say who use the published file; on which side orientation begins is not known.
 """
 

@@ -121,8 +121,8 @@ def evaluation_batches(split: Split, images: int, batch: int) -> Int[np.ndarray,
     They are held out, or come from the training images where none is held out.
 
     Args:
-        images: how many are wanted; fewer where there are not so many, or to fill whole batches.
-        batch: size of a batch, made smaller where there are not so many images.
+        images: how many are wanted; fewer where there are fewer, or to fill whole batches.
+        batch: size of a batch, made smaller where there are fewer images.
     """
     pool = split.holdout if len(split.holdout) else split.train
     images = min(images, len(pool))

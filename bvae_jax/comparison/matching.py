@@ -1,13 +1,12 @@
 """Latents of one run matched to those of another, and traversed side by side."""
 
 from collections.abc import Mapping, Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 from scipy.optimize import linear_sum_assignment
-from scipy.stats import rankdata
 
 from bvae_jax.metrics.base import checked_codes, in_use, varying
 from bvae_jax.plots.style import short_number
@@ -17,11 +16,11 @@ from bvae_jax.runs.run import Run
 from bvae_jax.traversal import traverse
 from bvae_jax.types import CodeMatrix
 
-Kind = Literal["pearson", "spearman"]
 OtherCodes = Float[Array | np.ndarray, "n other"]
 """Codes of another run for the same points, with as many latents or others."""
 POINTS = 5000
 """Images whose codes are correlated."""
+SPAN = 2.0
 MOST_ROWS = 16
 """Pictures below each other that a page takes."""
 WEAK = 0.5
@@ -62,21 +61,17 @@ class Crossed(NamedTuple):
     values: list[float]
 
 
-def correlations(
-    a: CodeMatrix, b: OtherCodes, kind: Kind = "pearson"
-) -> Float[np.ndarray, "latent other"]:
-    """Correlation of each latent of one run with each of another, 0 where one is constant.
+def correlations(a: CodeMatrix, b: OtherCodes) -> Float[np.ndarray, "latent other"]:
+    """Pearson's correlation of each latent of one run with each of another, 0 of a constant one.
 
     Args:
         a: [n, latent].
         b: [n, other], for the same points in the same order.
 
     Raises:
-        ValueError: other numbers of points, or codes that are not finite.
+        ValueError: the numbers of points differ, or codes that are not finite.
     """
     first, second = checked_codes(a, "codes of the first run"), checked_codes(b, "of the second")
-    if kind == "spearman":
-        first, second = rankdata(first, axis=0), rankdata(second, axis=0)
     return np.clip(_standardised(first).T @ _standardised(second) / len(first), -1, 1)
 
 
@@ -86,7 +81,6 @@ def match(
     *,
     usable_reference: Bool[np.ndarray, " latent"] | None = None,
     usable_other: Bool[np.ndarray, " other"] | None = None,
-    kind: Kind = "pearson",
 ) -> Match:
     """Pair latents one to one so that the sum of |correlation| is largest (Hungarian method).
 
@@ -99,11 +93,11 @@ def match(
         usable_other: the same of the other run.
 
     Raises:
-        ValueError: other numbers of points, or codes that are not finite.
+        ValueError: the numbers of points differ, or codes that are not finite.
 
     Kuhn, 1955, "The Hungarian method for the assignment problem".
     """
-    r = correlations(reference, other, kind)
+    r = correlations(reference, other)
     rows, columns = _usable(reference, usable_reference), _usable(other, usable_other)
     first, second = linear_sum_assignment(np.abs(r[np.ix_(rows, columns)]), maximize=True)
     partner, correlation = np.full(len(r), -1), np.zeros(len(r))
@@ -129,9 +123,7 @@ def cross_traversals(
     runs: Sequence[Run],
     kl: Sequence[np.ndarray | None],
     *,
-    span: float = 2.0,
     columns: int = 7,
-    image: int | None = None,
 ) -> Crossed:
     """One run of each setting, traversed along the latents of the run that uses the most.
 
@@ -142,9 +134,8 @@ def cross_traversals(
         runs: one of each setting, on the same data set.
         kl: of each run's latents, in nats; None of an autoencoder, whose latents are ordered by the
             standard deviation of their codes.
-        span: from -span to span, in standard deviations of the prior; of an autoencoder's codes,
-            around their mean.
-        image: index of the image that all start from; the first evaluation image if None.
+        columns: values from -`SPAN` to `SPAN`, in standard deviations of the prior; of an
+            autoencoder's codes, around their mean.
     """
     count = min(POINTS, runs[0].program.dataset.size)
     codes = [encode_run(r.run_dir, r.program, r.params, count, progress=False).means for r in runs]
@@ -154,8 +145,8 @@ def cross_traversals(
     most = max(1, MOST_ROWS // len(runs))
     order = np.argsort(-sizes[reference], kind="stable")
     rows = [j for j in order if active[reference][j]][:most] or [int(order[0])]
-    start = int(runs[0].program.eval_indices[0, 0]) if image is None else image
-    values = np.linspace(-span, span, columns)
+    start = int(runs[0].program.eval_indices[0, 0])
+    values = np.linspace(-SPAN, SPAN, columns)
     pictures, notes, weak = [], [], []
     for i, (run, theirs) in enumerate(zip(runs, codes, strict=True)):
         found = match(

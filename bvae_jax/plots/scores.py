@@ -40,21 +40,18 @@ def save_matrix(
     *,
     dead: Bool[np.ndarray, " latent"],
     label: str,
-    title: str = "",
-    order: Sequence[int] | None = None,
 ) -> None:
     """A heat map of what each latent has to do with each factor, with the numbers in it.
+
+    Of more than `MOST_LATENTS` latents those with the largest maxima are shown.
 
     Args:
         matrix: nan is grey.
         dead: latents whose row is hatched.
         label: what the numbers are, and their unit.
-        order: latents from top to bottom; by default all, by number. Of more than `MOST_LATENTS`
-            those with the largest maxima are shown.
     """
-    latents = np.arange(len(matrix)) if order is None else np.asarray(order)
-    maxima = np.where(np.isnan(matrix), -np.inf, matrix).max(axis=1)[latents]
-    rows = latents[np.sort(np.argsort(-maxima, kind="stable")[:MOST_LATENTS])]
+    maxima = np.where(np.isnan(matrix), -np.inf, matrix).max(axis=1)
+    rows = np.sort(np.argsort(-maxima, kind="stable")[:MOST_LATENTS])
     cells = np.ma.masked_invalid(matrix[rows])
     low, high = (cells.min(), cells.max()) if cells.count() else (0, 0)
     with panels(path, [max(0.15 * len(rows), 0.45), 0.07]) as (figure, grid):
@@ -69,7 +66,6 @@ def save_matrix(
                 free = {"facecolor": cell, "linewidth": 0, "pad": 0.4}  # of the hatching
                 place = {"ha": "center", "va": "center_baseline", "bbox": free}
                 axes.text(column, row, short_number(value), color=ink_on(cell), size=6, **place)
-        axes.set_title(title)
         axes.spines[:].set_visible(False)
         axes.tick_params(length=0, labeltop=True, labelbottom=False)
         axes.set_yticks(range(len(rows)), [f"z{j} (dead)" if dead[j] else f"z{j}" for j in rows])
@@ -77,8 +73,8 @@ def save_matrix(
             axes.get_yticklabels()[row].set_color("0.5")
             hatched = {"fill": False, "hatch": "/////", "edgecolor": "0.6", "linewidth": 0}
             axes.axhspan(row - 0.5, row + 0.5, **hatched)
-        some = f"{len(rows)} of {len(latents)} latents (largest maxima)"
-        axes.set_ylabel("latent" if len(rows) == len(latents) else some)
+        some = f"{len(rows)} of {len(matrix)} latents (largest maxima)"
+        axes.set_ylabel("latent" if len(rows) == len(matrix) else some)
         axes.set_xticks(range(matrix.shape[1]), [short_name(name) for name in factor_names])
         figure.draw_without_rendering()
         widest = max(text.get_window_extent().width for text in axes.get_xticklabels())

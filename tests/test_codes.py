@@ -284,18 +284,10 @@ def test_ten_gigabytes_that_are_not_there(tmp_path, monkeypatch, method, packed)
     assert peak(refused, path, "codes cannot be read") < 5e6
 
 
-@pytest.mark.parametrize(
-    ("method", "pattern"),
-    [
-        (zipfile.ZIP_DEFLATED, r"arrays take 0.1\d* GB, wanted at most 0.05 GB .*fewer rows"),
-        (zipfile.ZIP_BZIP2, "codes has a foreign compression"),
-        (zipfile.ZIP_LZMA, "codes has a foreign compression"),
-    ],
-)
-def test_a_bomb_is_not_unpacked(tmp_path, monkeypatch, method, pattern):
+def test_a_bomb_is_not_unpacked(tmp_path, monkeypatch):
     monkeypatch.setattr(codes_module, "LIMIT", 5 * 10**7)
     path, rows = tmp_path / "a.npz", 10**8 // (4 * LATENT)
-    with zipfile.ZipFile(path, "w", method) as archive:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         with archive.open("codes.npy", "w") as member:
             member.write(npy(header((rows, LATENT))))
             for _ in range(100):
@@ -304,7 +296,13 @@ def test_a_bomb_is_not_unpacked(tmp_path, monkeypatch, method, pattern):
             member.write(npy(header((rows, 1), "'|u1'")))
             member.write(bytes(rows))
     assert path.stat().st_size < 1e6
-    assert peak(refused, path, pattern) < 5e6
+    wanted = r"arrays take 0.1\d* GB, wanted at most 0.05 GB .*fewer rows"
+    assert peak(refused, path, wanted) < 5e6
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_other_compressions_are_refused(tmp_path, method):
+    refused(write(tmp_path / "a.npz", method), "codes has a foreign compression")
 
 
 def test_a_header_that_is_really_long_is_not_unpacked(tmp_path):

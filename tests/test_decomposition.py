@@ -12,7 +12,8 @@ import pytest
 
 from bvae_jax.errors import UserError
 from bvae_jax.evaluation import decomposition
-from bvae_jax.evaluation.decomposition import Decomposition, decompose, to_json
+from bvae_jax.evaluation.decomposition import Decomposition, decompose
+from bvae_jax.metrics.scoring import jsonable
 
 TERMS = ("mutual_information", "total_correlation", "dimension_wise_kl")
 
@@ -215,7 +216,7 @@ def test_extreme_posteriors_stay_finite():
     means = np.array([[0, 1e30], [2, -1e4], [-3, 5], [1, 1]], np.float32)
     logvars = np.array([[-300, 0], [300, -1e5], [-60, 60], [-1, 1e30]], np.float32)
     found = decompose(means, logvars, samples=100, key=key())
-    json.dumps(to_json(found), allow_nan=False)
+    json.dumps(jsonable(found), allow_nan=False)
 
 
 def test_active_units_and_latents():
@@ -254,7 +255,7 @@ def test_the_sentence_of_a_good_posterior():
 
 def test_json_holds_every_number():
     found = decompose(*posteriors(20, 3, -1.0), samples=10, key=key())
-    read = json.loads(json.dumps(to_json(found), allow_nan=False))
+    read = json.loads(json.dumps(jsonable(found), allow_nan=False))
     assert set(read) == set(Decomposition._fields)
     assert len(read["kl_per_latent"]) == len(read["dimension_wise_kl_per_latent"]) == 3
     for name, value in found._asdict().items():

@@ -20,6 +20,7 @@ from jaxtyping import Array, Float
 
 from bvae_jax.elbo import ACTIVE_NATS, ACTIVE_VARIANCE
 from bvae_jax.errors import UserError
+from bvae_jax.metrics.base import checked_codes
 from bvae_jax.progress import bar
 from bvae_jax.types import CodeMatrix, PRNGKey
 
@@ -31,7 +32,7 @@ DRAWS = 256
 IMAGES = 256
 """Draws and images whose densities are computed together: on a CPU, few enough for its caches."""
 BLOCKS = 64
-"""Of so many images in one call; sums of single precision are kept within a call."""
+"""Blocks of images in one call; sums in single precision are kept within a call."""
 
 
 class Decomposition(NamedTuple):
@@ -106,7 +107,8 @@ def decompose(
 
     Chen et al., 2018, equation 2, with the aggregate posterior in full: no minibatches.
     """
-    means, logvars = _checked("means", means), _checked("logvars", logvars)
+    means = checked_codes(means, "means", np.float32)
+    logvars = checked_codes(logvars, "logvars", np.float32)
     if means.shape != logvars.shape:
         raise UserError(f"logvars: got shape {logvars.shape}, wanted that of means, {means.shape}.")
     if samples < 2:
@@ -129,30 +131,6 @@ def decompose(
         **found,
     )
     return result._replace(sentence=_sentence(result))
-
-
-def to_json(decomposition: Decomposition) -> dict[str, Any]:
-    """Numbers, lists of numbers, and the sentence, by the names of `Decomposition`."""
-    return {
-        name: value.tolist() if isinstance(value, np.ndarray) else value
-        for name, value in decomposition._asdict().items()
-    }
-
-
-def _checked(name: str, values: Any) -> np.ndarray:
-    """[n, latent] in float32, finite; what is so already is not copied."""
-    with np.errstate(over="ignore"):  # To infinity, which is named below.
-        array = np.asarray(values, np.float32)
-    if array.ndim != 2 or 0 in array.shape:
-        raise UserError(f"{name}: got shape {array.shape}, wanted [n, latent], neither 0.")
-    finite = np.isfinite(array)
-    if not finite.all():
-        row = int(np.argmin(finite.all(axis=1)))
-        raise UserError(
-            f"{name}: {int((~finite).sum())} of {array.size} numbers are not finite (nan or inf), "
-            f"the first in row {row}: wanted finite numbers."
-        )
-    return array
 
 
 def _per_latent(means: np.ndarray, logvars: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -241,8 +219,8 @@ def _sums(
     """Sums over images k of q(z|x_k) / q(z|x_i), and of q(z_j|x_k) / q(z_j|x_i) for each latent.
 
     Relative to the density that z was drawn from, sums that count it are at least 1, and a ratio
-    exceeds t with probability 1/t at most, as its mean is 1: single precision bears both. It would
-    not bear (z - m)^2 multiplied out, as a matrix product, where posteriors are narrow.
+    exceeds t with probability 1/t at most, as its mean is 1: single precision suffices for both. It
+    would not for (z - m)^2 multiplied out, as a matrix product, where posteriors are narrow.
     """
     mean, offset, density = (x[:, :, None] for x in (own_mean, own_offset, own_log_density))
 

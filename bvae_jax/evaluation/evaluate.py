@@ -13,12 +13,12 @@ from bvae_jax.config import ScoreConfig
 from bvae_jax.errors import UserError
 from bvae_jax.evaluation.answers import Answers
 from bvae_jax.evaluation.baselines import file_baselines, run_baselines
-from bvae_jax.evaluation.decomposition import decompose, to_json
+from bvae_jax.evaluation.decomposition import decompose
 from bvae_jax.evaluation.figures import draw_score_figures
 from bvae_jax.evaluation.log_likelihood import FEW, held_out_log_likelihood
 from bvae_jax.metrics import METRICS
 from bvae_jax.metrics.codes import Codes, read_codes
-from bvae_jax.metrics.scoring import PACKAGES, Entry, metric_names, score_all
+from bvae_jax.metrics.scoring import PACKAGES, Entry, jsonable, metric_names, score_all
 from bvae_jax.progress import bar
 from bvae_jax.runs import rundir
 from bvae_jax.runs.checkpoint import fingerprint
@@ -205,7 +205,7 @@ def score_file(
     figures: str | Path | None = None,
     progress: bool = True,
 ) -> dict[str, Entry]:
-    """Score anybody's codes: the arrays of an .npz file.
+    """Score codes from any framework: the arrays of an .npz file.
 
     Args:
         path: the file; see `metrics.codes.FIELDS` for its keys.
@@ -383,7 +383,7 @@ def _decompose(run: Run, count: int, samples: int, progress: bool) -> Entry:
     encoded = encode_run(run.run_dir, run.program, run.params, count, progress=progress)
     assert encoded.logvars is not None
     key = key_for("decomposition", 0)
-    return to_json(
+    return jsonable(
         decompose(encoded.means, encoded.logvars, samples=samples, key=key, progress=progress)
     )
 

@@ -34,7 +34,7 @@ class HeldOut(NamedTuple):
         log_likelihood: log 1/K sum_k p(x, z_k) / q(z_k|x); too low on average, by less the more
             samples there are (Burda et al. 2016, theorem 1).
         standard_error: of that mean. It covers the choice of images and of samples, which are drawn
-            for each image anew; it does not cover how far the estimates are too low.
+            separately for each image; it does not cover how far the estimates are too low.
         elbo: the mean of log p(x, z_k) / q(z_k|x) with the same samples.
         bits_per_dim: of -log_likelihood.
         effective_samples: median over images of (sum w)^2 / sum w^2: how many of the samples count.
@@ -71,7 +71,7 @@ def held_out_log_likelihood(
     Args:
         params: the VAE's.
         samples: K, for each image.
-        images: how many; all evaluation images, if there are not so many.
+        images: how many; all evaluation images, if there are fewer.
         progress: show a bar.
 
     Raises:
@@ -84,11 +84,10 @@ def held_out_log_likelihood(
     function = jax.jit(functools.partial(weight_sums, program.model.clone(likelihood=likelihood)),
                        static_argnums=2)  # fmt: skip
     found = []
-    shown = bar(
+    with bar(
         total=len(indices) * samples, desc="log-likelihood", unit=" samples", unit_scale=True,
         disable=not progress,
-    )  # fmt: skip
-    with shown:
+    ) as shown:  # fmt: skip
         for start in range(0, len(indices), IMAGES_AT_ONCE):
             size = len(indices[start : start + IMAGES_AT_ONCE])
             # The last batch is filled up with copies of its last image: one shape, one compile.

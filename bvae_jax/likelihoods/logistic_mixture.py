@@ -40,9 +40,9 @@ class Mixture(NamedTuple):
 
 
 def read_mixture(decoded: Decoded, channels: int) -> Mixture:
-    """The mixture that a decoder's numbers stand for.
+    """The mixture whose parameters a decoder's numbers are.
 
-    Zeros stand for equal components side by side: a channel by itself is nearly uniform on
+    Zeros are equal components side by side: a channel by itself is nearly uniform on
     [-1, 1], and channels are alike.
 
     Raises:

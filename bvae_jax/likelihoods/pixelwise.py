@@ -1,4 +1,4 @@
-"""The Bernoulli of pixels that are 0 or 1, and the continuous one of pixels in [0, 1]."""
+"""Likelihoods of independent pixels: Bernoulli, Gaussian and Laplace."""
 
 import functools
 import math
@@ -8,6 +8,9 @@ import jax.numpy as jnp
 
 from bvae_jax.likelihoods.base import Likelihood, Own, expected_image, log_normaliser, sum_pixels
 from bvae_jax.types import Images, PerImage, Scalar
+
+LOWEST_LOG_SIGMA = -6.0
+"""About half a level of 8 bits: below it a learned sigma gains nothing and may run to 0."""
 
 
 def bernoulli_log_prob(decoded: Images, images: Images, own: Own) -> PerImage:
@@ -38,12 +41,7 @@ def continuous_bernoulli_mean(decoded: Images) -> Images:
 
 
 BERNOULLI = Likelihood(bernoulli_log_prob, expected_image, density=False)
-
 CONTINUOUS = Likelihood(continuous_bernoulli_log_prob, continuous_bernoulli_mean)
-
-
-LOWEST_LOG_SIGMA = -6.0
-"""About half a level of 8 bits: below it a learned sigma gains nothing and may run to 0."""
 
 
 def gaussian_log_prob(

@@ -49,7 +49,7 @@ class Metric(NamedTuple):
             `codes_of_runs`, `kl_of_runs`), its keyword-only ones are settings.
         definition: in one line.
         reference: paper.
-        headline: the entry of the score that stands for all.
+        headline: the entry of the score that is reported first.
         others: further entries that are one number each.
         best: of the headline, for a representation that is the true factors.
         range: the smallest and the largest value that the headline can have.
@@ -96,13 +96,14 @@ class Metric(NamedTuple):
         return [p for p in parameters if p.kind is not p.KEYWORD_ONLY]
 
 
-def checked_codes(codes: Any, name: str = "codes") -> np.ndarray:
-    """[n, latent] in float64.
+def checked_codes(codes: Any, name: str = "codes", dtype: type = np.float64) -> np.ndarray:
+    """[n, latent] in this type; what is so already is not copied.
 
     Raises:
         InvalidArrays: another shape, no row, or a number that is not finite.
     """
-    array = np.asarray(codes, np.float64)
+    with np.errstate(over="ignore"):  # to infinity, which is named below
+        array = np.asarray(codes, dtype)
     if array.ndim != 2 or 0 in array.shape:
         raise InvalidArrays(f"{name}: got shape {array.shape}, wanted [n, latent], neither 0.")
     bad = ~np.isfinite(array)
@@ -194,8 +195,8 @@ def alone(**counted: np.ndarray) -> str:
     """Why a number is not computed that any codes would have alike; "" where it means something.
 
     Args:
-        counted: by what it is, as `varying_factors`, bool of each. A single one has nothing to be
-            told from; none at all is another matter: such codes know nothing, and score 0.
+        counted: by what it is, as `varying_factors`, bool of each. A single one cannot be told
+            from another; codes without any know nothing, and score 0.
     """
     for what, which in counted.items():
         if which.sum() == 1:

@@ -320,7 +320,7 @@ def _whole(key: str, array: np.ndarray) -> np.ndarray:
 
 
 def _text(key: str, array: np.ndarray) -> np.ndarray:
-    with reading(key):  # Only here does NumPy find numbers that stand for no character.
+    with reading(key):  # only here does NumPy find numbers that are no characters
         bad = np.array([not name.isprintable() for name in array.tolist()])
     _refuse(key, bad, "names with unprintable characters, wanted none")
     return np.ascontiguousarray(array, array.dtype.newbyteorder("="))

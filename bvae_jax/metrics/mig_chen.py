@@ -62,7 +62,7 @@ def mig_chen(
     Chen, Li, Grosse & Duvenaud, 2018, equation 6 and appendix B.
     """
     codes, factors = checked(codes, factors)
-    # A posterior this narrow is a point; single precision would not bear a narrower one.
+    # A posterior this narrow is a point; single precision cannot represent a narrower one.
     logvars = np.clip(checked_logvars(logvars, codes), -MOST_LOGVAR, MOST_LOGVAR)
     rng = generator(key)
     drawn = rng.integers(len(codes), size=samples)

@@ -1,4 +1,4 @@
-"""From a representation to its scores: which metrics, on which points, how often, against what."""
+"""From codes to scores: which metrics, on which points, how often, against what."""
 
 import dataclasses
 import math
@@ -204,7 +204,7 @@ def _null(
     config: ScoreConfig,
     actual: float,
 ) -> Entry:
-    """What the headline is when factors are dealt to the points at random: its floor at this n."""
+    """What the headline is when factors are shuffled among the points: its floor at this n."""
     rng = np.random.default_rng(config.seed)
     found = []
     for _ in range(config.permutations):
@@ -220,13 +220,13 @@ def _null(
 
 
 def headlines(names: Iterable[str]) -> list[str]:
-    """Those names of `numbers` that stand for a whole metric."""
+    """Those names of `numbers` that are headlines of metrics."""
     labels = {_label(name, metric.headline) for name, metric in METRICS.items()}
     return [name for name in names if name in labels]
 
 
 def headline(name: str) -> str:
-    """What the number that stands for a metric is called among `numbers`."""
+    """The name of a metric's headline among `numbers`."""
     return _label(name, METRICS[name].headline)
 
 
@@ -268,7 +268,7 @@ def jsonable(value: Any, *, nan: str | None = "nan") -> Any:
     """JSON's types: records by field, arrays as lists, infinities as "inf" and "-inf".
 
     Args:
-        nan: what stands for a number that is not known.
+        nan: written for a number that is not known.
     """
     if hasattr(value, "_asdict"):
         return jsonable(value._asdict(), nan=nan)

@@ -18,17 +18,19 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from bvae_jax.plots.run import LOSSES, SPLIT_LABELS, Curve
+from bvae_jax.plots.run import LOSSES, SPLIT_LABELS
 from bvae_jax.plots.style import (
     COLOURS,
     DASHES,
     LONGEST,
     MARKERS,
+    Curve,
     free_labels,
     label_steps,
     legend_below,
     panels,
     short_name,
+    zoom_past_start,
 )
 
 Interval = tuple[float, float, float]  # centre, low, high
@@ -51,7 +53,6 @@ EVALUATED: dict[str, dict[str, Any]] = {
     "train_eval": {"marker": "s", "zorder": 4},
     "holdout": {"marker": "o", "mfc": "white", "zorder": 5},
 }
-START = 0.1  # share of the steps whose values, often many times larger, may leave the picture
 
 
 class Setting(NamedTuple):
@@ -414,7 +415,7 @@ def save_learning_curves(
                     seen |= {split} if dots else set()
                 drawn += [curve for curves in found for curve in curves.values()]
             axes.set_ylabel(f"{title}\n(nats per image)")
-            _zoom(axes, drawn)
+            zoom_past_start(axes, drawn)
             last = max([last, *(curve[0, -1] for curve in drawn)])
         label_steps(grid[-1, 0], np.array([0, last]))
         figure.align_ylabels()
@@ -456,12 +457,3 @@ def _draw_mean(axes: Axes, seeds: Sequence[Curve], look: dict[str, Any]) -> None
     curve = _thinned(_mean_curve(seeds))
     marker = {"marker": "o", "ms": 2} if curve.shape[1] == 1 else {}  # one point is no line
     axes.plot(*curve, **marker | look)
-
-
-def _zoom(axes: Axes, curves: Sequence[Curve]) -> None:
-    """Show what is reached after the first tenth of a run."""
-    settled = [values[steps >= START * steps[-1]] for steps, values in curves]
-    low, high = (min(map(np.min, settled)), max(map(np.max, settled))) if settled else (0, 0)
-    if high > low:
-        margin = 0.08 * (high - low)
-        axes.set_ylim(low - margin, high + margin)

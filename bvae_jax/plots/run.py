@@ -11,13 +11,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
-from bvae_jax.plots.style import COLUMN_INCHES, STYLE, panels
+from bvae_jax.plots.style import COLUMN_INCHES, STYLE, Curve, panels, zoom_past_start
 
 ImageGrid = Float[np.ndarray, "row column height width channels"]
 GAP = 2  # pixels between images
 MOST_LABELS = 11  # below a grid; of more columns every second, third, ... is labelled
-Curve = Float[np.ndarray, "2 _point"]
-"""Steps and values."""
 LOSSES = {"nll": "−log p(x|z)", "kl": "KL", "elbo": "ELBO"}
 SPLIT_LABELS = {
     "train": "training batches",
@@ -102,7 +100,7 @@ def save_loss_curves(path: Path, curves: Mapping[str, Mapping[str, Curve]]) -> N
                     axes.plot(steps, values, label=SPLIT_LABELS[split], **style | look)
             axes.set_ylabel(f"{title}\n(nats per image)")
             if "train" in curves[name]:
-                _zoom_out_of_the_start(axes, curves[name]["train"][1])
+                zoom_past_start(axes, [curves[name]["train"]])
         figure.align_ylabels()
         grid[0, 0].legend(frameon=False)
         grid[-1, 0].set_xlabel("step")
@@ -152,14 +150,6 @@ def label_images(axes: Axes, width: int, labels: Sequence[str]) -> None:
     every = -(-len(labels) // MOST_LABELS) or 1
     centres = np.arange(len(labels)) * (width + GAP) + width / 2
     axes.set_xticks(centres[::every], labels[::every])
-
-
-def _zoom_out_of_the_start(axes: Axes, values: np.ndarray) -> None:
-    """Let the first tenth of training, often many times larger, leave the picture."""
-    settled = values[len(values) // 10 :]
-    if len(settled) > 1 and np.ptp(settled) > 0:
-        margin = 0.08 * np.ptp(settled)
-        axes.set_ylim(settled.min() - margin, settled.max() + margin)
 
 
 def _rasterise(figure: Figure) -> Image.Image:

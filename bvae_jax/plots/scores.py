@@ -9,7 +9,6 @@ from jaxtyping import Bool, Float, Int
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from bvae_jax.plots.run import Curve
 from bvae_jax.plots.style import (
     BLUE,
     COLOURS,
@@ -17,6 +16,7 @@ from bvae_jax.plots.style import (
     LIGHT,
     MARKERS,
     ORANGE,
+    Curve,
     ink_on,
     label_steps,
     legend_below,

@@ -12,6 +12,7 @@ matplotlib.use("Agg", force=False)
 
 import matplotlib.pyplot as plt
 import numpy as np
+from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator
@@ -41,6 +42,9 @@ STYLE: dict[Any, Any] = {
 BLUE, LIGHT, ORANGE = "#0072B2", "#A6CBE3", "#D55E00"
 COLOURS = (BLUE, "#E69F00", "#009E73", ORANGE, "#56B4E9", "#CC79A7", "#000000")
 DASHES, MARKERS = ("-", "--", ":", "-."), "os^D"  # the next of them when all colours are taken
+Curve = Float[np.ndarray, "2 _point"]
+"""Steps and values."""
+START = 0.1  # share of the steps whose values, often many times larger, may leave the picture
 LONGEST = 34
 """Characters of a setting's label; of longer ones the middle is left out."""
 
@@ -98,6 +102,15 @@ def label_steps(axes: Axes, steps: np.ndarray) -> None:
     axes.set_xlabel("training steps")
     whole_ticks(axes, steps)
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))  # 50k
+
+
+def zoom_past_start(axes: Axes, curves: Sequence[Curve]) -> None:
+    """Show along y what is reached after the first tenth of a run."""
+    settled = [values[steps >= START * steps[-1]] for steps, values in curves]
+    low, high = (min(map(np.min, settled)), max(map(np.max, settled))) if settled else (0, 0)
+    if high > low:
+        margin = 0.08 * (high - low)
+        axes.set_ylim(low - margin, high + margin)
 
 
 def whole_ticks(axes: Axes, values: np.ndarray) -> None:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import matplotlib.pyplot as plt
 
 from bvae_jax import Config, ScoreConfig, compare, sweep, train
-from bvae_jax.comparison.reading import Comparison
+from bvae_jax.comparison.base import Comparison
 from bvae_jax.objectives import OBJECTIVES
 from bvae_jax.plots.style import COLUMN_INCHES, STYLE
 from bvae_jax.presets import PRESETS

@@ -13,7 +13,7 @@ import pytest
 
 from bvae_jax.comparison import findings, tables
 from bvae_jax.comparison import tables as latex
-from bvae_jax.comparison.reading import Comparison
+from bvae_jax.comparison.base import Comparison
 from bvae_jax.comparison.statistics import Interval, interval, pair_tests, sentence, wide
 from bvae_jax.comparison.tables import Cell, Table, explanation, texts
 from bvae_jax.metrics.scoring import jsonable

@@ -249,9 +249,9 @@ def compare(argv: Sequence[str]) -> int:
     .tex, statistics.md and .json, figures/ and report.html."""
     given = parse(argv, "bvae compare", compare.__doc__, compare_flags())
     with fatal():
+        from bvae_jax.comparison.base import known_scores
         from bvae_jax.comparison.compare import compare as run_compare
         from bvae_jax.comparison.findings import statistics_text
-        from bvae_jax.comparison.reading import known_scores
         from bvae_jax.comparison.tables import make_table, to_markdown
         from bvae_jax.metrics.scoring import metric_names
 

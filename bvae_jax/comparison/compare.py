@@ -8,10 +8,11 @@ from typing import Any, NamedTuple, cast
 
 import pandas as pd
 
+from bvae_jax.comparison.base import Comparison
 from bvae_jax.comparison.figures import draw_comparison
 from bvae_jax.comparison.findings import statistics_json, statistics_text
 from bvae_jax.comparison.matching import Crossed, cross_traversals, one_of_each
-from bvae_jax.comparison.reading import Comparison, EvaluationSettings, read_comparison
+from bvae_jax.comparison.reading import EvaluationSettings, read_comparison
 from bvae_jax.comparison.report import make_report, write_report
 from bvae_jax.comparison.statistics import AVERAGES, Average
 from bvae_jax.comparison.tables import Table, make_table, to_frame, write_tables

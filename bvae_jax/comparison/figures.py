@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from bvae_jax.comparison.base import Comparison, is_metric
 from bvae_jax.comparison.matching import WEAK, Crossed
-from bvae_jax.comparison.reading import Comparison, is_metric
 from bvae_jax.comparison.stability import (
     agreement,
     agreement_by_chance,

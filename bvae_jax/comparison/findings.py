@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from bvae_jax.comparison.reading import Comparison
+from bvae_jax.comparison.base import Comparison
 from bvae_jax.comparison.stability import (
     RankStability,
     agreement,

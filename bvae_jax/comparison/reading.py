@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from bvae_jax.comparison.statistics import Range
+from bvae_jax.comparison.base import ELBO_PARTS, Comparison, known_ranges, known_scores
 from bvae_jax.config import NO_SETTING, Config, ScoreConfig
 from bvae_jax.config import places as absolute_places
 from bvae_jax.data import open_dataset
@@ -22,15 +22,13 @@ from bvae_jax.evaluation.evaluate import (
     stored_decomposition,
     stored_scores,
 )
-from bvae_jax.likelihoods import make_likelihood
-from bvae_jax.metrics import METRICS
-from bvae_jax.metrics.scoring import Entry, headline, metric_names, numbers
+from bvae_jax.metrics.scoring import Entry, metric_names, numbers
 from bvae_jax.progress import bar
 from bvae_jax.runs import rundir
 from bvae_jax.runs.encode import available, point_count
 from bvae_jax.runs.grid import Member, label
 from bvae_jax.runs.loggers import METRICS as RECORDS
-from bvae_jax.runs.loggers import Record, read_records
+from bvae_jax.runs.loggers import read_records
 from bvae_jax.runs.programs import Programs
 from bvae_jax.runs.sweepdir import (
     Status,
@@ -41,58 +39,6 @@ from bvae_jax.runs.sweepdir import (
     read_sweep,
     status,
 )
-
-TRAINING = dict.fromkeys(("nll", "kl", "elbo", "active_latents"), "")
-ELBO_PARTS = dict.fromkeys(("mutual_information", "total_correlation", "dimension_wise_kl"), "")
-OPTIMISED = ("unsupervised/gaussian_total_correlation",)
-"""What objectives weigh or optimise by construction, so that no setting wins by it: β = 1 is the
-ELBO, the smallest β has the best likelihood, the largest the least KL and total correlation."""
-
-
-def is_metric(score: str) -> bool:
-    """Whether a score tells of disentanglement."""
-    return score not in TRAINING | ELBO_PARTS
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Members of one sweep or several, and what is known of each.
-
-    A setting is what members share that differ in their seed only, as "β = 4".
-
-    Attributes:
-        varied: fields of `Config` that vary beside the seed, as ("beta",).
-        settings: their labels, in the order of their values.
-        members: a row for each finished member, by its name; columns `setting`, `seed`, those in
-            `varied`, and numbers, among them `nll`, `kl`, `elbo` and all in `scores`.
-        scores: columns that are compared, in the order of tables.
-        better: score -> "high" or "low", or "" where neither is.
-        ranges: score -> its smallest and largest possible value; not of all.
-        baselines: columns `baseline` and those in `scores`, nan where a baseline has none; a
-            baseline that depends on the seed has a row for each.
-        kl_per_latent: member -> [latent], nats; without autoencoders, which have none.
-        factor_scores: by member, a column for each factor: the share of its entropy that the best
-            latent knows.
-        records: member -> its metrics.jsonl.
-        run_dirs: member -> its directory.
-        failed: member -> why it is left out.
-        missing: members that are not finished.
-    """
-
-    sweep_dirs: tuple[Path, ...]
-    varied: tuple[str, ...]
-    settings: tuple[str, ...]
-    members: pd.DataFrame
-    scores: tuple[str, ...]
-    better: Mapping[str, str]
-    baselines: pd.DataFrame
-    kl_per_latent: Mapping[str, np.ndarray]
-    factor_scores: pd.DataFrame
-    records: Mapping[str, list[Record]] = field(repr=False)
-    run_dirs: Mapping[str, Path]
-    failed: Mapping[str, str]
-    missing: tuple[str, ...]
-    ranges: Mapping[str, Range] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -416,23 +362,3 @@ def _factor_shares(mig: Entry) -> np.ndarray:
     matrix, entropy = (np.array(mig[name], float) for name in ("mutual_information", "entropy"))
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(entropy > 0, matrix.max(axis=0) / entropy, math.nan)
-
-
-def known_scores(metrics: Iterable[str]) -> dict[str, str]:
-    """Columns that can be compared, and whether "high" or "low" is better, or "" for neither."""
-    better = {"high": "high", "low": "low"}
-    headlines = {headline(name): better.get(METRICS[name].best, "") for name in metrics}
-    return TRAINING | ELBO_PARTS | headlines | {s: "" for s in OPTIMISED if s in headlines}
-
-
-def known_ranges(metrics: Iterable[str], likelihoods: Iterable[str]) -> dict[str, Range]:
-    """The smallest and the largest value of each column that can be compared.
-
-    Args:
-        likelihoods: of the members. Where one is a density, nll and ELBO have no bound.
-    """
-    densities = any(make_likelihood(name, 1.0).density for name in likelihoods)
-    at_least_0 = (0.0, math.inf)
-    bounded = {} if densities else {"nll": at_least_0, "elbo": (-math.inf, 0.0)}
-    others = dict.fromkeys(("kl", "active_latents", *ELBO_PARTS), at_least_0)
-    return bounded | others | {headline(name): METRICS[name].range for name in metrics}

@@ -10,9 +10,10 @@ from pathlib import Path
 from string import Template
 from typing import Any, NamedTuple
 
+from bvae_jax.comparison.base import Comparison, is_metric
 from bvae_jax.comparison.figures import Drawn
 from bvae_jax.comparison.findings import ScoreStatistics, statistics_of
-from bvae_jax.comparison.reading import Comparison, in_order, is_metric
+from bvae_jax.comparison.reading import in_order
 from bvae_jax.comparison.statistics import sentence
 from bvae_jax.comparison.tables import Table, explanation, texts
 from bvae_jax.runs import rundir

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from bvae_jax.comparison.reading import Comparison
+from bvae_jax.comparison.base import Comparison
 from bvae_jax.comparison.stability import rise_at_end
 from bvae_jax.comparison.statistics import (
     ALPHA,

@@ -17,8 +17,13 @@ import numpy as np
 import pytest
 
 from bvae_jax import cli
-from bvae_jax.cli import flags
+from bvae_jax.cli import flags, lists
 from bvae_jax.config import Config
+from bvae_jax.likelihoods import LIKELIHOODS
+from bvae_jax.metrics import METRICS
+from bvae_jax.networks import NETWORKS
+from bvae_jax.objectives import OBJECTIVES
+from bvae_jax.presets import PRESETS
 from bvae_jax.runs import rundir
 from bvae_jax.runs.writer import Session
 
@@ -115,12 +120,35 @@ def test_help(arguments, capsys):
         assert f"bvae {command}" in out
 
 
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+def test_completion_knows_commands_and_flags(shell, capsys):
+    assert cli.main(["--print-completion", shell]) == 0
+    out = capsys.readouterr().out
+    assert all(word in out for word in (*cli.COMMANDS, "prepare", "log-likelihood-images"))
+
+
+def test_help_needs_no_jax():
+    done = bvae("--help", env=os.environ | {"PYTHONPROFILEIMPORTTIME": "1"})
+    assert done.returncode == 0
+    assert "tyro" in done.stderr
+    assert not re.search(r"\| +jax\b", done.stderr)
+
+
+@pytest.mark.parametrize("kind", ["", *lists.KINDS, lists.DATASETS])
+def test_list(kind, capsys):
+    assert cli.main(["list", *filter(None, [kind])]) == 0
+    out = capsys.readouterr().out
+    wanted = {"": ["mig,", "conv,"], "objectives": OBJECTIVES, "presets": PRESETS}
+    wanted |= {"metrics": METRICS, "networks": NETWORKS, "likelihoods": LIKELIHOODS}
+    assert set(wanted.get(kind, ["dsprites", "mpi3d_toy"])) <= set(out.split())
+
+
 def test_train_help_names_every_field(capsys):
     with pytest.raises(SystemExit) as stop:
         cli.main(["train", "--help"])
     assert stop.value.code == 0
     out = capsys.readouterr().out
-    for name in Config().to_dict():
+    for name in (*Config().to_dict(), "plugin", "hyper", "config", "preset"):
         assert "--" + name.replace("_", "-") in out
     for name in ("--run-dir", "--resume", "--overwrite"):
         assert name in out

@@ -1,8 +1,13 @@
 """Things of one's own, from a script outside the package, through train, sweep and compare."""
 
+import json
+import re
+
+import pandas as pd
 import pytest
 
 from bvae_jax import Config, UserError, config, register
+from bvae_jax.cli import main
 from bvae_jax.data.base import Dataset
 from bvae_jax.objectives import OBJECTIVES
 from bvae_jax.objectives.base import Loss, Objective
@@ -81,6 +86,49 @@ def test_an_own_hyperparameter_is_traced_and_varied(tilted):
         resolved(Config(objective="vae", hyper={"tilt": 1.0}))
     with pytest.raises(UserError, match="--tilt: got 'many', wanted a number"):
         parse_grid(["tilt=many"])
+
+
+QUICK = "--dataset noise --network small --likelihood narrow --latents 2 --batch-size 4 --steps 4"
+QUICK += " --log-every 2 --eval-images 8 --holdout 0.2 --quiet --no-figures"
+SCORES = (
+    "--metrics mig_again --train-points 30 --test-points 10 --no-baselines --quiet --no-figures"
+)
+
+
+@pytest.mark.once
+def test_from_a_script_through_train_sweep_and_compare(plugin, tmp_path, capsys):
+    """On the command line; what another process needs to know is in the directories."""
+
+    def bvae(command, *more):
+        assert main([*f"--plugin {plugin} {command}".split(), *more]) == 0, capsys.readouterr().err
+        return capsys.readouterr().out
+
+    own = f"--objective tilted {QUICK}"
+    bvae(f"train --run-dir {tmp_path}/run {own} --hyper tilt=0.5 --eval-metrics mig_again")
+    stored = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert (stored["tilt"], stored["beta"]) == (0.5, 1.0)  # flat
+
+    # Another run from its config; a flag changes it.
+    again = f"--config {tmp_path}/run/config.json --seed 1 --quiet --no-figures"
+    bvae(f"train --run-dir {tmp_path}/b {again}")
+    assert json.loads((tmp_path / "b" / "config.json").read_text()) == stored | {"seed": 1}
+
+    bvae(f"sweep --sweep-dir {tmp_path}/sweep {own} --grid tilt=0.1,9 --seeds 2")
+    names = {path.name for path in (tmp_path / "sweep" / "members").iterdir()}
+    assert names == {f"tilt={tilt},seed={seed}" for tilt in ("0.1", "9") for seed in (0, 1)}
+    assert "tilt = 9" in bvae(f"compare {tmp_path}/sweep {SCORES}")
+    table = pd.read_csv(tmp_path / "sweep" / "table.csv")
+    assert list(table["setting"]) == ["tilt = 0.1", "tilt = 9"]
+    assert {"mig_again", "mig_again_low"} <= set(table)
+    for kind, name in (("objectives", "tilted"), ("networks", "small"), ("metrics", "mig_again")):
+        assert name in bvae(f"list {kind}").split()
+
+
+def test_a_run_of_what_is_not_registered(tmp_path, capsys):
+    (tmp_path / "config.json").write_text(json.dumps(Config().to_dict() | {"tint": 1}))
+    for command in (f"evaluate {tmp_path}", f"train --run-dir x --config {tmp_path}/config.json"):
+        assert main(command.split()) == 2
+        assert re.match(r"bvae: .*\['tint'\].*--plugin FILE\.py.*\n$", capsys.readouterr().err)
 
 
 ANY = Objective(Loss, "formula", "reference")  # pyright: ignore

@@ -291,6 +291,29 @@ def test_auto_is_resident_on_a_cpu_and_rendered_elsewhere():
     assert make_source(dataset, "auto", "tpu").arrays == ()
 
 
+def test_arrays_in_memory():
+    images = np.arange(6 * 4 * 4, dtype=np.uint8).reshape(6, 4, 4, 1)
+    factors = np.array([[0, 2], [1, 0], [0, 1], [1, 1], [0, 0], [0, 2]])
+    mine = base.from_arrays("mine", images, factors, ["a", "b"])
+    assert (mine.size, mine.image_shape, mine.factor_names) == (6, (4, 4, 1), ("a", "b"))
+    assert (mine.factor_sizes, mine.grid) == ((2, 3), False)
+    source = make_source(mine, "resident", "cpu")
+    indices = jnp.array([5, 0])
+    np.testing.assert_allclose(source.look(source.arrays, indices), images[[5, 0]] / 255, rtol=1e-6)
+    np.testing.assert_array_equal(mine.factors(indices), factors[[5, 0]])
+    others = (images[::-1], factors), (images, 1 - factors[:, :1]), (images, None)
+    versions = {mine.version, *(base.from_arrays("mine", *two).version for two in others)}
+    assert len(versions) == 4
+    for wrong in (
+        (images / 255, None),
+        (images[0], None),
+        (images, factors[1:]),
+        (images, -factors),
+    ):
+        with pytest.raises(UserError, match=r"mine: got .*, wanted"):
+            base.from_arrays("mine", *wrong)
+
+
 def test_unknown_dataset_is_named():
     with pytest.raises(UserError, match=r"Unknown dataset 'celeba'\. Known: cars3d"):
         get_dataset("celeba")

@@ -1,4 +1,4 @@
-"""What the runs of each setting say of it without labels: their agreement (UDR), KL, likelihood."""
+"""What is known of each setting without labels: how far its runs agree (UDR), KL, likelihood."""
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
@@ -25,7 +25,7 @@ RESAMPLES = 500
 
 
 class SettingEvidence(NamedTuple):
-    """What the runs of a setting say of it without labels, in the order of their seeds.
+    """What is known of a setting without labels, by run, in the order of their seeds.
 
     Attributes:
         values: of what settings differ in, by name.

@@ -27,8 +27,8 @@ from bvae_jax.runs.grid import SYMBOLS
 from bvae_jax.runs.loggers import curves
 
 BASELINES = ("random codes", "untrained", "pca")
-"""Those that figures show. The scores of the true factors are so high that beside them runs would
-look all alike; they are in the tables."""
+"""Baselines in the figures. The true factors score so high that all runs would look alike beside
+them; they are in the tables."""
 
 
 class Drawn(NamedTuple):

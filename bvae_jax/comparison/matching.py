@@ -17,7 +17,7 @@ from bvae_jax.traversal import traverse
 from bvae_jax.types import CodeMatrix
 
 OtherCodes = Float[Array | np.ndarray, "n other"]
-"""Codes of another run for the same points, with as many latents or others."""
+"""Codes of another run for the same points; its number of latents may differ."""
 POINTS = 5000
 """Images whose codes are correlated."""
 SPAN = 2.0

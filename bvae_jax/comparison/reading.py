@@ -173,7 +173,7 @@ def read_members(sweep_dirs: Sequence[Path]) -> dict[str, Candidate]:
 
 
 def _candidate(sweep_dir: Path, sweep: SweepConfig, member: Member) -> Candidate:
-    """A member that cannot be read has failed: the others are compared without it."""
+    """A member that cannot be read counts as failed: the rest is compared without it."""
     try:
         found = status(sweep_dir, member)
         reason = read_failed(sweep_dir, member) if found == "failed" else ""
@@ -234,7 +234,7 @@ def in_settings(members: Mapping[str, Candidate], varied: Sequence[str]) -> dict
 
 
 def in_order(values: Iterable[Any]) -> list[Any]:
-    """Those that differ: numbers by their size, then others in the order in which they come."""
+    """Different values: numbers by size, then the rest in the order in which they come."""
     different = list(dict.fromkeys(values))
     numbers = sorted(value for value in different if isinstance(value, int | float))
     return [*numbers, *(value for value in different if not isinstance(value, int | float))]
@@ -243,7 +243,7 @@ def in_order(values: Iterable[Any]) -> list[Any]:
 def _fitting(
     settings: EvaluationSettings, config: Config, progress: bool
 ) -> tuple[EvaluationSettings, Sequence[str]]:
-    """With as many images as there are, and no metrics where there are no factors; factor names."""
+    """Settings that fit the data set (its number of images, its factors), and its factor names."""
     dataset, split = open_dataset(config, progress=progress), settings.score.split
     most = available(dataset, config, split)
     count = point_count(dataset, config, split, min(settings.num_points, most))

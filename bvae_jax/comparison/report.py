@@ -131,7 +131,7 @@ def make_report(
 
 
 def _values(sweep: SweepConfig, name: str) -> Sequence[Any]:
-    """Those that a field takes in a sweep."""
+    """The values of a field in a sweep."""
     return sweep.values.get(name, [sweep.base.value(name)])
 
 
@@ -360,7 +360,7 @@ def pairs_to_html(name: str, column: str, pairs: Mapping[str, str]) -> str:
 
 
 def number_cells(values: Sequence[float]) -> list[HtmlCell]:
-    """Cells with as many decimals as each other."""
+    """Cells with the same number of decimals."""
     finite = [abs(float(v)) for v in values if math.isfinite(v)]
     whole = all(value.is_integer() for value in finite)
     digits_before = len(str(int(max(finite, default=0))))
@@ -369,7 +369,7 @@ def number_cells(values: Sequence[float]) -> list[HtmlCell]:
 
 
 def joined(parts: Iterable[str]) -> str:
-    """Those that are not empty, one below the other."""
+    """Parts that are not empty, a line each."""
     return "\n".join(part for part in parts if part)
 
 

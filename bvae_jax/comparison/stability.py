@@ -21,7 +21,7 @@ RISE = 0.005
 
 
 class RankStability(NamedTuple):
-    """What becomes of the ranking of settings when the seeds are others.
+    """How the ranking of settings changes when seeds are resampled.
 
     Attributes:
         best_share: setting -> share of resamples in which it is best; ties share it.

@@ -296,7 +296,7 @@ def _sums_of_flips(ranks: tuple[int, ...]) -> Float[np.ndarray, " sum"]:
 
 
 def _with_interval(center: float, low: float, high: float) -> str:
-    """Three digits of the largest, and as many decimals of the others."""
+    """Three digits of the largest number; all have its number of decimals."""
     known = not math.isnan(low)
     largest = max(abs(center), abs(low), abs(high)) if known else abs(center)
     decimals = max(2 - math.floor(math.log10(largest)), 0) if largest else 0

@@ -197,8 +197,8 @@ def _rising(comparison: Comparison) -> Iterator[str]:
 def texts(table: Table, score: str, cell: Cell) -> tuple[str, str]:
     """The average, and in brackets the interval, or the seeds themselves if these are few.
 
-    All numbers of a score have as many decimals: 3 where its averages are in [-1, 1], as those of
-    most metrics, else 2.
+    All numbers of a score have the same number of decimals: 3 where its averages are in [-1, 1], as
+    those of most metrics, else 2.
     """
     if math.isnan(cell.interval.center):
         return NOTHING, ""

@@ -79,7 +79,7 @@ def is_numeric(settings: Sequence[Setting]) -> bool:
 
 
 def places(settings: Sequence[Setting]) -> Float[np.ndarray, " setting"]:
-    """Where settings stand along x: their values, the logarithms of these, or 0, 1, 2, ...
+    """Places of settings along x: their values, the logarithms of these, or 0, 1, 2, ...
 
     Logarithms are taken of positive values that spread over more than a decade.
     """
@@ -305,8 +305,8 @@ def save_kl_spectrum(
 ) -> None:
     """The KL of each run's latents from the largest to the smallest, in every setting.
 
-    A line joins the means over seeds of the same rank. What is far below the threshold stands at
-    the lower edge.
+    A line joins the means over seeds of the same rank. What is far below the threshold is drawn
+    at the lower edge.
 
     Args:
         kl: setting -> for each seed the KL of its latents in nats, in any order.
@@ -346,7 +346,7 @@ def _spectra(
 
 
 def _draw_ranks(figure: Figure, bar: Axes, shades: Float[np.ndarray, "rank 4"]) -> None:
-    """Which colour stands for which rank."""
+    """The colour of each rank."""
     ranks = len(shades)
     mapped = ScalarMappable(BoundaryNorm(np.arange(ranks + 1) + 0.5, ranks))
     mapped.set_cmap(ListedColormap(list(shades)))

@@ -1,7 +1,8 @@
 """The laboratory for beta-VAEs in JAX.
 
-from bvae_jax import Config, train
-result = train(Config(beta=4))
+import bvae_jax as bvae
+
+run = bvae.train(bvae.Config(beta=4), "runs/b4")
 """
 
 import importlib
@@ -12,9 +13,11 @@ from bvae_jax.config import Config, ScoreConfig
 from bvae_jax.errors import UserError
 
 if TYPE_CHECKING:
+    from bvae_jax import metrics
     from bvae_jax.comparison.compare import compare
     from bvae_jax.comparison.suggest import suggest
     from bvae_jax.evaluation.evaluate import evaluate, evaluate_elbo, score_file
+    from bvae_jax.metrics.scoring import score
     from bvae_jax.registry import register
     from bvae_jax.runs.mesh import member
     from bvae_jax.runs.run import Run, load, train
@@ -32,7 +35,9 @@ __all__ = [
     "evaluate_elbo",
     "load",
     "member",
+    "metrics",
     "register",
+    "score",
     "score_file",
     "suggest",
     "sweep",
@@ -54,6 +59,7 @@ _MODULES = {
     "member": "runs.mesh",
     "register": "registry",
     "train": "runs.run",
+    "score": "metrics.scoring",
     "score_file": "evaluation.evaluate",
     "suggest": "comparison.suggest",
     "sweep": "runs.sweep",
@@ -64,4 +70,6 @@ def __getattr__(name: str):
     # Importing JAX and Orbax takes seconds: only those wait who train.
     if name in _MODULES:
         return getattr(importlib.import_module(f"bvae_jax.{_MODULES[name]}"), name)
+    if name == "metrics":
+        return importlib.import_module("bvae_jax.metrics")
     raise AttributeError(f"module 'bvae_jax' has no attribute {name!r}")

@@ -29,7 +29,7 @@ from bvae_jax.networks import NETWORKS
 from bvae_jax.objectives import OBJECTIVES
 from bvae_jax.presets import get_preset
 from bvae_jax.runs.grid import parse_grid
-from bvae_jax.runs.hyper import resolved
+from bvae_jax.runs.hyper import parse_hyper, resolved
 
 ROOT = Path(__file__).parents[1]
 TEXTS = site_pages.texts()
@@ -121,9 +121,53 @@ def test_counts_in_prose():
     assert f"[{len(OBJECTIVES)}](objectives.md) | [{len(METRICS)}](metrics.md)" in other
 
 
+KINDS = {"objectives": "objective", "metrics": "metric", "data": "dataset"}
+
+
 @pytest.fixture
-def parsed(monkeypatch):
-    """argv -> its arguments as the command parses them; nothing is done."""
+def registries():
+    """What is registered is forgotten at the end."""
+    before = {kind: dict(known) for kind, (known, _) in registry.REGISTRIES.items()}
+    yield
+    for kind, (known, _) in registry.REGISTRIES.items():
+        known.clear()
+        known.update(before[kind])
+
+
+@pytest.fixture
+def added(registries):
+    """Register what the file of a new entry in CONTRIBUTING.md defines last."""
+
+    def add(package: str) -> str:
+        file, body = next((Path(file), body) for file, body in titled(CONTRIBUTING).items()
+                          if Path(file).parent.name == package)  # fmt: skip
+        assert lines_of_code(body) <= 15
+        values = {"__name__": file.stem}
+        exec(body, values)
+        bvae.register(**{KINDS[package]: {file.stem: [*values.values()][-1]}})  # pyright: ignore
+        return file.stem
+
+    return add
+
+
+def lines_of_code(body: str) -> int:
+    """Lines that are neither empty nor part of a docstring."""
+    nodes = [node for node in ast.walk(ast.parse(body)) if isinstance(node, ast.Expr)]
+    docs = {n for node in nodes if isinstance(node.value, ast.Constant)
+            for n in range(node.lineno, int(node.end_lineno or 0) + 1)}  # fmt: skip
+    return sum(bool(line) and n not in docs for n, line in enumerate(body.splitlines(), 1))
+
+
+@pytest.fixture
+def parsed(monkeypatch, tmp_path, added):
+    """argv -> its arguments as the command parses them; nothing is done. Names that CONTRIBUTING.md
+    and the guide add are known."""
+    monkeypatch.chdir(tmp_path)
+    for kind in KINDS:
+        added(kind)
+    for text in GUIDE.values():
+        for name, body in titled(text).items():
+            Path(name).write_text(body)
 
     class Parsed(Exception):
         pass
@@ -132,8 +176,6 @@ def parsed(monkeypatch):
         raise Parsed(parse_flags(*args))
 
     parse_flags = parsing.parse
-    monkeypatch.setattr(registry, "load_plugin", lambda path: None)
-
     for name, module in list(sys.modules.items()):
         if name.startswith("bvae_jax.cli.") and getattr(module, "parse", None) is parse_flags:
             monkeypatch.setattr(module, "parse", stop)
@@ -167,15 +209,14 @@ def test_benchmarks_can_be_parsed():
 def check_names(given):
     """Names that flags give are known."""
     score = given.get("score", {})
-    if score.get("metrics", "all") not in {"none", *ADDED}:
+    if score.get("metrics") != "none":
         metric_names(score.get("metrics", "all"))
     if "settings" in given:
-        config = bvae.Config(**given["settings"])
-        if config.objective not in ADDED:
-            resolved(config)
+        config = bvae.Config(hyper=parse_hyper(given.get("hyper", ())), **given["settings"])
+        resolved(config)
         assert config.network in NETWORKS
         assert config.likelihood in LIKELIHOODS
-        known = {*DATASETS, *(one.name for one in KNOWN), *ADDED, "folder", "npz"}
+        known = {*DATASETS, *(one.name for one in KNOWN), "folder", "npz"}
         assert {config.dataset, config.dataset.partition(":")[0]} & known
     if "preset" in given:
         get_preset(given["preset"])
@@ -185,9 +226,9 @@ def check_names(given):
 @pytest.fixture(scope="module")
 def flags():
     """Command -> its flags."""
-    nested = [("data", name) for name in data_command.COMMANDS]
-    return {command: {*FLAG.findall(site_pages.help_of([*command])), "--help"}
-            for command in [*((name,) for name in cli.COMMANDS), *nested]}  # fmt: skip
+    names = [(name,) for name in (*cli.COMMANDS, "COMMAND")]
+    names += [("data", name) for name in data_command.COMMANDS]
+    return {name: {*FLAG.findall(site_pages.help_of([*name])), "--help"} for name in names}
 
 
 @pytest.mark.parametrize("name", TEXTS)
@@ -197,7 +238,7 @@ def test_commands_and_flags_in_prose_exist(name, flags):
         words = tuple(span.split())
         if words[0] == "bvae":
             command = words[1:3] if words[1:3] in flags else words[1:2]
-            assert command in flags or command in {("COMMAND",), ("data",)}, span
+            assert command in flags, span
             assert {*FLAG.findall(span)} <= flags.get(command, set()), span
         elif words[0].startswith("--"):
             assert {*FLAG.findall(span)} <= FOREIGN_FLAGS.union(*flags.values()), span
@@ -229,42 +270,7 @@ def test_the_citation_is_of_this_version():
     assert project["authors"][0]["name"] in citation
 
 
-KINDS = {"objectives": "objective", "metrics": "metric", "data": "dataset"}
 QUICK = {"steps": 2, "batch_size": 4, "latents": 2, "network": "mlp", "eval_images": 4}
-
-
-@pytest.fixture
-def registries():
-    """What is registered is forgotten at the end."""
-    before = {kind: dict(known) for kind, (known, _) in registry.REGISTRIES.items()}
-    yield
-    for kind, (known, _) in registry.REGISTRIES.items():
-        known.clear()
-        known.update(before[kind])
-
-
-@pytest.fixture
-def added(registries):
-    """Register what the file of a new entry in CONTRIBUTING.md defines last."""
-
-    def add(package: str) -> str:
-        file, body = next((Path(file), body) for file, body in titled(CONTRIBUTING).items()
-                          if Path(file).parent.name == package)  # fmt: skip
-        assert lines_of_code(body) <= 15
-        values = {"__name__": file.stem}
-        exec(body, values)
-        bvae.register(**{KINDS[package]: {file.stem: [*values.values()][-1]}})
-        return file.stem
-
-    return add
-
-
-def lines_of_code(body: str) -> int:
-    """Lines that are neither empty nor part of a docstring."""
-    nodes = [node for node in ast.walk(ast.parse(body)) if isinstance(node, ast.Expr)]
-    docs = {n for node in nodes if isinstance(node.value, ast.Constant)
-            for n in range(node.lineno, int(node.end_lineno or 0) + 1)}  # fmt: skip
-    return sum(bool(line) and n not in docs for n, line in enumerate(body.splitlines(), 1))
 
 
 def test_an_objective_is_added_as_contributing_says(added, tmp_path):

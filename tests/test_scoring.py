@@ -140,6 +140,7 @@ def test_arrays_are_scored_as_codes_are():
         ({"logvars": np.zeros((300, 2))}, r"logvars: got shape \(300, 2\), wanted \(300, 3\)"),
         ({"kl": np.ones(2)}, r"kl: got shape \(2,\), wanted \[latent\], \(3,\)"),
         ({"codes_test": np.ones((9, 3))}, "only one of codes_test and factors_test"),
+        ({"codes": np.full((300, 3), np.nan)}, "codes: 900 of 900 numbers are not finite"),
         ({"metrics": "migs"}, "Unknown metric 'migs'"),
     ],
 )
@@ -213,13 +214,6 @@ def test_what_cannot_be_scored_is_skipped_with_a_reason():
     assert "score" in entries["mig"]
 
 
-def test_arrays_that_do_not_fit_are_the_users_mistake():
-    whole = points()
-    bad = Codes(np.where(whole.codes > 2, np.nan, whole.codes), whole.factors)
-    with pytest.raises(UserError, match=r"codes: \d+ of 900 numbers are not finite"):
-        scored(bad, "mig")
-
-
 def test_compat_gives_the_originals_settings():
     constant = points()
     codes = np.concatenate([constant.codes, np.zeros((300, 1))], axis=1)
@@ -285,9 +279,3 @@ def test_few_points_score_or_say_why_not(n):
     assert all("skipped" in e or METRICS[name].headline in e for name, e in entries.items())
     assert "score" in entries["mig"]
     assert ("too few points: got 2 to fit" in entries["dci"].get("skipped", "")) == (n == 3)
-
-
-def test_it_is_said_when_all_repeats_see_the_same_points():
-    said = "all repeats saw the same points"
-    assert said in scored(points(), "mig", repeats=2)["mig"]["notes"][0]
-    assert "notes" not in scored(points(), "mig", repeats=2, train_points=100)["mig"]

@@ -13,8 +13,7 @@ import pytest
 
 import bvae_jax
 from bvae_jax import cli
-from bvae_jax.comparison import matching as crossing
-from bvae_jax.comparison import reading
+from bvae_jax.comparison import matching, reading
 from bvae_jax.comparison.base import known_scores
 from bvae_jax.comparison.compare import compare, cross
 from bvae_jax.comparison.matching import cross_traversals, one_of_each
@@ -273,7 +272,7 @@ def test_a_latent_that_points_the_other_way_is_turned_round(swept, monkeypatch):
     codes = np.random.default_rng(0).standard_normal((50, 3))
     planted = iter([codes, codes * [1.0, -1.0, 1.0]])
     monkeypatch.setattr(
-        crossing, "encode_run", lambda *_, **__: SimpleNamespace(means=next(planted))
+        matching, "encode_run", lambda *_, **__: SimpleNamespace(means=next(planted))
     )
     kl = np.array([0.2, 0.3, 0.1])
     crossed = cross_traversals([run, run], [kl, kl], columns=3)

@@ -9,8 +9,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from bvae_jax.comparison import suggest as cautions
-from bvae_jax.comparison import suggest as suggestion
+from bvae_jax.comparison import suggest
 from bvae_jax.comparison.agreement import SettingEvidence, _median, comparisons, gather
 from bvae_jax.comparison.suggest import choose
 from bvae_jax.errors import UserError
@@ -232,7 +231,7 @@ def test_one_seed_each_can_not_be_compared():
     assert found.setting is None
     assert "Nothing can be compared" in found.reasons[0]
     assert said(found, "One run only, which nothing can be compared with: good, bad.")
-    assert suggestion.in_words(found).startswith("No suggestion")
+    assert suggest.in_words(found).startswith("No suggestion")
     mixed = choose([made("alone", n=1), made("b", 0.2), made("lone", n=1), made("d", 0.4)])
     assert [row.setting for row in mixed.ranking] == ["d", "b", "alone", "lone"]
     assert said(mixed, "compared with: alone, lone.")
@@ -432,7 +431,7 @@ def test_measures_that_disagree():
 def test_what_it_cannot_know_is_always_said():
     for evidence in ([made("a", n=1)], [made("a")], [made("a", active=0)]):
         for rate in (None, 3.0):
-            assert choose(evidence, rate=rate).cautions[-2:] == list(cautions.LIMITS)
+            assert choose(evidence, rate=rate).cautions[-2:] == list(suggest.LIMITS)
 
 
 def test_few_seeds_and_long_lists():
@@ -445,7 +444,7 @@ def test_few_seeds_and_long_lists():
 
 def test_json():
     evidence = [*betas((1, 0.2), (4, 0.5, math.nan)), made("β = 9", n=1, values={"beta": 9.0})]
-    found = suggestion.to_json(choose(evidence))
+    found = suggest.to_json(choose(evidence))
     text = json.dumps(found, allow_nan=False)
     assert json.loads(text) == found
     assert (found["setting"], found["measure"]) == ("β = 4", "lasso")
@@ -456,7 +455,7 @@ def test_json():
     assert entry["udr_lasso"] == [0.5] * 5
     assert (entry["n"], entry["seeds"], entry["values"]) == (5, [0, 1, 2, 3, 4], {"beta": 4})
     assert "pairs" not in entry
-    real = suggestion.to_json(choose(gathered(["good", "bad"], seeds=range(2))))
+    real = suggest.to_json(choose(gathered(["good", "bad"], seeds=range(2))))
     json.dumps(real, allow_nan=False)
 
 
@@ -465,7 +464,7 @@ def test_json():
 def test_words(count, name):
     evidence = [made(name.format(i), i / 40, rate=100.0 / (i + 1)) for i in range(count)]
     found = choose(evidence)
-    lines = suggestion.in_words(found).splitlines()
+    lines = suggest.in_words(found).splitlines()
     table = lines[2 : 4 + count - 1]
     assert len({len(line.rstrip()) for line in table}) == 1, "aligned"
     assert lines[0] == f"Suggested: {found.setting} (*)"

@@ -12,7 +12,6 @@ import pandas as pd
 import pytest
 
 from bvae_jax.comparison import findings, tables
-from bvae_jax.comparison import tables as latex
 from bvae_jax.comparison.base import Comparison
 from bvae_jax.comparison.statistics import Interval, interval, pair_tests, sentence, wide
 from bvae_jax.comparison.tables import Cell, Table, explanation, texts
@@ -143,7 +142,7 @@ def test_tables_without_members():
     table = tables.make_table(empty)
     assert set(table.seeds.values()) == {0}
     assert "not finished" in tables.to_markdown(table)
-    latex.to_latex(table, caption="", label="x")
+    tables.to_latex(table, caption="", label="x")
     findings.statistics_text(empty)
     json.dumps(findings.statistics_json(empty), allow_nan=False)
 
@@ -338,7 +337,7 @@ def tabulars(tex):
 def test_latex_cells():
     given = with_baselines()
     table = tables.make_table(given)
-    tex = latex.to_latex(table, caption=r"On $x$.", label="tab:x")
+    tex = tables.to_latex(table, caption=r"On $x$.", label="tab:x")
     assert_balanced(tex)
     assert tex.startswith("% Needs \\usepackage{booktabs}.\n")
     assert r"\caption{On $x$. Mean over n seeds and its 95 \% interval" in tex
@@ -364,12 +363,12 @@ def test_latex_cells():
 
 def test_latex_splits_wide_tables():
     scores = tuple(f"metric_{number}/of_a_long_name" for number in range(14))
-    tex = latex.to_latex(tables.make_table(comparison(scores=scores)), caption="", label="x")
+    tex = tables.to_latex(tables.make_table(comparison(scores=scores)), caption="", label="x")
     assert_balanced(tex)
     found = list(tabulars(tex))
     assert [columns for columns, _ in found] == [7, 7, 6]
     assert len({tuple(tuple(row[:2]) for row in rows) for _, rows in found}) == 1
-    six = latex.to_latex(tables.make_table(comparison(scores=scores[:6])), caption="", label="x")
+    six = tables.to_latex(tables.make_table(comparison(scores=scores[:6])), caption="", label="x")
     assert [columns for columns, _ in tabulars(six)] == [5, 5]
     heads = [head.replace("\\", "") for _, rows in found for head in rows[0][2:]]
     assert heads == list(scores)
@@ -382,19 +381,19 @@ def test_latex_escapes_everything():
     members = given.members.assign(setting=given.members.setting.replace(names))
     settings = (*names.values(), "β = 16")
     given = comparison(members=members, settings=settings, failed={"m%": f"why\n{hostile}"})
-    tex = latex.to_latex(tables.make_table(given), caption="", label="x")
+    tex = tables.to_latex(tables.make_table(given), caption="", label="x")
     assert_balanced(tex)
     assert "Left out: 1 of the runs." in tex
     assert not any(line.lstrip().startswith(("[", "*")) for line in tex.splitlines())
     wanted = r"50\%\_\&\#\$\{\}\textasciitilde{}\textasciicircum{}\textbackslash{} $<$$>$$|$"
-    assert latex.latex(hostile) == wanted + r" $\lambda$, $\alpha$"
-    assert latex.latex("$a_{$ εΣς") == r"\$a\_\{\$ $\epsilon$$\Sigma$$\varsigma$"
+    assert tables.latex(hostile) == wanted + r" $\lambda$, $\alpha$"
+    assert tables.latex("$a_{$ εΣς") == r"\$a\_\{\$ $\epsilon$$\Sigma$$\varsigma$"
 
 
 def test_minus_signs_are_math_in_latex_and_zero_has_none():
     cell = Cell(Interval(-0.0001, -0.5, 0.25, 5), best=False, tied=False)
     table = Table("mean", ("x",), {"a": {"x": cell}}, {}, {"a": 5}, {})
-    tex = latex.to_latex(table, caption="", label="x")
+    tex = tables.to_latex(table, caption="", label="x")
     assert "a & 5 & 0.000 \\\\" in tex
     assert "[$-$0.500, 0.250]" in tex
 

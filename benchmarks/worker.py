@@ -74,9 +74,10 @@ def work(pipe: Connection, contender: Contender) -> None:
 
 def _answer(pipe: Connection, task: Task) -> None:
     task.run(1)  # compiles
-    pieces = 1
-    for _ in range(2):  # how much work a turn is
-        pieces = max(1, round(ROUND_SECONDS / max(_seconds(task, pieces), 1e-6) * pieces))
+    pieces, seconds = 1, _seconds(task, 1)
+    if seconds < ROUND_SECONDS:  # how much work a turn is
+        pieces = max(1, round(ROUND_SECONDS / max(seconds, 1e-6)))
+        pieces = max(1, round(ROUND_SECONDS / _seconds(task, pieces) * pieces))
     pipe.send({})
     while True:
         if pipe.recv() == "turn":

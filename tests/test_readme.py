@@ -4,6 +4,7 @@ import ast
 import dataclasses
 import importlib
 import re
+import runpy
 import shlex
 import sys
 import tomllib
@@ -300,7 +301,8 @@ def test_a_data_set_is_added_as_contributing_says(added, tmp_path):
     assert run.dataset.size == 4 * 16 * 16
 
 
-SMALLER = "steps=2, batch_size=4, network='burgess', image_source='rendered', eval_images=4"
+TINY = ROOT / "tests" / "tiny.py"
+SMALLER = "steps=2, batch_size=4, network='tiny', image_source='rendered', eval_images=4"
 
 
 @pytest.mark.once
@@ -310,25 +312,25 @@ SMALLER = "steps=2, batch_size=4, network='burgess', image_source='rendered', ev
 def test_python_runs(name, tmp_path, monkeypatch, registries):
     """As it is, in its order, but smaller."""
     monkeypatch.chdir(tmp_path)
+    runpy.run_path(str(TINY))
     for block in fences(SHOWN[name], "python"):
         exec(block.replace("steps=3000", SMALLER), {"__name__": "shown"})
 
 
+STEPS = "--steps 2 --batch-size 4 --network tiny --image-source rendered --eval-images 4 --quiet"
 FLAGS = {
-    "train": ("--steps 2 --batch-size 4 --network burgess --image-source rendered --eval-images 4 "
-              "--quiet --no-figures"),
-    "sweep": ("--steps 2 --seeds 1 --batch-size 4 --network burgess --image-source rendered "
-              "--eval-images 4 --quiet"),
+    "train": f"{STEPS} --no-figures",
+    "sweep": f"{STEPS} --seeds 1",
     "evaluate": "--metrics mig,sap_r2 --num-points 300 --train-points 200 --test-points 90 --quiet",
-    "compare": "--num-points 300 --train-points 200 --test-points 90 --no-baselines --quiet",
-}  # fmt: skip
+}
 
 
 @pytest.mark.once
 @pytest.mark.parametrize("name", ["README.md", "docs/training.md"])
-def test_commands_run(name, tmp_path, monkeypatch, capsys):
+def test_commands_run(name, tmp_path, monkeypatch, capsys, registries):
     """As they are, in their order, but smaller; a resumed run keeps what it has."""
     monkeypatch.chdir(tmp_path)
+    runpy.run_path(str(TINY))
     for argv in commands(SHOWN[name]):
         smaller = FLAGS.get(argv[0], "").split()
         if "--resume" in argv:

@@ -5,15 +5,15 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from bvae_jax.runs.lanes import Lanes, OneLane, Together
+from bvae_jax.runs.program import Program, build
 from jaxtyping import Array, Float
 
 from benchmarks.worker import Task
 from bvae_jax.config import Config
 from bvae_jax.data.sampling import make_draw, make_pick
 from bvae_jax.runs.encode import encode_points
-from bvae_jax.runs.lanes import Lanes, OneLane, Together
 from bvae_jax.runs.placement import batches
-from bvae_jax.runs.program import Program, build
 from bvae_jax.step import step_keys, weights
 
 

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from bvae_jax.runs.program import build
 
 from benchmarks import pool, starts, tables, tasks
 from benchmarks.__main__ import main
@@ -18,7 +19,6 @@ from bvae_jax.errors import UserError
 from bvae_jax.likelihoods import make_likelihood
 from bvae_jax.networks import make_network
 from bvae_jax.objectives import get_objective
-from bvae_jax.runs.program import build
 from bvae_jax.step import Recipe, init_state, make_loss
 from bvae_jax.vae import VAE
 

@@ -500,8 +500,9 @@ def test_evaluate_and_score(run_dir, tmp_path, capsys):
     scores = json.loads(out.read_text())
     assert scores == rundir.read_json(directory / "evaluation.json")
 
-    from bvae_jax.runs.encode import encoding_order
     from bvae_jax.runs.program import build
+
+    from bvae_jax.runs.encode import encoding_order
 
     program = build(Config(image_source="rendered"))
     codes = np.load(directory / "encoded.npz")["means"]

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from bvae_jax.runs.programs import Programs
 
 import bvae_jax
 from bvae_jax import cli
@@ -26,7 +27,6 @@ from bvae_jax.evaluation import baselines
 from bvae_jax.metrics import METRICS
 from bvae_jax.metrics.codes import Codes
 from bvae_jax.runs import rundir
-from bvae_jax.runs.programs import Programs
 from bvae_jax.runs.sweep import sweep
 from bvae_jax.runs.sweepdir import SweepConfig, member_dir, open_sweep
 

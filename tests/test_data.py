@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from bvae_jax.runs.distributed import Team
 from conftest import assert_equal, real_data
 from PIL import Image
 
@@ -26,7 +27,6 @@ from bvae_jax.data import (
 from bvae_jax.data.sources import make_source
 from bvae_jax.errors import UserError
 from bvae_jax.evaluation.evaluate import evaluate
-from bvae_jax.runs.distributed import Team
 from bvae_jax.runs.run import load, train
 from bvae_jax.runs.sweep import sweep
 from bvae_jax.vae import decode

@@ -16,14 +16,14 @@ import jax
 import numpy as np
 import optax
 import pytest
+from bvae_jax.runs.distributed import ALONE, join
+from bvae_jax.runs.divided import choose_devices
 from conftest import assert_equal
 
 import bvae_jax
 from bvae_jax.config import Config
 from bvae_jax.errors import UserError
 from bvae_jax.runs import rundir
-from bvae_jax.runs.distributed import ALONE, join
-from bvae_jax.runs.divided import choose_devices
 from bvae_jax.runs.placement import shard_of_process
 from bvae_jax.runtime import (
     SIGNALS,

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from bvae_jax.runs.program import NO_POSTERIOR, build, calibrated
 from scipy.stats import multivariate_normal
 
 from bvae_jax.cli.run import in_one_line
@@ -35,7 +36,6 @@ from bvae_jax.runs import rundir
 from bvae_jax.runs.checkpoint import fingerprint
 from bvae_jax.runs.encode import codes_of, encode_points, encode_run, encoding_order, same_images
 from bvae_jax.runs.loggers import read_records
-from bvae_jax.runs.program import NO_POSTERIOR, build, calibrated
 from bvae_jax.types import Posterior
 from bvae_jax.vae import VAE, decode, encode, init_params
 

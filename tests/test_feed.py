@@ -9,6 +9,8 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from bvae_jax.runs.lanes import OneLane, Together
+from bvae_jax.runs.program import build
 from conftest import assert_equal
 
 from bvae_jax import data
@@ -17,8 +19,6 @@ from bvae_jax.data import feed
 from bvae_jax.data.base import Dataset, Stored
 from bvae_jax.runs import encode
 from bvae_jax.runs import run as runner
-from bvae_jax.runs.lanes import OneLane, Together
-from bvae_jax.runs.program import build
 from bvae_jax.runs.sweep import sweep
 from bvae_jax.runs.writer import Session
 

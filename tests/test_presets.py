@@ -4,6 +4,7 @@ import dataclasses
 
 import jax
 import pytest
+from bvae_jax.runs.program import build
 
 from bvae_jax.cli.flags import parse
 from bvae_jax.cli.run import train_flags
@@ -12,7 +13,6 @@ from bvae_jax.errors import UserError
 from bvae_jax.objectives import OBJECTIVES
 from bvae_jax.presets import PRESETS, get_preset, settle
 from bvae_jax.runs.hyper import hyperparameters, resolved
-from bvae_jax.runs.program import build
 
 PARAMETERS = {"mlp": 14_196_516, "locatello": 690_517, "burgess": 502_005, "conv": 764_245}
 

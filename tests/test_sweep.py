@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from bvae_jax.runs.program import build
+from bvae_jax.runs.programs import Programs
 from conftest import assert_close, assert_equal
 
 import bvae_jax
@@ -21,8 +23,6 @@ from bvae_jax.runs import placement as sweep_plan
 from bvae_jax.runs import program, rundir, sweepdir
 from bvae_jax.runs.mesh import lane, make_mesh, make_stacked_body, member, over_data, stack
 from bvae_jax.runs.placement import batches, evenly, make_plan, parse_shard
-from bvae_jax.runs.program import build
-from bvae_jax.runs.programs import Programs
 from bvae_jax.runs.sweep import sweep
 from bvae_jax.runs.sweepdir import SweepConfig, open_sweep, read_sweep
 from bvae_jax.runs.writer import Session

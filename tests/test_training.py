@@ -1,11 +1,11 @@
 """The loop over chunks: what is computed and recorded, and in which order."""
 
 import pytest
+from bvae_jax.runs.checks import NotFiniteError
+from bvae_jax.runs.distributed import ALONE
 
 from bvae_jax.config import Config
 from bvae_jax.progress import Clock, TrainingProgress
-from bvae_jax.runs.checks import NotFiniteError
-from bvae_jax.runs.distributed import ALONE
 from bvae_jax.runs.loop import train
 from bvae_jax.runs.writer import Session, is_state_due
 from bvae_jax.runtime import (

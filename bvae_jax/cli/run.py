@@ -99,7 +99,7 @@ def _config(given: dict[str, Any], stored: Config | None, varied: Sequence[str] 
 
 def in_one_line(summary: dict[str, Any]) -> str:
     """A summary for people."""
-    from bvae_jax.runs.program import NO_POSTERIOR
+    from bvae_jax.runs.trainer import NO_POSTERIOR
 
     numbers = [f"{name} {summary[name]:.2f}" for name in ("nll", "kl", "elbo") if name in summary]
     end = NO_POSTERIOR
@@ -199,6 +199,6 @@ def traverse(argv: Sequence[str]) -> int:
 
     run = load(given["run_dir"], step=given.get("step"), dataset=given.get("dataset"))
     out = given.get("out", given["run_dir"] / "figures").expanduser()
-    for path in figures.draw_traversals(out, run.program, run.params, settings):
+    for path in figures.draw_traversals(out, run.trainer, run.params, settings):
         print(path)
     return 0

@@ -23,7 +23,8 @@ from bvae_jax.metrics.scoring import metric_names
 from bvae_jax.progress import bar
 from bvae_jax.runs import rundir
 from bvae_jax.runs.encode import same_images
-from bvae_jax.runs.programs import Programs
+from bvae_jax.runs.run import load_shared
+from bvae_jax.runs.trainer import Trainers
 
 REPORT = "report.html"
 
@@ -90,8 +91,8 @@ def compare(
     settings = EvaluationSettings(
         dataclasses.replace(score, metrics=",".join(names)), num_points, decomposition, baselines
     )
-    programs = Programs()
-    comparison = read_comparison(directories, settings, programs, progress=progress)
+    trainers = Trainers()
+    comparison = read_comparison(directories, settings, trainers, progress=progress)
     directory = Path(out).expanduser() if out else directories[0]
     directory.mkdir(parents=True, exist_ok=True)
     table = make_table(comparison, averaged)
@@ -99,7 +100,7 @@ def compare(
     files += _write_statistics(comparison, directory, averaged)
     if figures:
         with bar(total=3, desc="figures", disable=not progress) as shown:
-            crossed = cross(comparison, programs)
+            crossed = cross(comparison, trainers)
             shown.update(1)
             drawn = draw_comparison(comparison, directory / "figures", averaged, crossed)
             shown.update(1)
@@ -110,7 +111,7 @@ def compare(
     return Compared(comparison, table, files)
 
 
-def cross(comparison: Comparison, programs: Programs) -> Crossed | None:
+def cross(comparison: Comparison, trainers: Trainers) -> Crossed | None:
     """Matched traversals of one run of each setting.
 
     None where one of them cannot be loaded, or where settings have different images.
@@ -120,11 +121,11 @@ def cross(comparison: Comparison, programs: Programs) -> Crossed | None:
     members = {str(name): (row["setting"], int(row["seed"])) for name, row in rows.iterrows()}
     chosen = one_of_each(shown, members)
     try:
-        runs = [programs.load(comparison.run_dirs[chosen[label]]) for label in shown]
+        runs = [load_shared(comparison.run_dirs[chosen[label]], trainers) for label in shown]
     except UserError as error:
         print(f"bvae: there are no matched traversals: {error}", file=sys.stderr)
         return None
-    if not all(same_images(runs[0].program, run.program) for run in runs):
+    if not all(same_images(runs[0].trainer, run.trainer) for run in runs):
         return None
     kl = [comparison.kl_per_latent.get(chosen[label]) for label in shown]
     return cross_traversals(runs, kl)

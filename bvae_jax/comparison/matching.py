@@ -137,15 +137,15 @@ def cross_traversals(
         columns: values from -`SPAN` to `SPAN`, in standard deviations of the prior; of an
             autoencoder's codes, around their mean.
     """
-    count = min(POINTS, runs[0].program.dataset.size)
-    codes = [encode_run(r.run_dir, r.program, r.params, count, progress=False).means for r in runs]
+    count = min(POINTS, runs[0].trainer.dataset.size)
+    codes = [encode_run(r.run_dir, r.trainer, r.params, count, progress=False).means for r in runs]
     sizes = [z.std(axis=0) if nats is None else nats for z, nats in zip(codes, kl, strict=True)]
     active = [in_use(z, nats) for z, nats in zip(codes, kl, strict=True)]
     reference = int(np.argmax([a.sum() for a in active]))
     most = max(1, MOST_ROWS // len(runs))
     order = np.argsort(-sizes[reference], kind="stable")
     rows = [j for j in order if active[reference][j]][:most] or [int(order[0])]
-    start = int(runs[0].program.eval_indices[0, 0])
+    start = int(runs[0].trainer.eval_indices[0, 0])
     values = np.linspace(-SPAN, SPAN, columns)
     pictures, notes, weak = [], [], []
     for i, (run, theirs) in enumerate(zip(runs, codes, strict=True)):
@@ -154,7 +154,7 @@ def cross_traversals(
         )
         partner = found.partner[rows]
         along = found.sign[rows, None] * values
-        if not run.program.variational:
+        if not run.variational:
             along = theirs.mean(axis=0)[partner, None] + along * sizes[i][partner, None]
         pictures.append(_pictures(run, start, partner, along))
         r = (found.sign * found.correlation)[rows]
@@ -182,9 +182,9 @@ def _pictures(
     values: Float[np.ndarray, "row column"],
 ) -> np.ndarray:
     """[row, column, height, width, channels]; nan where a latent is -1."""
-    encoder, decoder = coders(run.program, run.params)
-    code = encoder(run.program.images(np.array([start]))).mean[0]
-    pictures = np.full((*values.shape, *run.program.dataset.image_shape), np.nan, np.float32)
+    encoder, decoder = coders(run.trainer, run.params)
+    code = encoder(run.trainer.images(np.array([start]))).mean[0]
+    pictures = np.full((*values.shape, *run.trainer.dataset.image_shape), np.nan, np.float32)
     for row in np.flatnonzero(latents >= 0):
         one, along = jnp.asarray(latents[row : row + 1]), jnp.asarray(values[row], jnp.float32)
         pictures[row] = np.asarray(traverse(decoder, code, one, along))[0]

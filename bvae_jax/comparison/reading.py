@@ -29,7 +29,7 @@ from bvae_jax.runs.encode import available, point_count
 from bvae_jax.runs.grid import Member, label
 from bvae_jax.runs.loggers import METRICS as RECORDS
 from bvae_jax.runs.loggers import read_records
-from bvae_jax.runs.programs import Programs
+from bvae_jax.runs.run import load_shared
 from bvae_jax.runs.sweepdir import (
     Status,
     SweepConfig,
@@ -39,6 +39,7 @@ from bvae_jax.runs.sweepdir import (
     read_sweep,
     status,
 )
+from bvae_jax.runs.trainer import Trainers
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ class Evaluation(NamedTuple):
 def read_comparison(
     sweep_dirs: Sequence[Path],
     settings: EvaluationSettings | None,
-    programs: Programs,
+    trainers: Trainers,
     *,
     progress: bool = True,
 ) -> Comparison:
@@ -120,7 +121,7 @@ def read_comparison(
     factor_names: Sequence[str] = ()
     if settings:
         settings, factor_names = _fitting(settings, next(iter(done.values())).config, progress)
-    evaluated, unreadable = evaluate_members(done, settings, programs, progress=progress)
+    evaluated, unreadable = evaluate_members(done, settings, trainers, progress=progress)
     failed = {name: each.reason for name, each in found.items() if each.status == "failed"}
     failed |= unreadable
     for name, reason in failed.items():
@@ -134,7 +135,7 @@ def read_comparison(
         first = found[next(iter(evaluated))]
         seeds = sorted({found[name].config.seed for name in evaluated})
         baselines = baseline_scores(
-            first.sweep_dir, seeds, programs, first.config, settings.score, comparison.scores,
+            first.sweep_dir, seeds, trainers, first.config, settings.score, comparison.scores,
             progress=progress,
         )  # fmt: skip
         comparison = replace(comparison, baselines=baselines)
@@ -254,7 +255,7 @@ def _fitting(
 def evaluate_members(
     done: Mapping[str, Candidate],
     settings: EvaluationSettings | None,
-    programs: Programs,
+    trainers: Trainers,
     *,
     progress: bool = True,
 ) -> tuple[dict[str, Evaluation], dict[str, str]]:
@@ -270,7 +271,7 @@ def evaluate_members(
     with bar(total=len(done), desc="evaluate", unit=" members", disable=not progress) as shown:
         for name, each in done.items():
             try:
-                found[name] = _evaluated(each.run_dir, settings, programs)
+                found[name] = _evaluated(each.run_dir, settings, trainers)
             except UserError as error:
                 failed[name] = str(error)
             shown.update(1)
@@ -278,7 +279,7 @@ def evaluate_members(
 
 
 def _evaluated(
-    run_dir: Path, settings: EvaluationSettings | None, programs: Programs
+    run_dir: Path, settings: EvaluationSettings | None, trainers: Trainers
 ) -> Evaluation:
     """The run is loaded only if some of its scores are not there."""
     summary = rundir.read_json(run_dir / rundir.SUMMARY, rundir.Summary)
@@ -289,7 +290,7 @@ def _evaluated(
     entries = stored_scores(run_dir, settings.score, count) if scored else {}
     parts = stored_decomposition(run_dir, draws, count, split) if draws else {}
     if entries is None or parts is None:
-        run = programs.load(run_dir)
+        run = load_shared(run_dir, trainers)
         if entries is None:
             entries = evaluate(run, settings.score, num_points=count, figures=False, progress=False)
         if parts is None:

@@ -31,7 +31,8 @@ from bvae_jax.metrics.scoring import jsonable
 from bvae_jax.progress import bar
 from bvae_jax.runs import rundir
 from bvae_jax.runs.encode import encode_run
-from bvae_jax.runs.programs import Programs
+from bvae_jax.runs.run import load_shared
+from bvae_jax.runs.trainer import Trainers
 
 FILE = "suggestion.json"
 RUNS = 5
@@ -94,19 +95,19 @@ def suggest(
     if not sweep_dirs:
         raise UserError("Wanted the directory of a sweep, or of several.")
     directories = [Path(path).expanduser() for path in sweep_dirs]
-    programs, codes = Programs(), {}
-    comparison = read_comparison(directories, None, programs, progress=progress)
+    trainers, codes = Trainers(), {}
+    comparison = read_comparison(directories, None, trainers, progress=progress)
     runs = comparison.run_dirs
     with bar(total=len(runs), desc="encode", unit=" members", disable=not progress) as shown:
         for name, run_dir in runs.items():
             shown.update(1)
             try:
-                run = programs.load(run_dir)
+                run = load_shared(run_dir, trainers)
             except UserError as error:
                 print(f"bvae: {name} is left out: {error}", file=sys.stderr)
                 continue
-            count = min(POINTS, run.program.dataset.size)
-            codes[name] = encode_run(run_dir, run.program, run.params, count, progress=False).means
+            count = min(POINTS, run.trainer.dataset.size)
+            codes[name] = encode_run(run_dir, run.trainer, run.params, count, progress=False).means
     members = comparison.members.loc[list(codes)]
     total = comparisons(members)
     with bar(total=total, desc="compare", unit=" pairs", disable=not progress) as shown:

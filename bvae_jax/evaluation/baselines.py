@@ -18,8 +18,7 @@ from bvae_jax.metrics.codes import Codes
 from bvae_jax.metrics.scoring import PACKAGES, PIXELS, metric_names, numbers, score_all
 from bvae_jax.progress import bar
 from bvae_jax.runs.encode import codes_of, encode_points, encoding_order
-from bvae_jax.runs.program import Program
-from bvae_jax.runs.programs import Programs
+from bvae_jax.runs.trainer import Trainer, Trainers
 from bvae_jax.runtime import versions
 
 FILE = "baselines.json"
@@ -66,28 +65,34 @@ def file_baselines(points: Codes) -> dict[str, Codes]:
     return {"random_codes": random_codes(points), "true_factors": true_factors(points)}
 
 
-def run_baselines(program: Program, count: int, *, progress: bool = False) -> dict[str, Codes]:
+def run_baselines(
+    trainer: Trainer, config: Config, count: int, *, split: str = "all", progress: bool = False
+) -> dict[str, Codes]:
     """Baselines of a run, on the first `count` images of `encoding_order`.
 
     `random_codes`; `untrained`, the run's encoder before its first step; `pca` and `ica` of the
     pixels, with as many components as the run has latents; `raw_pixels`; `true_factors`.
 
     Args:
+        config: of the run: its seed is that of the untrained encoder.
+        split: whose images.
         progress: show bars.
     """
-    params = program.init().params["vae"]
-    untrained = codes_of(program, encode_points(program, params, count, progress=progress))
-    components = min(program.config.latents, count, int(np.prod(program.dataset.image_shape)))
-    most = max(2, min(count, MOST_NUMBERS // int(np.prod(program.dataset.image_shape))))
+    params = trainer.init(config).params["vae"]
+    encoded = encode_points(trainer, params, count, split=split, progress=progress)
+    untrained = codes_of(trainer, encoded, split)
+    order = encoding_order(trainer, split)[:count]
+    components = min(trainer.config.latents, count, int(np.prod(trainer.dataset.image_shape)))
+    most = max(2, min(count, MOST_NUMBERS // int(np.prod(trainer.dataset.image_shape))))
     total = 2 * count + most
     with bar(total=total, desc="PCA, ICA, pixels", unit=" images", disable=not progress) as shown:
         pca = IncrementalPCA(components)
         with np.errstate(invalid="ignore"):  # shares of the variance, of which there may be none
-            for images in _pixels(program, count, at_least=components):
+            for images in _pixels(trainer, order, at_least=components):
                 pca.partial_fit(images)
                 shown.update(len(images))
         projected = []
-        for images in _pixels(program, count):
+        for images in _pixels(trainer, order):
             projected.append(pca.transform(images))
             shown.update(len(images))
         projected = np.concatenate(projected)
@@ -101,7 +106,7 @@ def run_baselines(program: Program, count: int, *, progress: bool = False) -> di
             ica = FastICA(whiten="unit-variance", random_state=0, max_iter=500)
             if there.any():
                 independent[:, there] = ica.fit_transform(projected[:, there])
-        pixels = np.concatenate(list(_pixels(program, most)))
+        pixels = np.concatenate(list(_pixels(trainer, order[:most])))
         shown.update(total - shown.n)
     return {
         "random_codes": random_codes(untrained),
@@ -113,18 +118,17 @@ def run_baselines(program: Program, count: int, *, progress: bool = False) -> di
     }
 
 
-def _pixels(program: Program, count: int, at_least: int = 1) -> Iterator[np.ndarray]:
-    """Images of `encoding_order` as rows [images, pixels], in parts.
+def _pixels(trainer: Trainer, order: np.ndarray, at_least: int = 1) -> Iterator[np.ndarray]:
+    """Images by index as rows [images, pixels], in parts.
 
     Args:
         at_least: images in a part; a rest that is smaller is left out.
     """
-    order = encoding_order(program)[:count]
-    size = max(IMAGES_AT_ONCE, at_least)
+    count, size = len(order), max(IMAGES_AT_ONCE, at_least)
     for start in range(0, count, size):
         # The last part is filled up with copies of its last image: one shape, one compile.
         indices = order[np.minimum(np.arange(start, start + size), count - 1)]
-        images = np.asarray(program.images(indices))
+        images = np.asarray(trainer.images(indices))
         part = images.reshape(size, -1)[: min(size, count - start)]
         if len(part) >= at_least:
             yield part
@@ -133,7 +137,7 @@ def _pixels(program: Program, count: int, at_least: int = 1) -> Iterator[np.ndar
 def baseline_scores(
     sweep_dir: Path,
     seeds: Sequence[int],
-    programs: Programs,
+    trainers: Trainers,
     config: Config,
     score: ScoreConfig,
     scores: Iterable[str],
@@ -161,25 +165,27 @@ def baseline_scores(
         "versions": versions(PACKAGES),
     }
     found = Answers(sweep_dir / FILE, single=True).kept(
-        "", request, lambda: {"rows": _scored(seeds, programs, config, score, progress)}
+        "", request, lambda: {"rows": _scored(seeds, trainers, config, score, progress)}
     )
     return pd.DataFrame(found["rows"]).reindex(columns=["baseline", *scores])
 
 
 def _scored(
     seeds: Sequence[int],
-    programs: Programs,
+    trainers: Trainers,
     config: Config,
     score: ScoreConfig,
     progress: bool,
 ) -> list[dict[str, Any]]:
     score = dataclasses.replace(score, permutations=0)
-    program = programs.of(dataclasses.replace(config, seed=seeds[0]))
-    count = min(program.dataset.size, score.train_points + score.test_points)
-    points = list(run_baselines(program, count, progress=progress).items())
+    trainer = trainers.of(config)
+    count = min(trainer.dataset.size, score.train_points + score.test_points)
+    points = list(
+        run_baselines(trainer, config.replace(seed=seeds[0]), count, progress=progress).items()
+    )
     for seed in seeds[1:]:
-        params = programs.of(dataclasses.replace(config, seed=seed)).init().params["vae"]
-        points.append(("untrained", codes_of(program, encode_points(program, params, count))))
+        params = trainer.init(config.replace(seed=seed)).params["vae"]
+        points.append(("untrained", codes_of(trainer, encode_points(trainer, params, count))))
     rows, names = [], metric_names(score.metrics)
     with bar(total=len(points), desc="baselines", disable=not progress) as shown:
         for name, representation in points:

@@ -23,8 +23,8 @@ from bvae_jax.progress import bar
 from bvae_jax.runs import rundir
 from bvae_jax.runs.checkpoint import fingerprint
 from bvae_jax.runs.encode import codes_of, encode_run, point_count, same_images
-from bvae_jax.runs.program import NO_POSTERIOR, eval_split
 from bvae_jax.runs.run import Run, load
+from bvae_jax.runs.trainer import NO_POSTERIOR, eval_split
 from bvae_jax.runtime import versions
 from bvae_jax.types import key_for
 
@@ -70,27 +70,29 @@ def evaluate(
         KeyboardInterrupt: after Ctrl-C; what was computed is kept.
     """
     _check_metrics(config, udr_with)
-    run = _loaded(run, config.split, step, dataset, progress)
-    directory, data = run.run_dir, run.program.dataset
+    run = _loaded(run, step, dataset, progress)
+    directory, data = run.run_dir, run.trainer.dataset
     if not data.factor_names:
         raise UserError(
             f"{data.name} has no factors to score by: wanted --metrics none, which takes the "
             "ELBO apart, or bvae suggest for the seeds of a sweep."
         )
     count = point_count(data, run.config, config.split, num_points)
-    others = [_loaded(other, config.split, None, None, progress) for other in udr_with]
+    others = [_loaded(other, None, None, progress) for other in udr_with]
     for other in others:
-        if not same_images(run.program, other.program):
+        if not same_images(run.trainer, other.trainer, config.split):
             raise UserError(
                 f"--udr-with {other.run_dir}: got a run whose images ({config.split}) are not "
                 f"those of {directory}, wanted the same: compare --dataset, --only and the split "
                 "of both."
             )
-    points = _codes(run, count, progress)
+    points = _codes(run, count, config.split, progress)
     if others:
         fewer = min(count, config.train_points)
-        points = _with_runs(points, [_codes(each, fewer, progress) for each in (run, *others)])
-    if not run.program.variational:
+        points = _with_runs(
+            points, [_codes(each, fewer, config.split, progress) for each in (run, *others)]
+        )
+    if not run.variational:
         print(f"bvae: note: {NO_POSTERIOR}.", file=sys.stderr)
     _remark(points)
     request = _identity(run) | {
@@ -106,7 +108,10 @@ def evaluate(
     if missing:
         most = min(count, config.train_points + config.test_points)
         _say_what_is_replaced(answers, missing)
-        made = run_baselines(run.program, most, progress=progress) if baselines else {}
+        made = {}
+        if baselines:
+            options = {"split": config.split, "progress": progress}
+            made = run_baselines(run.trainer, run.config, most, **options)
         rest = dataclasses.replace(config, metrics=",".join(missing))
         for name, entry in _scored(points, rest, made, progress):
             answers.put(name, entry, request)
@@ -133,18 +138,17 @@ def stored_scores(run_dir: Path, config: ScoreConfig, num_points: int) -> dict[s
     return entries if len(entries) == len(found) else None
 
 
-def _loaded(
-    run: Run | str | Path, split: str, step: int | None, dataset: str | None, progress: bool
-) -> Run:
-    """A run of which the images of a split are encoded."""
+def _loaded(run: Run | str | Path, step: int | None, dataset: str | None, progress: bool) -> Run:
+    """A run, from its directory if it is not loaded yet."""
     if isinstance(run, str | Path):
         run = load(run, step=step, dataset=dataset, progress=progress)
-    return run._replace(program=run.program._replace(points=split))
+    return run
 
 
-def _codes(run: Run, count: int, progress: bool) -> Codes:
-    encoded = encode_run(run.run_dir, run.program, run.params, count, progress=progress)
-    return codes_of(run.program, encoded)
+def _codes(run: Run, count: int, split: str, progress: bool) -> Codes:
+    options = {"split": split, "progress": progress}
+    encoded = encode_run(run.run_dir, run.trainer, run.params, count, **options)
+    return codes_of(run.trainer, encoded, split)
 
 
 def _identity(run: Run) -> dict[str, Any]:
@@ -329,17 +333,17 @@ def evaluate_elbo(
         KeyboardInterrupt: after Ctrl-C; what was computed is kept.
     """
     check_settings(decomposition, log_likelihood, images)
-    run = _loaded(run, split, step, dataset, progress)
-    if not run.program.variational:
+    run = _loaded(run, step, dataset, progress)
+    if not run.variational:
         asked = {"decomposition": decomposition, "log_likelihood": log_likelihood}
         return {name: {"skipped": NO_POSTERIOR} for name, draws in asked.items() if draws}
-    count = point_count(run.program.dataset, run.config, split, num_points)
+    count = point_count(run.trainer.dataset, run.config, split, num_points)
     answers, found = Answers(run.run_dir / ELBO), {}
     if decomposition:
         found["decomposition"] = answers.kept(
             "decomposition",
             _identity(run) | {"samples": decomposition, "num_points": count, "split": split},
-            lambda: _decompose(run, count, decomposition, progress),
+            lambda: _decompose(run, count, decomposition, split, progress),
         )
     if log_likelihood:
         asked = {"samples": log_likelihood, "images": images, "split": eval_split(run.config)}
@@ -379,8 +383,9 @@ def check_settings(decomposition: int, log_likelihood: int, images: int) -> None
         raise UserError(f"--log-likelihood-images: got {images}, wanted at least 2.")
 
 
-def _decompose(run: Run, count: int, samples: int, progress: bool) -> Entry:
-    encoded = encode_run(run.run_dir, run.program, run.params, count, progress=progress)
+def _decompose(run: Run, count: int, samples: int, split: str, progress: bool) -> Entry:
+    options = {"split": split, "progress": progress}
+    encoded = encode_run(run.run_dir, run.trainer, run.params, count, **options)
     assert encoded.logvars is not None
     key = key_for("decomposition", 0)
     return jsonable(
@@ -389,11 +394,11 @@ def _decompose(run: Run, count: int, samples: int, progress: bool) -> Entry:
 
 
 def _log_likelihood(run: Run, samples: int, images: int, progress: bool) -> Entry:
-    there = run.program.eval_indices.size
+    there = run.trainer.eval_indices.size
     if images > there:
         wanted = f"{images} images wanted for --log-likelihood"
         print(f"bvae: note: {wanted}, the run's --eval-images has {there}.", file=sys.stderr)
     found = held_out_log_likelihood(
-        run.program, run.params, samples=samples, images=images, progress=progress
+        run.trainer, run.params, samples=samples, images=images, progress=progress
     )
     return found._asdict()

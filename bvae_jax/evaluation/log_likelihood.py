@@ -13,7 +13,7 @@ from bvae_jax.elbo import log_prior_ratio
 from bvae_jax.errors import UserError
 from bvae_jax.likelihoods import bits_per_dim
 from bvae_jax.progress import bar
-from bvae_jax.runs.program import Program, calibrated
+from bvae_jax.runs.trainer import Trainer, calibrated
 from bvae_jax.types import (
     Images,
     Params,
@@ -64,7 +64,7 @@ class Sums(NamedTuple):
 
 
 def held_out_log_likelihood(
-    program: Program, params: Params, *, samples: int, images: int, progress: bool = False
+    trainer: Trainer, params: Params, *, samples: int, images: int, progress: bool = False
 ) -> HeldOut:
     """Estimate log p(x) of the first evaluation images. The same numbers whenever it is called.
 
@@ -77,11 +77,11 @@ def held_out_log_likelihood(
     Raises:
         UserError: there are fewer than two images: one has no standard error.
     """
-    indices = program.eval_indices.ravel()[:images]
+    indices = trainer.eval_indices.ravel()[:images]
     if len(indices) < 2:
         raise UserError(f"--log-likelihood: got {len(indices)} image, wanted at least 2.")
-    likelihood = calibrated(program, params)
-    function = jax.jit(functools.partial(weight_sums, program.model.clone(likelihood=likelihood)),
+    likelihood = calibrated(trainer, params)
+    function = jax.jit(functools.partial(weight_sums, trainer.model.clone(likelihood=likelihood)),
                        static_argnums=2)  # fmt: skip
     found = []
     with bar(
@@ -92,7 +92,7 @@ def held_out_log_likelihood(
             size = len(indices[start : start + IMAGES_AT_ONCE])
             # The last batch is filled up with copies of its last image: one shape, one compile.
             chosen = np.minimum(np.arange(start, start + IMAGES_AT_ONCE), len(indices) - 1)
-            batch = program.images(indices[chosen])
+            batch = trainer.images(indices[chosen])
             key = jax.random.fold_in(key_for("log-likelihood", 0), start)
             sums = _over_samples(
                 functools.partial(function, params, batch), key, samples,
@@ -100,7 +100,7 @@ def held_out_log_likelihood(
             )  # fmt: skip
             found.append([x[:size] for x in sums])
     sums = Sums(*(np.concatenate(parts) for parts in zip(*found, strict=True)))
-    return _summarise(sums, samples, program)
+    return _summarise(sums, samples, trainer)
 
 
 def weight_sums(model: VAE, params: Params, images: Images, samples: int, key: PRNGKey) -> Sums:
@@ -132,18 +132,18 @@ def _over_samples(
     return total
 
 
-def _summarise(sums: Sums, samples: int, program: Program) -> HeldOut:
+def _summarise(sums: Sums, samples: int, trainer: Trainer) -> HeldOut:
     estimates = np.asarray(sums.log_sum) - math.log(samples)
     count = len(estimates)
     mean = float(estimates.mean())
     error = float(estimates.std(ddof=1) / math.sqrt(count))
-    shape = program.dataset.image_shape
+    shape = trainer.dataset.image_shape
     effective = np.exp(2 * sums.log_sum - sums.log_sum_of_squares)
     return HeldOut(
         log_likelihood=mean,
         standard_error=error,
         elbo=float(sums.sum_of_logs.mean() / samples),
-        bits_per_dim=float(bits_per_dim(-mean, program.model.likelihood, shape)),
+        bits_per_dim=float(bits_per_dim(-mean, trainer.model.likelihood, shape)),
         effective_samples=float(np.median(effective)),
         least_effective=float(effective.min()),
         few=int((effective < FEW).sum()),

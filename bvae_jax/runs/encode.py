@@ -16,15 +16,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
-from bvae_jax.runs.checkpoint import fingerprint
 from bvae_jax.config import Config, ScoreConfig
+from bvae_jax.data.archive import DamagedError, read_npz, write_npz
 from bvae_jax.data.base import Dataset
 from bvae_jax.data.variants import split_of
 from bvae_jax.errors import UserError
-from bvae_jax.runtime import Interrupt
-from bvae_jax.data.archive import DamagedError, read_npz, write_npz
-from bvae_jax.runs.program import Program
 from bvae_jax.progress import bar
+from bvae_jax.runs.checkpoint import fingerprint
+from bvae_jax.runs.trainer import Trainer
+from bvae_jax.runtime import Interrupt
 from bvae_jax.types import Params
 
 if TYPE_CHECKING:
@@ -54,21 +54,21 @@ class Encoded(NamedTuple):
         return Encoded(self.means[:count], None if self.logvars is None else self.logvars[:count])
 
 
-def encoding_order(program: Program) -> Int[np.ndarray, " image"]:
-    """Indices of the images of `program.points`, in the order in which they are encoded."""
+def encoding_order(trainer: Trainer, split: str = "all") -> Int[np.ndarray, " image"]:
+    """Indices of the images of a split, in the order in which they are encoded."""
     # RandomState, because NumPy promises that its stream never changes.
-    order = np.random.RandomState(ORDER_SEED).permutation(program.dataset.size)
-    if program.points == "all":
+    order = np.random.RandomState(ORDER_SEED).permutation(trainer.dataset.size)
+    if split == "all":
         return order
-    chosen = np.zeros(program.dataset.size, bool)
-    chosen[program.split.named(program.points)] = True
+    chosen = np.zeros(trainer.dataset.size, bool)
+    chosen[trainer.split.named(split)] = True
     return order[chosen[order]]
 
 
-def same_images(first: Program, other: Program) -> bool:
+def same_images(first: Trainer, other: Trainer, split: str = "all") -> bool:
     """Whether two runs encode the same images in the same order."""
     return first.dataset.identity == other.dataset.identity and np.array_equal(
-        encoding_order(first), encoding_order(other)
+        encoding_order(first, split), encoding_order(other, split)
     )
 
 
@@ -101,10 +101,11 @@ def point_count(dataset: Dataset, config: Config, points: str, wanted: int | Non
 
 
 def encode_points(
-    program: Program,
+    trainer: Trainer,
     params: Params,
     count: int,
     *,
+    split: str = "all",
     known: Encoded | None = None,
     interrupt: Interrupt | None = None,
     progress: bool = False,
@@ -113,14 +114,15 @@ def encode_points(
 
     Args:
         params: the VAE's.
+        split: whose images.
         known: what is known already, kept.
         interrupt: stop early, with fewer images, if it is requested.
         progress: show a bar.
     """
-    order = encoding_order(program)[:count]
-    shape = (count, program.config.latents)
+    order = encoding_order(trainer, split)[:count]
+    shape = (count, trainer.config.latents)
     means = np.empty(shape, np.float32)
-    logvars = np.empty(shape, np.float32) if program.variational else None
+    logvars = np.empty(shape, np.float32) if trainer.variational else None
     done = 0 if known is None else min(count, len(known.means))
     if known is not None:
         means[:done] = known.means[:done]
@@ -136,7 +138,7 @@ def encode_points(
         end = min(start + batch, count)
         # The last batch is filled up with copies of its last image: one shape, one compile.
         indices = order[np.minimum(np.arange(start, start + batch), count - 1)]
-        posterior = program.encode(params, indices)
+        posterior = trainer.encode(params, indices)
         means[start:end] = np.asarray(posterior.mean)[: end - start]
         if logvars is not None:
             logvars[start:end] = np.asarray(posterior.logvar)[: end - start]
@@ -148,7 +150,7 @@ def encode_points(
             if interrupt and interrupt.requested:
                 break
             waiting.append(threads.submit(encode, start))
-            # The first batch is encoded alone, so that the program is compiled once.
+            # The first batch is encoded alone, so that the trainer is compiled once.
             if start == first or len(waiting) == at_once:
                 done = waiting.popleft().result()
                 shown.update(done - shown.n)
@@ -167,7 +169,13 @@ def _at_once() -> int:
 
 
 def encode_run(
-    run_dir: Path, program: Program, params: Params, count: int, *, progress: bool = True
+    run_dir: Path,
+    trainer: Trainer,
+    params: Params,
+    count: int,
+    *,
+    split: str = "all",
+    progress: bool = True,
 ) -> Encoded:
     """`encode_points`, kept in the run's directory: what is there for these parameters is read.
 
@@ -176,15 +184,21 @@ def encode_run(
     Raises:
         KeyboardInterrupt: after a signal to end.
     """
-    path = run_dir / (CACHE if program.points == "all" else f"encoded-{program.points}.npz")
-    identity = _identity(program.dataset, params)
-    known = _read(path, identity, program) if path.exists() else None
+    path = run_dir / (CACHE if split == "all" else f"encoded-{split}.npz")
+    identity = _identity(trainer.dataset, params)
+    known = _read(path, identity, trainer) if path.exists() else None
     if known is not None and len(known.means) >= count:
         return known.first(count)
     with Interrupt() as interrupt:
         with interrupt.deferred():
             encoded = encode_points(
-                program, params, count, known=known, interrupt=interrupt, progress=progress
+                trainer,
+                params,
+                count,
+                split=split,
+                known=known,
+                interrupt=interrupt,
+                progress=progress,
             )
             arrays = {n: x for n, x in encoded._asdict().items() if x is not None}
             write_npz(path, identity=identity, **arrays)
@@ -196,16 +210,16 @@ def _identity(dataset: Dataset, params: Params) -> str:
     return f"{dataset.identity} {fingerprint(params)}"
 
 
-def _read(path: Path, identity: str, program: Program) -> Encoded | None:
+def _read(path: Path, identity: str, trainer: Trainer) -> Encoded | None:
     """The cached encode; None if it is that of other parameters, or damaged."""
     try:
         arrays = read_npz(path)
         if str(arrays["identity"]) != identity:
             return None
-        names = Encoded._fields if program.variational else ("means",)
+        names = Encoded._fields if trainer.variational else ("means",)
         shapes = [arrays[name].shape for name in names]
-        if len(set(shapes)) == 1 and shapes[0][1:] == (program.config.latents,):
-            return Encoded(arrays["means"], arrays["logvars"] if program.variational else None)
+        if len(set(shapes)) == 1 and shapes[0][1:] == (trainer.config.latents,):
+            return Encoded(arrays["means"], arrays["logvars"] if trainer.variational else None)
         reason = f"it holds arrays of {shapes}"
     except DamagedError as error:
         reason = str(error)
@@ -215,25 +229,25 @@ def _read(path: Path, identity: str, program: Program) -> Encoded | None:
     return None
 
 
-def codes_of(program: Program, encoded: Encoded) -> "Codes":
+def codes_of(trainer: Trainer, encoded: Encoded, split: str = "all") -> "Codes":
     """An encode with the factors of its images: what metrics read."""
     from bvae_jax.metrics.codes import Codes, mean_kl  # scikit-learn takes a second
 
-    indices = jnp.asarray(encoding_order(program)[: len(encoded.means)])
+    indices = jnp.asarray(encoding_order(trainer, split)[: len(encoded.means)])
     return Codes(
         codes=encoded.means,
-        factors=np.asarray(program.dataset.factors(indices)),
+        factors=np.asarray(trainer.dataset.factors(indices)),
         logvars=encoded.logvars,
-        factor_sizes=np.array(program.dataset.factor_sizes),
-        factor_names=program.dataset.factor_names or None,
+        factor_sizes=np.array(trainer.dataset.factor_sizes),
+        factor_names=trainer.dataset.factor_names or None,
         kl=None if encoded.logvars is None else mean_kl(encoded.means, encoded.logvars),
     )
 
 
-def training_scores(program: Program, params: Params) -> dict[str, float]:
+def training_scores(trainer: Trainer, params: Params, metrics: str) -> dict[str, float]:
     """What `Config.eval_metrics` asks for, by name, on as many images as metrics take."""
     from bvae_jax.metrics.scoring import quick_scores
 
-    config = ScoreConfig(metrics=program.config.eval_metrics, permutations=0)
-    count = min(program.dataset.size, config.train_points + config.test_points)
-    return quick_scores(codes_of(program, encode_points(program, params, count)), config)
+    config = ScoreConfig(metrics=metrics, permutations=0)
+    count = min(trainer.dataset.size, config.train_points + config.test_points)
+    return quick_scores(codes_of(trainer, encode_points(trainer, params, count)), config)

@@ -14,7 +14,7 @@ from bvae_jax.errors import UserError
 from bvae_jax.plots import run as plots
 from bvae_jax.plots import scores as score_plots
 from bvae_jax.runs.loggers import SCORES, Record, curves, places
-from bvae_jax.runs.program import Program
+from bvae_jax.runs.trainer import Trainer
 from bvae_jax.traversal import Decode, by_size, interpolate, traverse
 from bvae_jax.types import (
     Images,
@@ -32,7 +32,7 @@ MOST_ROWS = 20
 
 
 def draw_figures(
-    directory: Path, program: Program, params: Params, records: Sequence[Record]
+    directory: Path, trainer: Trainer, params: Params, records: Sequence[Record]
 ) -> None:
     """Loss curves, KL per latent, reconstructions, samples, interpolations and traversals.
 
@@ -42,7 +42,7 @@ def draw_figures(
     train = [record for record in records if record["split"] == "train"]
     if train:
         plots.save_loss_curves(directory / "loss_curves.png", curves(records))
-    if train and program.variational:
+    if train and trainer.variational:
         steps = np.array(places(train))
         kl = np.array([record["kl_per_latent"] for record in train])
         plots.save_kl_per_latent(directory / "kl_per_latent.png", steps, kl, ACTIVE_NATS)
@@ -55,9 +55,9 @@ def draw_figures(
             shown = {name: splits[SCORES] for name, splits in found.items()}
             score_plots.save_score_curves(directory / "score_curves.png", shown)
 
-    encoder, decoder = coders(program, params)
-    indices = np.resize(program.eval_indices.ravel(), 2 * COLUMNS)
-    images = program.images(indices)
+    encoder, decoder = coders(trainer, params)
+    indices = np.resize(trainer.eval_indices.ravel(), 2 * COLUMNS)
+    images = trainer.images(indices)
     means = encoder(images).mean
 
     rows = jnp.stack([images, decoder(means)]).reshape(2, 2, COLUMNS, *images.shape[1:])
@@ -66,8 +66,8 @@ def draw_figures(
         np.asarray(rows.swapaxes(0, 1).reshape(4, COLUMNS, *images.shape[1:])),
         row_labels=("original", "decoded") * 2,
     )
-    if program.variational:
-        z = jax.random.normal(key_for("samples", 0), (COLUMNS * COLUMNS, program.config.latents))
+    if trainer.variational:
+        z = jax.random.normal(key_for("samples", 0), (COLUMNS * COLUMNS, trainer.config.latents))
         plots.save_image_grid(
             directory / "samples.png",
             np.asarray(decoder(z)).reshape(COLUMNS, COLUMNS, *images.shape[1:]),
@@ -81,11 +81,11 @@ def draw_figures(
         column_labels=("image", *[f"{w:.2g}" for w in np.linspace(0, 1, COLUMNS)], "image"),
         xlabel="weight of the right image's code",
     )
-    draw_traversals(directory, program, params, TraversalSettings())
+    draw_traversals(directory, trainer, params, TraversalSettings())
 
 
 def draw_traversals(
-    directory: Path, program: Program, params: Params, settings: TraversalSettings
+    directory: Path, trainer: Trainer, params: Params, settings: TraversalSettings
 ) -> list[Path]:
     """A grid (PNG) and an animation (GIF) for each starting image, latents ordered by KL.
 
@@ -100,25 +100,25 @@ def draw_traversals(
         UserError: there is no image of such an index.
     """
     for index in settings.images or ():
-        if not 0 <= index < program.dataset.size:
+        if not 0 <= index < trainer.dataset.size:
             raise UserError(
-                f"--images: got {index}, wanted an index from 0 to {program.dataset.size - 1}."
+                f"--images: got {index}, wanted an index from 0 to {trainer.dataset.size - 1}."
             )
-    encoder, decoder = coders(program, params)
-    posterior = encoder(program.images(program.eval_indices[0]))
+    encoder, decoder = coders(trainer, params)
+    posterior = encoder(trainer.images(trainer.eval_indices[0]))
     mean, spread = posterior.mean.mean(axis=0), posterior.mean.std(axis=0)
-    size = gaussian_kl(posterior).mean(axis=0) if program.variational else spread
+    size = gaussian_kl(posterior).mean(axis=0) if trainer.variational else spread
     order = by_size(size)[:MOST_ROWS]
     labels = [f"z{latent} ({size[latent]:.2f})" for latent in order]
     spans = jnp.linspace(-settings.range, settings.range, settings.columns)
     values, of, what = spans, "the prior", "KL in nats"
-    if not program.variational:
+    if not trainer.variational:
         values = mean[order, None] + spread[order, None] * spans[None]
         of, what = "its codes, from their mean", "standard deviation of its codes"
     directory.mkdir(parents=True, exist_ok=True)
     files = []
-    for index in settings.images or [int(program.eval_indices[0, 0])]:
-        code = encoder(program.images(np.array([index]))).mean[0]
+    for index in settings.images or [int(trainer.eval_indices[0, 0])]:
+        code = encoder(trainer.images(np.array([index]))).mean[0]
         grid = np.asarray(traverse(decoder, code, order, values))
         name = f"traversal-{index}" if settings.images else "traversal"
         files += [directory / f"{name}.png", directory / f"{name}.gif"]
@@ -134,10 +134,10 @@ def draw_traversals(
     return files
 
 
-def coders(program: Program, params: Params) -> tuple[Encode, Decode]:
+def coders(trainer: Trainer, params: Params) -> tuple[Encode, Decode]:
     """images -> Posterior and z -> images, compiled; the parameters are an argument."""
     encoder, decoder = (jax.jit(f, static_argnums=0) for f in (encode, decode))
     return (
-        functools.partial(encoder, program.model, params),
-        functools.partial(decoder, program.model, params),
+        functools.partial(encoder, trainer.model, params),
+        functools.partial(decoder, trainer.model, params),
     )

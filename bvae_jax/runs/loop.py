@@ -2,78 +2,112 @@
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from bvae_jax.runs.checks import NotFiniteError
 from bvae_jax.config import Config
-from bvae_jax.runtime import (
-    Interrupt,
-)
-from bvae_jax.runs.lanes import Lanes
 from bvae_jax.progress import TrainingProgress
-from bvae_jax.runs.writer import Session, is_state_due
+from bvae_jax.runs.trainer import Means, Trainer
+from bvae_jax.runs.writer import NotFiniteError, Writer, is_state_due
+from bvae_jax.runtime import Interrupt
+from bvae_jax.types import TrainState
 
 
-def train(
-    sessions: Sequence[Session], lanes: Lanes, shown: TrainingProgress, interrupt: Interrupt
-) -> None:
-    """The loop over chunks of steps. A chunk ends wherever something is due, and leaves a record:
-    so the records do not depend on where a run was interrupted.
+class Lane(NamedTuple):
+    """A member that is being trained.
 
-    A session whose numbers are not finite any more is marked as failed, and the others go on.
-    Processes that train a run together stop at the same step, whichever of them is interrupted.
-
-    Args:
-        sessions: begun, all at the same step, with the same settings but for what is traced.
-        lanes: their states, in the same order.
+    Attributes:
+        place: which of the trainer's members it is.
     """
-    config, team, step = sessions[0].config, sessions[0].team, int(lanes.state(0).step)
-    stop = False
-    live = {i: session for i, session in enumerate(sessions) if not session.failed}
-    computed = None  # the last chunk, until its numbers are looked at
-    while step < config.steps and live and not (stop := team.any(interrupt.requested)):
-        if computed is None:
-            for session in live.values():
-                session.clock.begin_chunk()
-        start, step = step, next_stop(config, step)
-        chunk = Chunk(start, step, lanes.advance(step - start))
-        if computed:  # while the device computes the next
-            _record(computed, live, lanes, shown)
-        computed = chunk
-        if is_state_due(config, step):
-            _record(computed, live, lanes, shown)
-            computed = None
-    if computed:
-        _record(computed, live, lanes, shown)
-    lanes.close()
-    if stop:
-        for i, session in live.items():
-            session.save(lanes.state(i))
+
+    place: int
+    writer: Writer
 
 
 class Chunk(NamedTuple):
-    """Steps that are being computed; `means` waits for their metrics, for each state."""
+    """Steps that are being computed; `means` waits for their metrics, for each member."""
 
     start: int
     end: int
-    means: Callable[[], list[dict[str, Any]]]
+    means: Callable[[], Means]
 
 
-def _record(chunk: Chunk, live: dict[int, Session], lanes: Lanes, shown: TrainingProgress) -> None:
-    """Keep what a chunk left; sessions that cannot go on are no longer among `live` then."""
+def train(
+    trainer: Trainer,
+    lanes: Sequence[Lane],
+    states: Sequence[TrainState],
+    shown: TrainingProgress,
+    interrupt: Interrupt,
+) -> list[TrainState]:
+    """Train members together, to the end of their steps or until an interrupt is requested.
+
+    A chunk ends wherever something is due, and leaves a record: so the records do not depend on
+    where a run was interrupted. A member whose numbers are not finite any more is marked as failed
+    in its writer, and the others go on.
+
+    Args:
+        trainer: perhaps for more members than there are lanes: the other places are trained for
+            nothing, so that a member keeps its place, and the program its shape, when others are
+            done.
+        lanes: with writers that have begun, of runs that differ in what is traced only.
+        states: their states, all at the same step.
+
+    Returns:
+        Their states, in order.
+    """
+    config, step, stop = lanes[0].writer.config, int(states[0].step), False
+    by_place = dict(zip((lane.place for lane in lanes), states, strict=True))
+    filled = [by_place.get(i, states[0]) for i in range(trainer.members)]
+    feed, stacked = trainer.feed(filled), trainer.stack(filled)
+    live = [lane for lane in lanes if not lane.writer.failed]
+    computed = None  # the last chunk, until its numbers are looked at
+    while step < config.steps and live and not (stop := interrupt.requested):
+        if computed is None:
+            for lane in live:
+                lane.writer.clock.begin_chunk()
+        start, step = step, next_stop(config, step)
+        stacked, means = trainer.train(stacked, feed, step - start)
+        if computed:  # while the device computes the next
+            live = _record(computed, live, trainer, stacked, shown)
+        computed = Chunk(start, step, means)
+        if is_state_due(config, step):
+            live = _record(computed, live, trainer, stacked, shown)
+            computed = None
+    if computed:
+        live = _record(computed, live, trainer, stacked, shown)
+    feed.close()
+    if stop:
+        for lane in live:
+            lane.writer.save(trainer.member(stacked, lane.place))
+    return [trainer.member(stacked, lane.place) for lane in lanes]
+
+
+def _record(
+    chunk: Chunk,
+    live: list[Lane],
+    trainer: Trainer,
+    states: TrainState,
+    shown: TrainingProgress,
+) -> list[Lane]:
+    """Keep what a chunk left; returns the members that can go on.
+
+    Args:
+        states: after the chunk wherever they are evaluated or saved; else perhaps later ones.
+    """
     steps, means = chunk.end - chunk.start, chunk.means()
-    for session in live.values():
-        session.clock.end_chunk(steps)
+    for lane in live:
+        lane.writer.clock.end_chunk(steps)
     if live:
-        rate = sum(s.clock.times()["images_per_second"] for s in live.values())
-        shown.update(len(live) * steps, means[min(live)], rate)
-    for i, session in list(live.items()):
+        rate = sum(lane.writer.clock.times()["images_per_second"] for lane in live)
+        shown.update(len(live) * steps, means[live[0].place], rate)
+    left = []
+    for lane in live:
         try:
-            state = functools.partial(lanes.state, i)
-            session.record(chunk.start, chunk.end, means[i], state)
+            state = functools.partial(trainer.member, states, lane.place)
+            lane.writer.record(chunk.start, chunk.end, means[lane.place], state)
+            left.append(lane)
         except NotFiniteError as error:
-            session.failed = error
-            del live[i]
+            lane.writer.failed = error
+    return left
 
 
 def next_stop(config: Config, step: int) -> int:

@@ -9,10 +9,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from bvae_jax.runs.checks import memory_of_device
 from bvae_jax.errors import UserError
-from bvae_jax.runs.program import Program
-from bvae_jax.runs.mesh import make_mesh, make_stacked_body, stack
+from bvae_jax.runs.mesh import memory_of_device
+from bvae_jax.runs.trainer import Trainer
 
 STRATEGIES = ("auto", "sequential", "devices", "vmap")
 MEMORY_SHARE = 0.8
@@ -111,7 +110,7 @@ def check_strategy(strategy: str, at_once: int | None, platform: str) -> None:
 
 
 def make_plan(
-    program: Program, members: int, strategy: str, at_once: int | None, platform: str
+    trainer: Trainer, members: int, strategy: str, at_once: int | None, platform: str
 ) -> Plan:
     """Choose what is left open, by the machine.
 
@@ -120,7 +119,7 @@ def make_plan(
     takes are vmapped.
 
     Args:
-        members: that share the program.
+        members: that share the trainer.
         strategy: "auto", or what the user wants.
         at_once: how many in one program; None leaves it open.
         platform: `jax.default_backend()`.
@@ -134,12 +133,12 @@ def make_plan(
         strategy = "vmap" if platform != "cpu" else "devices" if devices > 1 else "sequential"
         strategy = "sequential" if at_once == 1 or members == 1 else strategy
     if strategy in ("sequential", "devices"):
-        return Plan(strategy, devices if strategy == "devices" else 1, state_bytes(program))
+        return Plan(strategy, devices if strategy == "devices" else 1, state_bytes(trainer))
     if at_once or platform == "cpu":
-        return Plan("vmap", min(at_once or members, members), state_bytes(program))
-    each = compiled_bytes(program)
+        return Plan("vmap", min(at_once or members, members), state_bytes(trainer))
+    each = compiled_bytes(trainer)
     have = memory_of_device(jax.local_devices()[0])
-    left = MEMORY_SHARE * have - program.data_bytes
+    left = MEMORY_SHARE * have - trainer.data_bytes
     fits = members if math.isinf(have) else max(1, int(left / each)) * devices
     return Plan("vmap", evenly(members, fits), each)
 
@@ -155,25 +154,40 @@ def batches(members: Sequence[Any], at_once: int) -> list[list[Any]]:
     return [list(members[i : i + at_once]) for i in range(0, len(members), at_once)]
 
 
-def state_bytes(program: Program) -> int:
+def state_bytes(trainer: Trainer) -> int:
     """Of one member's state and of one batch: less than what training takes."""
-    state = jax.eval_shape(program.init)
+    state = jax.eval_shape(trainer.init)
     leaves = [leaf for leaf in jax.tree.leaves(state) if not _is_key(leaf)]
-    batch = 4 * program.config.batch_size * math.prod(program.dataset.image_shape)
+    batch = 4 * trainer.config.batch_size * math.prod(trainer.dataset.image_shape)
     return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in leaves) + batch
 
 
-def compiled_bytes(program: Program) -> int:
+def compiled_bytes(trainer: Trainer) -> int:
     """Of one member's step, as the compiler counts: states and temporaries, without the data."""
-    state = stack([program.init()])
-    mesh = make_mesh(1, jax.local_devices()[:1])
-    step = jax.jit(make_stacked_body(program.make_body(), mesh), donate_argnums=0)
-    with contextlib.closing(program.feed([program.init()])) as feed:
+    state = trainer.init()
+    step = jax.jit(trainer.make_body(), donate_argnums=0)
+    with contextlib.closing(trainer.feed([state])) as feed:
         _, data = next(feed.parts(1))
-        analysis = step.lower(state, data).compile().memory_analysis()
+        analysis = step.lower(trainer.stack([state]), data).compile().memory_analysis()
     if analysis is None:
-        return state_bytes(program)
-    return max(int(analysis.temp_size_in_bytes), 0) + state_bytes(program)
+        return state_bytes(trainer)
+    return max(int(analysis.temp_size_in_bytes), 0) + state_bytes(trainer)
+
+
+def check_memory(trainer: Trainer) -> None:
+    """Refuse what cannot fit, by a lower bound: the data that are on the device already,
+    parameters, gradient, Adam's moments, one batch."""
+    config, device = trainer.config, jax.local_devices()[0]
+    have = memory_of_device(device)
+    parameters = sum(x.size for x in jax.tree.leaves(jax.eval_shape(trainer.init).params))
+    need = 4 * (4 * parameters + config.batch_size * math.prod(trainer.dataset.image_shape))
+    need += trainer.data_bytes
+    if need > have:
+        raise UserError(
+            f"Not enough memory: {parameters:,} parameters, batches of {config.batch_size:,} and "
+            f"the data need more than {need / 1e9:,.0f} GB, {device.device_kind} has "
+            f"{have / 1e9:,.0f} GB. Lower --latents or --batch-size."
+        )
 
 
 def _is_key(leaf: Any) -> bool:

@@ -1,62 +1,230 @@
-"""The impure shell of a run: disk, signals, and the order in which things are done."""
+"""A run: trained by `train`, read by `load`, held as a `Run`."""
 
-import contextlib
-import dataclasses
 import functools
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
 
-from bvae_jax.runs import rundir
-from bvae_jax.runtime import (
-    keep_freed_memory,
-)
-from bvae_jax.runs.checkpoint import Checkpoints, check_path
-from bvae_jax.runs.checks import check_memory, check_same, make_config_check
-from bvae_jax.config import Config, has_files, with_places
+from bvae_jax.config import Config, ScoreConfig, has_files, with_places
+from bvae_jax.data.base import Dataset
 from bvae_jax.data.store import check_content
-from bvae_jax.runs.divided import choose_devices, divide
+from bvae_jax.elbo import gaussian_kl
 from bvae_jax.errors import UserError
-from bvae_jax.runs.hyper import resolved
-from bvae_jax.runtime import (
-    Interrupt,
-)
-from bvae_jax.runs.lanes import OneLane
-from bvae_jax.runs.loggers import check_installed, open_loggers
 from bvae_jax.objectives import get_objective
-from bvae_jax.runs.distributed import ALONE, check_agreed, join
-from bvae_jax.runs.program import Program, build, build_model
 from bvae_jax.progress import TrainingProgress
-from bvae_jax.runs.writer import Session, finished_summary
+from bvae_jax.runs import encode as encoding
+from bvae_jax.runs import loop, rundir
+from bvae_jax.runs.checkpoint import Checkpoints, check_path
+from bvae_jax.runs.hyper import resolved
+from bvae_jax.runs.loggers import check_installed, open_loggers
+from bvae_jax.runs.mesh import choose_devices
+from bvae_jax.runs.placement import check_memory
+from bvae_jax.runs.trainer import Trainer, Trainers, build_model
+from bvae_jax.runs.writer import OpenLoggers, finished_summary, open_writer
+from bvae_jax.runtime import Interrupt, keep_freed_memory
 from bvae_jax.step import weights
-from bvae_jax.runs import loop
-from bvae_jax.types import Params, TrainState
-from bvae_jax.vae import VAE
+from bvae_jax.traversal import by_size, traverse
+from bvae_jax.types import ImageShape, Params, Posterior, TrainState, key_for
+from bvae_jax.vae import VAE, decode, encode
+
+if TYPE_CHECKING:
+    from bvae_jax.metrics.codes import Codes
+    from bvae_jax.metrics.scoring import Entry
+
+AT_ONCE = 256
+"""Images that go through a network at once."""
 
 
-class Run(NamedTuple):
-    """A run: where it lies, and what it left in memory.
+@dataclass(frozen=True)
+class Run:
+    """A run: where it is, and what it left in memory.
+
+    Images are arrays of NumPy or JAX, [n, height, width, channels]: floating-point numbers in
+    [0, 1], or uint8 up to 255. Where there is one channel, its axis may be left out.
 
     Attributes:
         summary: the contents of summary.json; None when the run is not finished.
-        program: data set, split and compiled functions; None where it was loaded without data.
         model: encoder, decoder and likelihood.
+        image_shape: height, width, channels.
     """
 
     run_dir: Path
     config: Config
     summary: dict[str, Any] | None
     state: TrainState
-    program: Program
     model: VAE
+    image_shape: ImageShape
+    opened: Trainer | None = field(default=None, repr=False)
 
     @property
     def params(self) -> Params:
         """The VAE's parameters, or with --ema their average: for `vae.encode` and `vae.decode`."""
         return weights(self.state)
+
+    @property
+    def trainer(self) -> Trainer:
+        """What trained the run: its data set, its split, compiled functions.
+
+        Raises:
+            UserError: the run was loaded without data.
+        """
+        if self.opened is None:
+            raise UserError(f"{self.run_dir} was loaded without its data: load it with data=True.")
+        return self.opened
+
+    @property
+    def dataset(self) -> Dataset:
+        """The images that the run was trained on.
+
+        Raises:
+            UserError: the run was loaded without data.
+        """
+        return self.trainer.dataset
+
+    @property
+    def variational(self) -> bool:
+        """Whether images have a posterior; an autoencoder's codes are points."""
+        return get_objective(self.config.objective).noise
+
+    def encode(self, images: Any) -> Posterior:
+        """q(z|x): mean and log-variance, [n, latent]; see the class for what images may be.
+
+        Raises:
+            UserError: the images are of another shape or type.
+        """
+        images = self._checked(images)
+        parts = [_encode(self.model, self.params, part) for part in _parts(images)]
+        means, logvars = (
+            jnp.concatenate([part[i] for part in parts])[: len(images)] for i in range(2)
+        )
+        return Posterior(means, logvars)
+
+    def decode(self, z: Any) -> Float[Array, "n height width channels"]:
+        """The mean image of p(x|z), with pixels in [0, 1].
+
+        Args:
+            z: [n, latent].
+
+        Raises:
+            UserError: it is of another shape.
+        """
+        z = np.asarray(z)
+        if z.ndim != 2 or z.shape[1] != self.config.latents:
+            raise UserError(f"Got z of shape {z.shape}, wanted [n, {self.config.latents}].")
+        z = z.astype(np.float32)
+        parts = [_decode(self.model, self.params, part) for part in _parts(z)]
+        return jnp.concatenate(parts)[: len(z)]
+
+    def reconstruct(self, images: Any) -> Float[Array, "n height width channels"]:
+        """Images encoded and decoded again, through the posterior's mean.
+
+        Raises:
+            UserError: as `encode`.
+        """
+        return self.decode(self.encode(images).mean)
+
+    def sample(self, n: int, *, seed: int = 0) -> Float[Array, "n height width channels"]:
+        """Decoded draws of the prior N(0, I).
+
+        Raises:
+            UserError: the run has no prior: it is an autoencoder.
+        """
+        if not self.variational:
+            raise UserError(f"{self.run_dir} is an autoencoder: it has no prior to draw z from.")
+        return self.decode(jax.random.normal(key_for("samples", seed), (n, self.config.latents)))
+
+    def traverse(
+        self,
+        image: Any,
+        *,
+        latents: Sequence[int] | None = None,
+        values: Sequence[float] = tuple(np.linspace(-3, 3, 11).tolist()),
+    ) -> Float[Array, "row column height width channels"]:
+        """One latent at a time set to each of some values, the others where an image has them.
+
+        Args:
+            image: [height, width, channels].
+            latents: a row for each; all, that of the largest KL first, if None.
+            values: a column for each.
+
+        Raises:
+            UserError: the image is of another shape, or there is no such latent.
+        """
+        posterior = self.encode(np.asarray(image)[None])
+        size = (gaussian_kl(posterior) if self.variational else abs(posterior.mean))[0]
+        rows = by_size(size) if latents is None else np.asarray(latents, int)
+        if len(rows) == 0 or not all(0 <= int(row) < self.config.latents for row in rows):
+            raise UserError(
+                f"Got latents {list(latents or ())}, wanted numbers from 0 to "
+                f"{self.config.latents - 1}."
+            )
+        return traverse(self._decode_grid, posterior.mean[0], jnp.asarray(rows), jnp.array(values))
+
+    def codes(self, num_points: int | None = None, *, split: str = "all") -> "Codes":
+        """Posterior means of the run's own images with their factors: what metrics read.
+
+        The encode is kept in the run's directory.
+
+        Args:
+            num_points: images to encode; all of the split if None.
+            split: all, train, holdout, test or excluded.
+
+        Raises:
+            UserError: the split has fewer images, or the run was loaded without data.
+        """
+        count = encoding.point_count(self.dataset, self.config, split, num_points)
+        options = {"split": split, "progress": False}
+        encoded = encoding.encode_run(self.run_dir, self.trainer, self.params, count, **options)
+        return encoding.codes_of(self.trainer, encoded, split)
+
+    def evaluate(self, config: ScoreConfig = ScoreConfig(), **options: Any) -> "dict[str, Entry]":
+        """Disentanglement metrics of the run: `bvae_jax.evaluate` of what is loaded."""
+        from bvae_jax.evaluation.evaluate import evaluate
+
+        return evaluate(self, config, **options)
+
+    def _decode_grid(self, z: Float[Array, "n latent"]) -> Float[Array, "n height width channels"]:
+        return self.decode(z)
+
+    def _checked(self, images: Any) -> np.ndarray:
+        """As float32 in [0, 1], with the axis of channels."""
+        given = np.asarray(images)
+        height, width, channels = self.image_shape
+        found = given[..., None] if channels == 1 and given.ndim == 3 else given
+        if found.ndim != 4 or found.shape[1:] != self.image_shape:
+            raise UserError(
+                f"Got images of shape {given.shape}, wanted [n, {height}, {width}, {channels}]."
+            )
+        if found.dtype == np.uint8:
+            return found.astype(np.float32) / 255
+        if not (np.issubdtype(found.dtype, np.floating) or str(found.dtype) == "bfloat16"):
+            raise UserError(f"Got images of {found.dtype}, wanted uint8 or floating point.")
+        found = found.astype(np.float32)
+        if found.size and not (found.min() >= 0 and found.max() <= 1):
+            raise UserError(
+                f"Got pixels from {found.min():g} to {found.max():g}, wanted 0 to 1 (or uint8)."
+            )
+        return found
+
+
+_encode = jax.jit(encode, static_argnums=0)
+_decode = jax.jit(decode, static_argnums=0)
+
+
+def _parts(rows: np.ndarray) -> list[np.ndarray]:
+    """Rows in parts of equal length, the last filled up: many sizes, few compilations."""
+    if len(rows) <= 1:
+        return [rows]
+    size = min(AT_ONCE, 1 << (len(rows) - 1).bit_length())
+    filled = rows[np.minimum(np.arange(-(-len(rows) // size) * size), len(rows) - 1)]
+    return np.split(filled, len(filled) // size)
 
 
 def train(
@@ -70,7 +238,6 @@ def train(
     figures: bool = True,
     progress: bool = True,
     devices: int | str | None = None,
-    distributed: bool = False,
 ) -> Run:
     """Train what `config` says, and leave checkpoints, metrics, a summary and figures.
 
@@ -86,62 +253,75 @@ def train(
         progress: show progress bars.
         devices: over how many of this process's devices each batch is divided, or "all"; if None,
             1, or as many as the run that is resumed had.
-        distributed: train together with other processes that call this with the same arguments, on
-            all their devices. The first of them alone reads and writes files.
 
     Raises:
         UserError: a name is unknown, a package is missing, the directory is taken or missing, the
             stored config differs, no checkpoint can be read, a metric is not finite any more, or
-            the devices or processes do not fit.
+            the devices do not fit.
     """
-    team = join() if distributed else ALONE
-    progress = progress and team.index == 0
     config = resolved(config)
     directory = Path(run_dir or _default_dir(config)).expanduser()
     if resume and overwrite:
         raise UserError("Got both --resume and --overwrite: give one of them.")
-    check_agreed(team, [config.to_dict(), resume, overwrite])
-    checked = team.first(lambda: _checked(directory, config, resume, overwrite).to_dict())
-    config = Config.from_dict(checked)
-    team.each(lambda: check_installed(tensorboard=tensorboard, wandb=wandb))
-    team.each(lambda: check_config(config))
+    check_path(directory)
+    if resume:
+        config = placed(directory, config)
+    else:
+        rundir.check_free(directory, overwrite=overwrite)
+    check_installed(tensorboard=tensorboard, wandb=wandb)
+    check_config(config)
     if jax.default_backend() == "cpu":
         keep_freed_memory()
-    with Interrupt() as interrupt, contextlib.ExitStack() as deferring:
-        if team is not ALONE:  # a signal to one process is a wish to all
-            deferring.enter_context(interrupt.deferred())
-        earlier = team.first(lambda: rundir.earlier_devices(directory)) if resume else 1
-        used = team.each(lambda: choose_devices(devices, earlier, distributed=distributed))
+    with Interrupt() as interrupt:
+        earlier = rundir.earlier_devices(directory) if resume else 1
+        used = choose_devices(devices, earlier)
         if resume and len(used) != earlier:
             _say(f"{len(used)} device(s), before {earlier}: roundings will differ.", progress)
-        program = team.each(lambda: _program(config, used, progress))
+        trainer = Trainer(config, progress=progress)
+        check_memory(trainer)
+        trainer = trainer.spread(1, used)
         if resume:
-            team.each(lambda: check_content(program.dataset, progress=progress))
+            check_content(trainer.dataset, progress=progress)
         # From here on a signal waits: a process that ends while JAX compiles may crash.
         with interrupt.deferred():
-            state = None if resume else program.init()  # before anything is replaced
-            if team.any(interrupt.requested):
-                raise KeyboardInterrupt
+            state = None if resume else trainer.init()  # before anything is replaced
+            interrupt.check()
             if not resume:
-                team.first(lambda: rundir.create(directory, config, overwrite=overwrite))
+                rundir.create(directory, config, overwrite=overwrite)
             loggers = functools.partial(open_loggers, tensorboard=tensorboard, wandb=wandb)
-            with Session(directory, program, loggers, team=team) as session:
-                return _run_in(session, state, interrupt, figures, progress, used)
+            return _train_in(directory, trainer, loggers, state, interrupt, figures, progress)
 
 
-def _checked(directory: Path, config: Config, resume: bool, overwrite: bool) -> Config:
-    """The config of a run that may be begun, or gone on with: with its images where they are."""
-    check_path(directory)
-    if not resume:
-        rundir.check_free(directory, overwrite=overwrite)
-        return config
-    return placed(directory, config)
-
-
-def _program(config: Config, devices: Sequence[Any], progress: bool) -> Program:
-    program = build(config, progress=progress)
-    check_memory(program)
-    return divide(program, devices) if len(devices) > 1 else program
+def _train_in(
+    directory: Path,
+    trainer: Trainer,
+    loggers: OpenLoggers,
+    state: TrainState | None,
+    interrupt: Interrupt,
+    figures: bool,
+    progress: bool,
+) -> Run:
+    """Train and finish; without a state, resume."""
+    config, shape = trainer.config, trainer.dataset.image_shape
+    with open_writer(directory, config, trainer, loggers) as writer:
+        if state is None:
+            rundir.check_data(directory, trainer.dataset)
+            state = writer.restore()
+        start = int(state.step)
+        summary = finished_summary(directory, start, config)
+        if summary is not None:
+            _say(f"{directory} is at step {start} already; --steps N goes on to N.", progress)
+            rundir.move(directory, config)
+            return Run(directory, config, summary, state, trainer.model, shape, trainer)
+        writer.begin(start, devices=trainer.mesh.size)
+        _say(_opening(trainer, state), progress)
+        with TrainingProgress(config.steps, start, progress) as shown:
+            lane = loop.Lane(0, writer)
+            [state] = loop.train(trainer, [lane], [state], shown, interrupt)
+        if writer.failed:
+            raise writer.failed
+        summary = writer.end(state, figures=figures)
+    return Run(directory, config, summary, state, trainer.model, shape, trainer)
 
 
 def check_config(config: Config) -> None:
@@ -160,55 +340,23 @@ def check_config(config: Config) -> None:
             )
 
 
-def _run_in(
-    session: Session,
-    state: TrainState | None,
-    interrupt: Interrupt,
-    figures: bool,
-    progress: bool,
-    devices: Sequence[Any],
-) -> Run:
-    """Train and finish; without a state, resume."""
-    directory, config, program = session.directory, session.config, session.program
-    if state is None:
-        session.team.first(lambda: rundir.check_data(directory, program.dataset))
-    state = session.restore() if state is None else session.team.share(state)
-    start = int(state.step)
-    summary = session.summary_at(start)
-    if summary is not None:
-        _say(f"{directory} is at step {start} already; --steps N goes on to N.", progress)
-        session.move()
-        return Run(directory, config, summary, state, program, program.model)
-    session.begin(start, devices=len(devices), processes=session.team.count)
-    _say(_opening(program, state, start, devices), progress)
-    lane = OneLane(program, state)
-    with TrainingProgress(config.steps, start, progress) as shown:
-        loop.train([session], lane, shown, interrupt)
-    if session.failed:
-        raise session.failed
-    state = lane.state(0)
-    summary = session.end(state, figures=figures)
-    return Run(directory, config, summary, state, program, program.model)
-
-
 def load(
     run_dir: str | Path,
     *,
     step: int | None = None,
     dataset: str | None = None,
     data: bool = True,
-    program: Program | None = None,
+    trainer: Trainer | None = None,
     progress: bool = True,
 ) -> Run:
-    """A run from its directory, as `run` returned it. Changes nothing there.
+    """A run from its directory, as `train` returned it. Changes nothing there.
 
     Args:
         step: of the checkpoint to take; the newest if None.
         dataset: where its images are now, as folder:DIRECTORY or npz:FILE; where they were when it
             was trained if None.
-        data: open them; without, `program` is None, and `vae.encode` and `vae.decode` are what can
-            be done with `model` and `params`.
-        program: of a run that differs in what is traced only, to compile nothing again.
+        data: open them; without, the run can encode, decode, reconstruct, sample and traverse.
+        trainer: of a run that differs in what is traced only, to compile nothing again.
         progress: show a bar if the data set has to be rendered first.
 
     Raises:
@@ -218,22 +366,33 @@ def load(
     config = rundir.read_config(directory)
     if data:
         config = placed(directory, config, dataset)
-        program = program.of(config) if program else build(config, progress=progress)
-        rundir.check_data(directory, program.dataset)
-        model, states = program.model, jax.eval_shape(program.init)
+        trainer = trainer or Trainer(config, progress=progress)
+        rundir.check_data(directory, trainer.dataset)
+        model, shape = trainer.model, trainer.dataset.image_shape
+        states = jax.eval_shape(trainer.init)
     else:
-        model, states = build_model(config, rundir.read_image_shape(directory))
+        shape = rundir.read_image_shape(directory)
+        model, states = build_model(config, shape)
     restored = None
     if (directory / "checkpoints").is_dir():
         with Checkpoints(directory / "checkpoints", read_only=True) as checkpoints:
-            restored = checkpoints.restore(
-                states, step=step, check=make_config_check(directory, config)
-            )
+            check = rundir.make_config_check(directory, config)
+            restored = checkpoints.restore(states, step=step, check=check)
     if restored is None:
         raise UserError(f"{directory} has no checkpoint yet: train it further with --resume.")
     summary = finished_summary(directory, int(restored.state.step), config)
-    opened: Any = program if data else None
-    return Run(directory, config, summary, restored.state, opened, model)
+    opened = trainer if data else None
+    return Run(directory, config, summary, restored.state, model, shape, opened)
+
+
+def load_shared(run_dir: Path, trainers: Trainers) -> Run:
+    """`load` by a trainer that may be there already.
+
+    Raises:
+        UserError: as `load`.
+    """
+    config = placed(run_dir, rundir.read_config(run_dir))
+    return load(run_dir, trainer=trainers.of(config), progress=False)
 
 
 def placed(directory: Path, config: Config, dataset: str | None = None) -> Config:
@@ -247,9 +406,9 @@ def placed(directory: Path, config: Config, dataset: str | None = None) -> Confi
     Raises:
         UserError: they are in neither, or the config is not the run's.
     """
-    config = config if dataset is None else dataclasses.replace(config, dataset=dataset)
+    config = config if dataset is None else config.replace(dataset=dataset)
     stored = rundir.read_config(directory)
-    check_same(stored, config, directory)
+    rundir.check_same(stored, config, directory)
     found = with_places(config, stored, rundir.read_places(directory))
     if config.dataset == stored.dataset and not has_files(found, "dataset"):
         form = config.dataset.partition(":")[0]
@@ -260,17 +419,19 @@ def placed(directory: Path, config: Config, dataset: str | None = None) -> Confi
     return found
 
 
-def _opening(program: Program, state: TrainState, start: int, devices: Sequence[Any]) -> str:
+def _opening(trainer: Trainer, state: TrainState) -> str:
+    """What is trained on what."""
     parameters, others = (
         sum(x.size for x in jax.tree.leaves(state.params[part])) for part in ("vae", "aux")
     )
     others = f" and {others:,} of the objective's own" if others else ""
+    devices = trainer.mesh.devices.ravel()
     number = f"{len(devices)} x " if len(devices) > 1 else ""
     return (
-        f"{program.config.network}, {parameters:,} parameters{others}, on {number}"
+        f"{trainer.config.network}, {parameters:,} parameters{others}, on {number}"
         f"{devices[0].device_kind}; "
-        f"{program.dataset.name}: {len(program.split.train):,} images to train on, "
-        f"{len(program.split.holdout):,} held out; from step {start}"
+        f"{trainer.dataset.name}: {len(trainer.split.train):,} images to train on, "
+        f"{len(trainer.split.holdout):,} held out; from step {int(state.step)}"
     )
 
 

@@ -13,7 +13,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
@@ -172,6 +172,30 @@ def read_settings(path: Path) -> Config:
         raise UserError(f"{path}: {error}") from None
 
 
+def check_same(stored: Config, wanted: Config, directory: Path) -> None:
+    """Refuse to resume with another config than the run's own."""
+    differing = differing_fields(stored, wanted)
+    if differing:
+        raise UserError(
+            f"{directory} was begun with another config ({'; '.join(differing)}). Resume with the "
+            "old values, or start another --run-dir."
+        )
+
+
+def make_config_check(directory: Path, config: Config) -> Callable[[dict[str, Any]], None]:
+    """Refuses a checkpoint of another config than config.json: somebody has edited that file."""
+
+    def check(meta: dict[str, Any]) -> None:
+        differing = differing_fields(Config.from_dict(meta["config"]), config)
+        if differing:
+            raise UserError(
+                f"{directory / CONFIG} was edited: the checkpoint was made with other "
+                f"values ({'; '.join(differing)}). Put the old values back."
+            )
+
+    return check
+
+
 def move(run_dir: Path, config: Config) -> None:
     """Write down where a run's images are now, which `config` says, if that changed."""
     stored = read_config(run_dir)
@@ -207,7 +231,7 @@ def lock(run_dir: Path) -> Iterator[None]:
 
 
 class Summary(TypedDict):
-    """What the reader of a summary.json relies on; see `summary.summarise` for all.
+    """What the reader of a summary.json relies on; see `writer.summarise` for all.
 
     An autoencoder has no KL and no ELBO.
     """
@@ -240,7 +264,7 @@ class SweepRemarks(TypedDict):
 
 
 class DataRemarks(TypedDict):
-    """On what a run was trained; see `summary.describe` for all."""
+    """On what a run was trained; see `writer.describe` for all."""
 
     identity: NotRequired[str]
     source: NotRequired[str]

@@ -1,78 +1,101 @@
-"""`bvae sweep` from Python: a grid of members trained together."""
+"""A grid of runs, its members, trained together: each in its directory, as if trained alone."""
 
-import dataclasses
+import contextlib
 import functools
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import jax
 
-from bvae_jax.runtime import (
-    keep_freed_memory,
-)
-from bvae_jax.runs.checkpoint import check_path
-from bvae_jax.runs.checks import check_memory
 from bvae_jax.config import Config
 from bvae_jax.data.store import check_content
-from bvae_jax.errors import UserError
-from bvae_jax.runs.grid import Values, groups
-from bvae_jax.runtime import (
-    Interrupt,
-)
+from bvae_jax.errors import UserError, unknown
+from bvae_jax.progress import SweepProgress
+from bvae_jax.runs import loop, rundir, sweepdir
+from bvae_jax.runs.checkpoint import check_path
+from bvae_jax.runs.grid import Member, Values, groups
 from bvae_jax.runs.loggers import check_installed, open_loggers
-from bvae_jax.runs.programs import Programs
-from bvae_jax.runs.rundir import check_data
-from bvae_jax.runs.run import check_config
-from bvae_jax.runs.mesh import stack
-from bvae_jax.runs.placement import check_strategy, parse_shard, shard_of_process
-from bvae_jax.runs.sweep_runner import SweepRunner
+from bvae_jax.runs.placement import (
+    Plan,
+    batches,
+    check_memory,
+    check_strategy,
+    make_plan,
+    parse_shard,
+    shard_of_process,
+)
+from bvae_jax.runs.run import Run, check_config, load_shared
 from bvae_jax.runs.sweepdir import (
     Status,
     SweepConfig,
     check_sweep,
     member_dir,
     open_sweep,
-    placed,
     read_sweep,
     status,
     summary_table,
 )
+from bvae_jax.runs.trainer import Trainer, Trainers
+from bvae_jax.runs.writer import NotFiniteError, OpenLoggers, Writer, open_writer
+from bvae_jax.runtime import Interrupt, keep_freed_memory
 from bvae_jax.types import TrainState
 
+if TYPE_CHECKING:
+    import pandas as pd
 
-class Sweep(NamedTuple):
-    """A sweep, and how far its members are.
+
+class Sweep(Mapping[str, Run]):
+    """A sweep: member's name, as "beta=4,seed=0" -> its run, which is loaded when it is asked for.
+
+    Members that can share what is compiled and the data do.
+
+    Args:
+        sweep_dir: its directory.
 
     Attributes:
-        sweep: its members, also those of other shards.
-        statuses: member's name -> "done", "failed" (a number was not finite), "begun" or
-            "missing".
+        config: what the members have in common.
+        members: those of all shards, by name.
+
+    Raises:
+        UserError: there is no sweep. From `sweep[name]`: there is no such member, or it has no
+            checkpoint yet.
     """
 
-    sweep_dir: Path
-    sweep: SweepConfig
-    statuses: dict[str, Status]
+    def __init__(self, sweep_dir: str | Path):
+        self.sweep_dir = Path(sweep_dir).expanduser()
+        found = read_sweep(self.sweep_dir)
+        self.config = found.base
+        self.members: dict[str, Member] = {one.name: one for one in found.members()}
+        self._trainers = Trainers()
+
+    def __getitem__(self, name: str) -> Run:
+        if name not in self.members:
+            raise unknown("member", name, self.members)
+        return load_shared(member_dir(self.sweep_dir, self.members[name]), self._trainers)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.members
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.members)
+
+    def __len__(self) -> int:
+        return len(self.members)
+
+    def __repr__(self) -> str:
+        return f"Sweep({str(self.sweep_dir)!r}): {', '.join(self.members)}"
 
     @property
-    def table(self):
-        """A pandas.DataFrame: a row for each member, with what varies and its summary's numbers."""
-        return summary_table(self.sweep_dir, self.sweep.members())
+    def statuses(self) -> dict[str, Status]:
+        """Member's name -> "done", "failed" (a number was not finite), "begun" or "missing"."""
+        return {name: status(self.sweep_dir, one) for name, one in self.members.items()}
 
     @property
-    def states(self) -> list[TrainState]:
-        """A stack of states for each group of members that share a program, from checkpoints.
-
-        `bvae_jax.member(result.states, i)` is that of the i-th row of the table.
-
-        Raises:
-            UserError: a member has no checkpoint.
-        """
-        stacks, programs = [], Programs()
-        for group in groups(self.sweep.members()):
-            runs = [programs.load(member_dir(self.sweep_dir, one)) for one in group]
-            stacks.append(stack([run.state for run in runs]))
-        return stacks
+    def table(self) -> "pd.DataFrame":
+        """A row for each member, with what varies and its summary's numbers."""
+        return summary_table(self.sweep_dir, list(self.members.values()))
 
 
 def sweep(
@@ -125,7 +148,7 @@ def sweep(
     check_strategy(strategy, members_at_once, jax.default_backend())
     check_installed(tensorboard=tensorboard, wandb=wandb)
     directory = Path(sweep_dir).expanduser()
-    wanted = wanted._replace(base=placed(directory, wanted.base))
+    wanted = wanted._replace(base=sweepdir.placed(directory, wanted.base))
     for one in wanted.members():
         check_config(one.config)
     if jax.default_backend() == "cpu":
@@ -135,19 +158,19 @@ def sweep(
         # Whatever can be wrong is found before anything is written.
         check_path(directory)
         check_sweep(directory, wanted)
-        programs = Programs(progress=progress)
+        trainers = Trainers(progress=progress)
         first = wanted.members()[0]
-        program = programs.of(first.config)
-        check_memory(program)
+        trainer = trainers.of(first.config)
+        check_memory(trainer)
         if member_dir(directory, first).is_dir():
-            check_data(member_dir(directory, first), program.dataset)
-            check_content(program.dataset, progress=progress)
+            rundir.check_data(member_dir(directory, first), trainer.dataset)
+            check_content(trainer.dataset, progress=progress)
         with interrupt.deferred():
             interrupt.check()
             mine = open_sweep(directory, wanted).members()[i - 1 :: n]
-            runner = SweepRunner(directory, programs, loggers, interrupt, figures, progress)
+            runner = _Runner(directory, trainers, loggers, interrupt, figures, progress)
             runner.train(mine, strategy, members_at_once)
-    return result(directory)
+    return Sweep(directory)
 
 
 def make_sweep(
@@ -174,16 +197,164 @@ def make_sweep(
             seeds = range(config.seed, config.seed + seeds)
         values["seed"] = tuple(seeds)
     if shared_batches:
-        config = dataclasses.replace(config, batch_seed=max(config.batch_seed, 0))
+        config = config.replace(batch_seed=max(config.batch_seed, 0))
     return SweepConfig(config, values)
 
 
-def result(sweep_dir: Path) -> Sweep:
-    """What is in the directory of a sweep.
+class _Runner:
+    """Trains members of the sweep in a directory.
 
-    Raises:
-        UserError: there is none.
+    Args:
+        trainers: those that are built already need not be again.
+        interrupt: asked between members; the others are left as they are then.
+        figures: draw each member's figures at its end.
     """
-    found = read_sweep(sweep_dir)
-    statuses: dict[str, Status] = {one.name: status(sweep_dir, one) for one in found.members()}
-    return Sweep(sweep_dir, found, statuses)
+
+    def __init__(
+        self,
+        sweep_dir: Path,
+        trainers: Trainers,
+        loggers: OpenLoggers,
+        interrupt: Interrupt,
+        figures: bool,
+        progress: bool,
+    ):
+        self._sweep_dir, self._loggers, self._interrupt = sweep_dir, loggers, interrupt
+        self._trainers, self._figures, self._progress = trainers, figures, progress
+
+    def train(self, members: list[Member], strategy: str, at_once: int | None) -> None:
+        """Train those that are not done."""
+        left = [one for one in members if self._is_left(one)]
+        grouped = groups(members)
+        total = sum(one.config.steps for one in left)
+        self._say(
+            f"{len(members)} members in {_count(len(grouped), 'compile group')}, "
+            f"{len(left)} of them to train, {total:,} steps in all"
+        )
+        if not left:
+            return
+        with SweepProgress(total, visible=self._progress) as shown:
+            for group in grouped:
+                if not any(map(self._is_left, group)) or self._interrupt.requested:
+                    continue
+                self._train_group(group, strategy, at_once, shown)
+
+    def _train_group(
+        self, group: list[Member], strategy: str, at_once: int | None, shown: SweepProgress
+    ) -> None:
+        """Train members that share a trainer; its copies of the data are gone afterwards."""
+        trainer = self._trainers.of(group[0].config)
+        earlier = None if at_once or strategy != "auto" else self._earlier_plan(group)
+        plan = earlier or make_plan(trainer, len(group), strategy, at_once, jax.default_backend())
+        shown.say(_announced(plan, len(group)))
+        devices = jax.local_devices()
+        trainer = trainer.spread(plan.at_once, devices if plan.at_once > 1 else devices[:1])
+        for batch in batches(group, plan.at_once):
+            if not self._interrupt.requested:
+                self._train_batch(batch, trainer, plan, shown)
+
+    def _train_batch(
+        self, batch: list[Member], trainer: Trainer, plan: Plan, shown: SweepProgress
+    ) -> None:
+        """Train the members of one batch, at the same time, from where they are."""
+        with contextlib.ExitStack() as opened:
+            writers = [self._opened(one, trainer, plan, opened) for one in batch]
+            lanes = [loop.Lane(i, writer) for i, writer in enumerate(writers) if writer]
+            if not lanes:
+                return
+            states = restored_together([lane.writer for lane in lanes])
+            start = int(states[0].step)
+            shown.begin([batch[lane.place].name for lane in lanes], start)
+            remarks = {"strategy": plan.strategy, "members_at_once": plan.at_once}
+            for lane in lanes:
+                lane.writer.begin(start, sweep=remarks)
+            states = loop.train(trainer, lanes, states, shown, self._interrupt)
+            for lane, state in zip(lanes, states, strict=True):
+                self._finish(batch[lane.place], lane.writer, state, shown)
+
+    def _finish(self, one: Member, writer: Writer, state: TrainState, shown: SweepProgress) -> None:
+        if not writer.failed:
+            try:
+                writer.end(state, figures=self._figures)
+            except NotFiniteError as error:
+                writer.failed = error
+        if writer.failed:
+            sweepdir.write_failed(self._sweep_dir, one, str(writer.failed))
+            shown.say(f"{one.name} is left out from here on: {writer.failed}")
+
+    def _opened(
+        self, one: Member, trainer: Trainer, plan: Plan, opened: contextlib.ExitStack
+    ) -> Writer | None:
+        """The writer of a member that is not done, and that no one else is training."""
+        directory = member_dir(self._sweep_dir, one)
+        if not self._is_left(one):
+            return None
+        try:
+            rundir.create(directory, one.config, overwrite=False)
+        except (UserError, OSError):
+            if not (directory / rundir.CONFIG).exists():
+                raise  # it is not that the run is there already
+        keep = one.config.keep_checkpoints
+        # Members that are trained together go on from the same step, after a kill between the
+        # saves of two of them from the one before.
+        keep = keep if plan.at_once == 1 else max(2, keep)
+        writer = open_writer(directory, one.config, trainer, self._loggers, keep=keep)
+        try:
+            found = opened.enter_context(writer)
+        except rundir.BusyError:
+            print(
+                f"bvae: {one.name} is being trained by another process: it is left to that.",
+                file=sys.stderr,
+            )
+            return None
+        # Now that it is ours: the other process may just have finished it.
+        return found if self._is_left(one) else None
+
+    def _is_left(self, one: Member) -> bool:
+        return status(self._sweep_dir, one) in ("missing", "begun")
+
+    def _earlier_plan(self, group: list[Member]) -> Plan | None:
+        """The plan by which a vmapped group was begun: other sizes would give other roundings."""
+        for one in group:
+            for session in reversed(rundir.read_sessions(member_dir(self._sweep_dir, one))):
+                found = session.get("sweep")
+                if found and found["strategy"] == "vmap":
+                    return Plan("vmap", found["members_at_once"], 0)
+        return None
+
+    def _say(self, message: str) -> None:
+        if self._progress:
+            print(f"bvae: {message}", file=sys.stderr)
+
+
+def restored_together(writers: Sequence[Writer]) -> list[TrainState]:
+    """The states of runs at the newest step that all of them have."""
+    states = [writer.restore() for writer in writers]
+    steps = [int(state.step) for state in states]
+    if len(set(steps)) == 1:
+        return states
+    try:
+        return [
+            state if step == min(steps) else writer.restore(step=min(steps))
+            for writer, state, step in zip(writers, states, steps, strict=True)
+        ]
+    except UserError:  # one of them has none of that step
+        return [writer.restore(step=0) for writer in writers]
+
+
+def _announced(plan: Plan, members: int) -> str:
+    device = jax.local_devices()[0]
+    manner = {
+        "sequential": "one after another",
+        "devices": f"{plan.at_once} at once, one on each device",
+        "vmap": f"{plan.at_once} at once in one program",
+    }[plan.strategy]
+    memory = f", at least {plan.bytes_each / 1e6:,.0f} MB each" if plan.bytes_each else ""
+    return (
+        f"{_count(members, 'member')} by one program on {jax.local_device_count()} x "
+        f"{device.device_kind}: {manner}{memory}"
+    )
+
+
+def _count(n: int, what: str) -> str:
+    return f"{n} {what}" if n == 1 else f"{n} {what}s"

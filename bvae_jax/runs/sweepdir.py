@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypedDict
 
-from bvae_jax.runs import rundir
 from bvae_jax.config import Config, differing_fields, with_places
 from bvae_jax.errors import UserError
+from bvae_jax.runs import rundir
 from bvae_jax.runs.grid import Member, Values, label, members, text
 
 if TYPE_CHECKING:

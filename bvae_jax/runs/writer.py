@@ -1,40 +1,74 @@
 """A run's directory while it is written to: its checkpoints, its records, its clock, its end."""
 
 import contextlib
+import functools
+import hashlib
+import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
-from bvae_jax.runs import encode, rundir
-from bvae_jax.runs.checkpoint import Checkpoints, Restored
-from bvae_jax.runs.checks import NotFiniteError, check_finite, make_config_check
 from bvae_jax.config import Config, places
 from bvae_jax.errors import UserError
+from bvae_jax.progress import Clock
+from bvae_jax.runs import encode, rundir
+from bvae_jax.runs.checkpoint import Checkpoints, Restored, fingerprint
 from bvae_jax.runs.figures import draw_figures
 from bvae_jax.runs.loggers import METRICS, SCORES, Logger, read_records
-from bvae_jax.runs.distributed import ALONE, Team
-from bvae_jax.runs.program import Program, eval_split
-from bvae_jax.progress import Clock
-from bvae_jax.runs.summary import describe, summarise
+from bvae_jax.runs.trainer import Trainer, calibrated, eval_split
 from bvae_jax.step import weights
 from bvae_jax.types import TrainState
 
 OpenLoggers = Callable[..., contextlib.AbstractContextManager[list[Logger]]]
+REPORTED = ("loss", "nll", "nll_error", "kl", "kl_error", "elbo", "bits_per_dim", "iwae")
+"""Numbers of an evaluation that are in summary.json."""
 
 
-class Session(contextlib.AbstractContextManager):
-    """One run's directory, which is there already; locked as long as the context lasts.
+class NotFiniteError(UserError):
+    """A number of a run is not finite any more: it cannot go on."""
+
+
+@contextlib.contextmanager
+def open_writer(
+    directory: Path,
+    config: Config,
+    trainer: Trainer,
+    open_loggers: OpenLoggers,
+    *,
+    keep: int | None = None,
+) -> Iterator["Writer"]:
+    """The writer of a run's directory, which is there already; locked as long as this lasts.
+
+    Args:
+        config: of the run, with the objective's own values.
+        open_loggers: `loggers.open_loggers`, told which loggers.
+        keep: newest checkpoints; as the config says if None.
+
+    Raises:
+        rundir.BusyError: another process is writing to it.
+    """
+    keep = keep or config.keep_checkpoints
+    with rundir.lock(directory), Checkpoints(directory / "checkpoints", keep) as checkpoints:
+        writer = Writer(directory, config, trainer, checkpoints, open_loggers)
+        try:
+            yield writer
+        finally:
+            aside = rundir.replaced(directory)
+            if aside.exists():
+                kept = f"bvae: no checkpoint yet: the previous run is kept in {aside}."
+                print(kept, file=sys.stderr)
+            writer.close_loggers()
+
+
+class Writer:
+    """Writes to a run's directory; from `open_writer`.
 
     First `restore`, unless the run is new; then `begin`, `record` after each chunk of steps, and
     `end`.
-
-    Args:
-        open_loggers: `loggers.open_loggers`, told which loggers.
-        keep: newest checkpoints; as the config says if None.
-        team: the processes that train this run: all compute, and the first one has the directory.
 
     Attributes:
         failed: why the run cannot go on, if its numbers are not finite any more.
@@ -44,41 +78,19 @@ class Session(contextlib.AbstractContextManager):
     def __init__(
         self,
         directory: Path,
-        program: Program,
+        config: Config,
+        trainer: Trainer,
+        checkpoints: Checkpoints,
         open_loggers: OpenLoggers,
-        *,
-        keep: int | None = None,
-        team: Team = ALONE,
     ):
-        self.directory = directory
-        self.program = program
-        self.config = program.config
-        self.team = team
+        self.directory, self.config = directory, config
         self.failed: NotFiniteError | None = None
-        self.clock = Clock(self.config.batch_size)
+        self.clock = Clock(config.batch_size)
+        self._trainer, self._checkpoints = trainer, checkpoints
         self._open_loggers = open_loggers
-        self._keep = keep or self.config.keep_checkpoints
         self._loggers: list[Logger] = []
-        self._open = contextlib.ExitStack()
         self._closing = contextlib.ExitStack()
         self._saved = 0
-
-    def __enter__(self) -> "Session":
-        self.team.first(self._open_directory)
-        return self
-
-    def _open_directory(self) -> None:
-        with contextlib.ExitStack() as opening:
-            opening.enter_context(rundir.lock(self.directory))
-            checkpoints = Checkpoints(self.directory / "checkpoints", self._keep)
-            self._checkpoints = opening.enter_context(checkpoints)
-            self._open = opening.pop_all()
-
-    def __exit__(self, *exception) -> bool | None:
-        aside = rundir.replaced(self.directory)
-        if self.team.index == 0 and aside.exists():
-            print(f"bvae: no checkpoint yet: the previous run is kept in {aside}.", file=sys.stderr)
-        return self._open.__exit__(*exception)
 
     def restore(self, *, step: int | None = None) -> TrainState:
         """The newest whole checkpoint, or that of a step; later ones are out of the way then.
@@ -89,24 +101,20 @@ class Session(contextlib.AbstractContextManager):
             UserError: there is none of this step, none can be read, or the run is further than its
                 number of steps.
         """
-        found = []
-        self.team.first(lambda: found.append(self._restored(step)))
-        return self.team.share(found[0] if found else self.program.init())
-
-    def _restored(self, step: int | None) -> TrainState:
+        fresh = functools.partial(self._trainer.init, self.config)
         if step == 0:
             self._checkpoints.drop_after(0)
-            return self.program.init()
+            return fresh()
         restored = self._checkpoints.restore(
-            jax.eval_shape(self.program.init),
+            jax.eval_shape(fresh),
             step=step,
-            check=make_config_check(self.directory, self.config),
+            check=rundir.make_config_check(self.directory, self.config),
         )
         if restored is None:
             if (self.directory / rundir.PROVENANCE).exists():  # somebody has begun it
                 again = f"bvae: no checkpoint in {self.directory} yet: from step 0 again."
                 print(again, file=sys.stderr)
-            return self.program.init()
+            return fresh()
         return self._go_on_from(restored, newest=step is None)
 
     def _go_on_from(self, restored: Restored, *, newest: bool) -> TrainState:
@@ -123,14 +131,6 @@ class Session(contextlib.AbstractContextManager):
         self.clock = Clock(self.config.batch_size, restored.meta)
         return restored.state
 
-    def summary_at(self, step: int) -> dict[str, Any] | None:
-        """The summary on disk, if the run is finished with this step."""
-        return self.team.first(lambda: finished_summary(self.directory, step, self.config))
-
-    def move(self) -> None:
-        """Write down where the images of a run that is finished are now, if that changed."""
-        self.team.first(lambda: rundir.move(self.directory, self.config))
-
     def begin(self, start: int, **remarks: Any) -> None:
         """Write down who trains on from step `start`, on which data, and open the loggers.
 
@@ -141,16 +141,12 @@ class Session(contextlib.AbstractContextManager):
             UserError: the data are not those of before.
         """
         self._saved = start
-        remarks |= {"data": describe(self.program), "places": places(self.config)}
-        self.team.first(lambda: self._begin(start, remarks))
-
-    def _begin(self, start: int, remarks: dict[str, Any]) -> None:
-        rundir.check_data(self.directory, self.program.dataset)
+        rundir.check_data(self.directory, self._trainer.dataset)
         rundir.write_json(self.directory / rundir.CONFIG, self.config.to_dict())
+        remarks |= {"data": describe(self._trainer), "places": places(self.config)}
         rundir.add_session(self.directory, start, **remarks)
         opened = self._open_loggers(self.directory, start, self.config.to_dict())
         self._loggers = self._closing.enter_context(opened)
-        self._open.push(self._closing)
 
     def record(
         self, start: int, step: int, means: dict[str, Any], state: Callable[[], TrainState]
@@ -166,43 +162,45 @@ class Session(contextlib.AbstractContextManager):
             UserError: a checkpoint could not be written.
         """
         self._check_finite(means, f"between steps {start} and {step}")
-        evaluations = {}
-        if _is_due(self.config, step, self.config.eval_every):
-            evaluations = self._evaluated(state())
-        self.team.first(lambda: self._write(step, means, evaluations, state))
-        if _is_due(self.config, step, self.config.checkpoint_every):
-            self.save(state())
+        found = {"train": means}
+        evaluated = _is_due(self.config, step, self.config.eval_every)
+        saved = _is_due(self.config, step, self.config.checkpoint_every)
+        now = state() if evaluated or saved else None
+        if now and evaluated:
+            found |= self._evaluated(now)
+        for split, numbers in found.items():
+            self._log(step, split, numbers)
+        if now and evaluated and self.config.eval_metrics:
+            params, wanted = weights(now), self.config.eval_metrics
+            scores = encode.training_scores(self._trainer, params, wanted)
+            if scores:
+                self._log(step, SCORES, scores)
+        if now and saved:
+            self.save(now)
 
     def _evaluated(self, state: TrainState, *splits: str) -> dict[str, dict[str, Any]]:
-        evaluations = self.program.evaluate(state, *splits)
+        evaluations = self._trainer.evaluate(state, *splits)
         for split, means in evaluations.items():
             self._check_finite(means, f"in the evaluation ({split}) at step {int(state.step)}")
         return evaluations
 
     def _check_finite(self, means: dict[str, Any], where: str) -> None:
-        check_finite(means, where, self.config, self._steps_saved)
+        """Stop before anything that is not finite is saved.
 
-    def _steps_saved(self) -> list[int]:
-        def steps() -> list[int]:
+        Args:
+            means: of steps, or of an evaluation.
+            where: which, in words.
+        """
+        values = {k: v if isinstance(v, list) else [v] for k, v in means.items()}
+        bad = [name for name, numbers in values.items() if not all(map(math.isfinite, numbers))]
+        if bad:
             self._checkpoints.wait()
-            return self._checkpoints.steps()
-
-        return self.team.first(steps)
-
-    def _write(
-        self,
-        step: int,
-        means: dict[str, Any],
-        evaluations: dict[str, dict[str, Any]],
-        state: Callable[[], TrainState],
-    ) -> None:
-        self._log(step, "train", means)
-        for split, found in evaluations.items():
-            self._log(step, split, found)
-        if evaluations and self.config.eval_metrics:
-            scores = encode.training_scores(self.program, weights(state()))
-            if scores:
-                self._log(step, SCORES, scores)
+            steps = self._checkpoints.steps()
+            kept = f"the checkpoint of step {steps[-1]} is kept" if steps else "none was saved yet"
+            raise NotFiniteError(
+                f"Not finite {where}: {', '.join(bad)} (learning rate "
+                f"{self.config.learning_rate}); {kept}. Try a lower --learning-rate."
+            )
 
     def save(self, state: TrainState) -> None:
         """Write a checkpoint, unless that of this step is written already.
@@ -212,15 +210,11 @@ class Session(contextlib.AbstractContextManager):
         """
         step = int(state.step)
         if step != self._saved:
-            meta = self.clock.times() | {"config": self.config.to_dict()}
-            self.team.first(lambda: self._save(state, meta))
+            self._checkpoints.save(state, self.clock.times() | {"config": self.config.to_dict()})
+            if rundir.replaced(self.directory).exists():
+                self._checkpoints.wait()
+                rundir.remove_replaced(self.directory)
         self._saved = step
-
-    def _save(self, state: TrainState, meta: dict[str, Any]) -> None:
-        self._checkpoints.save(state, meta)
-        if rundir.replaced(self.directory).exists():
-            self._checkpoints.wait()
-            rundir.remove_replaced(self.directory)
 
     def end(self, state: TrainState, *, figures: bool) -> dict[str, Any] | None:
         """Close the loggers; write the summary and draw the figures of a run that is finished.
@@ -231,33 +225,27 @@ class Session(contextlib.AbstractContextManager):
         Raises:
             NotFiniteError: a number of the evaluation is not finite.
         """
-        times = self.team.first(lambda: self._close(int(state.step)))
-        if int(state.step) < self.config.steps:
+        self.close_loggers()
+        self._checkpoints.wait()
+        step, times = int(state.step), self.clock.times()
+        rundir.end_session(self.directory, step, times["wall_seconds"])
+        if step < self.config.steps:
             return None
         split = eval_split(self.config)
-        evaluation = self._evaluated(state, split)[split]
-        return self.team.first(lambda: self._finish(state, evaluation, times, figures))
-
-    def _close(self, step: int) -> dict[str, Any]:
-        self._closing.close()
-        self._checkpoints.wait()
-        times = self.clock.times()
-        rundir.end_session(self.directory, step, times["wall_seconds"])
-        return times
-
-    def _finish(
-        self, state: TrainState, evaluation: dict[str, Any], times: dict[str, Any], figures: bool
-    ) -> dict[str, Any]:
-        step, records = int(state.step), read_records(self.directory / METRICS)
-        summary = summarise(self.program, state, evaluation, times)
+        summary = summarise(self._trainer, state, self._evaluated(state, split)[split], times)
+        records = read_records(self.directory / METRICS)
         if self.config.eval_metrics:
             scores = [r for r in records if r["split"] == SCORES and r["step"] == step]
             found = scores[-1] if scores else {}
             summary["scores"] = {k: v for k, v in found.items() if k not in ("step", "split")}
         if figures:
-            draw_figures(self.directory / "figures", self.program, weights(state), records)
+            draw_figures(self.directory / "figures", self._trainer, weights(state), records)
         rundir.write_json(self.directory / rundir.SUMMARY, summary, checksum=True)
         return summary
+
+    def close_loggers(self) -> None:
+        """No more is recorded."""
+        self._closing.close()
 
     def _log(self, step: int, split: str, means: dict[str, Any]) -> None:
         record = {"step": step, "split": split} | dict(sorted(means.items()))
@@ -278,3 +266,65 @@ def finished_summary(directory: Path, step: int, config: Config) -> dict[str, An
     """The summary on disk, if the run ended at this step."""
     summary = rundir.read_summary(directory) if step >= config.steps else None
     return dict(summary) if summary and summary["step"] == step else None
+
+
+def summarise(
+    trainer: Trainer, state: TrainState, evaluation: dict[str, Any], times: dict[str, float]
+) -> dict[str, Any]:
+    """The contents of summary.json.
+
+    Args:
+        evaluation: of this state: the numbers of the evaluation images.
+        times: how long it took, by name.
+    """
+    return {
+        "step": int(state.step),
+        **{name: evaluation[name] for name in REPORTED if name in evaluation},
+        **meaning_of_beta(trainer, state, evaluation.get("beta")),
+        **{n: evaluation[n] for n in ("kl_per_latent", "active_latents") if n in evaluation},
+        "split": eval_split(trainer.config),
+        "eval_images": int(trainer.eval_indices.size),
+        **times,
+        "params_sha256": fingerprint(weights(state)),
+    }
+
+
+def describe(trainer: Trainer) -> dict[str, Any]:
+    """The data of a run, for provenance.json: which images, and how they are divided."""
+    dataset, split = trainer.dataset, trainer.split
+    return {
+        "identity": dataset.identity,
+        "source": dataset.source,
+        "licence": dataset.licence,
+        "citation": dataset.citation,
+        "image_shape": list(dataset.image_shape),
+        "images": dataset.size,
+        **{name: len(indices) for name, indices in split._asdict().items()},
+        "split_sha256": hashlib.sha256(b"".join(map(np.ndarray.tobytes, split))).hexdigest(),
+    }
+
+
+def meaning_of_beta(
+    trainer: Trainer, state: TrainState, beta: float | None
+) -> dict[str, float | None]:
+    """The weight of the KL in three units; None where an objective weighs it otherwise.
+
+    Args:
+        beta: what the objective reports as its weight of the KL, after schedules.
+
+    Returns:
+        `beta`; `beta_norm`, beta times latents over pixels (Higgins et al. 2017); `beta_effective`,
+        beta times the likelihood's scale, such as sigma^2: what would be beta with the same
+        likelihood unscaled, such as a Gaussian of sigma 1.
+    """
+    names = ("beta", "beta_norm", "beta_effective")
+    if beta is None:
+        return dict.fromkeys(names)
+    beta = float(f"{beta:.6g}")  # without the digits that float32 adds
+    likelihood = calibrated(trainer, weights(state))
+    own = {name: weights(state)[name] for name, _ in likelihood.own}
+    pixels = math.prod(trainer.dataset.image_shape)
+    scale = float(likelihood.scale(own))
+    return dict(
+        zip(names, (beta, beta * trainer.config.latents / pixels, beta * scale), strict=True)
+    )

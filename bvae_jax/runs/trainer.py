@@ -1,0 +1,441 @@
+"""From a Config to the compiled step, and the states that it trains."""
+
+import copy
+import functools
+import json
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from bvae_jax.config import IMAGES, Config
+from bvae_jax.data import open_dataset
+from bvae_jax.data.augment import parse_augment
+from bvae_jax.data.base import Dataset
+from bvae_jax.data.feed import Constant, Feed, Streamed
+from bvae_jax.data.sampling import Pick, make_draw, make_pair_pick, make_pick
+from bvae_jax.data.sources import Source, make_source
+from bvae_jax.data.splits import Split, evaluation_batches
+from bvae_jax.data.variants import split_of, training_pool
+from bvae_jax.elbo import ACTIVE_NATS
+from bvae_jax.errors import UserError
+from bvae_jax.likelihoods import Likelihood, make_likelihood
+from bvae_jax.networks import make_network
+from bvae_jax.objectives import OBJECTIVES, get_objective
+from bvae_jax.objectives.base import Objective
+from bvae_jax.runs.hyper import graph, hyperparameters, resolved, schedules
+from bvae_jax.runs.mesh import DATA, make_mesh, member, on_each, over_images, over_members, stack
+from bvae_jax.step import (
+    NUMBERS,
+    Loop,
+    Recipe,
+    compiler_options,
+    init_state,
+    make_eval_body,
+    make_loop,
+    make_optimizer,
+    make_train_body,
+    make_train_step,
+    run_keys,
+    step_keys,
+)
+from bvae_jax.types import (
+    Images,
+    ImageShape,
+    Params,
+    Posterior,
+    PRNGKey,
+    TrainState,
+    key_for,
+)
+from bvae_jax.vae import VAE, decode_raw, encode
+
+EVAL_BATCH = 256
+TRAIN_EVAL = "train_eval"
+"""The split of training images that are evaluated."""
+PRODUCTS = {"float32": "float32", "tensorfloat32": "tensorfloat32", "bfloat16": "default"}
+"""Precision of matrix products, as JAX names it: of bfloat16 there is but one."""
+NO_POSTERIOR = "an autoencoder's codes are points: it has no variances, no KL, no prior, no bound"
+
+Means = list[dict[str, Any]]
+"""Of each member: its metrics, averaged over steps."""
+
+
+class Trainer:
+    """Trains runs that share a compiled step: they differ in the seed and in what is traced.
+
+    Many are trained at the same time, their states stacked on a mesh of devices; a run
+    by itself is a sweep of one. Nothing is compiled before it is used.
+
+    Args:
+        config: of one of the runs.
+        like: trainers whose data set is taken, with its copy on the device, where one has the same.
+        progress: show a bar while the data set is rendered for the first time.
+
+    Attributes:
+        config: of one of the runs, with the objective's own values; the others have another seed,
+            pace, and other values of what is traced.
+        dataset: the images.
+        source: how they come to the device.
+        split: which of them are trained on, held out, and so on.
+        model: encoder, decoder and likelihood.
+        eval_data: what evaluation reads, by split: images, indices and a key. The last is
+            `eval_split`; where that is held out, as many training images are evaluated as well.
+        eval_indices: [batches, batch], which images those of `eval_split` are.
+        members: trained at the same time.
+        mesh: the devices; see `spread`.
+
+    Raises:
+        UserError: an unknown name, or pieces that do not fit each other.
+    """
+
+    def __init__(self, config: Config, *, like: Sequence["Trainer"] = (), progress: bool = True):
+        self.config = config = resolved(config)
+        self._platform = jax.default_backend()
+        same = [t for t in like if all(getattr(t.config, n) == getattr(config, n) for n in IMAGES)]
+        self.dataset: Dataset = same[0].dataset if same else open_dataset(config, progress=progress)
+        self.split: Split = split_of(self.dataset, config)
+        shape = self.dataset.image_shape
+        recipe = make_recipe(config, shape)._replace(dataset_size=len(self.split.train))
+        self._recipe, self.model = recipe, recipe.model
+        self.eval_indices = evaluation_batches(self.split, config.eval_images, EVAL_BATCH)
+        _check_halves(config, recipe.objective, self.eval_indices)
+        self.source: Source = (
+            same[0].source
+            if same
+            else make_source(self.dataset, config.image_source, self._platform, progress=progress)
+        )
+        self._pick, self._pool = _make_pick(config, recipe.objective, self.dataset, self.split)
+        self._draw = make_draw(self.source, self._pick, parse_augment(config.augment, shape))
+        self._shared_key: PRNGKey | None = None
+        if config.batch_seed >= 0:
+            self._shared_key = run_keys(key_for("run", config.batch_seed)).steps
+        self.eval_data = _eval_data(config, self.split, self.source, self.eval_indices)
+        self._look = jax.jit(self.source.look)
+        self._encode = jax.jit(
+            functools.partial(_encode, self.model, self.source.look),
+            compiler_options=compiler_options(self._platform),
+        )
+        self._fresh = _make_fresh(config, recipe, shape)
+        self._place(1, jax.local_devices()[:1])
+
+    def spread(self, members: int, devices: Sequence[Any]) -> "Trainer":
+        """The same for other numbers of members and devices.
+
+        As many devices as possible have members of their own; the others divide the batches.
+
+        Args:
+            members: trained at the same time.
+            devices: of this process.
+
+        Raises:
+            UserError: batches of a single run do not divide equally over the devices.
+        """
+        size = self.config.batch_size
+        if members == 1 and size % len(devices):
+            raise UserError(
+                f"--batch-size: got {size}, wanted a multiple of {len(devices)}: each batch is "
+                "divided equally over the devices (--devices)."
+            )
+        other = copy.copy(self)
+        other._place(members, devices)
+        return other
+
+    def _place(self, members: int, devices: Sequence[Any]) -> None:
+        self.members, self.mesh = members, make_mesh(members, devices)
+        self._train: Loop = make_loop(self.make_body(), self._platform)
+        # A single run is evaluated on all of its devices, the members of a sweep one by one.
+        divided = members == 1 and self.mesh.shape[DATA] > 1
+        self._eval_mesh = self.mesh if divided else make_mesh(1, devices[:1])
+        sizes = [indices.shape[1] for _, indices, _ in self.eval_data.values()]
+        even = not any(size % self._eval_mesh.size for size in sizes)
+        place = {"place": over_images(self._eval_mesh)} if even else {}
+        body = make_eval_body(self._recipe, self.source.look, **place)
+        self._evaluate: Loop = make_loop(body, self._platform)
+        train_data = self._pool if self.source.read else (self._pool, self.source.arrays)
+        if divided:  # what both read is copied once
+            both = on_each(self.mesh, (train_data, self.eval_data))
+            self.train_data, self._placed_eval_data = both
+        else:
+            self.train_data = on_each(self.mesh, train_data)
+            self._placed_eval_data = self.eval_data
+
+    def make_body(self) -> Callable[..., Any]:
+        """(states, data) -> (states, metrics): one step of all members."""
+        place = over_images(self.mesh)
+        body = make_train_body(make_train_step(self._recipe), self._draw, self._shared_key, place)
+        return over_members(body, self.mesh, self.members)
+
+    @property
+    def variational(self) -> bool:
+        """Whether images have a posterior; see `NO_POSTERIOR`."""
+        return self._recipe.objective.noise
+
+    @property
+    def data_bytes(self) -> int:
+        """Of the data that stay on a device; an array that is read in two places counts once."""
+        arrays = () if self.source.read else self.source.arrays
+        leaves = jax.tree.leaves((self._pool, arrays, self.eval_data))
+        return sum({id(leaf): leaf.nbytes for leaf in leaves}.values())
+
+    def init(self, config: Config | None = None) -> TrainState:
+        """The state of a run before its first step.
+
+        Args:
+            config: of the run; `self.config` if None.
+        """
+        return first_state(self.config if config is None else resolved(config), self._fresh)
+
+    def stack(self, states: Sequence[TrainState]) -> TrainState:
+        """States of all members as one, where they are trained."""
+        return stack(states, self.mesh)
+
+    def member(self, states: TrainState, i: int) -> TrainState:
+        """The state of the i-th member, on one device."""
+        return member(states, i)
+
+    def feed(self, states: Sequence[TrainState]) -> Feed:
+        """What the steps read that these states, at the same step, take from now on."""
+        if self.source.read is None:
+            return Constant(self.train_data)
+        own = self._shared_key is None
+        keys = [state.key for state in states] if own else [self._shared_key]
+        place = functools.partial(on_each, self.mesh)
+        start = int(states[0].step)
+        return Streamed(self.source, self._pool, self._pick, _batch_key, keys, start, place)
+
+    def train(
+        self, states: TrainState, feed: Feed, steps: int
+    ) -> tuple[TrainState, Callable[[], Means]]:
+        """Start to take steps; `states` are donated.
+
+        Returns:
+            The states afterwards, and what waits for the metrics.
+        """
+        fetches = []
+        for some, data in feed.parts(steps):
+            states, fetch = self._train(states, data, some)
+            fetches.append(fetch)
+
+        def means() -> Means:
+            parts = [fetch() for fetch in fetches]
+            metrics = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+            if self.members == 1:
+                return [averaged(metrics)]
+            return [
+                averaged({name: values[:, i] for name, values in metrics.items()})
+                for i in range(self.members)
+            ]
+
+        return states, means
+
+    def evaluate(self, state: TrainState, *splits: str) -> dict[str, dict[str, Any]]:
+        """Mean metrics of a run on these splits, or all of `eval_data`."""
+        state, found = on_each(self._eval_mesh, state), {}
+        for split in splits or self.eval_data:
+            data = self._placed_eval_data[split]
+            batches, batch = data[1].shape
+            _, fetch = self._evaluate(jnp.int32(0), (state, *data), batches)
+            found[split] = with_errors(fetch(), batches * batch)
+        return found
+
+    def images(self, indices: np.ndarray) -> Images:
+        """Images by index, each the same whenever it is looked at."""
+        return self._look(self.source.reach(indices), indices)
+
+    def encode(self, params: Params, indices: np.ndarray) -> Posterior:
+        """Posteriors of images by index; the log-variances mean nothing where there are none."""
+        return self._encode(params, self.source.reach(indices), indices)
+
+
+class Trainers:
+    """Trainers of many runs, one for all that can share it: built when they are wanted first.
+
+    Args:
+        keep: the latest ones; each has what was compiled for it, and its data on the device, which
+            those of the same images share.
+        progress: show a bar if a data set has to be rendered first.
+    """
+
+    def __init__(self, *, keep: int = 4, progress: bool = False):
+        self._known: dict[str, Trainer] = {}
+        self._keep, self._progress = keep, progress
+
+    def of(self, config: Config) -> Trainer:
+        """The trainer of a run."""
+        config = resolved(config)
+        key = json.dumps(graph(config), sort_keys=True)
+        found = self._known.pop(key, None)
+        if found is None:
+            found = Trainer(config, like=tuple(self._known.values()), progress=self._progress)
+        while len(self._known) >= self._keep:
+            self._known.pop(next(iter(self._known)))
+        self._known[key] = found  # the last that was wanted is the last in order
+        return found
+
+
+def build_model(config: Config, image_shape: ImageShape) -> tuple[VAE, TrainState]:
+    """The model of a run whose images are not there, and shapes and types of the run's states."""
+    config = resolved(config)
+    recipe = make_recipe(config, image_shape)
+    fresh = _make_fresh(config, recipe, image_shape)
+    return recipe.model, jax.eval_shape(lambda: first_state(config, fresh))
+
+
+def first_state(config: Config, fresh: Callable[..., TrainState]) -> TrainState:
+    """The state of a run before its first step.
+
+    Args:
+        config: resolved.
+        fresh: (key, hyperparameters) -> a state.
+    """
+    hyper = {name: jnp.float32(value) for name, value in hyperparameters(config).items()}
+    return fresh(key_for("run", config.seed), hyper)
+
+
+def _make_fresh(
+    config: Config, recipe: Recipe, image_shape: ImageShape
+) -> Callable[..., TrainState]:
+    options = {"recipe": recipe, "image_shape": image_shape, "latents": config.latents}
+    return jax.jit(functools.partial(init_state, **options))
+
+
+def make_recipe(config: Config, image_shape: ImageShape) -> Recipe:
+    """What a step does, but for the number of images."""
+    likelihood = make_likelihood(config.likelihood, config.sigma)
+    network = make_network(
+        config.network,
+        config.latents,
+        image_shape,
+        likelihood.parameters(image_shape[-1]),
+        jnp.bfloat16 if config.precision == "bfloat16" else jnp.float32,
+    )
+    return Recipe(
+        model=VAE(*network, likelihood, PRODUCTS[config.precision]),
+        objective=_objective(config),
+        optimizer=_optimizer(config),
+        schedules=schedules(config),
+        samples=config.samples,
+        ema=config.ema,
+    )
+
+
+def _objective(config: Config) -> Objective:
+    """The objective, with the bound that is wanted."""
+    objective = get_objective(config.objective)
+    if config.samples > 1 and not objective.noise:
+        raise UserError(
+            f"--samples: got {config.samples}, wanted 1: {config.objective} draws no z."
+        )
+    if config.bound == "elbo":
+        return objective
+    if objective.iwae is None:
+        known = ", ".join(name for name, other in OBJECTIVES.items() if other.iwae)
+        raise UserError(
+            f"--bound iwae: objective {config.objective} has none; these have: {known}."
+        )
+    return objective._replace(loss=objective.iwae)
+
+
+def _optimizer(config: Config) -> optax.GradientTransformation:
+    numbers = {name: getattr(config, name) for name in NUMBERS}
+    return make_optimizer(config.optimizer, numbers, config.clip_norm)
+
+
+def _check_halves(config: Config, objective: Objective, eval_indices: np.ndarray) -> None:
+    if not objective.halves:
+        return
+    if config.batch_size % 2:
+        raise UserError(
+            f"--batch-size: got {config.batch_size}, wanted an even number: {config.objective} "
+            "divides a batch into halves."
+        )
+    if eval_indices.shape[1] < 2:
+        raise UserError(f"--eval-images: got 1, wanted at least 2 for {config.objective}.")
+
+
+def _make_pick(
+    config: Config, objective: Objective, dataset: Dataset, split: Split
+) -> tuple[Pick, Any]:
+    """How the images of a training batch are chosen, and what they are chosen from."""
+    pool = jax.tree.map(jnp.asarray, training_pool(dataset, split.train, config.correlate))
+    if not objective.pairs:
+        return make_pick(pool, config.batch_size), pool
+    pick = make_pair_pick(dataset, pool, config.batch_size, config.pair_changes)
+    return pick, (pool, jnp.zeros(dataset.size, bool).at[split.train].set(True))
+
+
+def eval_split(config: Config) -> str:
+    """What evaluation uses: images that training never draws, or training images if all are."""
+    return "holdout" if config.holdout else TRAIN_EVAL
+
+
+def _eval_data(
+    config: Config, split: Split, source: Source, eval_indices: np.ndarray
+) -> dict[str, Any]:
+    """What `Trainer.eval_data` is."""
+    indices = {eval_split(config): eval_indices}
+    if TRAIN_EVAL not in indices:
+        trained = split._replace(holdout=split.holdout[:0])
+        # Held-out images come last: theirs are the numbers of the run.
+        chosen = evaluation_batches(trained, eval_indices.size, eval_indices.shape[1])
+        indices = {TRAIN_EVAL: chosen} | indices
+    return {
+        name: (
+            jax.tree.map(jnp.asarray, source.reach(some)),
+            jnp.asarray(some),
+            key_for("evaluation", number),
+        )
+        for number, (name, some) in enumerate(indices.items())
+    }
+
+
+def _batch_key(key: PRNGKey, step: jax.Array) -> PRNGKey:
+    return step_keys(key, step).batch
+
+
+def _encode(
+    model: VAE, look: Callable, params: Params, arrays: Any, indices: np.ndarray | jax.Array
+) -> Posterior:
+    return encode(model, params, look(arrays, indices))
+
+
+def calibrated(trainer: Trainer, params: Params) -> Likelihood:
+    """The likelihood; one that estimates something from each batch has it fixed, as it is for the
+    reconstructions of the first batch of evaluation images."""
+    model = trainer.model
+    if model.likelihood.calibrate is None:
+        return model.likelihood
+    images = trainer.images(trainer.eval_indices[0])
+    mean = encode(model, params, images).mean
+    return model.likelihood.calibrate(decode_raw(model, params, mean), images)
+
+
+def averaged(metrics: dict[str, np.ndarray]) -> dict[str, Any]:
+    """Means over the first axis as plain numbers and lists, and how many latents are active."""
+    means = {name: np.mean(value, axis=0, dtype=np.float64) for name, value in metrics.items()}
+    numbers: dict[str, Any] = {name: mean.tolist() for name, mean in means.items()}
+    if "kl_per_latent" in means:
+        numbers["active_latents"] = int(np.sum(means["kl_per_latent"] > ACTIVE_NATS))
+    return numbers
+
+
+def with_errors(metrics: dict[str, np.ndarray], images: int) -> dict[str, Any]:
+    """`averaged`, and the standard errors of nll and KL over images; of one there are none.
+
+    Args:
+        metrics: of batches of equal size, with the variances in each.
+        images: in all batches.
+    """
+    found = averaged(metrics)
+    for name in ("nll", "kl"):
+        if name not in metrics:
+            continue
+        variance = found.pop(f"{name}_variance") + np.var(metrics[name], dtype=np.float64)
+        if images > 1:
+            found[f"{name}_error"] = math.sqrt(variance / (images - 1))
+    return found

@@ -5,8 +5,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from bvae_jax.runs.lanes import Lanes, OneLane, Together
-from bvae_jax.runs.program import Program, build
 from jaxtyping import Array, Float
 
 from benchmarks.worker import Task
@@ -14,7 +12,9 @@ from bvae_jax.config import Config
 from bvae_jax.data.sampling import make_draw, make_pick
 from bvae_jax.runs.encode import encode_points
 from bvae_jax.runs.placement import batches
+from bvae_jax.runs.trainer import Trainer
 from bvae_jax.step import step_keys, weights
+from bvae_jax.types import TrainState
 
 
 def machine() -> Task:
@@ -26,67 +26,78 @@ def machine() -> Task:
 
 def train(config: Config, chunk: int, members: int, strategy: str) -> Task:
     """Steps of one run or of a sweep's members, as `bvae train` and `bvae sweep` do them."""
-    program = build(config, progress=False)
-    turns = in_turn(program, members, strategy)
+    trainer = Trainer(config, progress=False)
+    turns = in_turn(trainer, members, strategy)
 
     def run(pieces: int) -> None:
         waiting: list[Callable] = []
         for _ in range(pieces):
-            for lanes in turns:  # the next is started before the host waits for the last
-                waiting.append(lanes.advance(chunk))
+            for turn in turns:  # the next is started before the host waits for the last
+                waiting.append(turn.advance(chunk))
                 if len(waiting) > 1:
                     waiting.pop(0)()
         waiting.pop()()
 
     def facts() -> dict[str, Any]:
-        data = sum(leaf.nbytes for leaf in jax.tree.leaves(program.source.arrays))
-        parameters = sum(leaf.size for leaf in jax.tree.leaves(program.init().params["vae"]))
+        data = sum(leaf.nbytes for leaf in jax.tree.leaves(trainer.source.arrays))
+        parameters = sum(leaf.size for leaf in jax.tree.leaves(trainer.init().params["vae"]))
         found = {**_device_memory(), "data_bytes": data, "parameters": parameters}
-        return found | (_cost(program) if members == 1 else {})
+        return found | (_cost(trainer) if members == 1 else {})
 
     return Task(run, chunk * members, facts)
 
 
-def in_turn(program: Program, members: int, strategy: str) -> list[Lanes]:
+class Turn:
+    """Members that are trained at the same time."""
+
+    def __init__(self, trainer: Trainer, states: list[TrainState]):
+        self._trainer = trainer
+        self._feed, self._states = trainer.feed(states), trainer.stack(states)
+
+    def advance(self, steps: int) -> Callable[[], Any]:
+        """Start to train; what is returned waits for the metrics."""
+        self._states, means = self._trainer.train(self._states, self._feed, steps)
+        return means
+
+
+def in_turn(trainer: Trainer, members: int, strategy: str) -> list[Turn]:
     """Members that are trained at the same time, in turn; each has its own seed and beta."""
-    configs = [{"seed": seed, "beta": 1.0 + seed} for seed in range(members)]
-    states = [program.of(Config(**program.config.to_dict() | c)).init() for c in configs]
-    if strategy == "sequential":
-        return [OneLane(program, state) for state in states]
+    configs = [trainer.config.replace(seed=i, beta=1.0 + i) for i in range(members)]
+    states = [trainer.init(config) for config in configs]
     devices = jax.devices()
-    at_once = len(devices) if strategy == "devices" else members
-    together = Together(program, at_once, devices)
-    return [together.start(some, range(len(some))) for some in batches(states, at_once)]
+    at_once = {"sequential": 1, "devices": len(devices)}.get(strategy, members)
+    trainer = trainer.spread(at_once, devices if at_once > 1 else devices[:1])
+    return [Turn(trainer, some) for some in batches(states, at_once)]
 
 
-def _cost(program: Program) -> dict[str, Any]:
+def _cost(trainer: Trainer) -> dict[str, Any]:
     """What the compiler counts in one step of one model."""
-    if program.train_data is None:
+    if trainer.source.read:
         return {}
-    step = jax.jit(program.make_body(), donate_argnums=0)
-    cost = step.lower(program.init(), program.train_data).compile().cost_analysis()
+    step = jax.jit(trainer.make_body(), donate_argnums=0)
+    cost = step.lower(trainer.init(), trainer.train_data).compile().cost_analysis()
     cost = cost[0] if isinstance(cost, list) else cost or {}
     return {"compiled_flop": cost.get("flops"), "compiled_bytes": cost.get("bytes accessed")}
 
 
 def draw(config: Config) -> Task:
     """Batches from the data set, rendered or gathered on the device."""
-    program = build(config, progress=False)
-    pool, _ = program.train_data
-    make = jax.jit(make_draw(program.source, make_pick(pool, config.batch_size)))
-    state = program.init()
+    trainer = Trainer(config, progress=False)
+    pool, _ = trainer.train_data
+    make = jax.jit(make_draw(trainer.source, make_pick(pool, config.batch_size)))
+    state = trainer.init()
     key = step_keys(state.key, state.step).batch
-    return Task(_repeated(lambda: make(program.train_data, key)), 1, _device_memory)
+    return Task(_repeated(lambda: make(trainer.train_data, key)), 1, _device_memory)
 
 
 def encode(config: Config, images: int) -> Task:
     """The data set's posteriors, as `bvae evaluate` makes them."""
-    program = build(config, progress=False)
-    params, count = weights(program.init()), images or program.dataset.size
+    trainer = Trainer(config, progress=False)
+    params, count = weights(trainer.init()), images or trainer.dataset.size
 
     def run(pieces: int) -> None:
         for _ in range(pieces):
-            encode_points(program, params, count)
+            encode_points(trainer, params, count)
 
     return Task(run, count, _device_memory)
 

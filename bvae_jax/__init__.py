@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from bvae_jax.evaluation.evaluate import evaluate, evaluate_elbo, score_file
     from bvae_jax.metrics.scoring import score
     from bvae_jax.registry import register
-    from bvae_jax.runs.mesh import member
     from bvae_jax.runs.run import Run, load, train
     from bvae_jax.runs.sweep import Sweep, sweep
 
@@ -34,7 +33,6 @@ __all__ = [
     "evaluate",
     "evaluate_elbo",
     "load",
-    "member",
     "metrics",
     "register",
     "score",
@@ -56,7 +54,6 @@ _MODULES = {
     "evaluate": "evaluation.evaluate",
     "evaluate_elbo": "evaluation.evaluate",
     "load": "runs.run",
-    "member": "runs.mesh",
     "register": "registry",
     "train": "runs.run",
     "score": "metrics.scoring",

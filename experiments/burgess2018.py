@@ -46,7 +46,7 @@ def draw(path, run_dir, shares, factors):
 def main(argv=None):
     args = arguments(__doc__, "burgess2018", SCALES, argv)
     config = settings("burgess2018", args.scale.changes, "annealed_vae")
-    factors = trained_run(args.dir, config).program.dataset.factor_names
+    factors = trained_run(args.dir, config).trainer.dataset.factor_names
     steps = range(config.checkpoint_every, config.steps + 1, config.checkpoint_every)
     shares = {step: known(args.dir, step, args.scale.points) for step in steps}
     print(f"| step | {' | '.join(factors)} |\n|{' --- |' * (1 + len(factors))}")

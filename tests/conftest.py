@@ -1,6 +1,7 @@
 """Strict JAX, two fake devices, caches that outlive a run, and one tiny model for many tests."""
 
 import contextlib
+import copy
 import gc
 import importlib.util
 import os
@@ -66,6 +67,14 @@ def float64():
         enable = jax.experimental.enable_x64  # pyright: ignore
     with enable(True):
         yield
+
+
+def changed(trainer, **attributes):
+    """A copy of a trainer with other attributes, such as a function that a test watches."""
+    other = copy.copy(trainer)
+    for name, value in attributes.items():
+        setattr(other, name, value)
+    return other
 
 
 def raw(leaf):

@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from bvae_jax.runs.program import build
 
 from benchmarks import pool, starts, tables, tasks
 from benchmarks.__main__ import main
@@ -19,6 +18,7 @@ from bvae_jax.errors import UserError
 from bvae_jax.likelihoods import make_likelihood
 from bvae_jax.networks import make_network
 from bvae_jax.objectives import get_objective
+from bvae_jax.runs.trainer import Trainer
 from bvae_jax.step import Recipe, init_state, make_loss
 from bvae_jax.vae import VAE
 
@@ -121,7 +121,7 @@ def test_pytorch_has_our_loss_and_our_gradients(network):
 @pytest.mark.usefixtures("tiny_network")
 def test_every_member_takes_every_step(members, strategy, turns):
     config = Settings(network="tiny", batch_size=2, latents=2, image_source="rendered").config()
-    program = build(config, progress=False)
+    program = Trainer(config, progress=False)
     with jax.debug_key_reuse(False):  # which takes a shard_map for a use of every key
         lanes = tasks.in_turn(program, members, strategy)
         assert len(lanes) == turns

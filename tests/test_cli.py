@@ -25,7 +25,7 @@ from bvae_jax.networks import NETWORKS
 from bvae_jax.objectives import OBJECTIVES
 from bvae_jax.presets import PRESETS
 from bvae_jax.runs import rundir
-from bvae_jax.runs.writer import Session
+from bvae_jax.runs.writer import Writer
 
 QUICK = ["--image-source", "rendered", "--batch-size", "4", "--latents", "2", "--steps", "4"]
 QUICK += [
@@ -472,13 +472,13 @@ def test_ctrl_c_before_the_work_is_done_is_no_success(
 
 def test_ctrl_c_before_the_first_step_is_no_success(tmp_path, monkeypatch, capsys):
     """There is no checkpoint then, although the directory is there."""
-    original = Session.begin
+    original = Writer.begin
 
     def begin(self, *args, **remarks):
         os.kill(os.getpid(), signal.SIGINT)
         original(self, *args, **remarks)
 
-    monkeypatch.setattr(Session, "begin", begin)
+    monkeypatch.setattr(Writer, "begin", begin)
     command = f"train --run-dir {tmp_path}/new {shlex.join(QUICK)}"
     assert cli.main(command.split()) == 130
     assert f"--run-dir {tmp_path}/new --resume" in capsys.readouterr().out
@@ -500,11 +500,10 @@ def test_evaluate_and_score(run_dir, tmp_path, capsys):
     scores = json.loads(out.read_text())
     assert scores == rundir.read_json(directory / "evaluation.json")
 
-    from bvae_jax.runs.program import build
-
     from bvae_jax.runs.encode import encoding_order
+    from bvae_jax.runs.trainer import Trainer
 
-    program = build(Config(image_source="rendered"))
+    program = Trainer(Config(image_source="rendered"))
     codes = np.load(directory / "encoded.npz")["means"]
     factors = np.asarray(program.dataset.factors(jnp.asarray(encoding_order(program)[:300])))
     np.savez(tmp_path / "codes.npz", codes=codes, factors=factors)

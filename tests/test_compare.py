@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from bvae_jax.runs.programs import Programs
 
 import bvae_jax
 from bvae_jax import cli
@@ -29,6 +28,7 @@ from bvae_jax.metrics.codes import Codes
 from bvae_jax.runs import rundir
 from bvae_jax.runs.sweep import sweep
 from bvae_jax.runs.sweepdir import SweepConfig, member_dir, open_sweep
+from bvae_jax.runs.trainer import Trainers
 
 pytestmark = pytest.mark.usefixtures("tiny_network")
 
@@ -99,7 +99,7 @@ def test_a_baseline_whose_codes_are_all_pruned_has_no_factor_vae_score(tmp_path,
     monkeypatch.setattr(baselines, "run_baselines", lambda *_, **__: found)
     names = ["factor_vae_score", "mig"]
     scored = baselines.baseline_scores(
-        tmp_path, [0], Programs(), Config(image_source="rendered"),
+        tmp_path, [0], Trainers(), Config(image_source="rendered"),
         ScoreConfig(metrics=",".join(names)), names,
     )  # fmt: skip
     assert list(scored["baseline"]) == list(found)
@@ -158,12 +158,12 @@ def test_two_sweeps_side_by_side(swept, tmp_path):
     assert len(places) == 12 + 1
     assert "more/learning_rate=0.0001,beta=1,seed=0" in places
     assert "sweep/learning_rate=0.0001,beta=1,seed=0" not in places
-    found = read_comparison([swept, tmp_path / "more"], None, Programs(), progress=False)
+    found = read_comparison([swept, tmp_path / "more"], None, Trainers(), progress=False)
     assert "β = 9, learning rate = 0.0001" in found.settings
     other = dataclasses.replace(BASE, latents=2)
     sweep(other, tmp_path / "latents", seeds=1, strategy="sequential", progress=False)
     found = read_comparison(
-        [tmp_path / "more", tmp_path / "latents"], None, Programs(), progress=False
+        [tmp_path / "more", tmp_path / "latents"], None, Trainers(), progress=False
     )
     assert found.varied == ("latents", "beta", "learning_rate")
 
@@ -194,7 +194,7 @@ def test_what_is_done_is_not_displaced_by_what_is_not(tmp_path):
         "done/beta=1": "done",
         "new/beta=4": "begun",
     }
-    found = read_comparison([done, new], None, Programs(), progress=False)
+    found = read_comparison([done, new], None, Trainers(), progress=False)
     assert found.varied == ("beta",)
     assert (found.settings, found.missing) == (("β = 1", "β = 4"), ("new/beta=4",))
     both = pretend(tmp_path / "both", moved, values, done=(0, 1))
@@ -214,7 +214,7 @@ def test_settings_are_ordered_by_one_field_after_the_other(tmp_path):
     values = {"objective": ("beta_vae", "beta_tcvae"), "beta": (16.0, 4.0, 0.5), "seed": (10, 9)}
     values |= {"latents": (10, 9)}
     directory = pretend(tmp_path / "s", BASE, values, done=range(24))
-    found = read_comparison([directory], None, Programs(), progress=False)
+    found = read_comparison([directory], None, Trainers(), progress=False)
     assert found.settings == tuple(
         f"latents = {latents}, objective = {objective}, β = {beta}"
         for latents in (9, 10) for objective in ("beta_vae", "beta_tcvae") for beta in (0.5, 4, 16)
@@ -318,7 +318,7 @@ def test_members_that_cannot_be_read_are_left_out_by_name(swept, tmp_path, capsy
     assert f"bvae: {empty.name} is left out: " in said
     shutil.rmtree(whole / "checkpoints")
     shutil.rmtree(silent / "checkpoints")
-    assert cross(found, Programs()) is None
+    assert cross(found, Trainers()) is None
     assert "no matched traversals" in capsys.readouterr().err
     found = suggest(sweep_dir, progress=False)
     assert f"bvae: {whole.name} is left out: " in capsys.readouterr().err
@@ -337,7 +337,7 @@ def test_a_suggestion_is_written_and_reads_no_label(swept, tmp_path, monkeypatch
     found = suggest(swept, rate=1.0, out=tmp_path, progress=False)
     stored = json.loads((tmp_path / "suggestion.json").read_text())
     assert stored["setting"] == found.setting
-    assert found.setting in read_comparison([swept], None, Programs(), progress=False).settings
+    assert found.setting in read_comparison([swept], None, Trainers(), progress=False).settings
 
 
 def test_from_the_command_line(swept, tmp_path, capsys):

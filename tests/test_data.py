@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from bvae_jax.runs.distributed import Team
 from conftest import assert_equal, real_data
 from PIL import Image
 
@@ -165,7 +164,7 @@ def elsewhere(tmp_path, monkeypatch, tiny_network):
 def test_a_run_is_used_from_another_directory(elsewhere):
     directory, config = elsewhere
     loaded = load(directory, progress=False)
-    assert loaded.program.dataset.size == 6
+    assert loaded.trainer.dataset.size == 6
     resumed = train(dataclasses.replace(config, steps=4), directory, resume=True, **OPTIONS)
     assert int(resumed.state.step) == 4
 
@@ -197,9 +196,7 @@ def test_a_run_whose_images_were_moved(elsewhere, tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"another config \(dataset: folder:pictures -> dsprites"):
         load(directory, dataset="dsprites", progress=False)
 
-    # A run that is resumed remembers the new place, though it is finished. What is done in the
-    # first of several processes gives the others what JSON can hold.
-    monkeypatch.setattr(Team, "first", lambda _, action: json.loads(json.dumps(action())))
+    # A run that is resumed remembers the new place, though it is finished.
     train(dataclasses.replace(config, dataset=moved), directory, resume=True, **OPTIONS)
     assert load(directory, progress=False).config.dataset == moved
 

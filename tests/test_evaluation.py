@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from bvae_jax.runs.program import NO_POSTERIOR, build, calibrated
+from conftest import changed
 from scipy.stats import multivariate_normal
 
 from bvae_jax.cli.run import in_one_line
@@ -36,6 +36,7 @@ from bvae_jax.runs import rundir
 from bvae_jax.runs.checkpoint import fingerprint
 from bvae_jax.runs.encode import codes_of, encode_points, encode_run, encoding_order, same_images
 from bvae_jax.runs.loggers import read_records
+from bvae_jax.runs.trainer import NO_POSTERIOR, Trainer, calibrated
 from bvae_jax.types import Posterior
 from bvae_jax.vae import VAE, decode, encode, init_params
 
@@ -61,21 +62,21 @@ def clean(run):
 def count_batches(monkeypatch, run):
     """How often the device is asked to encode from now on."""
     calls = []
-    inner = run.program.encode
-    program = run.program._replace(encode=lambda *args: calls.append(1) or inner(*args))
+    inner = run.trainer.encode
+    program = changed(run.trainer, encode=lambda *args: calls.append(1) or inner(*args))
     return program, calls
 
 
 def test_every_image_is_encoded_once_in_a_fixed_order(run):
-    order = encoding_order(run.program)
-    assert len(set(order.tolist())) == run.program.dataset.size
-    encoded = encode_points(run.program, run.params, 30)
-    posterior = encode(run.model, run.params, run.program.images(order[:30]))
+    order = encoding_order(run.trainer)
+    assert len(set(order.tolist())) == run.trainer.dataset.size
+    encoded = encode_points(run.trainer, run.params, 30)
+    posterior = encode(run.model, run.params, run.trainer.images(order[:30]))
     assert encoded.logvars is not None
     np.testing.assert_allclose(encoded.means, posterior.mean, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(encoded.logvars, posterior.logvar, rtol=1e-5, atol=1e-6)
-    points = codes_of(run.program, encoded)
-    factors = run.program.dataset.factors(jnp.asarray(order[:30]))
+    points = codes_of(run.trainer, encoded)
+    factors = run.trainer.dataset.factors(jnp.asarray(order[:30]))
     np.testing.assert_array_equal(points.factors, factors)
     kl = 0.5 * (encoded.means**2 + np.exp(encoded.logvars) - 1 - encoded.logvars)
     found = points.kl
@@ -94,14 +95,14 @@ def test_the_cache_is_cut_and_gone_on_with(run, monkeypatch):
     more = encode_run(run.run_dir, program, run.params, 100, **QUIET)
     assert len(calls) == 4, "two batches for 36 more"
     np.testing.assert_array_equal(more.means[:64], first.means)
-    whole = encode_points(run.program, run.params, 100)
+    whole = encode_points(run.trainer, run.params, 100)
     np.testing.assert_allclose(more.means, whole.means, rtol=1e-5, atol=1e-6)
 
 
 def test_other_parameters_are_encoded_anew(run, monkeypatch):
     program, calls = count_batches(monkeypatch, run)
     encode_run(run.run_dir, program, run.params, 10, **QUIET)
-    other = run.program.init().params["vae"]
+    other = run.trainer.init().params["vae"]
     found = encode_run(run.run_dir, program, other, 10, **QUIET)
     assert len(calls) == 2
     np.testing.assert_array_equal(found.means, encode_points(program, other, 10).means)
@@ -109,10 +110,10 @@ def test_other_parameters_are_encoded_anew(run, monkeypatch):
 
 @pytest.mark.parametrize("damage", [b"", b"PK\x03\x04 nonsense", None])
 def test_a_damaged_cache_is_encoded_anew(run, capsys, damage):
-    whole = encode_run(run.run_dir, run.program, run.params, 10, **QUIET)
+    whole = encode_run(run.run_dir, run.trainer, run.params, 10, **QUIET)
     path = run.run_dir / encoding.CACHE
     path.write_bytes(path.read_bytes()[:-200] if damage is None else damage)
-    again = encode_run(run.run_dir, run.program, run.params, 10, **QUIET)
+    again = encode_run(run.run_dir, run.trainer, run.params, 10, **QUIET)
     np.testing.assert_array_equal(again.means, whole.means)
     assert "is damaged" in capsys.readouterr().err
 
@@ -128,7 +129,7 @@ def test_ctrl_c_keeps_what_is_encoded(run, monkeypatch):
     program, calls = count_batches(monkeypatch, run)
     counted = program.encode
     with pytest.raises(KeyboardInterrupt):
-        encode_run(run.run_dir, program._replace(encode=interrupting), run.params, 80, **QUIET)
+        encode_run(run.run_dir, changed(program, encode=interrupting), run.params, 80, **QUIET)
     assert 3 <= len(calls) < 10
     encode_run(run.run_dir, program, run.params, 80, **QUIET)
     assert len(calls) == 10, "what was encoded was kept"
@@ -143,31 +144,30 @@ def test_batches_that_end_out_of_order_stay_in_order(run, monkeypatch):
         number = next(started)
         if number == 2:
             assert wait_until(lambda: 3 in ended)
-        found = run.program.encode(params, indices)
+        found = run.trainer.encode(params, indices)
         ended.append(number)
         return found
 
-    program = run.program._replace(encode=one_that_waits_for_the_next)
+    program = changed(run.trainer, encode=one_that_waits_for_the_next)
     found = encode_points(program, run.params, 45)
     assert ended.index(3) < ended.index(2)
     monkeypatch.setattr(encoding, "_at_once", lambda: 1)
-    np.testing.assert_array_equal(found.means, encode_points(run.program, run.params, 45).means)
+    np.testing.assert_array_equal(found.means, encode_points(run.trainer, run.params, 45).means)
 
 
 def test_udr_wants_the_same_images_in_the_same_order(run, tmp_path):
     """The data set's name is not enough; splits by other seeds have other images."""
     config = dataclasses.replace(run.config, seed=1)
-    held_out = run.program._replace(points="holdout")
-    assert same_images(held_out, build(config)._replace(points="holdout"))
-    assert not same_images(run.program, build(dataclasses.replace(config, only="shape=1")))
+    assert same_images(run.trainer, Trainer(config), "holdout")
+    assert not same_images(run.trainer, Trainer(dataclasses.replace(config, only="shape=1")))
     kinds = ("folder[class=cat]", "folder[class=dog]")  # of one version, and perhaps one size
-    cats, dogs = (dataclasses.replace(run.program.dataset, kind=kind) for kind in kinds)
-    one, another = (run.program._replace(dataset=chosen) for chosen in (cats, dogs))
+    cats, dogs = (dataclasses.replace(run.trainer.dataset, kind=kind) for kind in kinds)
+    one, another = (changed(run.trainer, dataset=chosen) for chosen in (cats, dogs))
     assert same_images(one, one)
     assert not same_images(one, another)
     config = dataclasses.replace(config, split_seed=1, steps=1)
     other = runner.train(config, tmp_path / "other", figures=False, progress=False)
-    assert same_images(run.program, other.program)
+    assert same_images(run.trainer, other.trainer)
     with pytest.raises(UserError, match=r"--udr-with .* whose images"):
         evaluate(run, ScoreConfig("udr", split="holdout"), udr_with=[other.run_dir])
 
@@ -185,13 +185,13 @@ def test_files_whose_factors_contradict_are_not_compared(tmp_path):
 def test_baselines_of_images_of_low_rank(run, rank):
     """What is beyond their dimensions is 0, not blown-up rounding."""
     rng = np.random.default_rng(0)
-    parts = rng.random((run.program.dataset.size, rank)).astype(np.float32)
+    parts = rng.random((run.trainer.dataset.size, rank)).astype(np.float32)
     basis = rng.random((rank, 64 * 64)).astype(np.float32) / 4
 
     def images(indices):
         return jnp.asarray((0.5 + parts[indices] @ basis).reshape(-1, 64, 64, 1))
 
-    found = run_baselines(run.program._replace(images=images), 100)
+    found = run_baselines(changed(run.trainer, images=images), run.config, 100)
     for name in ("pca", "ica"):
         assert (found[name].codes.std(axis=0) > 0.01).sum() == rank
         assert (found[name].codes[:, rank:] == 0).all()
@@ -287,7 +287,7 @@ def wait_until(true, seconds=60):
 
 def test_a_cache_that_cannot_be_written_is_done_without(run, capsys, monkeypatch):
     monkeypatch.setattr(np, "savez", lambda *a, **k: (_ for _ in ()).throw(OSError(28, "full")))
-    encoded = encode_run(run.run_dir, run.program, run.params, 10, **QUIET)
+    encoded = encode_run(run.run_dir, run.trainer, run.params, 10, **QUIET)
     assert len(encoded.means) == 10
     assert "going on without" in capsys.readouterr().err
     assert not [p for p in run.run_dir.iterdir() if "encoded" in p.name]
@@ -372,11 +372,11 @@ def test_udr_compares_runs(run, tmp_path):
 
 
 def test_baselines_of_a_run(run):
-    made = run_baselines(run.program, 60)
+    made = run_baselines(run.trainer, run.config, 60)
     assert set(made) == {
         "random_codes", "untrained", "pca", "ica", scoring.PIXELS, "true_factors"
     }  # fmt: skip
-    images = np.asarray(run.program.images(encoding_order(run.program)[:60]))
+    images = np.asarray(run.trainer.images(encoding_order(run.trainer)[:60]))
     pixels = images.reshape(60, -1)
     np.testing.assert_array_equal(made[scoring.PIXELS].codes, pixels)
     # PCA: the same subspace as the singular vectors of the centred pixels.
@@ -385,7 +385,7 @@ def test_baselines_of_a_run(run):
     np.testing.assert_allclose(np.abs(made["pca"].codes), np.abs(projected), rtol=1e-2, atol=1e-2)
     ica = made["ica"].codes
     np.testing.assert_allclose(np.cov(ica.T, ddof=0), np.eye(3), atol=0.05)
-    untrained = encode_points(run.program, run.program.init().params["vae"], 60)
+    untrained = encode_points(run.trainer, run.trainer.init().params["vae"], 60)
     np.testing.assert_array_equal(made["untrained"].codes, untrained.means)
     for representation in made.values():
         np.testing.assert_array_equal(representation.factors, made["pca"].factors)
@@ -459,8 +459,7 @@ def test_scores_while_training(tmp_path, monkeypatch):
 
 @pytest.mark.once
 def test_the_scores_of_training_are_those_of_evaluate(run):
-    config = run.config.__class__(**(run.config.to_dict() | {"eval_metrics": "mig,irs,udr"}))
-    found = encoding.training_scores(run.program._replace(config=config), run.params)
+    found = encoding.training_scores(run.trainer, run.params, "mig,irs,udr")
     entries = evaluate(
         run.run_dir, ScoreConfig("mig,irs"), num_points=15_000, figures=False, **QUIET
     )
@@ -567,7 +566,8 @@ def linear_program(program):
     likelihood = Likelihood(log_prob=unit_gaussian, mean=lambda decoded: decoded)
     model = VAE(LinearEncoder(), LinearDecoder(), likelihood)
     images = jax.random.uniform(jax.random.key(3), (40, 2, 2, 1))
-    program = program._replace(
+    program = changed(
+        program,
         model=model,
         images=lambda indices: images[indices],
         dataset=dataclasses.replace(program.dataset, image_shape=(2, 2, 1)),
@@ -577,7 +577,7 @@ def linear_program(program):
 
 
 def test_log_likelihood_of_a_linear_model(run):
-    program, params, images = linear_program(run.program)
+    program, params, images = linear_program(run.trainer)
     found = held_out_log_likelihood(program, params, samples=3000, images=21)
     weight, bias = (np.asarray(params["decoder"]["out"][n], float) for n in ("kernel", "bias"))
     x, covariance = np.asarray(images[:21], float).reshape(21, 4), weight.T @ weight + np.eye(4)
@@ -594,17 +594,17 @@ def test_log_likelihood_of_a_linear_model(run):
 
 
 def test_one_image_is_refused_and_many_are_all(run):
-    program, params, _ = linear_program(run.program)
+    program, params, _ = linear_program(run.trainer)
     with pytest.raises(UserError, match="--log-likelihood: got 1 image, wanted at least 2"):
         held_out_log_likelihood(program, params, samples=5, images=1)
     assert held_out_log_likelihood(program, params, samples=5, images=999).images == 40
 
 
 def test_a_sigma_of_the_batch_is_one_sigma_for_all_samples(run):
-    program, params, images = linear_program(run.program)
+    program, params, images = linear_program(run.trainer)
 
     def found(likelihood):
-        chosen = program._replace(model=program.model.clone(likelihood=likelihood))
+        chosen = changed(program, model=program.model.clone(likelihood=likelihood))
         return chosen, held_out_log_likelihood(chosen, params, samples=40, images=3)
 
     optimal, with_optimal = found(LIKELIHOODS["optimal_sigma_vae"](1.0))

@@ -9,8 +9,6 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-from bvae_jax.runs.lanes import OneLane, Together
-from bvae_jax.runs.program import build
 from conftest import assert_equal
 
 from bvae_jax import data
@@ -20,7 +18,8 @@ from bvae_jax.data.base import Dataset, Stored
 from bvae_jax.runs import encode
 from bvae_jax.runs import run as runner
 from bvae_jax.runs.sweep import sweep
-from bvae_jax.runs.writer import Session
+from bvae_jax.runs.trainer import Trainer
+from bvae_jax.runs.writer import Writer
 
 pytestmark = pytest.mark.usefixtures("tiny_network")
 
@@ -81,22 +80,22 @@ def test_a_streamed_run_is_the_resident_one(tmp_path, monkeypatch, changes):
     assert records(tmp_path / "a") == records(tmp_path / "b")
     indices = np.array([3, 1, 50, 3])
     np.testing.assert_array_equal(
-        streamed.program.images(indices), resident.program.images(indices)
+        streamed.trainer.images(indices), resident.trainer.images(indices)
     )
     assert_equal(
-        streamed.program.encode(streamed.params, indices),
-        resident.program.encode(resident.params, indices),
+        streamed.trainer.encode(streamed.params, indices),
+        resident.trainer.encode(resident.params, indices),
     )
     monkeypatch.setitem(encode.BATCHES, "cpu", 8)  # read by several threads
     assert_equal(
-        encode.encode_points(streamed.program, streamed.params, 60),
-        encode.encode_points(resident.program, resident.params, 60),
+        encode.encode_points(streamed.trainer, streamed.params, 60),
+        encode.encode_points(resident.trainer, resident.params, 60),
     )
 
 
 def test_a_streamed_run_resumes_bit_for_bit(tmp_path, monkeypatch):
     whole = train(tmp_path / "whole", "streamed")
-    log = Session._log
+    log = Writer._log
 
     def signal_at_five(self, step, split, means):
         log(self, step, split, means)
@@ -104,7 +103,7 @@ def test_a_streamed_run_resumes_bit_for_bit(tmp_path, monkeypatch):
             os.kill(os.getpid(), signal.SIGTERM)
 
     with monkeypatch.context() as patched:
-        patched.setattr(Session, "_log", signal_at_five)
+        patched.setattr(Writer, "_log", signal_at_five)
         assert train(tmp_path / "part", "streamed").summary is None
     resumed = train(tmp_path / "part", "streamed", resume=True)
     assert_equal(resumed.state, whole.state)
@@ -116,13 +115,14 @@ def test_members_of_a_sweep_are_streamed_together(batch_seed):
     finals = []
     for kind in ("resident", "streamed"):
         config = Config(**{**SMALL, "image_source": kind, "batch_seed": batch_seed})
-        program = build(config, progress=False)
-        members = [dataclasses.replace(program.config, seed=seed) for seed in (0, 1)]
-        states = [program.of(member).init() for member in members]
-        lanes = Together(program, 2, jax.local_devices()[:1]).start(states, [0, 1])
-        means = [lanes.advance(4)(), lanes.advance(1)()]
-        finals.append(([lanes.state(i) for i in range(2)], means))
-        lanes.close()
+        trainer = Trainer(config, progress=False).spread(2, jax.local_devices()[:1])
+        singles = [trainer.init(config.replace(seed=seed)) for seed in (0, 1)]
+        feed, states, means = trainer.feed(singles), trainer.stack(singles), []
+        for steps in (4, 1):
+            states, fetch = trainer.train(states, feed, steps)
+            means.append(fetch())
+        finals.append(([trainer.member(states, i) for i in range(2)], means))
+        feed.close()
     assert_equal(finals[0][0], finals[1][0])
     assert finals[0][1] == finals[1][1]
 
@@ -140,12 +140,12 @@ def test_a_sweep_of_streamed_runs(tmp_path):
 
 def test_windows_are_bounded_and_read_ahead_in_order(monkeypatch):
     monkeypatch.setattr(feed, "WINDOW_BYTES", 2 * 4 * 16 * 16 * 3)
-    program = build(Config(**{**SMALL, "image_source": "streamed"}), progress=False)
-    lane = OneLane(program, program.init())
-    assert lane._feed.steps_at_once == 2  # pyright: ignore
-    sizes = [(n, images.shape) for n, (_, (_, images)) in lane._feed.parts(5)]
+    trainer = Trainer(Config(**{**SMALL, "image_source": "streamed"}), progress=False)
+    windows = trainer.feed([trainer.init()])
+    assert windows.steps_at_once == 2  # pyright: ignore
+    sizes = [(n, images.shape) for n, (_, (_, images)) in windows.parts(5)]
     assert sizes == [(n, (2 * 4, 16, 16, 3)) for n in (2, 2, 1)]
-    lane.close()
+    windows.close()
 
 
 def test_threads_end_with_the_run(tmp_path):

@@ -14,7 +14,7 @@ from bvae_jax import (
     types as keys,
 )
 from bvae_jax.config import Config
-from bvae_jax.runs import program
+from bvae_jax.runs import trainer
 
 CALLS = {"pjit", "jit", "closed_call", "custom_jvp_call", "custom_vjp_call", "remat2", "checkpoint"}
 COMMON = {"network": "tiny", "latents": 3, "batch_size": 8, "eval_images": 600, "seed": 0}
@@ -70,8 +70,8 @@ def test_no_key_of_steps_and_evaluations_is_used_twice(name, monkeypatch):
         made.append(train.make_eval_body(*arguments, **options))
         return made[-1]
 
-    monkeypatch.setattr(program, "make_eval_body", kept)
-    built = program.build(Config(**COMMON | RUNS[name]), progress=False)
+    monkeypatch.setattr(trainer, "make_eval_body", kept)
+    built = trainer.Trainer(Config(**COMMON | RUNS[name]), progress=False)
     step, evaluation = built.make_body(), made[0]
 
     def run(train_data, eval_data):

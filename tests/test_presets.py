@@ -4,7 +4,6 @@ import dataclasses
 
 import jax
 import pytest
-from bvae_jax.runs.program import build
 
 from bvae_jax.cli.flags import parse
 from bvae_jax.cli.run import train_flags
@@ -13,6 +12,7 @@ from bvae_jax.errors import UserError
 from bvae_jax.objectives import OBJECTIVES
 from bvae_jax.presets import PRESETS, get_preset, settle
 from bvae_jax.runs.hyper import hyperparameters, resolved
+from bvae_jax.runs.trainer import Trainer
 
 PARAMETERS = {"mlp": 14_196_516, "locatello": 690_517, "burgess": 502_005, "conv": 764_245}
 
@@ -21,7 +21,7 @@ PARAMETERS = {"mlp": 14_196_516, "locatello": 690_517, "burgess": 502_005, "conv
 def test_presets_can_be_built(name):
     preset = PRESETS[name]
     config = resolved(Config(**preset.settings))
-    program = build(dataclasses.replace(config, image_source="rendered"))
+    program = Trainer(dataclasses.replace(config, image_source="rendered"))
     assert program.config.objective == config.objective
     assert len(program.split.holdout) == 0
     state = jax.eval_shape(program.init)

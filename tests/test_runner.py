@@ -20,7 +20,7 @@ import bvae_jax
 from bvae_jax.config import Config
 from bvae_jax.elbo import gaussian_kl
 from bvae_jax.errors import UserError
-from bvae_jax.runs import figures, lanes, program, rundir
+from bvae_jax.runs import figures, rundir, trainer
 from bvae_jax.runs import loop as training
 from bvae_jax.runs import run as runner
 from bvae_jax.runs.checkpoint import Checkpoints, fingerprint
@@ -28,7 +28,7 @@ from bvae_jax.runs.hyper import resolved
 from bvae_jax.runs.loggers import JsonLines, read_records
 from bvae_jax.runs.sweep import sweep
 from bvae_jax.runs.sweepdir import SweepConfig, open_sweep
-from bvae_jax.runs.writer import Session
+from bvae_jax.runs.writer import Writer
 from bvae_jax.runtime import (
     Interrupt,
     fatal,
@@ -107,8 +107,8 @@ def test_the_summary_is_complete_and_consistent(finished):
 
 
 def test_errors_are_over_images(finished):
-    indices = finished.program.eval_indices.ravel()
-    posterior = encode(finished.model, finished.params, finished.program.images(indices))
+    indices = finished.trainer.eval_indices.ravel()
+    posterior = encode(finished.model, finished.params, finished.trainer.images(indices))
     kl = np.asarray(gaussian_kl(posterior)).sum(axis=1)
     wanted = kl.std(ddof=1) / np.sqrt(len(kl))
     assert finished.summary["kl_error"] == pytest.approx(wanted, rel=1e-3)
@@ -118,16 +118,16 @@ def test_errors_are_over_images(finished):
     means, variances = images.mean(axis=1), images.var(axis=1)
     metrics = {"nll": means[:, 0], "nll_variance": variances[:, 0], "kl": means[:, 1]}
     metrics |= {"kl_variance": variances[:, 1], "kl_per_latent": means}
-    found = program.with_errors(metrics, 15)
+    found = trainer.with_errors(metrics, 15)
     wanted = images.reshape(15, 2).std(axis=0, ddof=1) / np.sqrt(15)
     assert (found["nll_error"], found["kl_error"]) == pytest.approx(wanted)
     assert not {"nll_variance", "kl_variance"} & set(found)
-    one = program.with_errors({name: value[:1] for name, value in metrics.items()}, 1)
+    one = trainer.with_errors({name: value[:1] for name, value in metrics.items()}, 1)
     assert "nll_error" not in one
 
 
 def test_a_part_of_the_training_images_is_evaluated_at_the_same_parameters(finished):
-    built = finished.program
+    built = finished.trainer
     indices = {split: set(data[1].ravel().tolist()) for split, data in built.eval_data.items()}
     assert indices["train_eval"] <= set(built.split.train.tolist())
     assert indices["holdout"] <= set(built.split.holdout.tolist())
@@ -161,7 +161,7 @@ def test_load_gives_the_run_back(finished):
     loaded = bvae_jax.load(finished.run_dir, progress=False)
     assert_equal(loaded.state, finished.state)
     assert loaded.summary == finished.summary
-    images = loaded.program.images(np.arange(2))
+    images = loaded.trainer.images(np.arange(2))
     posterior = encode(loaded.model, loaded.params, images)
     assert decode(loaded.model, loaded.params, posterior.mean).shape == images.shape
     assert int(bvae_jax.load(finished.run_dir, step=8, progress=False).state.step) == 8
@@ -175,14 +175,14 @@ def contents(directory):
 
 
 def test_a_signal_saves_and_the_resumed_run_is_bitwise_the_same(finished, tmp_path, monkeypatch):
-    log = Session._log
+    log = Writer._log
 
     def signal_at_six(self, step, split, means):
         log(self, step, split, means)
         if (step, split) == (6, "train"):
             os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(Session, "_log", signal_at_six)
+    monkeypatch.setattr(Writer, "_log", signal_at_six)
     result = train(tmp_path / "run")
     assert result.summary is None
     assert int(result.state.step) == 6
@@ -286,13 +286,13 @@ def test_where_the_records_were_lost_there_are_no_curves(finished, tmp_path, mon
 
     monkeypatch.setattr(figures, "coders", other_figures)
     with pytest.raises(DrawnError):
-        figures.draw_figures(tmp_path, finished.program, finished.params, [])
+        figures.draw_figures(tmp_path, finished.trainer, finished.params, [])
     assert not list(tmp_path.iterdir())
 
 
 def test_the_config_stands_in_the_checkpoint_too(finished):
     with Checkpoints(finished.run_dir / "checkpoints", read_only=True) as checkpoints:
-        restored = checkpoints.restore(jax.eval_shape(finished.program.init))
+        restored = checkpoints.restore(jax.eval_shape(finished.trainer.init))
     assert restored is not None
     assert Config.from_dict(restored.meta["config"]) == resolved(small())
 
@@ -382,8 +382,8 @@ def test_a_replaced_run_is_kept_until_the_new_one_has_a_checkpoint(tmp_path, mon
     rundir.create(directory, small(), overwrite=False)
     (directory / "checkpoints" / "4").mkdir(parents=True)
     (directory / "weeks").write_text("of training")
-    averaged = lanes.averaged
-    monkeypatch.setattr(lanes, "averaged", lambda m: averaged(m) | {"loss": float("nan")})
+    averaged = trainer.averaged
+    monkeypatch.setattr(trainer, "averaged", lambda m: averaged(m) | {"loss": float("nan")})
     with pytest.raises(UserError, match="Not finite"):
         train(directory, steps=1, overwrite=True)
     assert f"the previous run is kept in {aside}" in capsys.readouterr().err
@@ -444,13 +444,14 @@ def test_an_unknown_name_is_found_before_anything_is_overwritten(finished):
 
 
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good(tmp_path, monkeypatch):
-    averaged, calls = lanes.averaged, itertools.count(1)
+    averaged, calls = trainer.averaged, itertools.count(1)
 
     def poisoned(metrics):
-        bad = {"loss": float("nan")} if next(calls) == 4 else {}
+        of_training = "nll_variance" not in metrics
+        bad = {"loss": float("nan")} if of_training and next(calls) == 4 else {}
         return averaged(metrics) | bad
 
-    monkeypatch.setattr(lanes, "averaged", poisoned)
+    monkeypatch.setattr(trainer, "averaged", poisoned)
     with pytest.raises(UserError, match=r"between steps 6 and 8: loss .* step 4 is kept"):
         train(tmp_path / "run")
     assert max(r["step"] for r in read_records(tmp_path / "run" / "metrics.jsonl")) == 6
@@ -460,12 +461,13 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good(tmp_path, monke
 def test_an_evaluation_that_is_not_finite_stops_and_keeps_the_last_good(
     tmp_path, monkeypatch, bad_at, kept
 ):
-    averaged, steps = program.averaged, iter((6, 6, 12, 12))  # training images, held-out ones
+    averaged, steps = trainer.averaged, iter((6, 6, 12, 12))  # training images, held-out ones
 
     def poisoned(metrics):
-        return averaged(metrics) | ({"nll": float("nan")} if next(steps) >= bad_at else {})
+        bad = "nll_variance" in metrics and next(steps) >= bad_at
+        return averaged(metrics) | ({"nll": float("nan")} if bad else {})
 
-    monkeypatch.setattr(program, "averaged", poisoned)
+    monkeypatch.setattr(trainer, "averaged", poisoned)
     with pytest.raises(
         UserError, match=rf"evaluation \(train_eval\) at step {bad_at}: nll .* {kept} is kept"
     ):

@@ -9,24 +9,20 @@ import subprocess
 import sys
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
-from bvae_jax.runs.program import build
-from bvae_jax.runs.programs import Programs
-from conftest import assert_close, assert_equal
+from conftest import assert_close, assert_equal, changed
 
 import bvae_jax
 from bvae_jax.config import Config
 from bvae_jax.errors import UserError
 from bvae_jax.runs import placement as sweep_plan
-from bvae_jax.runs import program, rundir, sweepdir
-from bvae_jax.runs.mesh import lane, make_mesh, make_stacked_body, member, over_data, stack
+from bvae_jax.runs import rundir, sweepdir, trainer
 from bvae_jax.runs.placement import batches, evenly, make_plan, parse_shard
 from bvae_jax.runs.sweep import sweep
 from bvae_jax.runs.sweepdir import SweepConfig, open_sweep, read_sweep
-from bvae_jax.runs.writer import Session
-from bvae_jax.step import make_loop
+from bvae_jax.runs.trainer import Trainer, Trainers
+from bvae_jax.runs.writer import Writer
 
 BASE = Config(
     image_source="rendered", batch_size=4, latents=3, steps=8, log_every=2, eval_every=8,
@@ -82,19 +78,20 @@ def test_a_member_is_a_run(finished, tmp_path):
     assert rundir.read_config(directory) == loaded.config
 
 
-def test_the_table_and_the_states(finished):
+def test_a_sweep_is_a_mapping_of_runs_and_a_table(finished):
     table = finished.table
     assert list(table.index) == [f"beta={b},seed={s}" for b in (1, 6) for s in (0, 1)]
     assert list(table["beta"]) == [1.0, 1.0, 6.0, 6.0]
     assert list(table["setting"]) == ["β = 1", "β = 1", "β = 6", "β = 6"]
-    (states,) = finished.states
-    assert states.step.tolist() == [8] * 4
-    for i, name in enumerate(table.index):
+    assert list(finished) == list(table.index)
+    for name, run in finished.items():
         alone = bvae_jax.load(finished.sweep_dir / "members" / name, progress=False)
-        assert_equal(bvae_jax.member([states], i), alone.state)
+        assert_equal(run.state, alone.state)
+        assert (run.config, run.summary) == (alone.config, alone.summary)
         assert table["nll"][name] == alone.summary["nll"]  # pyright: ignore
-    with pytest.raises(IndexError, match="no member 4"):
-        member(states, 4)
+        assert run.trainer is finished[table.index[0]].trainer  # compiled once for all
+    with pytest.raises(UserError, match="Unknown member 'beta=9'"):
+        finished["beta=9"]
 
 
 @pytest.mark.once
@@ -112,7 +109,8 @@ def test_a_finished_sweep_is_left_alone_and_can_grow(finished, tmp_path):
 def test_members_trained_together_are_close_to_single_runs(finished, tmp_path, strategy):
     result = small(tmp_path / "sweep", strategy=strategy)
     assert set(result.statuses.values()) == {"done"}
-    for ours, alone in zip(result.states, finished.states, strict=True):
+    for name in finished:
+        ours, alone = result[name].state, finished[name].state
         # Adam divides by small numbers at first: roundings become steps of the learning rate.
         assert_close(ours.params, alone.params, rtol=1e-3, atol=4 * BASE.learning_rate)
         assert_equal(ours.key, alone.key)
@@ -177,12 +175,13 @@ def test_a_member_that_is_not_finite_changes_no_other(tmp_path, capsys, strategy
 
 
 def test_a_member_whose_evaluation_is_not_finite_is_not_done(tmp_path, monkeypatch):
-    averaged, calls = program.averaged, itertools.count(1)
+    averaged, calls = trainer.averaged, itertools.count(1)
 
     def poisoned(metrics):  # when the first member is done: in its summary
-        return averaged(metrics) | ({"kl": float("inf")} if next(calls) == 3 else {})
+        bad = "nll_variance" in metrics and next(calls) == 3
+        return averaged(metrics) | ({"kl": float("inf")} if bad else {})
 
-    monkeypatch.setattr(program, "averaged", poisoned)
+    monkeypatch.setattr(trainer, "averaged", poisoned)
     config = dataclasses.replace(TINY, steps=2, eval_every=2)
     small(tmp_path / "s", config=config, betas=(1.0, 6.0), seeds=1, strategy="sequential")
     assert list(sweepdir_statuses(tmp_path / "s").values()) == ["failed", "done"]
@@ -201,14 +200,14 @@ def test_a_signal_between_two_saves_and_the_resumed_sweep_is_the_same(
     """One member has a checkpoint of step 4 and the others do not: all go on from step 2."""
     options = {"betas": (1.0, 6.0), "seeds": 1, "config": TINY, "strategy": strategy}
     whole = small(tmp_path / "whole", **options)
-    original, saves = Session.save, itertools.count(1)
+    original, saves = Writer.save, itertools.count(1)
 
     def die_at_the_fourth(self, state):
         if next(saves) == 4:
             raise RuntimeError("killed")
         original(self, state)
 
-    monkeypatch.setattr(Session, "save", die_at_the_fourth)
+    monkeypatch.setattr(Writer, "save", die_at_the_fourth)
     with pytest.raises(RuntimeError, match="killed"):
         small(tmp_path / "parts", **options)
     monkeypatch.undo()
@@ -225,14 +224,14 @@ def test_a_signal_between_two_saves_and_the_resumed_sweep_is_the_same(
 
 @pytest.mark.once
 def test_ctrl_c_saves_and_names_what_is_left(tmp_path, monkeypatch):
-    log = Session._log
+    log = Writer._log
 
     def signal_at_four(self, step, split, means):
         log(self, step, split, means)
         if (step, split) == (4, "train"):
             os.kill(os.getpid(), signal.SIGINT)
 
-    monkeypatch.setattr(Session, "_log", signal_at_four)
+    monkeypatch.setattr(Writer, "_log", signal_at_four)
     options = {"seeds": 1, "config": TINY, "strategy": "sequential"}
     result = small(tmp_path / "sweep", **options)
     assert result.statuses == {"beta=1,seed=0": "begun", "beta=6,seed=0": "missing"}
@@ -243,7 +242,7 @@ def test_ctrl_c_saves_and_names_what_is_left(tmp_path, monkeypatch):
 
 
 @pytest.mark.once
-def test_shared_batches(tmp_path):
+def test_shared_batches(tmp_path, monkeypatch):
     """Members with other seeds then see the same images, and a run alone can do so too."""
     result = small(tmp_path / "sweep", (4.0,), 2, TINY, strategy="sequential", shared_batches=True)
     config = dataclasses.replace(TINY, beta=4.0, seed=1, batch_seed=0)
@@ -251,23 +250,26 @@ def test_shared_batches(tmp_path):
     assert alone.summary
     found = fingerprints(result.sweep_dir)["beta=4,seed=1"][0]
     assert found == alone.summary["params_sha256"]
-    program = build(dataclasses.replace(config, batch_seed=7), progress=False)
-    states = [program.of(dataclasses.replace(program.config, seed=s)).init() for s in (0, 1)]
-    np.testing.assert_array_equal(*(images_of_a_step(program, state) for state in states))
+    shared = Trainer(dataclasses.replace(config, batch_seed=7), progress=False)
+    states = [shared.init(dataclasses.replace(config, seed=s)) for s in (0, 1)]
+    np.testing.assert_array_equal(*(images_of_a_step(monkeypatch, shared, s) for s in states))
 
 
-def images_of_a_step(program, state):
+def images_of_a_step(monkeypatch, shared, state):
     """The batch that a step sees; the step itself is not done."""
 
     class SeenError(Exception):
         pass
 
-    def place(images):
-        raise SeenError(images)
+    def seeing(recipe):
+        def step(state, images):
+            raise SeenError(images)
 
-    body = program.make_body(place=place)
+        return step
+
+    monkeypatch.setattr(trainer, "make_train_step", seeing)
     with jax.disable_jit(), pytest.raises(SeenError) as seen:
-        body(state, program.train_data)
+        shared.make_body()(state, shared.train_data)
     return seen.value.args[0]
 
 
@@ -309,27 +311,23 @@ def test_a_busy_member_is_left_to_the_other_process(tmp_path, capsys):
 )
 def test_stacked_states_take_the_steps_of_single_ones(devices, count):
     """Also where several devices share the batches of a member, as of three on two devices."""
-    program = build(BASE, progress=False)
-    states = [
-        program.of(dataclasses.replace(program.config, beta=1.0 + i, seed=i)).init()
-        for i in range(count)
-    ]
-    mesh = make_mesh(count, jax.devices()[:devices])
+    one = Trainer(BASE, progress=False)
+    many = one.spread(count, jax.devices()[:devices])
+    configs = [dataclasses.replace(BASE, beta=1.0 + i, seed=i) for i in range(count)]
+    states = [one.init(config) for config in configs]
     divided = count % devices == 0
-    older = jax.__version_info__ < (0, 10)  # which leaves the second device alone
-    assert dict(mesh.shape) == {
+    older = count > 1 and jax.__version_info__ < (0, 10)  # it leaves the second device alone
+    assert dict(many.mesh.shape) == {
         "run": devices if divided else 1,
         "data": 1 if divided or older else devices,
     }
-    place = {"place": over_data} if mesh.shape["data"] > 1 else {}
-    loop = make_loop(make_stacked_body(program.make_body(**place), mesh), "cpu")
-    data = jax.device_put(program.train_data, jax.NamedSharding(mesh, jax.P()))
-    together, fetch = loop(stack(states, mesh), data, 2)
+    together, fetch = many.train(many.stack(states), many.feed(states), 2)
     metrics = fetch()
-    for i, state in enumerate(states):
-        alone, fetch = program.train(jax.tree.map(jnp.copy, state), program.train_data, 2)
-        np.testing.assert_allclose(metrics["loss"][:, i], fetch()["loss"], rtol=1e-5)
-        ours = lane(together, i, jax.devices()[0])
+    for i, config in enumerate(configs):
+        state = one.init(config)
+        alone, fetch = one.train(state, one.feed([state]), 2)
+        assert metrics[i]["loss"] == pytest.approx(fetch()[0]["loss"], rel=1e-5)
+        ours = many.member(together, i)
         assert_close(ours.params, alone.params, rtol=1e-3, atol=2e-4)
 
 
@@ -436,17 +434,15 @@ def test_shards():
 
 def test_pace_and_place_need_no_program_of_their_own():
     """Comparing runs that differ in these compiles nothing again."""
-    programs = Programs()
-    first = programs.of(TINY)
-    other = programs.of(
+    trainers = Trainers()
+    first = trainers.of(TINY)
+    other = trainers.of(
         dataclasses.replace(
             TINY, steps=9, log_every=3, eval_every=5, eval_metrics="mig", checkpoint_every=7,
             keep_checkpoints=2, data_dir="elsewhere",
         )
     )  # fmt: skip
-    assert other.encode is first.encode
-    assert other.evaluate is first.evaluate
-    assert other.config.steps == 9
+    assert other is first
 
 
 def test_members_of_different_pace_are_not_trained_side_by_side(tmp_path):
@@ -463,19 +459,19 @@ def test_programs_share_the_data_on_the_device(tmp_path):
     config = dataclasses.replace(
         TINY, image_source="resident", dataset=f"npz:{tmp_path}/images.npz", data_dir=str(tmp_path)
     )
-    programs = Programs()
-    one, other = programs.of(config), programs.of(dataclasses.replace(config, latents=4))
+    trainers = Trainers()
+    one, other = trainers.of(config), trainers.of(dataclasses.replace(config, latents=4))
     assert one.source.arrays is other.source.arrays
     # Training and evaluation read one copy; the rest are indices.
     assert images.nbytes < one.data_bytes < 1.1 * images.nbytes
-    elsewhere = programs.of(dataclasses.replace(config, image_source="streamed"))
+    elsewhere = trainers.of(dataclasses.replace(config, image_source="streamed"))
     assert elsewhere.source.arrays is not one.source.arrays
 
 
 def test_a_plan_leaves_room_for_the_data(monkeypatch):
-    empty = build(TINY, progress=False)._replace(train_data=None, eval_data=())
-    full = empty._replace(eval_data=np.empty(10**9, np.uint8))
-    monkeypatch.setattr(sweep_plan, "compiled_bytes", lambda program: 10**6)
+    empty = changed(Trainer(TINY, progress=False), _pool=(), eval_data=())
+    full = changed(empty, eval_data=np.empty(10**9, np.uint8))
+    monkeypatch.setattr(sweep_plan, "compiled_bytes", lambda trainer: 10**6)
     monkeypatch.setattr(sweep_plan, "memory_of_device", lambda device: 2 * 10**9)
     monkeypatch.setattr(jax, "local_device_count", lambda: 1)
     assert make_plan(empty, 1600, "auto", None, "gpu").at_once == 1600
@@ -483,7 +479,7 @@ def test_a_plan_leaves_room_for_the_data(monkeypatch):
 
 
 def test_plans():
-    program = build(BASE, progress=False)
+    program = Trainer(BASE, progress=False)
     devices = jax.device_count()
     assert make_plan(program, 4, "auto", None, "cpu")[:2] == ("devices", devices)
     assert make_plan(program, 1, "auto", None, "cpu")[:2] == ("sequential", 1)

@@ -1,44 +1,49 @@
 """The loop over chunks: what is computed and recorded, and in which order."""
 
 import pytest
-from bvae_jax.runs.checks import NotFiniteError
-from bvae_jax.runs.distributed import ALONE
 
 from bvae_jax.config import Config
+from bvae_jax.data.feed import Constant
 from bvae_jax.progress import Clock, TrainingProgress
-from bvae_jax.runs.loop import train
-from bvae_jax.runs.writer import Session, is_state_due
+from bvae_jax.runs.loop import Lane, train
+from bvae_jax.runs.trainer import Trainer
+from bvae_jax.runs.writer import NotFiniteError, Writer, is_state_due
 from bvae_jax.runtime import (
     Interrupt,
 )
+from bvae_jax.types import TrainState
 
 CONFIG = Config(steps=8, log_every=2, eval_every=6, checkpoint_every=100)
 MEANS = {"nll": 1.0, "kl": 1.0, "active_latents": 1}
 
 
-class Recorded(Session):
-    """Lanes and a session that only write down what happens to them."""
+def at_step(step):
+    return TrainState(step, {}, {}, None, {}, {}, {})  # pyright: ignore
+
+
+class Recorded(Trainer, Writer):
+    """A trainer and a writer that only write down what happens to them."""
 
     def __init__(self, bad_at=None):
         self.events, self.step, self.bad_at = [], 0, bad_at
         self.config, self.clock, self.failed = CONFIG, Clock(64), None
-        self.team = ALONE
+        self.members = 1
         self.at_advance = lambda step: None
 
-    def advance(self, steps):
+    def feed(self, states):
+        return Constant(None)
+
+    def stack(self, states):
+        return states[0]
+
+    def member(self, states, i):
+        return states
+
+    def train(self, states, feed, steps):
         self.step += steps
         self.events.append(f"compute to {self.step}")
         self.at_advance(self.step)
-        return lambda: [MEANS]
-
-    def close(self):
-        pass
-
-    def state(self, i):
-        class State:
-            step = self.step
-
-        return State
+        return at_step(self.step), lambda: [MEANS]
 
     def record(self, start, step, means, state):
         if step == self.bad_at:
@@ -54,7 +59,7 @@ class Recorded(Session):
 
 def trained(one, interrupt=None):
     with TrainingProgress(8, 0, visible=False) as shown:
-        train([one], one, shown, interrupt or Interrupt())
+        train(one, [Lane(0, one)], [at_step(0)], shown, interrupt or Interrupt())
     return one.events
 
 

@@ -31,7 +31,10 @@ def make_mesh(members: int, devices: Sequence[Any]) -> Mesh:
         members: trained at once.
     """
     runs = math.gcd(members, len(devices))
-    if runs > 1 and jax.__version_info__ < (0, 10):  # it cannot divide batches of a part of a mesh
+    if members > 1 and jax.__version_info__ < (
+        0,
+        10,
+    ):  # no batches of a part of a mesh
         devices = devices[:runs]
     return Mesh(np.array(devices).reshape(runs, -1), (RUN, DATA))
 
@@ -47,21 +50,17 @@ def over_members(body: Body, mesh: Mesh, members: int) -> Body:
     """
 
     def share(states: TrainState, data: PyTree) -> tuple[TrainState, PyTree]:
-        if members == 1:
-            return body(states, data)
         if len(states.step) > 1:
             return jax.vmap(body, in_axes=(0, None))(states, data)
         one = jax.tree.map(lambda leaf: leaf[0], states)
         return jax.tree.map(lambda leaf: leaf[None], body(one, data))
 
-    def whole(states: TrainState, data: PyTree) -> tuple[TrainState, PyTree]:
+    def whole(state: TrainState, data: PyTree) -> tuple[TrainState, PyTree]:
         """Results are whole on each device, as the next turn wants them."""
-        return jax.lax.with_sharding_constraint(share(states, data), NamedSharding(mesh, P()))
+        return jax.lax.with_sharding_constraint(body(state, data), NamedSharding(mesh, P()))
 
-    if mesh.size == 1:
-        return share
-    if mesh.shape[RUN] == 1:
-        return whole
+    if members == 1:
+        return whole if mesh.size > 1 else body
     specs: dict[str, Any] = {"mesh": mesh, "in_specs": (P(RUN), P()), "out_specs": P(RUN)}
     return jax.shard_map(share, **specs, axis_names={RUN}, check_vma=False)
 

@@ -51,13 +51,14 @@ class Turn:
     """Members that are trained at the same time."""
 
     def __init__(self, trainer: Trainer, states: list[TrainState]):
-        self._trainer = trainer
-        self._feed, self._states = trainer.feed(states), trainer.stack(states)
+        filled = (states * trainer.members)[: trainer.members]
+        self._trainer, self._count = trainer, len(states)
+        self._feed, self._states = trainer.feed(filled), trainer.stack(filled)
 
     def advance(self, steps: int) -> Callable[[], Any]:
-        """Start to train; what is returned waits for the metrics."""
+        """Start to train; what is returned waits for the metrics of each."""
         self._states, means = self._trainer.train(self._states, self._feed, steps)
-        return means
+        return lambda: means()[: self._count]
 
 
 def in_turn(trainer: Trainer, members: int, strategy: str) -> list[Turn]:

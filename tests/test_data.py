@@ -229,7 +229,7 @@ def test_a_sweep_whose_images_were_moved(elsewhere, tmp_path, monkeypatch):
     moved = dataclasses.replace(config, dataset=f"folder:{tmp_path / 'moved'}")
     again = sweep(moved, tmp_path / "sweep", seeds=2, **options)
     assert list(again.statuses.values()) == ["done"] * 2
-    assert [len(stacked.step) for stacked in again.states] == [2]
+    assert [int(run.state.step) for run in again.values()] == [config.steps] * 2
 
 
 def drawn_pairs(changes, allowed=None):

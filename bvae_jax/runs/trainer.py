@@ -202,8 +202,8 @@ class Trainer:
         """What the steps read that these states, at the same step, take from now on."""
         if self.source.read is None:
             return Constant(self.train_data)
-        own = self._shared_key is None
-        keys = [state.key for state in states] if own else [self._shared_key]
+        shared = self._shared_key
+        keys = [state.key for state in states] if shared is None else [shared]
         place = functools.partial(on_each, self.mesh)
         start = int(states[0].step)
         return Streamed(self.source, self._pool, self._pick, _batch_key, keys, start, place)

@@ -63,7 +63,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             had done its work or saved where it was.
     """
     command, *rest = (sys.argv[1:] if argv is None else list(argv)) or ["--help"]
-    if command == "--plugin" and len(rest) > 1:  # may stand in front of the command
+    if command.startswith("--plugin="):  # --plugin may be in front of the command
+        command, rest = "--plugin", [command.removeprefix("--plugin="), *rest]
+    if command == "--plugin" and len(rest) > 1:
         command, *rest = [*rest[1:], command, rest[0]]
     try:
         if command in ("-h", "--help"):

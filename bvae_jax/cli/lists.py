@@ -1,5 +1,6 @@
 """`bvae list`: what there is, from the registries; and `bvae beta`."""
 
+import inspect
 import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Literal
@@ -46,7 +47,7 @@ def networks() -> Lines:
     from bvae_jax.networks import NETWORKS
 
     for name, network in NETWORKS.items():
-        yield name, *(network.__doc__ or "").split("\n\n")
+        yield name, *(inspect.getdoc(network) or "").split("\n\n")[:2]
 
 
 def likelihoods() -> Lines:

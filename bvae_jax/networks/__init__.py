@@ -1,4 +1,5 @@
-"""The table of networks. A new one is a function here or in a file here, and a line below."""
+"""The table of networks. A new one is a function here or in a file here, and a line below;
+from any script, `bvae_jax.register`."""
 
 from collections.abc import Callable
 from typing import Any

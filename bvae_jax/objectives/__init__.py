@@ -1,4 +1,5 @@
-"""The table of objectives. A new one is a file here and a line below."""
+"""The table of objectives. A new one is a file here and a line below; from any
+script, `bvae_jax.register`."""
 
 from bvae_jax.errors import unknown
 from bvae_jax.objectives import (

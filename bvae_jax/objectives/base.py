@@ -77,7 +77,8 @@ class Objective(NamedTuple):
         loss: see `Inputs` and `Loss`.
         formula: in one line, for people.
         reference: authors, title, year.
-        hyper: names and defaults of its hyperparameters; each is a field of `Config`.
+        hyper: names and defaults of its hyperparameters: fields of `Config`, or, of an objective
+            that `bvae_jax.register` makes known, names of its own.
         neutral: values of hyperparameters at which the loss is the negative ELBO; None if there are
             none.
         iwae: the loss with the importance-weighted bound in place of the ELBO, if it makes sense.

@@ -56,8 +56,9 @@ def with_links(text: str, path: str) -> str:
 def api_pages() -> dict[str, str]:
     """What `import bvae_jax` offers, the modules of the root, and a page for each folder."""
     root = (path.stem for path in sorted(PACKAGE.glob("*.py")) if not path.stem.startswith("__"))
+    names = (name for name in bvae_jax.__all__ if not (PACKAGE / name).is_dir())
     pages = {
-        "api/index.md": reference("Public names", bvae_jax.__all__),
+        "api/index.md": reference("Public names", names),
         "api/root.md": reference("Mathematics and settings", root),
     }
     for folder in sorted({path.parent for path in PACKAGE.glob("*/*.py")}):

@@ -613,3 +613,31 @@ def test_interrupt_is_harmless_in_other_threads():
     thread.start()
     thread.join()
     assert not errors
+
+
+@pytest.mark.once
+def test_a_run_of_an_earlier_version_goes_on(tmp_path):
+    """Left at step 50 of 100 by the version before the trainer; its images were moved since.
+
+    What it ended with there: the numbers below.
+    """
+    shutil.copytree(Path(__file__).parent / "data" / "unfinished_run", tmp_path / "run")
+    sizes = (2, 4, 4)
+    factors = np.stack(np.meshgrid(*map(np.arange, sizes), indexing="ij"), -1).reshape(-1, 3)
+    images = np.zeros((len(factors), 4, 4), np.uint8)
+    for image, (size, x, y) in zip(images, factors, strict=True):
+        image[y : y + 1 + size, x : x + 1 + size] = 255
+    names = np.array(["size", "x", "y"])
+    arrays = {"images": images, "factors": factors.astype(np.uint8), "factor_names": names}
+    np.savez_compressed(tmp_path / "images.npz", **arrays)
+    images_now = {"dataset": f"npz:{tmp_path}/images.npz", "data_dir": str(tmp_path)}
+    loaded = bvae_jax.load(tmp_path / "run", data=False)
+    assert int(loaded.state.step) == 50
+    config = loaded.config.replace(**images_now)
+    found = bvae_jax.train(config, tmp_path / "run", resume=True, figures=False, progress=False)
+    assert found.summary
+    assert found.summary["nll"] == pytest.approx(7.227613, rel=1e-4)
+    assert found.summary["kl"] == pytest.approx(0.015220, rel=1e-2)
+    whole = bvae_jax.train(config, tmp_path / "whole", figures=False, progress=False)
+    assert_equal(found.state, whole.state)
+    assert len(read_records(tmp_path / "run" / "metrics.jsonl")) == 8

@@ -15,6 +15,10 @@ import threading
 from collections.abc import Iterator, MutableMapping, Sequence
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8
 
@@ -208,3 +212,15 @@ def _tell(line: str) -> None:
         null = os.open(os.devnull, os.O_WRONLY)
         for stream in (1, 2):
             os.dup2(null, stream)
+
+
+QUIET_SECONDS = 30
+"""Between lines of progress where the output is a file and not a terminal."""
+
+
+def bar(**options: Any) -> "tqdm":
+    """A progress bar, which speaks seldom where nobody watches."""
+    from tqdm.auto import tqdm  # not all commands show one
+
+    watched = sys.stderr.isatty() or "ipykernel" in sys.modules
+    return tqdm(mininterval=0.2 if watched else QUIET_SECONDS, dynamic_ncols=True, **options)

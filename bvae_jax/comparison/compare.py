@@ -20,11 +20,11 @@ from bvae_jax.config import ScoreConfig
 from bvae_jax.errors import UserError
 from bvae_jax.evaluation.evaluate import check_settings
 from bvae_jax.metrics.scoring import metric_names
-from bvae_jax.progress import bar
 from bvae_jax.runs import rundir
 from bvae_jax.runs.encode import same_images
 from bvae_jax.runs.run import load_shared
 from bvae_jax.runs.trainer import Trainers
+from bvae_jax.runtime import bar
 
 REPORT = "report.html"
 

@@ -23,7 +23,6 @@ from bvae_jax.evaluation.evaluate import (
     stored_scores,
 )
 from bvae_jax.metrics.scoring import Entry, metric_names, numbers
-from bvae_jax.progress import bar
 from bvae_jax.runs import rundir
 from bvae_jax.runs.encode import available, point_count
 from bvae_jax.runs.grid import Member, label
@@ -40,6 +39,7 @@ from bvae_jax.runs.sweepdir import (
     status,
 )
 from bvae_jax.runs.trainer import Trainers
+from bvae_jax.runtime import bar
 
 
 @dataclass(frozen=True)

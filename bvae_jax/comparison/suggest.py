@@ -28,11 +28,11 @@ from bvae_jax.comparison.statistics import ALPHA, ROUNDING, half_width
 from bvae_jax.errors import UserError, unknown
 from bvae_jax.metrics.base import mean
 from bvae_jax.metrics.scoring import jsonable
-from bvae_jax.progress import bar
 from bvae_jax.runs import rundir
 from bvae_jax.runs.encode import encode_run
 from bvae_jax.runs.run import load_shared
 from bvae_jax.runs.trainer import Trainers
+from bvae_jax.runtime import bar
 
 FILE = "suggestion.json"
 RUNS = 5

@@ -29,7 +29,7 @@ from bvae_jax.data.base import Dataset
 from bvae_jax.data.classes import Classified, classify, listed, remarks
 from bvae_jax.data.store import Writer, all_but_black, open_own, own_place, text
 from bvae_jax.errors import UserError
-from bvae_jax.progress import bar
+from bvae_jax.runtime import bar
 from bvae_jax.types import ImageShape
 
 READ = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp")

@@ -37,7 +37,7 @@ from bvae_jax.data.base import Dataset, natural
 from bvae_jax.data.published import PUBLISHED, manual_dir
 from bvae_jax.data.store import Writer, all_but_black, open_own, own_place
 from bvae_jax.errors import UserError
-from bvae_jax.progress import bar
+from bvae_jax.runtime import bar
 from bvae_jax.types import ImageShape
 
 HINT = "np.savez(FILE, images=images)"

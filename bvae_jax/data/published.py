@@ -37,7 +37,7 @@ from bvae_jax.data.dsprites import FACTOR_NAMES, FACTOR_SIZES, SIDE, canonical
 from bvae_jax.data.store import Writer, open_prepared, place
 from bvae_jax.errors import UserError, needs, unknown
 from bvae_jax.files import held, remove_abandoned
-from bvae_jax.progress import bar
+from bvae_jax.runtime import bar
 from bvae_jax.types import ImageShape
 
 DAMAGES = (

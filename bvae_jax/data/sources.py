@@ -16,8 +16,7 @@ from jaxtyping import Array, UInt8
 from bvae_jax.data.archive import DamagedError, read_npz, write_npz
 from bvae_jax.data.base import Dataset, Rendered, Stored
 from bvae_jax.errors import UserError
-from bvae_jax.progress import bar
-from bvae_jax.runtime import user_cache
+from bvae_jax.runtime import bar, user_cache
 from bvae_jax.types import Images, ImageShape, Indices, PRNGKeys
 
 MEMORY_SHARE = 0.5

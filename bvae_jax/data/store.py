@@ -26,8 +26,7 @@ import numpy as np
 from bvae_jax.data.base import Dataset, Stored
 from bvae_jax.errors import UserError
 from bvae_jax.files import held, remove_abandoned
-from bvae_jax.progress import bar
-from bvae_jax.runtime import user_cache
+from bvae_jax.runtime import bar, user_cache
 from bvae_jax.types import ImageShape
 
 FORM = 1

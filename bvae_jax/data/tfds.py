@@ -26,7 +26,7 @@ from bvae_jax.data.dsprites import canonical
 from bvae_jax.data.published import PUBLISHED, convert, find
 from bvae_jax.data.store import Writer, open_prepared, place
 from bvae_jax.errors import UserError, needs
-from bvae_jax.progress import bar
+from bvae_jax.runtime import bar
 
 PREFIX = "tfds:"
 NAME = re.compile(r"[a-zA-Z]\w*(/\w[\w+.-]*)?(:\d+\.\d+\.\d+)?")

@@ -16,10 +16,9 @@ from bvae_jax.evaluation.answers import Answers
 from bvae_jax.metrics import METRICS
 from bvae_jax.metrics.codes import Codes
 from bvae_jax.metrics.scoring import PACKAGES, PIXELS, metric_names, numbers, score_all
-from bvae_jax.progress import bar
 from bvae_jax.runs.encode import codes_of, encode_points, encoding_order
 from bvae_jax.runs.trainer import Trainer, Trainers
-from bvae_jax.runtime import versions
+from bvae_jax.runtime import bar, versions
 
 FILE = "baselines.json"
 SPLITS = ("holdout", "test", "split_by", "split_seed", "exclude")

@@ -21,7 +21,7 @@ from jaxtyping import Array, Float
 from bvae_jax.elbo import ACTIVE_NATS, ACTIVE_VARIANCE
 from bvae_jax.errors import UserError
 from bvae_jax.metrics.base import checked_codes
-from bvae_jax.progress import bar
+from bvae_jax.runtime import bar
 from bvae_jax.types import CodeMatrix, PRNGKey
 
 MOST_LOGVAR = 60.0

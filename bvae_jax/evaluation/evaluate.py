@@ -19,13 +19,12 @@ from bvae_jax.evaluation.log_likelihood import FEW, held_out_log_likelihood
 from bvae_jax.metrics import METRICS
 from bvae_jax.metrics.codes import Codes, read_codes
 from bvae_jax.metrics.scoring import PACKAGES, Entry, jsonable, metric_names, score_all
-from bvae_jax.progress import bar
 from bvae_jax.runs import rundir
 from bvae_jax.runs.checkpoint import fingerprint
 from bvae_jax.runs.encode import codes_of, encode_run, point_count, same_images
 from bvae_jax.runs.run import Run, load
 from bvae_jax.runs.trainer import NO_POSTERIOR, eval_split
-from bvae_jax.runtime import versions
+from bvae_jax.runtime import bar, versions
 from bvae_jax.types import key_for
 
 EVALUATION, ELBO = "evaluation.json", "elbo.json"

@@ -12,8 +12,8 @@ from jaxtyping import Array, Float
 from bvae_jax.elbo import log_prior_ratio
 from bvae_jax.errors import UserError
 from bvae_jax.likelihoods import bits_per_dim
-from bvae_jax.progress import bar
 from bvae_jax.runs.trainer import Trainer, calibrated
+from bvae_jax.runtime import bar
 from bvae_jax.types import (
     Images,
     Params,

@@ -21,10 +21,9 @@ from bvae_jax.data.archive import DamagedError, read_npz, write_npz
 from bvae_jax.data.base import Dataset
 from bvae_jax.data.variants import split_of
 from bvae_jax.errors import UserError
-from bvae_jax.progress import bar
 from bvae_jax.runs.checkpoint import fingerprint
 from bvae_jax.runs.trainer import Trainer
-from bvae_jax.runtime import Interrupt
+from bvae_jax.runtime import Interrupt, bar
 from bvae_jax.types import Params
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from bvae_jax.config import Config
-from bvae_jax.progress import TrainingProgress
+from bvae_jax.runs.progress import TrainingProgress
 from bvae_jax.runs.trainer import Means, Trainer
 from bvae_jax.runs.writer import NotFiniteError, Writer, is_state_due
 from bvae_jax.runtime import Interrupt

@@ -18,7 +18,6 @@ from bvae_jax.data.store import check_content
 from bvae_jax.elbo import gaussian_kl
 from bvae_jax.errors import UserError
 from bvae_jax.objectives import get_objective
-from bvae_jax.progress import TrainingProgress
 from bvae_jax.runs import encode as encoding
 from bvae_jax.runs import loop, rundir
 from bvae_jax.runs.checkpoint import Checkpoints, check_path
@@ -26,6 +25,7 @@ from bvae_jax.runs.hyper import resolved
 from bvae_jax.runs.loggers import check_installed, open_loggers
 from bvae_jax.runs.mesh import choose_devices
 from bvae_jax.runs.placement import check_memory
+from bvae_jax.runs.progress import TrainingProgress
 from bvae_jax.runs.trainer import Trainer, Trainers, build_model
 from bvae_jax.runs.writer import OpenLoggers, finished_summary, open_writer
 from bvae_jax.runtime import Interrupt, keep_freed_memory

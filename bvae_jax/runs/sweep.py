@@ -12,7 +12,6 @@ import jax
 from bvae_jax.config import Config
 from bvae_jax.data.store import check_content
 from bvae_jax.errors import UserError, unknown
-from bvae_jax.progress import SweepProgress
 from bvae_jax.runs import loop, rundir, sweepdir
 from bvae_jax.runs.checkpoint import check_path
 from bvae_jax.runs.grid import Member, Values, groups
@@ -26,6 +25,7 @@ from bvae_jax.runs.placement import (
     parse_shard,
     shard_of_process,
 )
+from bvae_jax.runs.progress import SweepProgress
 from bvae_jax.runs.run import Run, check_config, load_shared
 from bvae_jax.runs.sweepdir import (
     Status,

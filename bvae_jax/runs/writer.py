@@ -14,11 +14,11 @@ import numpy as np
 
 from bvae_jax.config import Config, places
 from bvae_jax.errors import UserError
-from bvae_jax.progress import Clock
 from bvae_jax.runs import encode, rundir
 from bvae_jax.runs.checkpoint import Checkpoints, Restored, fingerprint
 from bvae_jax.runs.figures import draw_figures
 from bvae_jax.runs.loggers import METRICS, SCORES, Logger, read_records
+from bvae_jax.runs.progress import Clock
 from bvae_jax.runs.trainer import Trainer, calibrated, eval_split
 from bvae_jax.step import weights
 from bvae_jax.types import TrainState

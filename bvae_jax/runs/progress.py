@@ -6,16 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tqdm.auto import tqdm
-
-QUIET_SECONDS = 30
-"""Between lines of progress where the output is a file and not a terminal."""
-
-
-def bar(**options: Any) -> tqdm:
-    """A progress bar, which speaks seldom where nobody watches."""
-    watched = sys.stderr.isatty() or "ipykernel" in sys.modules
-    return tqdm(mininterval=0.2 if watched else QUIET_SECONDS, dynamic_ncols=True, **options)
+from bvae_jax.runtime import bar
 
 
 class Clock:

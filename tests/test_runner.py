@@ -17,7 +17,7 @@ from conftest import assert_equal
 from PIL import Image
 
 import bvae_jax
-from bvae_jax.config import Config
+from bvae_jax.config import Config, ScoreConfig
 from bvae_jax.elbo import gaussian_kl
 from bvae_jax.errors import UserError
 from bvae_jax.runs import figures, rundir, trainer
@@ -124,6 +124,74 @@ def test_errors_are_over_images(finished):
     assert not {"nll_variance", "kl_variance"} & set(found)
     one = trainer.with_errors({name: value[:1] for name, value in metrics.items()}, 1)
     assert "nll_error" not in one
+
+
+def test_a_run_is_held_in_the_hand(finished):
+    """Images of any kind in, the numbers of the pure functions out."""
+    images = np.array(finished.trainer.images(np.arange(7)))
+    wanted = encode(finished.model, finished.params, jax.numpy.asarray(images))
+    found = finished.encode(images)
+    np.testing.assert_allclose(found.mean, wanted.mean, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(found.logvar, wanted.logvar, rtol=1e-5, atol=1e-6)
+    for same in (images.astype(np.float64), jax.numpy.asarray(images), images[..., 0]):
+        np.testing.assert_array_equal(finished.encode(same).mean, found.mean)
+    bytes_, grey = (images * 255).astype(np.uint8), (images * 255).astype(np.uint8) / 255
+    np.testing.assert_allclose(
+        finished.encode(bytes_).mean, finished.encode(grey).mean, rtol=1e-5, atol=1e-6
+    )
+    np.testing.assert_array_equal(finished.encode(images[:1]).mean.shape, (1, 3))
+    pictures = decode(finished.model, finished.params, found.mean)
+    np.testing.assert_allclose(finished.reconstruct(images), pictures, atol=1e-6)
+    np.testing.assert_allclose(finished.decode(np.array(found.mean, float)), pictures, atol=1e-6)
+    assert finished.sample(5).shape == (5, 64, 64, 1)
+    assert not np.array_equal(finished.sample(1), finished.sample(1, seed=1))
+    rows = finished.traverse(images[0], latents=(2, 0), values=(-1.0, 0.5))
+    assert rows.shape == (2, 2, 64, 64, 1)
+    moved = np.array(found.mean[:1])
+    moved[0, 2] = 0.5
+    np.testing.assert_allclose(rows[0, 1], finished.decode(moved)[0], atol=1e-6)
+    assert finished.traverse(images[0]).shape == (3, 11, 64, 64, 1)
+
+
+def test_codes_of_a_run_are_scored_as_its_evaluation(finished):
+    codes = finished.codes(100)
+    assert codes.codes.shape == (100, 3)
+    assert codes.factors.shape == (100, 5)
+    score = bvae_jax.metrics.mig(codes.codes, codes.factors)["score"]
+    entries = finished.evaluate(ScoreConfig("mig"), num_points=100, figures=False, progress=False)
+    assert entries["mig"]["score"] == pytest.approx(score)
+    held_out = finished.codes(split="holdout")
+    assert len(held_out.codes) == len(finished.trainer.split.holdout)
+
+
+@pytest.mark.parametrize(
+    ("use", "message"),
+    [
+        (lambda r: r.encode(np.zeros((2, 32, 32, 1))), r"shape \(2, 32, 32, 1\), wanted \[n, 64"),
+        (lambda r: r.encode(np.zeros((64, 64))), r"images of shape \(64, 64\)"),
+        (lambda r: r.encode(np.zeros((2, 64, 64, 1), int)), "images of int64, wanted uint8 or"),
+        (lambda r: r.encode(np.full((2, 64, 64, 1), 255.0)), "pixels from 255 to 255, wanted 0"),
+        (lambda r: r.encode(np.full((2, 64, 64, 1), np.nan)), "pixels from nan"),
+        (lambda r: r.encode(["a"]), r"images of shape \(1,\)"),
+        (lambda r: r.decode(np.zeros((2, 4))), r"z of shape \(2, 4\), wanted \[n, 3\]"),
+        (lambda r: r.decode([["a", "b", "c"]]), "z of <U1, wanted numbers"),
+        (lambda r: r.sample(0), "sample: got 0, wanted at least 1"),
+        (lambda r: r.traverse(np.zeros((64, 64, 1)), latents=(3,)), r"latents \[3\], wanted"),
+        (lambda r: r.codes(2), "--num-points: got 2"),
+        (lambda r: r.codes(split="half"), "split: got 'half', wanted"),
+    ],
+)
+def test_what_a_run_does_not_take_is_said(finished, use, message):
+    with pytest.raises(UserError, match=message):
+        use(finished)
+
+
+def test_a_run_without_its_data(finished):
+    run = bvae_jax.load(finished.run_dir, data=False)
+    images = np.array(finished.trainer.images(np.arange(2)))
+    np.testing.assert_array_equal(run.encode(images).mean, finished.encode(images).mean)
+    with pytest.raises(UserError, match="loaded without its data"):
+        run.codes(10)
 
 
 def test_a_part_of_the_training_images_is_evaluated_at_the_same_parameters(finished):

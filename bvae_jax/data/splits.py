@@ -28,6 +28,8 @@ class Split(NamedTuple):
         """The images of a split, or with "all" every image."""
         if name == "all":
             return np.sort(np.concatenate(self))
+        if name not in self._fields:
+            raise UserError(f"split: got {name!r}, wanted all, {', '.join(self._fields)}.")
         return getattr(self, name)
 
 

@@ -113,9 +113,11 @@ class Run:
             z: [n, latent].
 
         Raises:
-            UserError: it is of another shape.
+            UserError: it is of another shape or type.
         """
         z = np.asarray(z)
+        if not np.issubdtype(z.dtype, np.number):
+            raise UserError(f"Got z of {z.dtype}, wanted numbers.")
         if z.ndim != 2 or z.shape[1] != self.config.latents:
             raise UserError(f"Got z of shape {z.shape}, wanted [n, {self.config.latents}].")
         z = z.astype(np.float32)
@@ -134,10 +136,12 @@ class Run:
         """Decoded draws of the prior N(0, I).
 
         Raises:
-            UserError: the run has no prior: it is an autoencoder.
+            UserError: the run has no prior, since it is an autoencoder; or `n` is below 1.
         """
         if not self.variational:
             raise UserError(f"{self.run_dir} is an autoencoder: it has no prior to draw z from.")
+        if n < 1:
+            raise UserError(f"sample: got {n}, wanted at least 1.")
         return self.decode(jax.random.normal(key_for("samples", seed), (n, self.config.latents)))
 
     def traverse(

@@ -118,7 +118,7 @@ class Dataset:
         """Whether there is exactly one image for each combination of factors."""
         return bool(self.factor_names) and self.labels is None
 
-    def factors(self, indices: Indices) -> Factors:
+    def factors(self, indices: Indices | np.ndarray) -> Factors:
         """[batch] -> [batch, factor]: which value of each factor an image has."""
         if not self.factor_names:
             return jnp.zeros((len(indices), 0), jnp.int32)

@@ -11,6 +11,10 @@ class UserError(Exception):
     """
 
 
+class MissingPackage(UserError):
+    """An optional package is not installed."""
+
+
 def needs(package: str, extra: str, what: str) -> None:
     """To be called before an optional package is imported.
 
@@ -20,10 +24,10 @@ def needs(package: str, extra: str, what: str) -> None:
         what: needs it: a flag, a metric, a file format.
 
     Raises:
-        UserError: it is not installed.
+        MissingPackage: it is not installed.
     """
     if importlib.util.find_spec(package) is None:
-        raise UserError(f"{what} needs {package}: pip install 'bvae_jax[{extra}]'.")
+        raise MissingPackage(f"{what} needs {package}: pip install 'bvae_jax[{extra}]'.")
 
 
 REGISTERED = ("objective", "hyperparameter", "network", "likelihood", "metric", "dataset")

@@ -42,7 +42,7 @@ def message(action):
     except bvae.UserError as error:
         print(error)
 
-message(lambda: bvae.evaluate("run", bvae.ScoreConfig(metrics="dci", **points), **some))
+print(bvae.evaluate("run", bvae.ScoreConfig(metrics="dci", **points), **some)["dci"]["skipped"])
 streamed = bvae.Config(**{**SMALL, "image_source": "streamed"}, network="tiny")
 message(lambda: bvae.train(streamed, "streamed", progress=False))
 message(lambda: bvae.train(bvae.Config(dataset="tfds:mnist"), "tfds", progress=False))

@@ -11,7 +11,7 @@ from scipy.stats import t as student
 from threadpoolctl import threadpool_limits
 
 from bvae_jax.config import ScoreConfig
-from bvae_jax.errors import UserError, unknown
+from bvae_jax.errors import MissingPackage, UserError, unknown
 from bvae_jax.metrics import METRICS
 from bvae_jax.metrics.base import CodesTest, FactorsTest, InvalidArrays, LatentKL, Metric
 from bvae_jax.metrics.codes import Codes, Draw, draw
@@ -109,9 +109,9 @@ def score_all(
 ) -> Iterator[tuple[str, Entry]]:
     """Score metric after metric, and yield (name, entry) as each is done.
 
-    Metrics that lack an array that they need, or points, latents or factors, yield {"skipped": why,
-    "versions": ...}. Linear algebra runs on one thread inside, so that scores do not depend on the
-    number of cores.
+    Metrics that lack an array or a package that they need, or points, latents or factors, yield
+    {"skipped": why, "versions": ...}. Linear algebra runs on one thread inside, so that scores do
+    not depend on the number of cores.
 
     Args:
         baselines: other representations of the same points, by name, scored alike.
@@ -138,7 +138,7 @@ def score_all(
         try:
             with threadpool_limits(limits=1):
                 entry = _entry(metric, config, draws, others, on_done)
-        except InvalidArrays as error:  # not for this metric: the others go on
+        except (InvalidArrays, MissingPackage) as error:  # not for this metric: the others go on
             entry = {"skipped": str(error), "versions": versions(PACKAGES)}
         yield name, entry
 

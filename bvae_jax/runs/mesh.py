@@ -78,11 +78,11 @@ def over_images(mesh: Mesh) -> Callable[[Images], Images]:
 
 def on_each(mesh: Mesh, tree: PyTree) -> PyTree:
     """Arrays, whole on each device of a mesh; an array that occurs twice is copied once."""
-    if mesh.size == 1:
-        return tree
     everywhere, known = NamedSharding(mesh, P()), {}
 
     def put(leaf: jax.Array | np.ndarray) -> jax.Array:
+        if mesh.size == 1:  # where all is that is on a device, and nothing needs a sharding
+            return leaf if isinstance(leaf, jax.Array) else jax.device_put(leaf)
         if id(leaf) not in known:
             known[id(leaf)] = jax.device_put(leaf, everywhere)
         return known[id(leaf)]

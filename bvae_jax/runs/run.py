@@ -169,7 +169,7 @@ class Run:
                 f"Got latents {list(latents or ())}, wanted numbers from 0 to "
                 f"{self.config.latents - 1}."
             )
-        return traverse(self._decode_grid, posterior.mean[0], jnp.asarray(rows), jnp.array(values))
+        return traverse(self.decode, posterior.mean[0], jnp.asarray(rows), jnp.array(values))
 
     def codes(self, num_points: int | None = None, *, split: str = "all") -> "Codes":
         """Posterior means of the run's own images with their factors: what metrics read.
@@ -193,9 +193,6 @@ class Run:
         from bvae_jax.evaluation.evaluate import evaluate
 
         return evaluate(self, config, **options)
-
-    def _decode_grid(self, z: Float[Array, "n latent"]) -> Float[Array, "n height width channels"]:
-        return self.decode(z)
 
     def _checked(self, images: Any) -> np.ndarray:
         """As float32 in [0, 1], with the axis of channels."""

@@ -143,7 +143,7 @@ class Config:
     bound: Literal["elbo", "iwae"] = "elbo"
     """What vae and beta_vae maximise: the ELBO, or the importance-weighted bound of --samples."""
     objective: str = "beta_vae"
-    """What is minimised: a name that bvae objectives lists, with its hyperparameters."""
+    """What is minimised: a name that bvae list objectives shows, with its hyperparameters."""
     beta: float | None = owned(NOT_NEGATIVE)
     """Weight of the KL term, nats against nats (sums over pixels and latents). 1 is the ELBO. Like
     all hyperparameters without a value it is the objective's own default (beta_vae: 4)."""

@@ -14,7 +14,8 @@ from jaxtyping import Array, Float
 from bvae_jax.types import Latents, PerImage, Posterior, Scalar, VAEOutput
 
 ACTIVE_NATS = 0.01
-"""A latent is in use if its mean KL from the prior is above this, as in Duan et al. (2020)."""
+"""A latent is in use if its mean KL from the prior is above this, as in Duan et al. (2020); else it
+is dead."""
 ACTIVE_VARIANCE = 0.01
 """A latent is active if the variance of its mean is above this, as in Burda et al. (2016)."""
 

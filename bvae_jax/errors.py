@@ -30,7 +30,15 @@ def needs(package: str, extra: str, what: str) -> None:
         raise MissingPackage(f"{what} needs {package}: pip install 'bvae_jax[{extra}]'.")
 
 
-REGISTERED = ("objective", "hyperparameter", "network", "likelihood", "metric", "dataset")
+REGISTERED = (
+    "objective",
+    "hyperparameter",
+    "field to vary",
+    "network",
+    "likelihood",
+    "metric",
+    "dataset",
+)
 """Kinds of things of which a user can register more: see `bvae_jax.register`."""
 HOW_TO_REGISTER = "--plugin FILE.py, or bvae_jax.register"
 

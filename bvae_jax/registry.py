@@ -28,7 +28,7 @@ REGISTRIES: dict[str, tuple[dict[str, Any], type | None]] = {
 """Kind -> what there is of it by name, and its class; None: functions."""
 
 
-def register(*, replace: bool = False, **kinds: Mapping[str, Any]) -> None:
+def register(*, replace: bool = False, **kinds: Any) -> None:
     """Make things of one's own known by name: in Python, and to commands with --plugin FILE.py.
 
     They then work in `train`, `sweep` and `compare` as those of the package do. An objective's
@@ -63,8 +63,10 @@ def register(*, replace: bool = False, **kinds: Mapping[str, Any]) -> None:
         if kind not in REGISTRIES:
             raise UserError(f"register: got {kind!r}, wanted some of {', '.join(REGISTRIES)}.")
         known, wanted = REGISTRIES[kind]
+        if not isinstance(things, Mapping):
+            raise UserError(f"register: {kind}: got {things!r}, wanted {{name: {kind}}}.")
         for name, thing in things.items():
-            if not re.fullmatch(r"\w[\w.-]*", name):
+            if not isinstance(name, str) or not re.fullmatch(r"\w[\w.-]*", name):
                 raise UserError(f"register: got the name {name!r}, wanted letters, digits, _ . -")
             if name in known and not replace:
                 raise UserError(

@@ -12,9 +12,9 @@ import optax
 from jaxtyping import Array, Int, PyTree
 
 from bvae_jax.elbo import elbo, gaussian_kl, importance_weighted
-from bvae_jax.errors import unknown
+from bvae_jax.errors import UserError, unknown
 from bvae_jax.likelihoods import bits_per_dim
-from bvae_jax.objectives.base import NOTHING, Inputs, Objective
+from bvae_jax.objectives.base import NOTHING, Inputs, Loss, Objective
 from bvae_jax.schedules import Schedule, multiple
 from bvae_jax.types import (
     Hyper,
@@ -166,6 +166,12 @@ def make_loss(recipe: Recipe, *, training: bool) -> Callable:
             dataset_size=recipe.dataset_size,
         )
         loss = objective.loss(inputs)
+        if not isinstance(loss, Loss) or jnp.shape(loss.value):
+            found = f"a value of shape {jnp.shape(loss.value)}" if isinstance(loss, Loss) else loss
+            raise UserError(
+                f"The objective's loss returned {found}, wanted objectives.base.Loss(value) with "
+                "one number, the mean over the batch."
+            )
         reported: Metrics = {"loss": loss.value, "nll": inputs.nll}
         if objective.noise:
             bound = elbo(out).mean()

@@ -14,6 +14,7 @@ from bvae_jax.objectives.base import Loss, Objective
 from bvae_jax.registry import REGISTRIES, load_plugin
 from bvae_jax.runs.grid import groups, members, parse_grid
 from bvae_jax.runs.hyper import graph, hyperparameters, resolved
+from bvae_jax.runs.trainer import Trainer
 
 PLUGIN = """
 import jax.numpy as jnp
@@ -82,7 +83,7 @@ def test_an_own_hyperparameter_is_traced_and_varied(tilted):
     ]
     assert [one.config.value("tilt") for one in found] == [0.5, 0.5, 2.0, 2.0]
     assert len(groups(found)) == 1  # one program
-    with pytest.raises(UserError, match="--tilt: objective vae has no such hyperparameter"):
+    with pytest.raises(UserError, match="--hyper tilt: objective vae has no such hyperparameter"):
         resolved(Config(objective="vae", hyper={"tilt": 1.0}))
     with pytest.raises(UserError, match="--tilt: got 'many', wanted a number"):
         parse_grid(["tilt=many"])
@@ -131,7 +132,7 @@ def test_a_run_of_what_is_not_registered(tmp_path, capsys):
         assert re.match(r"bvae: .*\['tint'\].*--plugin FILE\.py.*\n$", capsys.readouterr().err)
 
 
-ANY = Objective(Loss, "formula", "reference")  # pyright: ignore
+ANY = Objective(Loss, "formula", "reference")
 
 
 @pytest.mark.parametrize(
@@ -164,3 +165,25 @@ def test_what_is_not_registered_says_how():
 def test_no_plugin(tmp_path):
     with pytest.raises(UserError, match=r"--plugin: got .*, wanted a Python file"):
         load_plugin(tmp_path / "none.py")
+
+
+@pytest.mark.parametrize(
+    ("loss", "found"),
+    [
+        (lambda given: Loss(given.kl.sum(axis=-1), {}), r"a value of shape \(2,\)"),
+        (lambda given: given.nll, "returned .*, wanted objectives.base.Loss"),
+    ],
+)
+@pytest.mark.usefixtures("tiny_network")
+def test_what_is_no_loss_is_said(monkeypatch, loss, found):
+    monkeypatch.setitem(OBJECTIVES, "wrong", Objective(loss, "", ""))
+    tiny = Config(dataset="xy_squares", network="tiny", batch_size=2, objective="wrong")
+    trainer = Trainer(tiny, progress=False)
+    state = trainer.init()
+    with pytest.raises(UserError, match=found):
+        trainer.train(state, trainer.feed([state]), 1)
+
+
+def test_what_is_no_mapping_is_said():
+    with pytest.raises(UserError, match=r"register: objective: got .* wanted {name: obj"):
+        register(objective=Objective(lambda given: Loss(given.nll), "", ""))  # pyright: ignore

@@ -169,6 +169,7 @@ def test_codes_of_a_run_are_scored_as_its_evaluation(finished):
     [
         (lambda r: r.encode(np.zeros((2, 32, 32, 1))), r"shape \(2, 32, 32, 1\), wanted \[n, 64"),
         (lambda r: r.encode(np.zeros((64, 64))), r"images of shape \(64, 64\)"),
+        (lambda r: r.encode(np.zeros((0, 64, 64, 1))), "no images, wanted at least one"),
         (lambda r: r.encode(np.zeros((2, 64, 64, 1), int)), "images of int64, wanted uint8 or"),
         (lambda r: r.encode(np.full((2, 64, 64, 1), 255.0)), "pixels from 255 to 255, wanted 0"),
         (lambda r: r.encode(np.full((2, 64, 64, 1), np.nan)), "pixels from nan"),
@@ -176,7 +177,10 @@ def test_codes_of_a_run_are_scored_as_its_evaluation(finished):
         (lambda r: r.decode(np.zeros((2, 4))), r"z of shape \(2, 4\), wanted \[n, 3\]"),
         (lambda r: r.decode([["a", "b", "c"]]), "z of <U1, wanted numbers"),
         (lambda r: r.sample(0), "sample: got 0, wanted at least 1"),
-        (lambda r: r.traverse(np.zeros((64, 64, 1)), latents=(3,)), r"latents \[3\], wanted"),
+        (
+            lambda r: r.traverse(np.zeros((64, 64, 1)), latents=np.array([3])),
+            r"latents \[3\], wanted",
+        ),
         (lambda r: r.codes(2), "--num-points: got 2"),
         (lambda r: r.codes(split="half"), "split: got 'half', wanted"),
     ],

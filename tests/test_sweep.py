@@ -92,6 +92,8 @@ def test_a_sweep_is_a_mapping_of_runs_and_a_table(finished):
         assert run.trainer is finished[table.index[0]].trainer  # compiled once for all
     with pytest.raises(UserError, match="Unknown member 'beta=9'"):
         finished["beta=9"]
+    assert finished.get("beta=9") is None
+    assert "beta=9" not in finished
 
 
 @pytest.mark.once

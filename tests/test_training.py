@@ -4,7 +4,7 @@ import pytest
 
 from bvae_jax.config import Config
 from bvae_jax.data.feed import Constant
-from bvae_jax.runs.loop import Lane, train
+from bvae_jax.runs.loop import Lane, train_chunks
 from bvae_jax.runs.progress import Clock, TrainingProgress
 from bvae_jax.runs.trainer import Trainer
 from bvae_jax.runs.writer import NotFiniteError, Writer, is_state_due
@@ -59,7 +59,7 @@ class Recorded(Trainer, Writer):
 
 def trained(one, interrupt=None):
     with TrainingProgress(8, 0, visible=False) as shown:
-        train(one, [Lane(0, one)], [at_step(0)], shown, interrupt or Interrupt())
+        train_chunks(one, [Lane(0, one)], [at_step(0)], shown, interrupt or Interrupt())
     return one.events
 
 

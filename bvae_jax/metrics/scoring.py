@@ -64,13 +64,14 @@ def score(
     metrics: str = "fast",
     config: ScoreConfig = ScoreConfig(),
 ) -> dict[str, Entry]:
-    """Score arrays by many metrics at once, as `bvae score` does those of a file.
+    """Score arrays by many metrics at once, as `bvae evaluate FILE.npz` does those of a file.
 
     Args:
         codes: [n, latent] of any float type, from NumPy or JAX.
         factors: [n, factor] class indices.
         logvars: [n, latent] posterior log-variances, for the metrics of posteriors.
-        kl: [latent] mean KL from the prior in nats (`codes.mean_kl`): latents without are unused.
+        kl: [latent] mean KL from the prior in nats, as `codes.mean_kl(means, logvars)` gives it:
+            what hardly has any is dead.
         codes_test: [m, latent] to test fitted predictors on; a part of the points is, if None.
         factors_test: [m, factor].
         factor_sizes: [factor] number of values of each.

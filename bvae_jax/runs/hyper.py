@@ -24,8 +24,9 @@ def resolved(config: Config) -> Config:
     for name in sorted(known - set(objective.hyper)):
         if config.value(name) is not None:
             has = ", ".join(map(flag, objective.hyper)) or "none"
+            typed = f"--hyper {name}" if name in config.hyper else flag(name)
             raise UserError(
-                f"{flag(name)}: objective {config.objective} has no such hyperparameter; it has: "
+                f"{typed}: objective {config.objective} has no such hyperparameter; it has: "
                 f"{has}. Leave it out, or choose another --objective."
             )
     _check_used(config, objective)

@@ -1,4 +1,7 @@
-"""The loop over chunks of steps: the device computes one while the host records the one before."""
+"""The loop over chunks of steps; `step.make_loop` has the loop over the steps of one.
+
+The device computes a chunk while the host records the one before.
+"""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -31,7 +34,7 @@ class Chunk(NamedTuple):
     means: Callable[[], Means]
 
 
-def train(
+def train_chunks(
     trainer: Trainer,
     lanes: Sequence[Lane],
     states: Sequence[TrainState],

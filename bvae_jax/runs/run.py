@@ -118,7 +118,7 @@ class Run:
         z = np.asarray(z)
         if not np.issubdtype(z.dtype, np.number):
             raise UserError(f"Got z of {z.dtype}, wanted numbers.")
-        if z.ndim != 2 or z.shape[1] != self.config.latents:
+        if z.ndim != 2 or z.shape[1] != self.config.latents or not len(z):
             raise UserError(f"Got z of shape {z.shape}, wanted [n, {self.config.latents}].")
         z = z.astype(np.float32)
         parts = [_decode(self.model, self.params, part) for part in _parts(z)]
@@ -148,14 +148,14 @@ class Run:
         self,
         image: Any,
         *,
-        latents: Sequence[int] | None = None,
+        latents: Any = None,
         values: Sequence[float] = tuple(np.linspace(-3, 3, 11).tolist()),
     ) -> Float[Array, "row column height width channels"]:
         """One latent at a time set to each of some values, the others where an image has them.
 
         Args:
             image: [height, width, channels].
-            latents: a row for each; all, that of the largest KL first, if None.
+            latents: their numbers, a row for each; all, that of the largest KL first, if None.
             values: a column for each.
 
         Raises:
@@ -163,11 +163,10 @@ class Run:
         """
         posterior = self.encode(np.asarray(image)[None])
         size = (gaussian_kl(posterior) if self.variational else abs(posterior.mean))[0]
-        rows = by_size(size) if latents is None else np.asarray(latents, int)
-        if len(rows) == 0 or not all(0 <= int(row) < self.config.latents for row in rows):
+        rows = by_size(size) if latents is None else np.atleast_1d(latents)
+        if not len(rows) or not all(row in range(self.config.latents) for row in rows.tolist()):
             raise UserError(
-                f"Got latents {list(latents or ())}, wanted numbers from 0 to "
-                f"{self.config.latents - 1}."
+                f"Got latents {rows.tolist()}, wanted numbers from 0 to {self.config.latents - 1}."
             )
         return traverse(self.decode, posterior.mean[0], jnp.asarray(rows), jnp.array(values))
 
@@ -188,10 +187,15 @@ class Run:
         encoded = encoding.encode_run(self.run_dir, self.trainer, self.params, count, **options)
         return encoding.codes_of(self.trainer, encoded, split)
 
-    def evaluate(self, config: ScoreConfig = ScoreConfig(), **options: Any) -> "dict[str, Entry]":
-        """Disentanglement metrics of the run: `bvae_jax.evaluate` of what is loaded."""
+    def evaluate(self, metrics: "str | ScoreConfig" = "all", **options: Any) -> "dict[str, Entry]":
+        """Disentanglement metrics of the run, as by `bvae_jax.evaluate`, with its options.
+
+        Args:
+            metrics: all, fast, names with commas, or all that a `ScoreConfig` says.
+        """
         from bvae_jax.evaluation.evaluate import evaluate
 
+        config = metrics if isinstance(metrics, ScoreConfig) else ScoreConfig(metrics)
         return evaluate(self, config, **options)
 
     def _checked(self, images: Any) -> np.ndarray:
@@ -203,6 +207,8 @@ class Run:
             raise UserError(
                 f"Got images of shape {given.shape}, wanted [n, {height}, {width}, {channels}]."
             )
+        if not len(found):
+            raise UserError("Got no images, wanted at least one.")
         if found.dtype == np.uint8:
             return found.astype(np.float32) / 255
         if not (np.issubdtype(found.dtype, np.floating) or str(found.dtype) == "bfloat16"):
@@ -318,7 +324,7 @@ def _train_in(
         _say(_opening(trainer, state), progress)
         with TrainingProgress(config.steps, start, progress) as shown:
             lane = loop.Lane(0, writer)
-            [state] = loop.train(trainer, [lane], [state], shown, interrupt)
+            [state] = loop.train_chunks(trainer, [lane], [state], shown, interrupt)
         if writer.failed:
             raise writer.failed
         summary = writer.end(state, figures=figures)

@@ -139,7 +139,10 @@ def read_config(run_dir: Path) -> Config:
     path = run_dir / CONFIG
     if not path.is_file():
         raise UserError(f"No run in {run_dir}: it has no {CONFIG}. Give the directory of a run.")
-    return parse_config(path, read_json(path, dict))
+    values = read_json(path, dict)
+    if {"config", "values"} == set(values):
+        raise UserError(f"{run_dir} is a sweep, wanted a run: those in {run_dir}/members.")
+    return parse_config(path, values)
 
 
 def parse_config(path: Path, values: dict[str, Any]) -> Config:

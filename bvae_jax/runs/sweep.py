@@ -3,7 +3,7 @@
 import contextlib
 import functools
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,8 +45,18 @@ from bvae_jax.types import TrainState
 if TYPE_CHECKING:
     import pandas as pd
 
+    Runs = Mapping[str, Run]
+else:  # a checker of types at run time would load a run to see what it is
+    Runs = Mapping
 
-class Sweep(Mapping[str, Run]):
+
+class UnknownMember(UserError, KeyError):
+    """A sweep has no such member."""
+
+    __str__ = Exception.__str__  # a KeyError's is in quotes
+
+
+class Sweep(Runs):
     """A sweep: member's name, as "beta=4,seed=0" -> its run, which is loaded when it is asked for.
 
     Members that can share what is compiled and the data do.
@@ -59,8 +69,8 @@ class Sweep(Mapping[str, Run]):
         members: those of all shards, by name.
 
     Raises:
-        UserError: there is no sweep. From `sweep[name]`: there is no such member, or it has no
-            checkpoint yet.
+        UserError: there is no sweep. From `sweep[name]`: an `UnknownMember`, which is a KeyError
+            too, or the member has no checkpoint yet.
     """
 
     def __init__(self, sweep_dir: str | Path):
@@ -72,7 +82,7 @@ class Sweep(Mapping[str, Run]):
 
     def __getitem__(self, name: str) -> Run:
         if name not in self.members:
-            raise unknown("member", name, self.members)
+            raise UnknownMember(str(unknown("member", name, self.members)))
         return load_shared(member_dir(self.sweep_dir, self.members[name]), self._trainers)
 
     def __contains__(self, name: object) -> bool:
@@ -185,6 +195,9 @@ def make_sweep(
     Raises:
         UserError: a field is given twice, or the number of seeds is not positive.
     """
+    for name, given in {"betas": betas, **grid}.items():
+        if given is not None and (isinstance(given, str) or not isinstance(given, Iterable)):
+            raise UserError(f"{name}: got {given!r}, wanted a list of values, as [{given!r}].")
     values: Values = {name: tuple(given) for name, given in grid.items()}
     if betas is not None:
         if "beta" in values:
@@ -268,7 +281,7 @@ class _Runner:
             remarks = {"strategy": plan.strategy, "members_at_once": plan.at_once}
             for lane in lanes:
                 lane.writer.begin(start, sweep=remarks)
-            states = loop.train(trainer, lanes, states, shown, self._interrupt)
+            states = loop.train_chunks(trainer, lanes, states, shown, self._interrupt)
             for lane, state in zip(lanes, states, strict=True):
                 self._finish(batch[lane.place], lane.writer, state, shown)
 

@@ -924,9 +924,8 @@ def save_all(folder):
     save_rate_distortion(folder / "h", table, runs)
     save_scores(folder / "β=0.5", table, runs, intervals(table, runs, ["mig"]), {}, a)
     save_kl_spectrum(folder / "j", {s.label: np.ones((2, 3)) for s in runs}, runs, a, 0.01)
-    save_factor_scores(
-        folder / "k", table[["setting", "mig"]].rename(columns={"mig": a}), runs, a, b
-    )
+    known = pd.DataFrame({"setting": table["setting"], a: table["mig"]})
+    save_factor_scores(folder / "k", known, runs, a, b)
     save_agreement(folder / "l", correlations(3).set_axis([a, b, "c"], axis=1), 6)
     save_variance_split(folder / "m", shares, [0.9])
     save_learning_curves(folder / "n", {a: [line]}, runs)

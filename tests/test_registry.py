@@ -132,7 +132,7 @@ def test_a_run_of_what_is_not_registered(tmp_path, capsys):
         assert re.match(r"bvae: .*\['tint'\].*--plugin FILE\.py.*\n$", capsys.readouterr().err)
 
 
-ANY = Objective(Loss, "formula", "reference")
+ANY = Objective(lambda given: Loss(given.nll), "formula", "reference")
 
 
 @pytest.mark.parametrize(

@@ -363,8 +363,8 @@ def test_udr_compares_runs(run, tmp_path):
         Config(**SMALL, steps=2, seed=1), tmp_path / "other", figures=False, progress=False
     )
     options: dict[str, Any] = {"num_points": POINTS, "figures": False, **QUIET}
-    alone = evaluate(run.run_dir, ScoreConfig("udr"), **options)
-    assert "skipped" in alone["udr"]
+    with pytest.raises(UserError, match="give the others by --udr-with"):
+        evaluate(run.run_dir, ScoreConfig("udr"), **options)
     entry = evaluate(run.run_dir, ScoreConfig("udr"), udr_with=[other.run_dir], **options)["udr"]
     assert len(entry["per_run"]) == 2
     assert 0 <= entry["score"] <= 1
@@ -438,7 +438,8 @@ def test_scores_while_training(tmp_path, monkeypatch):
     """They are logged where an evaluation is due, on the parameters of that step."""
     seen = []
 
-    def instead(program, params):
+    def instead(trainer, params, metrics):
+        assert metrics == "mig,dci"
         seen.append(fingerprint(params))
         return {"mig": 0.25, "dci/disentanglement": 0.5}
 
@@ -476,7 +477,7 @@ def test_an_unknown_metric_is_found_before_training(tmp_path):
 
 @pytest.mark.once
 def test_metrics_that_cannot_be_scored_do_not_stop_a_run(tmp_path, monkeypatch):
-    monkeypatch.setattr(encoding, "training_scores", lambda program, params: {})
+    monkeypatch.setattr(encoding, "training_scores", lambda trainer, params, metrics: {})
     result = runner.train(
         Config(**SMALL, steps=2, eval_metrics="dci"), tmp_path / "run", progress=False
     )

@@ -49,7 +49,7 @@ def test_settings_of_every_size_are_valid(name, scale, script, tmp_path, monkeyp
         raise Begun(resolved(config))
 
     monkeypatch.setattr(script("common"), "sweep", begin)
-    monkeypatch.setattr(script("common"), "run", begin)
+    monkeypatch.setattr(script("common"), "train", begin)
     (tmp_path / f"{name}-{scale}" / "pictures").mkdir(parents=True)  # those that one draws itself
     with pytest.raises(Begun):
         module.main(["--scale", scale, "--dir", str(tmp_path)])

@@ -86,9 +86,10 @@ def kill_and_resume(root, kills, kind, seed=0):
 
 
 def programs():
-    """Those that the user's cache has."""
+    """Those that the user's cache has, but for JAX's own that copy an array from a checkpoint."""
     cache = Path(os.environ["BVAE_CACHE_DIR"])
-    return {path.name for path in cache.glob("compiled-*/*-cache")}
+    names = {path.name for path in cache.glob("compiled-*/*-cache")}
+    return {name for name in names if not name.startswith("jit_stage-")}
 
 
 @pytest.mark.once

@@ -23,6 +23,7 @@ from bvae_jax.plots.style import (
     panels,
     short_name,
     short_number,
+    show_picture,
 )
 
 PARTS = (BLUE, "#E69F00", "0.82", "#009E73")  # of the variance, in the order of the columns
@@ -147,9 +148,7 @@ def save_matched_traversals(
     heights = [1.0]
     with panels(path, heights) as (figure, grid):
         axes = grid[0, 0]
-        axes.imshow(picture, cmap="gray", vmin=0, vmax=1, aspect="auto", interpolation="nearest")
-        axes.spines[:].set_visible(False)
-        axes.tick_params(length=0)
+        show_picture(axes, picture)
         labels = [short_name(label, LONGEST).replace(", ", ",\n") for label in setting_labels]
         rows = [j * block + heading + i * pitch for j in range(latents) for i in range(settings)]
         axes.set_yticks(np.array(rows) + height / 2, labels * latents, size=4.5, linespacing=1.25)

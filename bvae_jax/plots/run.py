@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
-from bvae_jax.plots.style import COLUMN_INCHES, STYLE, Curve, panels, zoom_past_start
+from bvae_jax.plots.style import COLUMN_INCHES, STYLE, Curve, panels, show_picture, zoom_past_start
 
 ImageGrid = Float[np.ndarray, "row column height width channels"]
 GAP = 2  # pixels between images
@@ -43,9 +43,7 @@ def save_image_grid(
     heights = [1.0]
     with panels(path, heights) as (figure, grid):
         axes = grid[0, 0]
-        axes.imshow(picture, cmap="gray", vmin=0, vmax=1, aspect="auto", interpolation="nearest")
-        axes.spines[:].set_visible(False)
-        axes.tick_params(length=0)
+        show_picture(axes, picture)
         axes.set(xlabel=xlabel, ylabel=ylabel)
         label_images(axes, images.shape[3], column_labels)
         rows = np.arange(len(row_labels)) * (images.shape[2] + GAP) + images.shape[2] / 2

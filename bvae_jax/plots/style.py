@@ -97,6 +97,13 @@ def legend_below(figure: Figure, handles: Sequence[Any]) -> None:
         legend.remove()
 
 
+def show_picture(axes: Axes, picture: np.ndarray) -> None:
+    """Pixels in [0, 1], [height, width] or [height, width, 3], without a frame."""
+    axes.imshow(picture, cmap="gray", vmin=0, vmax=1, aspect="auto", interpolation="nearest")
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=0)
+
+
 def label_steps(axes: Axes, steps: np.ndarray) -> None:
     """Name the x axis of training steps."""
     axes.set_xlabel("training steps")

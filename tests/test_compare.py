@@ -343,9 +343,15 @@ def test_a_suggestion_is_written_and_reads_no_label(swept, tmp_path, monkeypatch
 def test_from_the_command_line(swept, tmp_path, capsys):
     flags = "--metrics mig,sap_r2 --train-points 200 --test-points 50 --permutations 0 --quiet"
     flags += " --num-points 300 --decomposition 20 --no-figures --average iqm --statistic mig"
+    flags += " --columns mig,kl --width page"
     assert cli.main(["compare", str(swept), *flags.split(), "--out", str(tmp_path)]) == 0
     out = capsys.readouterr().out
+    assert "| setting | n | MIG ↑ | KL |" in out
     assert re.search(r"\| β = 1, learning rate = 0.0001 \| 2 \|", out)
+    tex = (tmp_path / "table.tex").read_text()
+    assert r"\begin{table*}" in tex
+    assert "NLL" not in tex
+    assert "nll" in (tmp_path / "table.csv").read_text()
     assert "cannot be told apart" in out or "is above" in out or "is below" in out
     assert str(tmp_path / "table.tex") in out
     assert cli.main(["suggest", str(swept), "--quiet", "--out", str(tmp_path)]) == 0
@@ -360,6 +366,8 @@ MISTAKES = {
     "compare {sweep} --average median": "--average: got 'median', wanted",
     "compare {sweep} --num-points 2": "--num-points: got 2",
     "compare {sweep} --decomposition 1": "--decomposition: got 1",
+    "compare {sweep} --columns kl,mgi": "--columns: got mgi, wanted some of nll, kl",
+    "compare {sweep} --width 3": "--width: got '3', wanted column or page",
     "compare {sweep} --statistic mgi": "--statistic: got mgi, wanted some of",
     "suggest {tmp}": "No sweep in",
     "suggest {sweep} --rate -1": "--rate: got -1.0",

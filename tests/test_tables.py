@@ -1,9 +1,12 @@
 """Tables say what the numbers are, in every format."""
 
 import csv
+import dataclasses
 import json
 import math
 import re
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +15,13 @@ import pandas as pd
 import pytest
 
 from bvae_jax.comparison import findings, tables
-from bvae_jax.comparison.base import Comparison
+from bvae_jax.comparison.base import Comparison, default_scores, find_scores, heading, known_scores
+from bvae_jax.comparison.compare import write_tables
+from bvae_jax.comparison.latex import latex, to_latex
 from bvae_jax.comparison.statistics import Interval, interval, pair_tests, sentence, wide
 from bvae_jax.comparison.tables import Cell, Table, explanation, texts
+from bvae_jax.errors import UserError
+from bvae_jax.metrics import METRICS
 from bvae_jax.metrics.scoring import jsonable
 
 NAN = math.nan
@@ -118,11 +125,11 @@ def test_left_out_members_and_missing_numbers():
 
 
 @pytest.mark.parametrize("seeds", [1, 2])
-@pytest.mark.parametrize("betas", [(4,), range(1, 31)])
+@pytest.mark.parametrize("betas", [(4,), range(1, 11)])
 def test_tables_of_one_seed_and_of_one_or_many_settings(betas, seeds, tmp_path):
     given = comparison(betas=betas, seeds=seeds)
-    assert len(tables.write_tables(tables.make_table(given), tmp_path / "new", given.varied)) == 3
     table = tables.make_table(given)
+    assert len(write_tables(table, table, tmp_path / "new", given.varied)) == 3
     assert len(table.rows) == len(betas)
     marked = any(cell.best for row in table.rows.values() for cell in row.values())
     assert marked == (len(betas) > 1)
@@ -142,7 +149,7 @@ def test_tables_without_members():
     table = tables.make_table(empty)
     assert set(table.seeds.values()) == {0}
     assert "not finished" in tables.to_markdown(table)
-    tables.to_latex(table, caption="", label="x")
+    to_latex(table, caption="", label="x")
     findings.statistics_text(empty)
     json.dumps(findings.statistics_json(empty), allow_nan=False)
 
@@ -153,7 +160,7 @@ def test_tables_without_members():
 def test_csv_has_every_digit(tmp_path):
     given = with_baselines()
     table = tables.make_table(given)
-    tables.write_tables(table, tmp_path, given.varied)
+    write_tables(table, table, tmp_path, given.varied)
     with (tmp_path / "table.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["setting"] for row in rows] == [*given.settings, "raw_pixels", "untrained"]
@@ -176,7 +183,7 @@ def test_markdown_cells():
     given = with_baselines()
     table = tables.make_table(given)
     lines = tables.to_markdown(table).splitlines()
-    assert cells_of(lines[0]) == ["setting", "n", *SCORES]
+    assert cells_of(lines[0]) == ["setting", "n", "MIG ↑", "NLL ↓", "KL", "odd 100%"]
     assert {len(cells_of(line)) for line in lines[:7]} == {2 + len(SCORES)}
     rows = {cells_of(line)[0]: cells_of(line)[1:] for line in lines[2:7]}
     low = table.rows["β = 1"]
@@ -186,8 +193,8 @@ def test_markdown_cells():
     assert rows["β = 1"][2] == f"**{c:.2f} [{a:.2f}, {b:.2f}]**"
     marks = {rows["β = 4"][1][-2:], rows["β = 16"][1][-2:]}
     assert marks == {"**", r"]\*"[-2:]}
-    assert rows["raw_pixels (baseline)"] == ["1", "0.050", "–", "–", "0.500"]
-    assert rows["untrained (baseline)"][-1] == "0.350 (0.400, 0.300) (n = 2)"
+    assert rows["raw pixels (baseline)"] == ["1", "0.050", "–", "–", "0.500"]
+    assert rows["untrained encoder (baseline)"][-1] == "0.350 (0.400, 0.300) (n = 2)"
 
 
 def test_few_seeds_stand_in_the_table():
@@ -231,7 +238,7 @@ def test_a_baseline_that_no_setting_exceeds_is_named():
     better = BETTER | {"odd_100%": "low"}
     given = comparison(baselines=baselines.reindex(columns=["baseline", *SCORES]), better=better)
     (said,) = tables.make_table(given).remarks
-    assert said == "No setting exceeds ica in mig, odd_100%."
+    assert said == "No setting exceeds ICA in MIG, odd 100%."
     assert tables.to_markdown(tables.make_table(given)).startswith(said + "\n\n|")
     lower = given.baselines[given.baselines.baseline != "ica"].replace(0.55, 0.2).replace(0.3, 0.9)
     lower["odd_100%"] = 0.9
@@ -276,9 +283,10 @@ def test_markdown_of_hostile_names():
 
 
 def test_a_legend_may_explain_the_marks():
-    average, tests = explanation(tables.make_table(comparison()))
+    average, tests, weighed = explanation(tables.make_table(comparison()))
     assert average.startswith("Mean over n seeds and its 95 % interval")
     assert tests == ("Told apart by paired t tests, Holm-corrected for all pairs, α = 0.05.")
+    assert weighed == "No best in KL: objectives weigh them."
     assert len(explanation(tables.make_table(comparison(better={})))) == 1
 
 
@@ -337,41 +345,86 @@ def tabulars(tex):
 def test_latex_cells():
     given = with_baselines()
     table = tables.make_table(given)
-    tex = tables.to_latex(table, caption=r"On $x$.", label="tab:x")
+    tex = to_latex(table, caption=r"On $x$.", label="tab:x")
     assert_balanced(tex)
-    assert tex.startswith("% Needs \\usepackage{booktabs}.\n")
+    assert tex.startswith("% Needs \\usepackage{booktabs,graphicx}.\n")
     assert r"\caption{On $x$. Mean over n seeds and its 95 \% interval" in tex
     assert r"{*}: not told apart from it" in tex
     assert r"\label{tab:x}" in tex
     ((columns, rows),) = tabulars(tex)
     assert {len(row) for row in rows} == {columns} == {6}
-    assert rows[0] == ["", "$n$", "mig", "nll", "kl", r"odd\_100\%"]
+    assert rows[0] == ["", "$n$", r"MIG $\uparrow$", r"NLL $\downarrow$", "KL", r"odd 100\%"]
     c, a, b, _ = table.rows["β = 1"]["nll"].interval
     assert rows[1][:2] == [r"$\beta$ = 1", "6"]
     assert rows[1][3] == rf"\textbf{{{c:.2f}}}"
-    assert rows[2][3] == rf"{{\scriptsize [{a:.2f}, {b:.2f}]}}"
-    assert rows[2][:2] == ["", ""]
-    bold, starred = sorted((rows[3][2], rows[5][2]), key=lambda text: "*" in text)
+    assert rows[2][3] == rf"{{\scriptsize [{a:.2f},}}"
+    assert rows[3][3] == rf"{{\scriptsize {b:.2f}]}}"
+    assert rows[2][:2] == rows[3][:2] == ["", ""]
+    bold, starred = sorted((rows[4][2], rows[7][2]), key=lambda text: "*" in text)
     assert re.fullmatch(r"\\textbf\{0\.\d{3}\}", bold)
     assert re.fullmatch(r"0\.\d{3}\$\^\{\*\}\$", starred)
     below = tex.split(r"\midrule")
     assert len(below) == 3
-    assert "raw\\_pixels" in below[2]
-    assert r"{\scriptsize (0.400, 0.300) (n = 2)}" in below[2]
-    assert r"{\scriptsize \shortstack{(0.020, 0.030,\\0.040)}}" in below[2]
+    assert "raw pixels" in below[2]
+    assert rows[-4][-1] == "0.350"
+    assert [row[2] for row in rows[-3:]] == [
+        rf"{{\scriptsize {part}}}" for part in ("(0.020,", "0.030,", "0.040)")
+    ]
+    assert rows[-1][-1] == r"{\scriptsize (n = 2)}"
+    page = to_latex(table, caption="", label="x", width="page")
+    assert r"\begin{table*}" in page
+    ((_, rows),) = tabulars(page)
+    assert rows[2][3] == rf"{{\scriptsize [{a:.2f}, {b:.2f}]}}"
+    assert rows[-2][2] == r"{\scriptsize (0.020, 0.030,}"
 
 
-def test_latex_splits_wide_tables():
-    scores = tuple(f"metric_{number}/of_a_long_name" for number in range(14))
-    tex = tables.to_latex(tables.make_table(comparison(scores=scores)), caption="", label="x")
-    assert_balanced(tex)
-    found = list(tabulars(tex))
-    assert [columns for columns, _ in found] == [7, 7, 6]
-    assert len({tuple(tuple(row[:2]) for row in rows) for _, rows in found}) == 1
-    six = tables.to_latex(tables.make_table(comparison(scores=scores[:6])), caption="", label="x")
-    assert [columns for columns, _ in tabulars(six)] == [5, 5]
-    heads = [head.replace("\\", "") for _, rows in found for head in rows[0][2:]]
-    assert heads == list(scores)
+def test_a_row_without_a_number_is_in_the_csv_alone():
+    given = with_baselines(missing=("beta=1,seed=0",))
+    members = given.members[given.members.setting != "β = 1"]
+    given = dataclasses.replace(given, members=members)
+    shown = tables.make_table(dataclasses.replace(given, scores=("nll", "kl")))
+    tex, text = to_latex(shown, caption="", label="x"), tables.to_markdown(shown)
+    for written in (tex, text):
+        assert not any(name in written for name in ("$\\beta$ = 1 ", "| β = 1 |", "pixels", "untr"))
+    assert "β = 1" in set(tables.to_frame(shown)["setting"])
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no pdflatex: install TeX Live")
+def test_latex_compiles_and_fits(tmp_path):
+    """In a column of two and on a page, with every name that a score can have."""
+    scores = tuple(known_scores(METRICS))
+    names = {f"β = {beta}": f"objective = beta_tcvae, β = {beta}" for beta in (1, 4, 16)}
+    given = comparison(scores=scores, better=known_scores(METRICS))
+    members = given.members.assign(setting=given.members.setting.replace(names))
+    given = dataclasses.replace(given, members=members, settings=tuple(names.values()))
+    six = dataclasses.replace(given, scores=default_scores(scores))
+    lines = [r"\documentclass[twocolumn]{article}\usepackage{booktabs,graphicx}"]
+    lines += [r"\errorcontextlines=9\hfuzz=0pt\begin{document}"]
+    for width in ("column", "page"):
+        for each in (six, given):
+            lines += [to_latex(tables.make_table(each), caption="All.", label="x", width=width)]
+    (tmp_path / "paper.tex").write_text("\n".join([*lines, r"\end{document}"]))
+    command = ["pdflatex", "-interaction=batchmode", "-halt-on-error", "paper.tex"]
+    subprocess.run(command, cwd=tmp_path, capture_output=True, timeout=120, check=True)
+    log = (tmp_path / "paper.log").read_text(errors="replace")
+    assert "Overfull" not in log
+    assert "Undefined" not in log
+
+
+def test_columns_are_found_by_their_metrics_and_have_names():
+    known = known_scores(METRICS)
+    assert find_scores(["dci", "kl", "mig", "kl"], known, "--columns") == (
+        "dci/disentanglement", "kl", "mig",
+    )  # fmt: skip
+    for typed, got in ((["nll", "mgi"], "mgi"), ([], "none")):
+        with pytest.raises(UserError, match=rf"--columns: got {got}, wanted some of nll, kl"):
+            find_scores(typed, known, "--columns")
+    fast = [name for name in known if "dci" not in name]
+    assert default_scores(fast) == ("nll", "kl", "elbo", "factor_vae_score", "mig", "sap_r2")
+    assert default_scores(["a", "b"]) == ("a", "b")
+    headings = [heading(name, better) for name, better in known.items()]
+    assert not any(re.search("[_/]", text) for text in headings)
+    assert {"NLL ↓", "KL", "ELBO ↑", "MIG ↑", "DCI ↑", "active latents"} <= set(headings)
 
 
 def test_latex_escapes_everything():
@@ -381,21 +434,21 @@ def test_latex_escapes_everything():
     members = given.members.assign(setting=given.members.setting.replace(names))
     settings = (*names.values(), "β = 16")
     given = comparison(members=members, settings=settings, failed={"m%": f"why\n{hostile}"})
-    tex = tables.to_latex(tables.make_table(given), caption="", label="x")
+    tex = to_latex(tables.make_table(given), caption="", label="x")
     assert_balanced(tex)
     assert "Left out: 1 of the runs." in tex
     assert not any(line.lstrip().startswith(("[", "*")) for line in tex.splitlines())
     wanted = r"50\%\_\&\#\$\{\}\textasciitilde{}\textasciicircum{}\textbackslash{} $<$$>$$|$"
-    assert tables.latex(hostile) == wanted + r" $\lambda$, $\alpha$"
-    assert tables.latex("$a_{$ εΣς") == r"\$a\_\{\$ $\epsilon$$\Sigma$$\varsigma$"
+    assert latex(hostile) == wanted + r" $\lambda$, $\alpha$"
+    assert latex("$a_{$ εΣς") == r"\$a\_\{\$ $\epsilon$$\Sigma$$\varsigma$"
 
 
 def test_minus_signs_are_math_in_latex_and_zero_has_none():
     cell = Cell(Interval(-0.0001, -0.5, 0.25, 5), best=False, tied=False)
     table = Table("mean", ("x",), {"a": {"x": cell}}, {}, {"a": 5}, {})
-    tex = tables.to_latex(table, caption="", label="x")
+    tex = to_latex(table, caption="", label="x")
     assert "a & 5 & 0.000 \\\\" in tex
-    assert "[$-$0.500, 0.250]" in tex
+    assert r"{\scriptsize [$-$0.500,}" in tex
 
 
 # Files and statistics
@@ -403,11 +456,13 @@ def test_minus_signs_are_math_in_latex_and_zero_has_none():
 
 def test_files(tmp_path):
     given = with_baselines()
-    paths = tables.write_tables(tables.make_table(given, "iqm"), tmp_path, given.varied)
-    assert [path.name for path in paths] == ["table.csv", "table.md", "table.tex"]
     table = tables.make_table(given, "iqm")
-    assert paths[1].read_text(encoding="utf-8") == tables.to_markdown(table)
-    assert r"\caption{Scores by beta. Interquartile" in paths[2].read_text(encoding="utf-8")
+    shown = tables.make_table(dataclasses.replace(given, scores=("kl", "mig")), "iqm")
+    paths = write_tables(table, shown, tmp_path, given.varied)
+    assert [path.name for path in paths] == ["table.csv", "table.md", "table.tex"]
+    assert set(SCORES) <= set(pd.read_csv(paths[0]))
+    assert paths[1].read_text(encoding="utf-8") == tables.to_markdown(shown)
+    assert r"\caption{Scores by $\beta$. Interquartile" in paths[2].read_text(encoding="utf-8")
 
 
 def test_statistics_in_words():

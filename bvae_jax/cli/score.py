@@ -223,8 +223,6 @@ def print_elbo(found: dict[str, dict[str, Any]]) -> None:
             )
 
 
-PRINTED = ("nll", "kl", "elbo", "active_latents", "total_correlation", "mig", "dci/disentanglement")
-"""Scores that are printed in the terminal; all are in the files."""
 SWEEP_DIRS = Flag(
     tuple[Path, ...], "Directories of sweeps, on the same data set.", positional=True, required=True
 )
@@ -249,22 +247,20 @@ def compare(argv: Sequence[str]) -> int:
     .tex, statistics.md and .json, figures/ and report.html."""
     given = parse(argv, "bvae compare", compare.__doc__, compare_flags())
     with fatal():
-        from bvae_jax.comparison.base import known_scores
+        from bvae_jax.comparison.base import find_scores, known_scores
         from bvae_jax.comparison.compare import compare as run_compare
         from bvae_jax.comparison.findings import statistics_text
-        from bvae_jax.comparison.tables import make_table, to_markdown
+        from bvae_jax.comparison.tables import to_markdown
         from bvae_jax.metrics.scoring import metric_names
 
     given.pop("plugin", None)
     defaults = of_function(run_compare)
     score = dataclasses.replace(defaults["score"].default, **given.pop("score"))
     average = given.get("average", defaults["average"].default)
-    known, statistics = known_scores(metric_names(score.metrics)), given.pop("statistic", ())
-    strange = [name for name in statistics if name not in known]
-    if strange:
-        raise UserError(
-            f"--statistic: got {', '.join(strange)}, wanted some of {', '.join(known)}."
-        )
+    statistics = given.pop("statistic", ())
+    if statistics:
+        known = known_scores(metric_names(score.metrics))
+        statistics = find_scores(statistics, known, "--statistic")
     command = shlex.join(["bvae", "compare", *argv])
     directories, progress = given.pop("sweep_dirs"), not given.pop("quiet", False)
     try:
@@ -274,9 +270,8 @@ def compare(argv: Sequence[str]) -> int:
     except KeyboardInterrupt:
         print(f"Interrupted; what was evaluated is kept. Go on with: {command}")
         return 130
-    comparison, wanted = compared.comparison, {*PRINTED, *statistics}
-    scores = tuple(score for score in comparison.scores if score in wanted)
-    print(to_markdown(make_table(dataclasses.replace(comparison, scores=scores), average)))
+    comparison = compared.comparison
+    print(to_markdown(compared.shown))
     print(f"All {len(comparison.scores)} scores are in the files below.\n")
     if statistics:
         spoken = [score for score in statistics if score in comparison.scores]

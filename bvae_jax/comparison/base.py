@@ -1,7 +1,7 @@
 """What the comparison of a sweep's members is made from."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from bvae_jax.comparison.statistics import Range
+from bvae_jax.errors import UserError
 from bvae_jax.likelihoods import make_likelihood
 from bvae_jax.metrics import METRICS
 from bvae_jax.metrics.scoring import headline
@@ -19,6 +20,76 @@ ELBO_PARTS = dict.fromkeys(("mutual_information", "total_correlation", "dimensio
 OPTIMISED = ("unsupervised/gaussian_total_correlation",)
 """What objectives weigh or optimise by construction, so that no setting wins by it: β = 1 is the
 ELBO, the smallest β has the best likelihood, the largest the least KL and total correlation."""
+
+NAMES: Mapping[str, str] = {
+    "nll": "NLL",
+    "kl": "KL",
+    "elbo": "ELBO",
+    "dimension_wise_kl": "dimension-wise KL",
+    "beta_vae_score": "BetaVAE",
+    "factor_vae_score": "FactorVAE",
+    "mig": "MIG",
+    "mig_chen": "MIG (Chen)",
+    "mig_sup": "MIG-sup",
+    "jemmig": "JEMMIG",
+    "rmig": "RMIG",
+    "dcimig": "DCIMIG",
+    "sap": "SAP",
+    "sap_r2": "SAP (R²)",
+    "dci/disentanglement": "DCI",
+    "dci_es/explicitness": "DCI-ES",
+    "irs": "IRS",
+    "infomec/infom": "InfoM",
+    "med": "MED",
+    "unsupervised/gaussian_total_correlation": "Gaussian total correlation",
+    "untrained": "untrained encoder",
+    "pca": "PCA",
+    "ica": "ICA",
+}
+"""What scores and baselines are called in papers; others have the name of their column."""
+DIRECTIONS: Mapping[str, str] = {"nll": "low", "elbo": "high"}
+"""The better end of scores that no setting wins, for their arrows."""
+ARROWS = {"high": " ↑", "low": " ↓", "": ""}
+PREFERRED = (
+    "nll", "kl", "mig", "dci/disentanglement", "factor_vae_score", "sap_r2",
+    "elbo", "active_latents", "mutual_information", "total_correlation",
+)  # fmt: skip
+"""Of these the first `MOST_COLUMNS` that are known are the columns of a paper's table."""
+MOST_COLUMNS = 6
+
+
+def name_of(score: str) -> str:
+    """What a score or a baseline is called where people read it."""
+    return NAMES.get(score) or score.replace("_", " ").replace("/", ": ")
+
+
+def heading(score: str, better: str) -> str:
+    """A score's name with an arrow to its better end.
+
+    Args:
+        better: "high", "low", or "" where no setting can win.
+    """
+    return name_of(score) + ARROWS[better or DIRECTIONS.get(score, "")]
+
+
+def find_scores(typed: Sequence[str], known: Collection[str], flag: str) -> tuple[str, ...]:
+    """Columns by their names, or by the names of their metrics, as dci for dci/disentanglement.
+
+    Raises:
+        UserError: there is no such column, or none is named.
+    """
+    short = {name.split("/")[0]: name for name in known}
+    strange = [name for name in typed if name not in known and name not in short]
+    if strange or not typed:
+        got = ", ".join(strange) or "none"
+        raise UserError(f"{flag}: got {got}, wanted some of {', '.join(known)}.")
+    return tuple(dict.fromkeys(name if name in known else short[name] for name in typed))
+
+
+def default_scores(known: Collection[str]) -> tuple[str, ...]:
+    """The columns of a paper's table, in the order of `known`."""
+    chosen = [name for name in PREFERRED if name in known] or list(known)
+    return tuple(name for name in known if name in chosen[:MOST_COLUMNS])
 
 
 def is_metric(score: str) -> bool:

@@ -8,20 +8,22 @@ from typing import Any, NamedTuple, cast
 
 import pandas as pd
 
-from bvae_jax.comparison.base import Comparison
+from bvae_jax.comparison.base import Comparison, default_scores, find_scores, known_scores
 from bvae_jax.comparison.figures import draw_comparison
 from bvae_jax.comparison.findings import statistics_json, statistics_text
+from bvae_jax.comparison.latex import WIDTHS, latex, to_latex
 from bvae_jax.comparison.matching import Crossed, cross_traversals, one_of_each
 from bvae_jax.comparison.reading import EvaluationSettings, read_comparison
 from bvae_jax.comparison.report import make_report, write_report
 from bvae_jax.comparison.statistics import AVERAGES, Average
-from bvae_jax.comparison.tables import Table, make_table, to_frame, write_tables
+from bvae_jax.comparison.tables import Table, make_table, to_frame, to_markdown
 from bvae_jax.config import ScoreConfig
 from bvae_jax.errors import UserError
 from bvae_jax.evaluation.evaluate import check_settings
 from bvae_jax.metrics.scoring import metric_names
 from bvae_jax.runs import rundir
 from bvae_jax.runs.encode import same_images
+from bvae_jax.runs.grid import SYMBOLS
 from bvae_jax.runs.run import load_shared
 from bvae_jax.runs.trainer import Trainers
 from bvae_jax.runtime import bar
@@ -35,11 +37,13 @@ class Compared(NamedTuple):
     Attributes:
         comparison: `comparison.members` is a pandas.DataFrame, a row for each member.
         scores: averages of the settings and of baselines, with their intervals and marks.
+        shown: the columns of it that table.md, table.tex and the report have.
         files: tables, statistics, figures (PNG and PDF) and the report.
     """
 
     comparison: Comparison
     scores: Table
+    shown: Table
     files: list[Path]
 
     @property
@@ -56,6 +60,8 @@ def compare(
     decomposition: int = 1000,
     baselines: bool = True,
     average: str = "mean",
+    columns: str = "",
+    width: str = "column",
     out: str | Path | None = None,
     figures: bool = True,
     commands: Sequence[str] = (),
@@ -70,6 +76,9 @@ def compare(
         decomposition: draws of z to take each member's KL apart; 0: do not.
         baselines: score other representations alike.
         average: over seeds, "mean" or "iqm".
+        columns: scores in table.md, table.tex, the scores figure and the report's first table, with
+            commas, as nll,kl,mig,dci; six at most if empty. Everything is in table.csv.
+        width: of table.tex, "column" or "page" (table*).
         out: directory for all that is written; the first sweep's if None.
         figures: draw figures and write the report.
         commands: that made the comparison, for the report.
@@ -84,6 +93,9 @@ def compare(
     names = [name for name in metric_names(score.metrics) if name != "udr"]
     if not names:
         raise UserError("--metrics udr: bvae suggest does that. Wanted other metrics here.")
+    if width not in WIDTHS:
+        raise UserError(f"--width: got {width!r}, wanted {' or '.join(WIDTHS)}.")
+    chosen = find_scores(columns.split(","), known_scores(names), "--columns") if columns else ()
     if not sweep_dirs:
         raise UserError("Wanted the directory of a sweep, or of several.")
     check_settings(decomposition, 0, 2)
@@ -96,19 +108,29 @@ def compare(
     directory = Path(out).expanduser() if out else directories[0]
     directory.mkdir(parents=True, exist_ok=True)
     table = make_table(comparison, averaged)
-    files = write_tables(table, directory, comparison.varied)
+    shown = make_table(dataclasses.replace(comparison, scores=_shown(comparison, chosen)), averaged)
+    files = write_tables(table, shown, directory, comparison.varied, width)
     files += _write_statistics(comparison, directory, averaged)
     if figures:
-        with bar(total=3, desc="figures", disable=not progress) as shown:
+        with bar(total=3, desc="figures", disable=not progress) as done:
             crossed = cross(comparison, trainers)
-            shown.update(1)
+            done.update(1)
             drawn = draw_comparison(comparison, directory / "figures", averaged, crossed)
-            shown.update(1)
+            done.update(1)
             report = make_report(comparison, table, drawn, commands)
             write_report(directory / REPORT, report)
-            shown.update(1)
+            done.update(1)
         files += [*(path for each in drawn for path in each.files), directory / REPORT]
-    return Compared(comparison, table, files)
+    return Compared(comparison, table, shown, files)
+
+
+def _shown(comparison: Comparison, chosen: Sequence[str]) -> tuple[str, ...]:
+    """The chosen columns that are there, or those of a paper's table."""
+    for name in chosen:
+        if name not in comparison.scores:
+            print(f"bvae: note: --columns: no member has {name}.", file=sys.stderr)
+    there = tuple(name for name in chosen if name in comparison.scores)
+    return there or default_scores(comparison.scores)
 
 
 def cross(comparison: Comparison, trainers: Trainers) -> Crossed | None:
@@ -137,3 +159,25 @@ def _write_statistics(comparison: Comparison, directory: Path, average: Average)
     rundir.write_text(words, statistics_text(comparison, average=average))
     rundir.write_json(numbers, statistics_json(comparison, average))
     return [words, numbers]
+
+
+def write_tables(
+    table: Table, shown: Table, directory: Path, varied: Sequence[str], width: str = "column"
+) -> list[Path]:
+    """Write table.csv, table.md and table.tex.
+
+    Args:
+        table: of all scores, for the CSV.
+        shown: of those that people read.
+        varied: fields in which settings differ, for the caption.
+        width: of the LaTeX, one of `WIDTHS`.
+    """
+    paths = [directory / f"table.{suffix}" for suffix in ("csv", "md", "tex")]
+    directory.mkdir(parents=True, exist_ok=True)
+    names = latex(", ".join(SYMBOLS.get(name, name.replace("_", " ")) for name in varied))
+    title = f"Scores by {names}." if names else "Scores."
+    tex = to_latex(shown, caption=title, label="tab:scores", width=width)
+    rundir.write_text(paths[0], to_frame(table).to_csv(index=False))
+    rundir.write_text(paths[1], to_markdown(shown))
+    rundir.write_text(paths[2], tex)
+    return paths

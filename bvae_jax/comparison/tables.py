@@ -1,22 +1,22 @@
-"""The table of a comparison: scores by setting, as CSV, Markdown and LaTeX."""
+"""The table of a comparison: scores by setting, as CSV and Markdown."""
 
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from bvae_jax.comparison.base import Comparison
+from bvae_jax.comparison.base import OPTIMISED, TRAINING, Comparison, heading, name_of
 from bvae_jax.comparison.stability import rise_at_end
 from bvae_jax.comparison.statistics import (
     ALPHA,
     ANY,
     FEWEST,
+    ROUNDING,
     SIGNS,
     Average,
     Interval,
@@ -25,26 +25,14 @@ from bvae_jax.comparison.statistics import (
     interval,
     wide,
 )
-from bvae_jax.runs import rundir
 
 AVERAGE_NAMES = {"mean": "Mean", "iqm": "Interquartile mean"}
 NOTHING = "–"
 ALONE = "all others are told apart from it"
 EQUAL = "[all equal]"
+WEIGHED = (*TRAINING, *OPTIMISED)
 TRUE_FACTORS = "true factors"
 """The baseline that no representation can exceed, and none is expected to."""
-MOST_SCORES = 5  # beside each other: what an article's 345 pt hold
-LETTERS = "αβγδεζηθικλμνξπρστυφχψωςΓΔΘΛΞΠΣΥΦΨΩ"
-NAMES = """alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi pi rho sigma tau
-    upsilon phi chi psi omega varsigma Gamma Delta Theta Lambda Xi Pi Sigma Upsilon Phi Psi Omega"""
-ESCAPED = (
-    {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
-    | {mark: f"\\{mark}" for mark in "_%&#${}"}
-    | {mark: f"${mark}$" for mark in "<>|"}
-    | {mark: f"{{{mark}}}" for mark in "[*"}  # after a line's end they would be its options
-    | {letter: rf"$\{name}$" for letter, name in zip(LETTERS, NAMES.split(), strict=True)}
-    | {"−": "$-$", "×": r"$\times$", "≤": r"$\leq$", "≥": r"$\geq$", "\n": " "}
-)
 
 
 class Cell(NamedTuple):
@@ -75,6 +63,7 @@ class Table(NamedTuple):
         seeds: setting -> its seeds; a cell has fewer where a score is missing.
         failed: member -> why it is left out.
         remarks: what must be known before the numbers are read, a sentence each.
+        better: score -> "high", "low" or "".
     """
 
     average: Average
@@ -84,6 +73,12 @@ class Table(NamedTuple):
     seeds: dict[str, int]
     failed: Mapping[str, str]
     remarks: Sequence[str] = ()
+    better: Mapping[str, str] = {}
+
+    @property
+    def headings(self) -> list[str]:
+        """The names of the columns, with arrows."""
+        return [heading(score, self.better.get(score, "")) for score in self.columns]
 
 
 class Row(NamedTuple):
@@ -99,6 +94,11 @@ class Row(NamedTuple):
     n: int
     cells: dict[str, Cell]
 
+    @property
+    def empty(self) -> bool:
+        """Whether there is no number in it: for people it is no row."""
+        return not any(cell.interval.n for cell in self.cells.values())
+
 
 def rows(table: Table) -> Iterator[Row]:
     """Settings, then baselines."""
@@ -107,6 +107,16 @@ def rows(table: Table) -> Iterator[Row]:
     for label, cells in table.baselines.items():
         n = max((cell.interval.n for cell in cells.values()), default=0)
         yield Row(label, "baseline", n, cells)
+
+
+def filled_rows(table: Table) -> list[Row]:
+    """Those of `rows` that have a number."""
+    return [row for row in rows(table) if not row.empty]
+
+
+def name_of_row(row: Row) -> str:
+    """A setting's label, or what a baseline is called."""
+    return row.label if row.kind == "setting" else name_of(row.label)
 
 
 def make_table(comparison: Comparison, average: Average = "mean") -> Table:
@@ -125,6 +135,7 @@ def make_table(comparison: Comparison, average: Average = "mean") -> Table:
         baselines=baselines,
         seeds={s: members.seed[members.setting == s].nunique() for s in comparison.settings},
         failed={**comparison.failed, **dict.fromkeys(comparison.missing, "not finished")},
+        better=comparison.better,
     )
     return table._replace(
         remarks=[*_few(table), *_unbeaten(table, comparison), *_rising(comparison)]
@@ -175,7 +186,7 @@ def _unbeaten(table: Table, comparison: Comparison) -> Iterator[str]:
             if theirs and max(theirs.values()) >= best:
                 first.setdefault(max(theirs, key=lambda name: theirs[name]), []).append(score)
     for name, scores in first.items():
-        yield f"No setting exceeds {name} in {', '.join(scores)}."
+        yield f"No setting exceeds {name_of(name)} in {', '.join(map(name_of, scores))}."
 
 
 def _rising(comparison: Comparison) -> Iterator[str]:
@@ -202,7 +213,8 @@ def texts(table: Table, score: str, cell: Cell) -> tuple[str, str]:
     """
     if math.isnan(cell.interval.center):
         return NOTHING, ""
-    decimals = 2 if any(abs(row.cells[score].interval.center) > 1 for row in rows(table)) else 3
+    centers = [abs(row.cells[score].interval.center) for row in rows(table)]
+    decimals = 2 if any(center > 1 + ROUNDING for center in centers) else 3
     center, low, high, *seeds = (f"{x:z.{decimals}f}" for x in (*cell.interval[:3], *cell.seeds))
     if is_few(cell):
         return center, f"({', '.join(seeds)})"
@@ -239,28 +251,15 @@ def explanation(table: Table, *, tied: str = "") -> list[str]:
         said.append(
             f"Bold: the best setting; {mark} ({tests})." if tied else f"Told apart by {tests}."
         )
+        weighed = [name_of(s) for s in table.columns if s in WEIGHED and not table.better.get(s)]
+        if weighed:
+            said.append(f"No best in {', '.join(weighed)}: objectives weigh them.")
     if sum("total_correlation" in score for score in table.columns) > 1:
         said.append(
             "Two total correlations: of samples of z, a part of the KL; Gaussian, of the posterior "
             "means. They may go opposite ways as β grows."
         )
     return said
-
-
-def write_tables(table: Table, directory: Path, varied: Sequence[str]) -> list[Path]:
-    """Write table.csv, table.md and table.tex.
-
-    Args:
-        varied: fields in which settings differ, for the caption.
-    """
-    paths = [directory / f"table.{suffix}" for suffix in ("csv", "md", "tex")]
-    directory.mkdir(parents=True, exist_ok=True)
-    names = latex(", ".join(varied))
-    title = f"Scores by {names}." if names else "Scores."
-    rundir.write_text(paths[0], to_frame(table).to_csv(index=False))
-    rundir.write_text(paths[1], to_markdown(table))
-    rundir.write_text(paths[2], to_latex(table, caption=title, label="tab:scores"))
-    return paths
 
 
 def to_frame(table: Table) -> pd.DataFrame:
@@ -282,16 +281,16 @@ def to_frame(table: Table) -> pd.DataFrame:
 
 def to_markdown(table: Table) -> str:
     """A table in GitHub's Markdown, with its remarks above and below the line that explains it."""
-    head = ["setting", "n", *map(markdown, table.columns)]
+    head = ["setting", "n", *map(markdown, table.headings)]
     above = f"{' '.join(map(markdown, table.remarks))}\n\n" if table.remarks else ""
     lines = [head, ["---", *["---:"] * (len(head) - 1)]]
-    for row in rows(table):
+    for row in filled_rows(table):
         shown = []
         for score, cell in row.cells.items():
             text = " ".join(filter(None, texts(table, score, cell)))
             text = f"**{text}**" if cell.best else text + r"\*" * cell.tied
             shown.append(f"{text} {remark(cell, row.n)}".strip())
-        name = markdown(row.label) + " (baseline)" * (row.kind == "baseline")
+        name = markdown(name_of_row(row)) + " (baseline)" * (row.kind == "baseline")
         lines.append([name, str(row.n), *shown])
     explained = explanation(table, tied=r"\*")
     if table.failed:
@@ -306,71 +305,3 @@ def markdown(text: str) -> str:
     # An underscore inside a word is none, and a bracket only where it makes a link.
     marks = r"([\\|*`$~&]|\](?=[(\[])|<(?=\S)|(?<!\w)_|_(?!\w))"
     return re.sub(marks, r"\\\1", " ".join(text.split()))
-
-
-def to_latex(table: Table, *, caption: str, label: str) -> str:
-    """A table for booktabs: intervals below their averages, `MOST_SCORES` scores beside each other.
-
-    Args:
-        caption: LaTeX; what the numbers and the marks are is added to it.
-    """
-    explained = [latex(text) for text in (*explanation(table, tied="*"), *table.remarks)]
-    if table.failed:
-        explained.append(f"Left out: {len(table.failed)} of the runs.")
-    lines = [
-        r"% Needs \usepackage{booktabs}.",
-        *(f"% Left out: {' '.join(f'{m}: {why}'.split())}" for m, why in table.failed.items()),
-        r"\begin{table}",
-        r"  \centering",
-        rf"  \caption{{{' '.join([caption, *explained])}}}",
-        rf"  \label{{{label}}}",
-        r"  \footnotesize",
-        r"  \setlength{\tabcolsep}{3pt}",
-    ]
-    count = max(-(-len(table.columns) // MOST_SCORES), 1)
-    for scores in np.array_split(np.array(table.columns, object), count):
-        lines += [r"  \par\medskip", *_tabular(table, scores.tolist())]
-    return "\n".join([*lines, r"\end{table}", ""])
-
-
-def latex(text: str) -> str:
-    """Text with what LaTeX would read as commands escaped, and Greek letters as math."""
-    return "".join(ESCAPED.get(character, character) for character in text)
-
-
-def _tabular(table: Table, scores: Sequence[str]) -> list[str]:
-    heads = [latex(score).replace("/", r"/\\") for score in scores]
-    heads = [rf"\scriptsize\shortstack{{{head}}}" for head in heads]
-    lines = [
-        rf"  \begin{{tabular}}{{lr{'c' * len(scores)}}}",
-        r"    \toprule",
-        rf"    {' & '.join(['', '$n$', *heads])} \\",
-    ]
-    last = ""
-    for row in rows(table):
-        lines += [r"    \midrule" if row.kind != last else r"    \addlinespace[2pt]"]
-        lines += _lines(table, row, scores)
-        last = row.kind
-    return [*lines, r"    \bottomrule", r"  \end{tabular}"]
-
-
-def _lines(table: Table, row: Row, scores: Sequence[str]) -> list[str]:
-    """A line of averages, and one of intervals below it if there are any."""
-    centers, below = [], []
-    for score in scores:
-        cell = row.cells[score]
-        center, ends = (t.replace("-", "$-$") for t in texts(table, score, cell))
-        center = center.replace(NOTHING, "--")
-        centers.append(rf"\textbf{{{center}}}" if cell.best else center + "$^{*}$" * cell.tied)
-        small = f"{_two_in_a_line(ends)} {remark(cell, row.n)}".strip()
-        below.append(rf"{{\scriptsize {small}}}" if small else "")
-    lines = [[latex(row.label), str(row.n), *centers], *[["", "", *below]] * any(below)]
-    return [rf"    {' & '.join(line)} \\" for line in lines]
-
-
-def _two_in_a_line(numbers: str) -> str:
-    """An interval as it is; of seeds the third goes below the first."""
-    parts = numbers.split(", ")
-    pairs = [", ".join(parts[i : i + 2]) for i in range(0, len(parts), 2)]
-    stacked = r",\\".join(pairs)
-    return rf"\shortstack{{{stacked}}}" if len(pairs) > 1 else numbers

@@ -86,7 +86,8 @@ class Config:
     """
 
     dataset: str = option("dsprites", role=Role.IMAGES | Role.PLACE)
-    """Data set to train on: a name that bvae data list shows, folder:DIRECTORY or npz:FILE."""
+    """Data set to train on: a name that bvae data list shows, a folder of pictures (DIRECTORY/ or
+    folder:DIRECTORY), or an .npz file (FILE.npz or npz:FILE)."""
     data_dir: str = option(
         "", role=Role.IMAGES | Role.PLACE | Role.RESUMABLE | Role.UNCOMPILED | Role.NO_SETTING
     )
@@ -97,11 +98,12 @@ class Config:
     )
     """How images come to the device: rendered in the step, gathered from an array that stays there,
     or streamed from the host. auto: what is fastest of what fits."""
-    image_size: int = option(0, SIDE, role=Role.IMAGES)
-    """folder, tfds: side of the images, to which pictures are cropped and resized. 0: 64 of a
-    folder, as they are of tfds."""
-    grey: bool = option(False, role=Role.IMAGES)
-    """folder: grey images, of one channel."""
+    image_size: int | None = option(None, SIDE, role=Role.IMAGES)
+    """folder, tfds: side of the images, to which pictures are cropped and resized. Not given: they
+    stay as they are; those of a folder unless all have the same side of 8 to 64 pixels: 64."""
+    grey: bool | None = option(None, role=Role.IMAGES)
+    """folder: images of one channel; --no-grey: of three. Not given: of one where all pictures are
+    grey."""
     background: str = option("", role=Role.IMAGES | Role.PLACE)
     """scream_dsprites: picture behind the sprites. Not given: a generated one."""
     image_key: str = option("", role=Role.IMAGES)
@@ -223,7 +225,11 @@ class Config:
     objective that `bvae_jax.register` made known."""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "dataset", _in_full(self.dataset))
         _check(self)
+        if not self.dataset.startswith("folder:"):  # elsewhere earlier versions wrote 0 and false
+            for name in OF_PICTURES:
+                object.__setattr__(self, name, getattr(self, name) or None)
 
     def value(self, name: str) -> Any:
         """Of a field, or of a hyperparameter that has none; None where the latter is not given."""
@@ -330,6 +336,8 @@ OWN_HYPERPARAMETERS: set[str] = set()
 """Names of hyperparameters that have no field: those of registered objectives."""
 OWN_FILES = ("folder", "npz")
 """What stands before the colon in a `dataset` that is a path to somebody's own files."""
+OF_PICTURES = ("image_size", "grey")
+"""Fields that pictures decide where they are not given."""
 
 
 def flag(name: str) -> str:
@@ -344,6 +352,7 @@ def differing_fields(stored: Config, wanted: Config) -> list[str]:
         for name in stored.to_dict() | wanted.to_dict()
         if stored.value(name) != wanted.value(name)
         and name not in RESUMABLE
+        and not (name in OF_PICTURES and wanted.value(name) is None)
         and not _is_moved(name, stored, wanted)
     ]
 
@@ -377,16 +386,42 @@ def places(config: Config) -> dict[str, str]:
 
 
 def with_places(config: Config, stored: Config, recorded: Mapping[str, str]) -> Config:
-    """`config` with the recorded places of files that are not where it says.
+    """`config` with the recorded places of files that are not where it says, and the stored form
+    of pictures where it says nothing of that.
 
     Args:
         stored: with other places than these, `config` means others than were recorded.
         recorded: what `places` gave when the files were there.
     """
+    form = {n: getattr(stored, n) for n in OF_PICTURES if getattr(config, n) is None}
+    config = dataclasses.replace(config, **form)
     same = [n for n in PLACES if n in recorded and getattr(config, n) == getattr(stored, n)]
     there = dataclasses.replace(config, **{name: recorded[name] for name in same})
     lost = [n for n in same if not has_files(config, n) and has_files(there, n)]
     return dataclasses.replace(config, **{name: recorded[name] for name in lost})
+
+
+def is_path(dataset: str) -> bool:
+    """Whether a name of a data set can only be that of a folder or a file."""
+    return "/" in dataset or dataset.startswith((".", "~")) or dataset.endswith(".npz")
+
+
+def _in_full(dataset: Any) -> Any:
+    """The path of a folder or an .npz file that is there, with what it is before the colon."""
+    if hasattr(dataset, "__array__"):
+        raise UserError(
+            "dataset: got an array, wanted a name. np.savez('mine.npz', images=images), with "
+            "factors=... if you have them, then Config(dataset='mine.npz')."
+        )
+    path = os.fspath(dataset) if isinstance(dataset, os.PathLike) else dataset
+    if not isinstance(path, str) or (path is dataset and not is_path(path)):
+        return dataset
+    if path.partition(":")[0] in (*OWN_FILES, "tfds"):
+        return path
+    there = os.path.expanduser(path)
+    if os.path.isdir(there):
+        return f"folder:{path.rstrip('/') or '/'}"
+    return f"npz:{path}" if there.endswith(".npz") and os.path.isfile(there) else path
 
 
 def has_files(config: Config, name: str) -> bool:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from bvae_jax import config as config_module
-from bvae_jax.config import Config, ScoreConfig, differing_fields
+from bvae_jax.config import Config, ScoreConfig, differing_fields, with_places
 from bvae_jax.errors import UserError
 
 
@@ -67,6 +67,44 @@ def test_only_what_changes_the_computation_differs():
     assert differing_fields(stored, Config(steps=9, keep_checkpoints=1)) == []
     differing = differing_fields(stored, Config(beta=8, seed=1))
     assert differing == ["beta: None -> 8.0", "seed: 0 -> 1"]
+
+
+def test_what_is_not_said_of_pictures_is_as_stored():
+    """Earlier versions stored 0 and false, of a folder for 64×64×3, elsewhere for nothing."""
+    stored = Config.from_dict({"dataset": "folder:a", "image_size": 0, "grey": False})
+    assert (stored.image_size, stored.grey) == (0, False)
+    wanted = Config(dataset="folder:b", steps=9)
+    assert differing_fields(stored, wanted) == []
+    assert with_places(wanted, stored, {}) == Config(
+        dataset="folder:b", steps=9, image_size=0, grey=False
+    )
+    differing = differing_fields(stored, wanted.replace(image_size=8))
+    assert differing == ["image_size: 0 -> 8"]
+    assert Config.from_dict({"image_size": 0, "grey": False}) == Config()
+
+
+def test_a_path_as_a_data_set(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "dsprites").mkdir()
+    np.savez(tmp_path / "a.npz", images=np.zeros((3, 8, 8)))
+    known = {
+        "pictures/": "folder:pictures",
+        "/": "folder:/",
+        "./pictures": "folder:./pictures",
+        f"{tmp_path}/pictures": f"folder:{tmp_path}/pictures",
+        "a.npz": "npz:a.npz",
+        tmp_path / "a.npz": f"npz:{tmp_path}/a.npz",
+        "folder:pictures": "folder:pictures",
+        "npz:b.npz": "npz:b.npz",
+        "dsprites": "dsprites",
+        "b.npz": "b.npz",
+        "nowhere/": "nowhere/",
+    }
+    for given, full in known.items():
+        assert Config(dataset=given).dataset == full  # pyright: ignore
+    with pytest.raises(UserError, match=r"got an array, wanted a name\. np\.savez\('mine.npz'"):
+        Config(dataset=np.zeros((3, 8, 8)))  # pyright: ignore
 
 
 def test_a_hyperparameter_without_a_field(monkeypatch):

@@ -162,11 +162,13 @@ def elsewhere(tmp_path, monkeypatch, tiny_network):
 
 
 def test_a_run_is_used_from_another_directory(elsewhere):
-    directory, config = elsewhere
+    directory, _ = elsewhere
     loaded = load(directory, progress=False)
     assert loaded.trainer.dataset.size == 6
-    resumed = train(dataclasses.replace(config, steps=4), directory, resume=True, **OPTIONS)
+    resumed = train(on("folder:pictures", steps=4), directory, resume=True, **OPTIONS)
     assert int(resumed.state.step) == 4
+    assert resumed.config == load(directory, progress=False).config
+    assert (resumed.config.image_size, resumed.config.grey) == (8, True)
 
 
 def test_a_run_whose_images_were_moved(elsewhere, tmp_path, monkeypatch):

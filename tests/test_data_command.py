@@ -120,7 +120,7 @@ def test_list(pictures, tmp_path, capsys):
     for name in (*DATASETS, "mpi3d_toy", "tfds:mnist", "folder:DIRECTORY", "npz:FILE"):
         assert any(line.split()[:1] == [name] for line in lines), name
     place = lines.index(f"folder:{pictures}")
-    assert lines[place + 1].split() == ["8", "64x64x3", "0.1", "MB", "yes"]
+    assert lines[place + 1].split() == ["8", "20x20x3", "0.1", "MB", "yes"]
     assert lines[place + 2].split() == ["factors:", "class", "2"]
     assert lines[-1] == f"Prepared sets lie in {tmp_path / 'data'}"
     row = next(line for line in lines if line.startswith("mpi3d_toy")).split()
@@ -130,7 +130,7 @@ def test_list(pictures, tmp_path, capsys):
 def test_another_data_dir(pictures, tmp_path, capsys):
     other = tmp_path / "other"
     assert main(["data", "prepare", f"folder:{pictures}", "--quiet", "--data-dir", str(other)]) == 0
-    assert len(list(other.iterdir())) == 1
+    assert len(list(other.glob("*/images.npy"))) == 1
     assert not (tmp_path / "data").exists()
     capsys.readouterr()
     main(["data", "list", "--data-dir", str(other)])
@@ -214,6 +214,9 @@ GREY = np.zeros((5, 8, 8), np.uint8)
     [
         (["show", "folder:nowhere"], "nowhere: got nothing there, wanted a folder of pictures"),
         (["show", "folder:"], "got 'folder:', wanted something after the colon"),
+        (["show", "nowhere/"], "--dataset nowhere/: got nothing there, wanted a folder of pic"),
+        (["show", "closed"], "--dataset: got 'closed', a folder: wanted closed/, or folder:closed"),
+        (["show", "notes.txt"], "notes.txt: got a file that is no .npz, wanted a folder of pictu"),
         (["show", "npz:nowhere.npz"], "nowhere.npz: no such file"),
         (["prepare", "npz:text.npz"], "text.npz: is no .npz file"),
         (["prepare", "folder:text.npz"], "got a file, wanted a folder"),
@@ -231,7 +234,8 @@ GREY = np.zeros((5, 8, 8), np.uint8)
     ],
 )
 def test_a_mistake_is_one_line(arguments, told, tmp_path, capsys, pictures):
-    (tmp_path / "text.npz").write_text("hello")
+    for name in ("text.npz", "notes.txt"):
+        (tmp_path / name).write_text("hello")
     np.savez(tmp_path / "ok.npz", images=GREY)
     pictures.rename(tmp_path / "closed")
     assert main(["data", *arguments]) == 2

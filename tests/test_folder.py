@@ -13,6 +13,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from bvae_jax.data import folder as module
+from bvae_jax.data import pictures
 from bvae_jax.data.folder import open_folder
 from bvae_jax.errors import UserError
 
@@ -24,7 +25,7 @@ def assert_near(images, wanted):
     np.testing.assert_allclose(images.astype(int), np.asarray(wanted).astype(int), atol=3)
 
 
-def opened(path, data_dir, *, size=SIDE, grey=False):
+def opened(path, data_dir, *, size: int | None = SIDE, grey: bool | None = False):
     return open_folder(path, image_size=size, grey=grey, data_dir=data_dir, progress=False)
 
 
@@ -84,8 +85,60 @@ def test_pictures_as_by_hand_in_the_order_of_their_names(folder, tmp_path, grey,
     assert images(dataset).dtype == np.uint8
 
 
-def test_the_default_side_is_64(folder, tmp_path):
-    assert opened(folder, tmp_path / "data", size=0).image_shape == (64, 64, 3)
+RGB = "RGB"
+FORMS = {
+    "digits": ([(8, 8, "L")] * 3, (8, 8, 1), "8×8 grey"),
+    "grey in three channels": ([(28, 28, "L"), (28, 28, "L/RGB"), (28, 28, "LA")], (28, 28, 1),
+                               "28×28 grey"),
+    "colours": ([(32, 32, RGB)] * 3, (32, 32, 3), "32×32 colour"),
+    "one colour": ([(20, 20, "L")] * 20 + [(20, 20, RGB)], (20, 20, 3), "20×20 colour"),
+    "squares of their centres": ([(30, 12, "1"), (12, 41, "L"), (12, 12, "1")], (12, 12, 1),
+                                 "12 to 41 pixels grey"),
+    "two sizes": ([(28, 28, "L"), (28, 28, "L"), (32, 32, "L")], (64, 64, 1),
+                  "28 to 32 pixels grey"),
+    "just small": ([(64, 64, RGB)] * 3, (64, 64, 3), "64×64 colour"),
+    "just large": ([(65, 65, RGB)] * 3, (64, 64, 3), "65×65 colour"),
+    "tiny": ([(7, 7, "L")] * 3, (64, 64, 1), "7×7 grey"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_small_equal_pictures_keep_their_size_and_grey_ones_one_channel(tmp_path, name):
+    files, shape, told = FORMS[name]
+    for index, (width, height, mode) in enumerate(files):
+        first, *then = mode.split("/")
+        image = picture(index, width, height, first)
+        save(tmp_path / "in" / f"{index:02}.png", image.convert(then[0]) if then else image)
+    (tmp_path / "in" / "broken.png").write_text("x")
+    path, data = tmp_path / "in", tmp_path / "data"
+    dataset = opened(path, data, size=None, grey=None)
+    assert (dataset.image_shape, dataset.pictures) == (shape, told)
+    chosen = opened(path, data, size=shape[0], grey=shape[2] == 1)
+    assert chosen.identity == dataset.identity
+
+
+def test_what_is_chosen_and_what_earlier_runs_say_holds(tmp_path):
+    """Earlier versions wrote 0 and false, which meant 64×64×3."""
+    for index in range(3):
+        save(tmp_path / "in" / f"{index}.png", picture(index, 8, 8, "L"))
+    shapes = {(0, False): (64, 64, 3), (None, False): (8, 8, 3), (0, None): (64, 64, 1),
+              (16, None): (16, 16, 1), (None, True): (8, 8, 1)}  # fmt: skip
+    for (size, grey), shape in shapes.items():
+        assert opened(tmp_path / "in", tmp_path / "data", size=size, grey=grey).image_shape == shape
+
+
+def test_pictures_are_looked_at_until_they_are_decided_and_once(folder, tmp_path, monkeypatch):
+    seen = []
+    look = pictures._side_and_grey
+    monkeypatch.setattr(pictures, "THREADS", 2)
+    monkeypatch.setattr(pictures, "_side_and_grey", lambda *args: seen.append(args) or look(*args))
+    save(folder / "c.png", picture(0, 9, 9))
+    for _ in range(2):
+        assert opened(folder, tmp_path / "data", size=None, grey=None).image_shape == (64, 64, 3)
+    assert len(seen) == 2
+    save(folder / "c.png", picture(1, 9, 9))
+    opened(folder, tmp_path / "data", size=None, grey=None)
+    assert len(seen) == 4
 
 
 def told_of(path, data_dir, capsys, **options):
@@ -111,17 +164,13 @@ def test_folders_that_may_not_be_meant_so_are_named(tmp_path, capsys, files, tol
     assert told_of(tmp_path / "in", tmp_path / "data", capsys) == told
 
 
-def test_small_and_grey_pictures_are_named(tmp_path, capsys):
+def test_small_pictures_are_named(tmp_path, capsys):
     for index, size in enumerate([(28, 40), (100, 12), (90, 70)]):
         save(tmp_path / "in" / f"{index}.png", picture(index, *size, mode="L"))
     small = "2 of 3 pictures are smaller than 64 pixels and are enlarged, the smallest has 12"
-    grey = "all pictures are grey, in three channels: see --grey."
     path, data = tmp_path / "in", tmp_path / "data"
-    assert told_of(path, data, capsys, size=0) == [f"{small}: see --image-size.", grey]
-    assert told_of(path, data, capsys, size=0, grey=True) == [f"{small}: see --image-size."]
+    assert told_of(path, data, capsys, size=None) == [f"{small}: see --image-size."]
     assert told_of(path, data, capsys, size=32, grey=True) == []
-    save(tmp_path / "in" / "3.png")
-    assert told_of(path, data, capsys, size=32) == []
 
 
 @pytest.mark.parametrize("size", [(40, 16), (16, 41), (7, 5), (500, 333)])
@@ -135,7 +184,7 @@ def test_any_size_is_cropped_to_its_centre(tmp_path, size):
     # Left and right halves of the picture are left and right halves of the image.
     half = Image.new("RGB", (60, 20), "white")
     half.paste("black", (0, 0, 30, 20))
-    image = module.decode(save(tmp_path / "half.png", half), (SIDE, SIDE, 3))
+    image = pictures.decode(save(tmp_path / "half.png", half), (SIDE, SIDE, 3))
     assert image[:, :7].max() < 10
     assert image[:, 9:].min() > 245
 
@@ -145,7 +194,7 @@ def test_any_size_is_cropped_to_its_centre(tmp_path, size):
 def test_formats_by_content_whatever_the_suffix(tmp_path, name, format):
     image = picture(0, 64, 64)
     path = save(tmp_path / name, image, format=format)
-    got = module.decode(path, (64, 64, 3)).astype(int)
+    got = pictures.decode(path, (64, 64, 3)).astype(int)
     assert np.abs(got - np.asarray(image)).mean() < (0.01 if format == "PNG" else 6)
 
 
@@ -161,19 +210,19 @@ def test_exif_orientation(tmp_path, orientation, format):
     exif = Image.Exif()
     exif[0x0112] = orientation
     path = save(tmp_path / "a", stored, format=format, exif=exif, quality=95)
-    got = module.decode(path, (32, 32, 3)).astype(int)
+    got = pictures.decode(path, (32, 32, 3)).astype(int)
     assert np.abs(got - np.asarray(seen)).mean() < 8
 
 
 def test_transparent_pixels_are_white_and_do_not_bleed(tmp_path):
     image = Image.new("RGBA", (64, 64), (255, 0, 0, 0))  # red, but nobody sees it
     image.paste((0, 0, 0, 255), (0, 0, 32, 64))
-    got = module.decode(save(tmp_path / "a.png", image), (16, 16, 3))
+    got = pictures.decode(save(tmp_path / "a.png", image), (16, 16, 3))
     np.testing.assert_array_equal(got[:, 12:], 255)
     np.testing.assert_array_equal(got[:, :4], 0)
     np.testing.assert_array_equal(got[..., 0], got[..., 1])  # nowhere red
     half = Image.new("RGBA", (16, 16), (0, 0, 0, 128))
-    got = module.decode(save(tmp_path / "b.png", half), (16, 16, 1))
+    got = pictures.decode(save(tmp_path / "b.png", half), (16, 16, 1))
     np.testing.assert_array_equal(got, 127)
 
 
@@ -187,17 +236,17 @@ def palette(transparent):
 def test_palettes_16_bits_and_cmyk(tmp_path):
     for transparent, first in ((False, 0), (True, 255)):
         image, options = palette(transparent)
-        got = module.decode(save(tmp_path / "p.png", image, **options), (16, 16, 3))
+        got = pictures.decode(save(tmp_path / "p.png", image, **options), (16, 16, 3))
         np.testing.assert_array_equal(got[:, :8], first)
         np.testing.assert_array_equal(got[0, 15], [10, 200, 30])
     deep = np.linspace(0, 65535, 256).round().astype(np.uint16).reshape(16, 16)
-    got = module.decode(save(tmp_path / "d.png", Image.fromarray(deep)), (16, 16, 1))
+    got = pictures.decode(save(tmp_path / "d.png", Image.fromarray(deep)), (16, 16, 1))
     np.testing.assert_array_equal(got.ravel(), np.arange(256))
     inks = Image.new("CMYK", (16, 16), (0, 255, 255, 0))
-    got = module.decode(save(tmp_path / "c.jpg", inks, quality=100), (16, 16, 3)).astype(int)
+    got = pictures.decode(save(tmp_path / "c.jpg", inks, quality=100), (16, 16, 3)).astype(int)
     assert np.abs(got - [255, 0, 0]).max() < 5
     bits = Image.new("1", (16, 16), 1)
-    assert module.decode(save(tmp_path / "b.png", bits), (16, 16, 1)).min() == 255
+    assert pictures.decode(save(tmp_path / "b.png", bits), (16, 16, 1)).min() == 255
 
 
 def grey_png(pixels, depth, colour=0, transparent=()):
@@ -227,7 +276,7 @@ def test_a_transparent_colour_in_the_depth_of_the_file(tmp_path, depth, colour, 
     deep = np.stack([pixels] * 3, axis=-1) if colour else pixels
     (tmp_path / "a.png").write_bytes(grey_png(deep, depth, colour, [left] * parts))
     for channels in (1, 3):
-        got = module.decode(tmp_path / "a.png", (8, 8, channels))
+        got = pictures.decode(tmp_path / "a.png", (8, 8, channels))
         np.testing.assert_array_equal(got[:, :4], 255)
         np.testing.assert_array_equal(got[:, 4:], seen)
 
@@ -236,7 +285,7 @@ def test_a_transparent_colour_in_the_depth_of_the_file(tmp_path, depth, colour, 
 def test_a_large_jpeg_decoded_in_part_is_nearly_the_same(tmp_path, size):
     noise = np.random.default_rng(0).integers(0, 256, (20, 25, 3), np.uint8)
     path = save(tmp_path / "a.jpg", Image.fromarray(noise).resize(size), quality=95)
-    got = module.decode(path, (32, 32, 3)).astype(int)
+    got = pictures.decode(path, (32, 32, 3)).astype(int)
     whole = ImageOps.fit(Image.open(path), (32, 32), Image.Resampling.LANCZOS)
     assert np.abs(got - np.asarray(whole)).mean() < 2
 
@@ -395,9 +444,9 @@ def test_a_picture_replaced_by_one_of_the_same_size_and_time(folder, tmp_path):
 def test_several_threads_and_chunks_are_as_one(tmp_path, monkeypatch):
     files = [save(tmp_path / f"{i}.png", picture(i)) for i in range(23)]
     files[5].write_bytes(b"")
-    whole = list(module.decode_all(files, (SIDE, SIDE, 3), threads=1))
-    monkeypatch.setattr(module, "MOST_PICTURES", 4)
-    parts = list(module.decode_all(files, (SIDE, SIDE, 3), threads=4))
+    whole = list(pictures.decode_all(files, (SIDE, SIDE, 3), threads=1))
+    monkeypatch.setattr(pictures, "MOST_PICTURES", 4)
+    parts = list(pictures.decode_all(files, (SIDE, SIDE, 3), threads=4))
     assert (len(whole), len(parts)) == (1, 6)
     np.testing.assert_array_equal(np.concatenate([p[1] for p in parts]), whole[0][1])
     assert [i for p in parts for i in p[0]] == whole[0][0] == [i for i in range(23) if i != 5]
@@ -413,8 +462,8 @@ def test_ctrl_c_leaves_nothing_half(folder, tmp_path, monkeypatch):
                 raise KeyboardInterrupt
             yield part
 
-    monkeypatch.setattr(module, "MOST_PICTURES", 2)
-    monkeypatch.setattr(module, "THREADS", 1)
+    monkeypatch.setattr(pictures, "MOST_PICTURES", 2)
+    monkeypatch.setattr(pictures, "THREADS", 1)
     with monkeypatch.context() as patch:
         patch.setattr(module, "decode_all", interrupted)
         with pytest.raises(KeyboardInterrupt):

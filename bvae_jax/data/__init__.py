@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from bvae_jax.config import Config, flag
+from bvae_jax.config import Config, flag, is_path
 from bvae_jax.data import dsprites, shapes3d, xy_squares
 from bvae_jax.data.base import Dataset
 from bvae_jax.data.dsprites_variants import (
@@ -50,9 +50,18 @@ def get_dataset(name: str) -> Dataset:
     Raises:
         UserError: the name is not known.
     """
-    if name not in DATASETS:
-        raise unknown("dataset", name, [*DATASETS, *PUBLISHED, *FORMS])
-    return DATASETS[name]
+    if name in DATASETS:
+        return DATASETS[name]
+    there = Path(name).expanduser()
+    if there.is_dir():
+        raise UserError(f"--dataset: got {name!r}, a folder: wanted {name}/, or folder:{name}.")
+    if is_path(name) or there.exists():
+        got = "a file that is no .npz" if there.exists() else "nothing there"
+        raise UserError(
+            f"--dataset {name}: got {got}, wanted a folder of pictures, an .npz file, or a name "
+            "that bvae data list shows."
+        )
+    raise unknown("dataset", name, [*DATASETS, *PUBLISHED, *FORMS])
 
 
 def open_dataset(config: Config, *, progress: bool = True, fetch: bool = False) -> Dataset:
@@ -106,7 +115,7 @@ def _open_stored(config: Config, progress: bool, fetch: bool) -> Dataset | None:
     if name.startswith(PREFIX):
         keys = config.image_key, config.factor_keys
         return open_tfds(
-            name, where, *keys, image_size=config.image_size, progress=progress, fetch=fetch
+            name, where, *keys, image_size=config.image_size or 0, progress=progress, fetch=fetch
         )
     if name in PUBLISHED:
         return open_published(name, where, progress=progress, fetch=fetch)

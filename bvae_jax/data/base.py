@@ -76,6 +76,8 @@ class Dataset:
             are.
         published_test: indices of the images that those who published the set test on.
         classes: names of the values of the only factor; () where they have none.
+        pictures: what they were before they became images, as "28×28 grey"; empty where they are
+            kept as they were.
         kind: its name without the place of somebody's own files; empty where the name has none.
         source: where it comes from, in words.
         licence: of the images.
@@ -94,6 +96,7 @@ class Dataset:
     canonical: Callable[[np.ndarray], np.ndarray] | None = None
     published_test: np.ndarray | None = None
     classes: tuple[str, ...] = ()
+    pictures: str = ""
     kind: str = ""
     source: str = ""
     licence: str = ""

@@ -1,7 +1,8 @@
 """A folder of pictures as a data set.
 
 PNG, JPEG and WebP are read, by content. Pictures are turned as their EXIF says, laid on white where
-they are transparent, cropped to their central square and resized.
+they are transparent, cropped to their central square and resized. All grey, they have one channel;
+all of one side of 8 to 64 pixels, they keep it.
 
 What their folders say, leaving out those that all pictures are in:
 
@@ -10,24 +11,28 @@ What their folders say, leaving out those that all pictures are in:
 """
 
 import contextlib
-import math
 import os
 import stat
 import sys
-import warnings
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import UInt8
-from PIL import Image, ImageOps, UnidentifiedImageError
 
 from bvae_jax.data.archive import one_line
 from bvae_jax.data.base import Dataset
 from bvae_jax.data.classes import Classified, classify, listed, remarks
-from bvae_jax.data.store import Writer, all_but_black, open_own, own_place, text
+from bvae_jax.data.pictures import SIDE, Form, decode_all, find_form
+from bvae_jax.data.store import (
+    Writer,
+    all_but_black,
+    open_own,
+    own_place,
+    read_meta,
+    text,
+    write_meta,
+)
 from bvae_jax.errors import UserError
 from bvae_jax.runtime import bar
 from bvae_jax.types import ImageShape
@@ -39,19 +44,8 @@ NOT_READ = (
     *(".tga", ".tif", ".tiff"),
 )
 SUFFIXES = frozenset(READ + NOT_READ)
-SIDE = 64
 FEWEST = 3
 """Images that a data set must have."""
-FORMATS = ("PNG", "JPEG", "WEBP")
-THREADS = min(8, os.cpu_count() or 1)
-MOST_BYTES, MOST_PICTURES = 2**26, 256
-"""Of images that are decoded before any of them is passed on: what bounds the memory."""
-
-GREY_STEPS = {"L;2": 85, "L;4": 17}
-"""Eight-bit levels from one grey to the next, by Pillow's name of the depth in the file."""
-
-Pixels = UInt8[np.ndarray, "height width channels"]
-Images = UInt8[np.ndarray, "image height width channels"]
 
 
 class Picture(NamedTuple):
@@ -71,7 +65,7 @@ class Picture(NamedTuple):
 
 
 def open_folder(
-    path: Path, *, image_size: int, grey: bool, data_dir: Path, progress: bool
+    path: Path, *, image_size: int | None, grey: bool | None, data_dir: Path, progress: bool
 ) -> Dataset:
     """The pictures of a folder, decoded when it is opened first, and again when they change.
 
@@ -80,8 +74,9 @@ def open_folder(
 
     Args:
         path: the folder: of pictures, or of folders of pictures.
-        image_size: side of the images, in pixels; 0: 64.
-        grey: one channel, and not three.
+        image_size: side of the images, in pixels; 0: 64; None: that of the pictures if all have the
+            same of 8 to 64 pixels, and else 64.
+        grey: one channel, and not three; None: if all pictures are grey.
         data_dir: where prepared sets lie.
         progress: show a bar while pictures are decoded.
 
@@ -90,21 +85,39 @@ def open_folder(
     """
     name, folder = f"folder:{path}", path.expanduser()
     pictures = list_pictures(folder)
-    options = [image_size or SIDE, grey]
+    colours = ""
+    if image_size is None or grey is None:
+        found = _form(name, folder, pictures, data_dir, progress)
+        colours = " grey" if found.grey else " colour"
+        image_size = found.side if image_size is None else image_size
+        grey = found.grey if grey is None else grey
+    shape: ImageShape = (image_size or SIDE, image_size or SIDE, 1 if grey else 3)
+    options = [shape[0], bool(grey)]
     directory, meta = own_place(name, folder, data_dir=data_dir, options=options, state=pictures)
     if meta:
         with (
-            Writer(directory, _shape(image_size, grey), images=len(pictures)) as writer,
+            Writer(directory, shape, images=len(pictures)) as writer,
             bar(total=len(pictures), desc=f"reading {folder.name} (once)", unit=" images",
                 disable=not progress) as shown,
         ):  # fmt: skip
-            _prepare(writer, shown, folder, pictures, meta, image_size, grey)
+            _prepare(writer, shown, folder, pictures, meta, shape, colours)
     return open_own(directory, name, progress=progress)
 
 
-def _shape(image_size: int, grey: bool) -> ImageShape:
-    side = image_size or SIDE
-    return side, side, 1 if grey else 3
+def _form(
+    name: str, folder: Path, pictures: Sequence[Picture], data_dir: Path, progress: bool
+) -> Form:
+    """That of the pictures of a folder, which are looked at once until something changes."""
+    directory, meta = own_place(name, folder, data_dir=data_dir, options="form", state=pictures)
+    if not meta:
+        known = read_meta(directory)
+        return Form(known["side"], known["grey"])
+    shown = f"looking at {folder.name} (once)" if progress else ""
+    found = find_form([folder / picture.name for picture in pictures], shown)
+    with contextlib.suppress(OSError):  # whoever writes the images will say it
+        directory.mkdir(parents=True, exist_ok=True)
+        write_meta(directory, meta | found._asdict())
+    return found
 
 
 def _prepare(
@@ -113,44 +126,55 @@ def _prepare(
     folder: Path,
     pictures: Sequence[Picture],
     meta: dict[str, Any],
-    image_size: int,
-    grey: bool,
+    shape: ImageShape,
+    colours: str,
 ) -> None:
-    """Write the prepared set, and say on stderr what may not be meant so."""
+    """Write the prepared set, and say on stderr what may not be meant so.
+
+    Args:
+        colours: of the pictures, in a word; "" if nobody looked.
+    """
     names = [picture.name for picture in pictures]
     found = classify(folder, names)
-    shape = _shape(image_size, grey)
     broken: dict[int, str] = {}
+    sizes: set[tuple[int, int]] = set()
     small: list[int] = []
-    colours = grey
-    for rows, images, failed, sides in decode_all([folder / name for name in names], shape):
-        if len(rows):
-            writer.add(images)
-        broken |= failed
-        small += [size for size in sides if size < shape[0]]
-        colours = colours or bool((images != images[..., :1]).any())
-        shown.update(len(rows) + len(failed))
+    for part in decode_all([folder / name for name in names], shape):
+        if len(part.rows):
+            writer.add(part.images)
+        broken |= part.failed
+        sizes |= set(part.sizes)
+        small += [min(size) for size in part.sizes if min(size) < shape[0]]
+        shown.update(len(part.rows) + len(part.failed))
     _check_broken(folder, pictures, broken)
     if told := all_but_black(writer.lightest):
         raise UserError(one_line(folder, told))
     found = found.without(list(broken))
     _check_classes(folder, found)
     told = remarks(folder, names, found)
-    if small and not image_size:
+    if small and shape[0] == SIDE:
         told.append(
             f"{len(small)} of {len(names)} pictures are smaller than {SIDE} pixels and are "
             f"enlarged, the smallest has {min(small)}: see --image-size."
         )
-    if not colours:
-        told.append("all pictures are grey, in three channels: see --grey.")
     for sentence in told:
         print(one_line(f"bvae: {folder}", sentence), file=sys.stderr)
+    meta["pictures"] = _in_words(sizes) + colours
     classes = [text(name) for name in found.classes]
     if classes:
         meta |= {"factor_names": ["class"], "factor_sizes": [len(classes)], "classes": classes}
     if found.tested.any():
         meta["published_test"] = np.flatnonzero(found.tested)
     writer.finish(meta, found.labels if classes else None)
+
+
+def _in_words(sizes: set[tuple[int, int]]) -> str:
+    """Widths and heights of pictures."""
+    if len(sizes) == 1:
+        ((width, height),) = sizes
+        return f"{height}×{width}"
+    sides = [side for size in sizes for side in size]
+    return f"{min(sides)} to {max(sides)} pixels"
 
 
 def list_pictures(folder: Path) -> list[Picture]:
@@ -226,115 +250,3 @@ def _check_classes(folder: Path, found: Classified) -> None:
     if empty:
         told = f"none of the pictures in {empty[0]} can be read: mend them, or remove that folder."
         raise UserError(one_line(folder, told))
-
-
-class Decoded(NamedTuple):
-    """Pictures that were decoded together.
-
-    Attributes:
-        rows: indices of the files.
-        images: of these files.
-        failed: index of a file that cannot be read -> why.
-        sides: of the pictures, the shorter one, in pixels; of large JPEGs perhaps a fraction of it,
-            though no less than what was wanted.
-    """
-
-    rows: list[int]
-    images: Images
-    failed: dict[int, str]
-    sides: list[int]
-
-
-def decode_all(
-    files: Sequence[Path], shape: ImageShape, threads: int = THREADS
-) -> Iterator[Decoded]:
-    """Decode pictures in chunks, in their order.
-
-    Args:
-        shape: of an image: a square of 1 channel (grey) or 3.
-    """
-    chunk = min(MOST_PICTURES, max(threads, MOST_BYTES // math.prod(shape)))
-    with ThreadPoolExecutor(threads) as pool:
-        for start in range(0, len(files), chunk):
-            with _size_matters():
-                found = list(pool.map(lambda file: _try(file, shape), files[start : start + chunk]))
-            failed = {start + i: why for i, why in enumerate(found) if isinstance(why, str)}
-            rows = [start + i for i, image in enumerate(found) if not isinstance(image, str)]
-            decoded = [image for image in found if not isinstance(image, str)]
-            images = np.array([pixels for pixels, _ in decoded], np.uint8).reshape(-1, *shape)
-            yield Decoded(rows, images, failed, [side for _, side in decoded])
-
-
-@contextlib.contextmanager
-def _size_matters() -> Iterator[None]:
-    """What Pillow has to say of a picture's metadata does not matter; how large it is does."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        yield
-
-
-def _try(file: Path, shape: ImageShape) -> tuple[Pixels, int] | str:
-    """The image and the picture's side, or why there is none."""
-    try:
-        return _decode(file, shape)
-    except UnidentifiedImageError:
-        return "empty" if not file.stat().st_size else "not PNG, JPEG or WebP"
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
-        return f"more than {Image.MAX_IMAGE_PIXELS} pixels"
-    except OSError as error:
-        return error.strerror or str(error)
-    except MemoryError:
-        raise
-    except Exception as error:  # Pillow raises a dozen types for damaged files
-        return str(error) or type(error).__name__
-
-
-def decode(file: Path, shape: ImageShape) -> Pixels:
-    """A picture's central square, resized.
-
-    Args:
-        shape: of the image: a square of 1 channel (grey) or 3.
-
-    Raises:
-        Exception: of many types, from Pillow: it cannot be read.
-    """
-    return _decode(file, shape)[0]
-
-
-def _decode(file: Path, shape: ImageShape) -> tuple[Pixels, int]:
-    side, _, channels = shape
-    with Image.open(file, formats=FORMATS) as picture:
-        _scale_transparent(picture)
-        # A large JPEG is decoded at a fraction of its size, no smaller than twice what is wanted.
-        picture.draft(None, (2 * side, 2 * side))
-        ImageOps.exif_transpose(picture, in_place=True)
-        plain = _plain(picture, "L" if channels == 1 else "RGB")
-    square = ImageOps.fit(plain, (side, side), Image.Resampling.LANCZOS)
-    return np.asarray(square).reshape(shape), min(plain.size)
-
-
-def _scale_transparent(picture: Image.Image) -> None:
-    """A PNG names its transparent colour in its own depth: make it that of the pixels, which Pillow
-    gives with eight bits."""
-    colour = picture.info.get("transparency")
-    tiles = getattr(picture, "tile", [])  # of a picture in a file
-    depth = str(tiles[0][3]) if tiles else ""
-    if isinstance(colour, int) and depth in GREY_STEPS:
-        picture.info["transparency"] = colour * GREY_STEPS[depth]
-    elif isinstance(colour, tuple) and depth.startswith("RGB;16"):
-        picture.info["transparency"] = tuple(part >> 8 for part in colour)
-
-
-def _plain(picture: Image.Image, mode: str) -> Image.Image:
-    """Eight bits, grey or RGB, and opaque."""
-    if picture.mode.startswith("I"):  # 16 bits: Pillow's own conversion cuts off all above 255
-        pixels = np.asarray(picture).astype(np.uint32)
-        seen = 255 * (pixels != picture.info.get("transparency", -1))
-        levels = np.stack([(pixels + 128) // 257, seen], axis=-1)
-        picture = Image.fromarray(levels.astype(np.uint8))
-    if picture.has_transparency_data:
-        # Before resizing: what lies under transparent pixels must not bleed into others.
-        picture = picture.convert("RGBA")
-        picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
-    return picture.convert(mode)

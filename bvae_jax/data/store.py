@@ -83,7 +83,7 @@ def open_prepared(
     """
     with _reading(directory, name):
         dataset = _open(directory, name)
-        meta, files = _meta(directory), file_state(directory)
+        meta, files = read_meta(directory), file_state(directory)
         if check and meta.get(FILES) != files:
             _compare(dataset, progress)
             with contextlib.suppress(OSError):  # perhaps nothing can be written there
@@ -136,12 +136,12 @@ def _compare(dataset: Dataset, progress: bool) -> None:
         raise ValueError(f"its {IMAGES} or {LABELS} is not what was written")
 
 
-def _meta(directory: Path) -> dict[str, Any]:
+def read_meta(directory: Path) -> dict[str, Any]:
     return json.loads((directory / META).read_text(encoding="utf-8"))
 
 
 def _open(directory: Path, name: str) -> Dataset:
-    meta = _meta(directory)
+    meta = read_meta(directory)
     shape: ImageShape = tuple(meta["image_shape"])
     names, sizes = tuple(meta["factor_names"]), tuple(meta["factor_sizes"])
     images = np.load(directory / IMAGES, mmap_mode="r", allow_pickle=False)
@@ -163,7 +163,7 @@ def _open(directory: Path, name: str) -> Dataset:
         classes=tuple(meta.get("classes", ())),
         labels=labels,
         published_test=_test_from_json(meta["published_test"]),
-        **{key: meta.get(key, "") for key in ("source", "licence", "citation")},
+        **{key: meta.get(key, "") for key in ("pictures", "source", "licence", "citation")},
     )
 
 
@@ -427,7 +427,7 @@ def own_place(
     directory = place(data_dir, f"{kind}-{path.stem[:LONGEST]}", source, options)
     digest = hashlib.sha256(json.dumps([VERSION, state]).encode()).hexdigest()
     try:
-        known = _meta(directory).get(STATE)
+        known = read_meta(directory).get(STATE)
     except (OSError, ValueError, AttributeError):
         known = None  # not there, or damaged: its files are at hand
     return directory, {} if known == digest else {STATE: digest, "source": source}

@@ -73,12 +73,13 @@ def parse_grid(texts: Sequence[str]) -> Values:
 def _parsed(name: str, text: str) -> Any:
     _check_varied(name)
     kind = float if name in OWN_HYPERPARAMETERS else typing.get_type_hints(Config)[name]
-    if not {int, float} & {kind, *typing.get_args(kind)}:
+    kinds = {kind, *typing.get_args(kind)}
+    if not {int, float} & kinds:
         return text
     try:
-        return int(text) if kind is int else float(text)
+        return int(text) if int in kinds else float(text)
     except ValueError:
-        wanted = "a whole number" if kind is int else "a number"
+        wanted = "a whole number" if int in kinds else "a number"
         raise UserError(f"{flag(name)}: got {text!r}, wanted {wanted}.") from None
 
 

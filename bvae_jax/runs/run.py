@@ -1,6 +1,7 @@
 """A run: trained by `train`, read by `load`, held as a `Run`."""
 
 import functools
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from bvae_jax.config import Config, ScoreConfig, has_files, with_places
+from bvae_jax.config import OWN_FILES, Config, ScoreConfig, has_files, with_places
 from bvae_jax.data.base import Dataset
 from bvae_jax.data.store import check_content
 from bvae_jax.elbo import gaussian_kl
@@ -427,18 +428,25 @@ def placed(directory: Path, config: Config, dataset: str | None = None) -> Confi
 
 
 def _opening(trainer: Trainer, state: TrainState) -> str:
-    """What is trained on what."""
+    """What is trained on what, in two lines."""
     parameters, others = (
         sum(x.size for x in jax.tree.leaves(state.params[part])) for part in ("vae", "aux")
     )
     others = f" and {others:,} of the objective's own" if others else ""
     devices = trainer.mesh.devices.ravel()
     number = f"{len(devices)} x " if len(devices) > 1 else ""
+    data, beta, split = trainer.dataset, trainer.config.beta, trainer.split
+    shape = "×".join(map(str, data.image_shape))
+    shape = f", {data.pictures}, as {shape}" if data.pictures else f" of {shape}"
+    norm = ""
+    if beta is not None:
+        value = beta * trainer.config.latents / math.prod(data.image_shape)
+        norm = f"; β = {beta:g} is beta_norm {value:.2g} here"
     return (
-        f"{trainer.config.network}, {parameters:,} parameters{others}, on {number}"
-        f"{devices[0].device_kind}; "
-        f"{trainer.dataset.name}: {len(trainer.split.train):,} images to train on, "
-        f"{len(trainer.split.holdout):,} held out; from step {int(state.step)}"
+        f"{data.name}: {data.size:,} images{shape}; {len(split.train):,} to train on, "
+        f"{len(split.holdout):,} held out{norm}\n"
+        f"bvae: {trainer.config.network}, {parameters:,} parameters{others}, on {number}"
+        f"{devices[0].device_kind}; from step {int(state.step)}"
     )
 
 
@@ -450,5 +458,7 @@ def _say(message: str, progress: bool) -> None:
 def _default_dir(config: Config) -> str:
     """The objective's first hyperparameter is the one that papers vary."""
     first = [f"{name}{config.value(name):g}" for name in get_objective(config.objective).hyper]
-    parts = (config.dataset, config.objective, *first[:1], f"seed{config.seed}")
+    kind, _, rest = config.dataset.partition(":")
+    name = f"{kind}-{Path(rest).stem}" if kind in OWN_FILES else config.dataset
+    parts = (name, config.objective, *first[:1], f"seed{config.seed}")
     return f"runs/{'-'.join(parts)}"

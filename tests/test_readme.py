@@ -21,6 +21,7 @@ import bvae_jax as bvae
 from bvae_jax import cli, registry
 from bvae_jax.cli import data as data_command
 from bvae_jax.cli import flags as parsing
+from bvae_jax.config import is_path
 from bvae_jax.data import DATASETS
 from bvae_jax.data.catalogue import KNOWN
 from bvae_jax.likelihoods import LIKELIHOODS
@@ -220,7 +221,8 @@ def check_names(given):
         assert config.network in NETWORKS
         assert config.likelihood in LIKELIHOODS
         known = {*DATASETS, *(one.name for one in KNOWN), "folder", "npz"}
-        assert {config.dataset, config.dataset.partition(":")[0]} & known
+        name = config.dataset
+        assert is_path(name) or {name, name.partition(":")[0]} & known
     if "preset" in given:
         get_preset(given["preset"])
     parse_grid(given.get("grid", ()))

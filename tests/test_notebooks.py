@@ -5,7 +5,9 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import nbformat
@@ -17,8 +19,12 @@ pytest.importorskip("IPython")
 from IPython.core.inputtransformer2 import TransformerManager
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
+OURS = re.compile(r"github(?:\.com)?/([\w.-]+/bvae_jax)\b")
 NAMES = ["beta_sweep", "metrics", "quickstart", "your_images"]
-COLAB = "https://colab.research.google.com/github/bvae-jax/bvae_jax/blob/main/notebooks/"
+ROOT = Path(__file__).parents[1]
+ADDRESS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]["Source"]
+"""Where the repository is: written once, and meant wherever it is named."""
+COLAB = f"{ADDRESS.replace('github.com', 'colab.research.google.com/github')}/blob/main/notebooks/"
 DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
 MACHINE = re.compile(r"/(home|root|tmp|Users|usr|opt|mnt|work)/")
 LARGEST = 1_000_000
@@ -46,6 +52,17 @@ def test_all_are_here():
     assert [path.stem for path in NOTEBOOKS] == NAMES
 
 
+def test_all_addresses_are_that_of_the_project():
+    """To move it: git grep -l OWNER/bvae_jax | xargs sed -i s#OWNER/bvae_jax#NEW/bvae_jax#g"""
+    pages = [*ROOT.glob("*.*"), *ROOT.glob("*/*.md"), *NOTEBOOKS]
+    texts = [
+        page.read_text() for page in pages if page.suffix in (".cff", ".ipynb", ".md", ".toml")
+    ]
+    named = [name for text in texts for name in OURS.findall(text)]
+    assert {f"https://github.com/{name}" for name in named} == {ADDRESS}
+    assert len(named) > 12
+
+
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 class TestKept:
     """What stands in the files."""
@@ -54,10 +71,32 @@ class TestKept:
         notebook = read(path)
         nbformat.validate(notebook)
         assert f"({COLAB}{path.name})" in notebook.cells[0].source
-        first = code_cells(notebook)[0].source
-        assert 'find_spec("bvae_jax") is None' in first
-        assert "%pip install" in first
-        assert "github.com/bvae-jax/bvae_jax" in first
+
+    @pytest.mark.parametrize("place", ["alone", "in the repository", "beside a wheel"])
+    def test_installs_from_what_there_is(self, path: Path, place: str, tmp_path, monkeypatch):
+        directory = tmp_path / "notebooks"
+        directory.mkdir()
+        monkeypatch.chdir(directory)
+        wanted = f"git+{ADDRESS}"
+        if place != "alone":
+            (tmp_path / "bvae_jax").mkdir()
+            wanted = tmp_path.as_uri()
+        if place == "beside a wheel":
+            wheel = directory / "bvae_jax-0.1.0-py3-none-any.whl"
+            wheel.touch()
+            wanted = wheel.as_uri()
+        first, _, _ = code_cells(read(path))[0].source.partition("import jax")
+        typed = []
+        magic = SimpleNamespace(run_line_magic=lambda *line: typed.append(line))
+        names: dict[str, Any] = {"get_ipython": lambda: magic}
+        monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+        exec(
+            compile(parse(first), path.name, "exec"), names | {"get_ipython": lambda: magic}, names
+        )
+        extra = "[metrics]" if path.stem == "metrics" else ""
+        assert [(name, line.format(**names)) for name, line in typed] == [
+            ("pip", f'install --quiet "bvae_jax{extra} @ {wanted}"')
+        ]
 
     def test_one_cell_sets_the_size(self, path: Path):
         cells = code_cells(read(path))

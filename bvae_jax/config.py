@@ -308,8 +308,14 @@ class TraversalSettings:
     codes, around their mean)."""
     columns: int = option(11, whole(2, 101))
     """Number of values for each latent."""
-    images: tuple[int, ...] = ()
-    """Data set indices of the images to start from; without them, one held-out image."""
+    images: tuple[int | str, ...] = ()
+    """Images to start from: data set indices, or picture files (PNG, JPEG, WebP), of which the
+    central square is resized. Not given: a held-out image that is well reconstructed."""
+    latents: str = ""
+    """Numbers of the latents to show, with commas, as 3,1. Not given: those that are active, that
+    of the largest KL first."""
+    all_latents: bool = False
+    """Show latents that are not active, too."""
 
     def __post_init__(self) -> None:
         _check(self)

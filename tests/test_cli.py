@@ -15,6 +15,7 @@ from importlib.util import find_spec
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
 from bvae_jax import cli
 from bvae_jax.cli import flags, lists
@@ -65,10 +66,13 @@ def test_train_resume_and_traverse_in_processes(tmp_path):
     assert (config["beta"], config["steps"], config["seed"]) == (6.0, 6, 3)
 
     out = tmp_path / "pictures"
-    options = ["--range", 2, "--columns", 3, "--images", 5, 737279, "--step", 6, "--out", out]
+    Image.new("RGB", (30, 20)).save(tmp_path / "my.own.png")
+    options = ["--range", 2, "--columns", 3, "--images", 5, tmp_path / "my.own.png", 737279]
+    options += ["--latents", "1,0", "--step", 6, "--out", out]
     done = bvae("traverse", directory, *options)
     assert done.returncode == 0, done.stderr
-    names = {f"traversal-{i}.{kind}" for i in (5, 737279) for kind in ("png", "gif")}
+    stems = (5, 737279, "my_own")
+    names = {f"traversal-{i}.{kind}" for i in stems for kind in ("png", "pdf", "gif")}
     assert {path.name for path in out.iterdir()} == names
     assert {os.path.basename(line) for line in done.stdout.split()} == names
 
@@ -173,6 +177,10 @@ def a_file(tmp_path, run_dir):
     (tmp_path / "file").write_text("text")
 
 
+def a_picture(tmp_path, run_dir):
+    (tmp_path / "file.png").write_text("text")
+
+
 def foreign(tmp_path, run_dir):
     (tmp_path / "foreign").mkdir()
     (tmp_path / "foreign" / "thesis.tex").write_text("text")
@@ -268,6 +276,15 @@ MISTAKES = [
     ("traverse {run} --columns 30000", "--columns: got 30000", None),
     ("traverse {run} --images 737280", "--images: got 737280, wanted an index from 0", None),
     ("traverse {run} --images -1", "--images: got -1, wanted an index from 0", None),
+    (
+        "traverse {run} --images here",
+        "--images: got 'here', wanted an index from 0 to",
+        None,
+    ),
+    ("traverse {run} --images x.png", "--images: x.png cannot be read (No such file", None),
+    ("traverse {run} --images {tmp}/file.png", "cannot be read (not PNG, JPEG or WebP)", a_picture),
+    ("traverse {run} --latents 1,x", "--latents: got '1,x', wanted numbers from 0", None),
+    ("traverse {run} --latents 1 --all-latents", "Got both --latents and --all-latents", None),
     ("traverse {run} --step 3", "No checkpoint of step 3", None),
     ("traverse {run} --out {tmp}/file/x", "hoose another path", a_file),
     (TRAIN + "--gamma 3", "--gamma: objective beta_vae has no such hyperparameter", None),

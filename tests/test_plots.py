@@ -26,11 +26,13 @@ from bvae_jax.plots.comparison import (
 )
 from bvae_jax.plots.matrices import save_agreement, save_matched_traversals, save_variance_split
 from bvae_jax.plots.run import (
-    GAP,
+    enlarged,
+    gap,
     mosaic,
     save_image_grid,
     save_kl_per_latent,
     save_loss_curves,
+    save_training_gif,
     save_traversal_gif,
 )
 from bvae_jax.plots.scores import (
@@ -139,15 +141,26 @@ def short_run():
 
 def test_mosaic_puts_every_image_in_its_place():
     images = np.arange(6.0).reshape(2, 3, 1, 1, 1) / 10 * np.ones((1, 1, 4, 5, 1))
+    images[1, 2] = np.nan
     picture = mosaic(images)
-    assert picture.shape == (2 * 4 + GAP, 3 * 5 + 2 * GAP)
+    assert picture.shape == (2 * 4 + 1, 3 * 5 + 2)
     for row in range(2):
         for column in range(3):
-            top, left = row * (4 + GAP), column * (5 + GAP)
+            top, left = row * (4 + 1), column * (5 + 1)
             cell = picture[top : top + 4, left : left + 5]
-            np.testing.assert_array_equal(cell, images[row, column, :, :, 0])
+            np.testing.assert_array_equal(cell, np.nan_to_num(images[row, column, :, :, 0], nan=1))
     assert mosaic(np.zeros((1, 1, 4, 4, 3))).shape == (4, 4, 3)
     assert mosaic(np.full((1, 1, 4, 4, 1), 7.0)).max() == 1
+
+
+@pytest.mark.parametrize(("side", "shown_side"), [(8, 64), (28, 84), (64, 64), (200, 200)])
+def test_the_space_between_images_is_a_small_part_of_them(side, shown_side):
+    images = np.random.default_rng(side).random((2, 2, side, side, 1))
+    large = enlarged(images)
+    assert large.shape[2:4] == (shown_side, shown_side)
+    times = shown_side // side
+    np.testing.assert_array_equal(large[:, :, ::times, times - 1 :: times], images)
+    assert 1 / 40 < gap(*large.shape[2:4]) / shown_side < 1 / 25
 
 
 def test_image_grid_labels(shown):
@@ -174,7 +187,31 @@ def test_loss_curves_show_the_records(shown):
     np.testing.assert_array_equal(holdout.get_xydata(), [[2, 7.0]])
     for axes in (nll, kl, elbo):
         assert "nats per image" in axes.get_ylabel()
-    assert elbo.get_xlabel() == "step"
+    assert elbo.get_xlabel() == "training steps"
+
+
+def test_all_of_a_run_is_seen_and_beta_where_it_changes(shown):
+    """The start, where it is many times larger than the rest, in an inset."""
+    steps, flat = np.arange(50.0), np.full(50, 4.0)
+    steep = 10 + 900 * np.exp(-steps) + np.sin(steps)
+    given = {"nll": steep, "kl": np.sqrt(steps), "elbo": -steep, "beta": flat, "capacity": steps}
+    save_loss_curves(UNUSED, {n: {"train": np.array([steps, v])} for n, v in given.items()})
+    assert_tidy(shown[0])
+    nll, kl, elbo, capacity = (axes for axes in shown[0].axes if axes.get_ylabel())
+    for axes, values in ((nll, steep), (elbo, -steep)):
+        (inset,) = axes.child_axes
+        (line,) = inset.get_lines()
+        np.testing.assert_array_equal(line.get_ydata(), values)
+        low, high = inset.get_ylim()
+        assert low <= values.min() <= values.max() <= high
+        assert np.ptp(axes.get_ylim()) < 10
+        place = inset.get_window_extent()
+        drawn = axes.transData.transform(np.array([steps, values]).T)[5:]
+        assert not any(place.contains(*point) for point in drawn)
+    assert not kl.child_axes
+    assert kl.get_ylim()[1] > 7
+    assert "C" in capacity.get_ylabel()
+    np.testing.assert_array_equal(capacity.get_lines()[0].get_ydata(), steps)
 
 
 def test_a_mean_over_steps_is_drawn_where_the_parameters_were():
@@ -191,18 +228,29 @@ def test_a_mean_over_steps_is_drawn_where_the_parameters_were():
 
 def test_kl_per_latent_greys_the_inactive(shown):
     kl = np.array([record["kl_per_latent"] for record in short_run()[:2]])
-    save_kl_per_latent(UNUSED, np.array([0.0, 1.0]), kl, active_nats=0.01)
+    final, active = np.array([0.002, 3.1, 0.1]), np.array([False, True, True])
+    save_kl_per_latent(UNUSED, np.array([0.0, 1.0]), kl, final, active)
     (axes,) = shown[0].axes
+    drawn = {line.get_ydata()[-1]: line.get_color() for line in axes.get_lines()}
+    assert drawn == {0.002: "0.8", 0.1: style.COLOURS[1], 3.0: style.COLOURS[0]}
+    assert texts(shown[0].legends[0].get_texts()) == ["z1 (3.10)", "z2 (0.10)", "1 not active"]
+    assert_tidy(shown[0])
+
+    many = np.random.default_rng(0).random((1, 30))  # of a single record, too
+    save_kl_per_latent(UNUSED, np.array([0.0]), many, many[0], many[0] > 0.2)
+    (axes,) = shown[1].axes
     lines = axes.get_lines()
-    assert [line.get_ydata()[-1] for line in lines] == [3.0, 0.1, 0.002]
-    assert lines[0].get_label() == "latent 1: 3.00"
-    assert lines[2].get_color() == "0.7"
+    assert {line.get_marker() for line in lines} == {"o"}
+    looks = [(x.get_color(), x.get_linestyle()) for x in lines if x.get_label().startswith("z")]
+    assert len(set(looks)) == len(looks) == 14
+    assert_tidy(shown[1])
 
 
 def test_gif_goes_there_and_back(tmp_path):
     images = np.linspace(0, 1, 5)[None, :, None, None, None] * np.ones((3, 1, 8, 8, 1))
     path = tmp_path / "t.gif"
-    save_traversal_gif(path, images, ["a", "b", "c"], [-2.0, -1.0, 0.0, 1.0, 2.0])
+    still = {"image": np.full((8, 8, 1), 0.5)}
+    save_traversal_gif(path, images, ["a", "b", "c"], [-2.0, -1.0, 0.0, 1.0, 2.0], still)
     with Image.open(path) as gif:
         frames = getattr(gif, "n_frames", 1)
         assert frames == 8
@@ -215,6 +263,20 @@ def test_gif_goes_there_and_back(tmp_path):
     assert brightness[:5] == sorted(brightness[:5])
     assert brightness[4:] == sorted(brightness[4:], reverse=True)
     assert len(set(brightness)) == 5
+
+
+def test_gif_of_training_has_a_frame_for_each_step(tmp_path):
+    path, images = tmp_path / "t.gif", np.zeros((3, 2, 2, 8, 8, 1))
+    images[:, :, :] += np.array([0.2, 0.5, 0.8]).reshape(3, 1, 1, 1, 1, 1)
+    rows = [["z1", "z0"]] * 3
+    save_training_gif(path, images, ["1", "2", "3"], rows, ["a", "b"], xlabel="x", ylabel="y")
+    with Image.open(path) as gif:
+        assert (getattr(gif, "n_frames", 1), gif.info["loop"]) == (3, 0)
+        for frame, level in enumerate((51, 128, 204)):
+            gif.seek(frame)
+            pixels = np.asarray(gif.convert("L"), int)
+            middle = pixels[:, pixels.shape[1] // 2 + 20 :][pixels.shape[0] // 3]
+            assert (abs(middle - level) < 6).mean() > 0.7
 
 
 @pytest.mark.parametrize("channels", [2, 4, 5])
@@ -870,13 +932,15 @@ def test_matched_traversals(shown, tmp_path, shape):
     picture = np.asarray(axes.images[0].get_array()).reshape(
         *axes.images[0].get_array().shape[:2], -1
     )
-    gap = GAP
+    images = enlarged(images)
+    height, width = images.shape[3:5]
+    space = gap(height, width)
     tops = axes.get_yticks() - height / 2
     assert len(tops) == latents * count
     for (latent, setting, column), top in zip(
         np.ndindex(latents, count, columns), np.repeat(tops, columns), strict=True
     ):
-        left = column * (width + gap)
+        left = column * (width + space)
         cell = picture[int(top) : int(top) + height, left : left + width]
         wanted = images[latent, setting, column]
         np.testing.assert_array_equal(cell, np.nan_to_num(wanted, nan=0.9))
@@ -916,7 +980,9 @@ def save_all(folder):
     pictures = np.random.default_rng(0).random((1, 2, 3, 8, 8, 1))
     save_image_grid(folder / "a.png", pictures[0], row_labels=[a, b])
     save_loss_curves(folder / "b.png", line)
-    save_kl_per_latent(folder / "c.png", np.arange(3.0), np.ones((3, 2)), 0.01)
+    save_kl_per_latent(
+        folder / "c.png", np.arange(3.0), np.ones((3, 2)), np.ones(2), np.ones(2, bool)
+    )
     save_matrix(folder / "d.png", matrix, [a, b], dead=np.zeros(2, bool), label=a)
     save_best_latents(folder / "e.png", matrix, np.ones(2), [a, b])
     save_latent_against_factor(folder / "f.png", matrix[points % 2].max(2), points, [(0, 0)], [a])

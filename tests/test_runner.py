@@ -18,9 +18,10 @@ from PIL import Image
 
 import bvae_jax
 from bvae_jax.config import Config, ScoreConfig
+from bvae_jax.data.archive import read_npz
 from bvae_jax.elbo import gaussian_kl
 from bvae_jax.errors import UserError
-from bvae_jax.runs import figures, rundir, trainer
+from bvae_jax.runs import figures, rundir, trainer, writer
 from bvae_jax.runs import loop as training
 from bvae_jax.runs import run as runner
 from bvae_jax.runs.checkpoint import Checkpoints, fingerprint
@@ -49,14 +50,13 @@ SMALL = {
     "checkpoint_every": 4,
 }
 FIGURES = {
-    "loss_curves.png",
-    "kl_per_latent.png",
-    "reconstructions.png",
-    "samples.png",
-    "interpolation.png",
-    "traversal.png",
-    "traversal.gif",
-}
+    f"{name}.{kind}"
+    for name in (
+        *("loss_curves", "kl_per_latent", "reconstructions", "samples", "interpolation"),
+        "traversal",
+    )
+    for kind in ("png", "pdf")
+} | {"traversal.gif", "training.gif"}
 
 
 def small(**changes):
@@ -81,8 +81,13 @@ def test_the_directory_holds_everything(finished):
     names = {path.name for path in directory.iterdir()} - {".lock"}
     wanted = {"config.json", "provenance.json", "metrics.jsonl", "summary.json"}
     assert names == wanted | {"checkpoints", "figures"}
-    assert {path.name for path in (directory / "figures").iterdir()} == FIGURES
-    for path in (directory / "figures").iterdir():
+    assert {path.name for path in (directory / "figures").iterdir()} == FIGURES | {"training"}
+    assert {path.name for path in (directory / "figures" / "training").iterdir()} == {
+        f"{step}.npz" for step in (4, 6, 8, 12)
+    }
+    with Image.open(directory / "figures" / "training.gif") as movie:
+        assert getattr(movie, "n_frames", 1) == 4
+    for path in (directory / "figures").glob("*.[pg][ni][gf]"):
         with Image.open(path) as picture:
             assert np.asarray(picture.convert("L"), float).std() > 5
     assert rundir.read_config(directory) == resolved(small())
@@ -356,9 +361,9 @@ def test_where_the_records_were_lost_there_are_no_curves(finished, tmp_path, mon
     def other_figures(*args):
         raise DrawnError
 
-    monkeypatch.setattr(figures, "coders", other_figures)
+    monkeypatch.setattr(figures, "_draw_reconstructions", other_figures)
     with pytest.raises(DrawnError):
-        figures.draw_figures(tmp_path, finished.trainer, finished.params, [])
+        figures.draw_figures(tmp_path, finished.trainer, finished.params, [], 12)
     assert not list(tmp_path.iterdir())
 
 
@@ -369,10 +374,16 @@ def test_the_config_stands_in_the_checkpoint_too(finished):
     assert Config.from_dict(restored.meta["config"]) == resolved(small())
 
 
-def test_more_steps_later_equal_all_steps_at_once(finished, tmp_path):
-    train(tmp_path / "run", steps=8)
-    result = train(tmp_path / "run", steps=12, resume=True)
+def test_more_steps_later_equal_all_steps_at_once(finished, tmp_path, monkeypatch):
+    """So do the frames of an animation of the training."""
+    monkeypatch.setattr(writer, "draw_figures", lambda *args: None)
+    train(tmp_path / "run", steps=8, figures=True)
+    result = train(tmp_path / "run", steps=12, resume=True, figures=True)
     assert_equal(result.state, finished.state)
+    for wanted in (finished.run_dir / "figures" / "training").iterdir():
+        frame = read_npz(tmp_path / "run" / "figures" / "training" / wanted.name)
+        for name, values in read_npz(wanted).items():
+            np.testing.assert_array_equal(frame[name], values)
     assert rundir.read_config(tmp_path / "run").steps == 12
 
 

@@ -1,6 +1,11 @@
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
+from bvae_jax.config import TraversalSettings
+from bvae_jax.errors import UserError
+from bvae_jax.runs.frames import MOST_FRAMES, is_due
+from bvae_jax.runs.traversals import Latents, best_start, chosen_rows, rows_of
 from bvae_jax.traversal import by_size, interpolate, traverse
 
 
@@ -29,3 +34,60 @@ def test_interpolate_goes_straight_from_end_to_end():
 def test_by_kl_puts_the_most_informative_first_and_ties_in_order():
     order = by_size(jnp.array([0.5, 2.0, 0.5, 3.0]))
     np.testing.assert_array_equal(order, [3, 1, 0, 2])
+
+
+def test_it_starts_from_a_central_code_of_what_is_well_reconstructed():
+    """A dot that is lost altogether costs little, and is no good start."""
+    images, decoded = np.zeros((5, 16, 16, 1)), np.zeros((5, 16, 16, 1))
+    images[0, 8, 8] = 1  # the dot: decoded as nothing
+    for number, (side, grey) in enumerate(((3, 0.9), (4, 0.8), (5, 0.7), (6, 0.2)), 1):
+        place = number, slice(-side, None) if number % 2 else slice(side), slice(side)
+        place = (*place[:2], slice(-side, None)) if number > 2 else place
+        images[place], decoded[place] = 1, grey
+    codes = np.array([[0.0, 0.0], [3.0, 0.0], [0.5, -1.0], [1.0, 0.4], [0.1, 0.0]])
+    assert best_start(images, decoded, codes) == 3
+
+
+def known(size, active):
+    none = np.zeros(len(size))
+    codes = np.zeros((1, len(size)))
+    return Latents(jnp.zeros((1, 8, 8, 1)), codes, np.array(size), np.array(active), none, none)
+
+
+@pytest.mark.parametrize(
+    ("settings", "rows", "said"),
+    [
+        ({}, [3, 1], "not shown: 2 not active (variance of the mean ≤ 0.01)"),
+        ({"all_latents": True}, [3, 1, 2, 0], ""),
+        ({"latents": "2, 3,2"}, [2, 3], ""),
+    ],
+)
+def test_active_latents_are_shown_and_how_many_are_not_is_said(settings, rows, said):
+    latents = known([0.1, 2.0, 0.5, 3.0], [False, True, False, True])
+    found, told = rows_of(TraversalSettings(**settings), latents)
+    assert (found.tolist(), told) == (rows, said)
+
+
+def test_rows_where_no_latent_is_active_or_very_many_are():
+    found, told = rows_of(TraversalSettings(), known([0.1, 0.2], [False, False]))
+    assert (found.tolist(), told) == ([1, 0], "no latent is active (variance of the mean > 0.01)")
+    many = known(np.arange(50.0, 0, -1), [True] * 45 + [False] * 5)
+    found, told = rows_of(TraversalSettings(), many)
+    assert found.tolist() == list(range(20))
+    assert told == "not shown: 5 not active (variance of the mean ≤ 0.01), 25 of a smaller KL"
+
+
+@pytest.mark.parametrize("latents", ["3,10", "x", "-1", "1,,2"])
+def test_latents_that_are_none(latents):
+    with pytest.raises(UserError, match="wanted numbers from 0 to 9 with commas"):
+        chosen_rows(TraversalSettings(latents=latents), 10)
+
+
+@pytest.mark.parametrize(("steps", "due"), [(12, 3), (3000, 500), (100_000, 10), (10_000, 7)])
+def test_a_run_keeps_so_many_frames_however_often_it_could(steps, due):
+    kept = []
+    for step in [*range(due, steps, due), steps]:
+        kept += [step] if is_due(step, steps, kept) else []
+    assert kept[-1] == steps
+    possible = -(-steps // due)
+    assert min(possible, 0.8 * MOST_FRAMES) <= len(kept) <= MOST_FRAMES + 1

@@ -190,15 +190,16 @@ def traverse_flags() -> Flags:
 
 
 def traverse(argv: Sequence[str]) -> int:
-    """Draw latent traversals of a run again, with other ranges and images."""
+    """Draw latent traversals of a run again: of other latents, ranges and images, or pictures of
+    your own."""
     given = parse(argv, "bvae traverse", traverse.__doc__, traverse_flags())
     settings = TraversalSettings(**given["traversal"])
     with fatal():
-        from bvae_jax.runs import figures
         from bvae_jax.runs.run import load
+        from bvae_jax.runs.traversals import draw_traversals
 
     run = load(given["run_dir"], step=given.get("step"), dataset=given.get("dataset"))
     out = given.get("out", given["run_dir"] / "figures").expanduser()
-    for path in figures.draw_traversals(out, run.trainer, run.params, settings):
+    for path in draw_traversals(out, run.trainer, run.params, settings):
         print(path)
     return 0

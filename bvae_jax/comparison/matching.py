@@ -11,8 +11,8 @@ from scipy.optimize import linear_sum_assignment
 from bvae_jax.metrics.base import checked_codes, in_use, varying
 from bvae_jax.plots.style import short_number
 from bvae_jax.runs.encode import encode_run
-from bvae_jax.runs.figures import coders
 from bvae_jax.runs.run import Run
+from bvae_jax.runs.traversals import coders
 from bvae_jax.traversal import traverse
 from bvae_jax.types import CodeMatrix
 

@@ -13,7 +13,7 @@ from matplotlib.image import AxesImage
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 
-from bvae_jax.plots.run import GAP, label_images, mosaic
+from bvae_jax.plots.run import enlarged, gap, label_images, mosaic
 from bvae_jax.plots.style import (
     BLUE,
     LONGEST,
@@ -136,14 +136,16 @@ def save_matched_traversals(
         notes: [latent, setting], at the right of each row.
         weak: rows that are grey.
     """
+    images = enlarged(images)
     latents, settings, columns, height, width, _ = images.shape
-    pitch = height + GAP
-    across = columns * (width + GAP) - GAP
-    spare = max(0, FEWEST - columns) * (width + GAP)
+    space = gap(height, width)
+    pitch = height + space
+    across = columns * (width + space) - space
+    spare = max(0, FEWEST - columns) * (width + space)
     heading = round(HEADING * (across + spare) / 2.6)  # inches that labels leave, about
     block = heading + settings * pitch
     blocks = [mosaic(np.nan_to_num(block_images, nan=0.9)) for block_images in images]
-    above = ((heading, GAP), (0, spare), (0, 0))[: blocks[0].ndim]
+    above = ((heading, space), (0, spare), (0, 0))[: blocks[0].ndim]
     picture = np.concatenate([np.pad(b, above, constant_values=1.0) for b in blocks])
     heights = [1.0]
     with panels(path, heights) as (figure, grid):
@@ -164,7 +166,7 @@ def save_matched_traversals(
             axes.add_patch(Rectangle(place, across, height, color="0.9", alpha=0.7, linewidth=0))
             for labelled in (axes, right):
                 labelled.get_yticklabels()[number].set_color("0.6")
-        label_images(axes, width, [f"{value:.1f}" for value in values])
+        label_images(axes, height, width, [f"{value:.1f}" for value in values])
         axes.set_xlabel("value of the latent (standard deviations of the prior)")
         for top in np.array(rows)[blank]:
             axes.add_patch(Rectangle((-0.5, top - 0.5), across, height, color="0.9"))

@@ -39,12 +39,14 @@ STYLE: dict[Any, Any] = {
     "pdf.fonttype": 42,  # TrueType: text can be searched
     "text.parse_math": False,  # names of factors and folders may hold dollars
 }
-BLUE, LIGHT, ORANGE = "#0072B2", "#A6CBE3", "#D55E00"
-COLOURS = (BLUE, "#E69F00", "#009E73", ORANGE, "#56B4E9", "#CC79A7", "#000000")
+BLUE, LIGHT, ORANGE, GREEN = "#0072B2", "#A6CBE3", "#D55E00", "#009E73"
+COLOURS = (BLUE, "#E69F00", GREEN, ORANGE, "#56B4E9", "#CC79A7", "#000000")
 DASHES, MARKERS = ("-", "--", ":", "-."), "os^D"  # the next of them when all colours are taken
 Curve = Float[np.ndarray, "2 _point"]
 """Steps and values."""
-START = 0.1  # share of the steps whose values, often many times larger, may leave the picture
+START = 0.1  # share of the steps whose values, where many times larger, are in the inset only
+MANY_TIMES = 3
+INSET = 0.5  # share of the height of axes that an inset needs
 LONGEST = 34
 """Characters of a setting's label; of longer ones the middle is left out."""
 
@@ -67,11 +69,16 @@ def panels(
             height_ratios=heights, sharex=sharex, layout="constrained",
         )  # fmt: skip
         yield figure, grid
-        for _ in range(2):  # the second time for labels that moved
-            figure.draw_without_rendering()
-            drawn = sum(axes.bbox.height for axes in grid[:, 0]) / figure.dpi
-            figure.set_figheight(figure.get_figheight() - drawn + sum(heights))
+        fit(figure, grid, heights)
         save(figure, path)
+
+
+def fit(figure: Figure, grid: np.ndarray, heights: Sequence[float]) -> None:
+    """Make a figure as high as it must be for axes of these heights in inches."""
+    for _ in range(2):  # the second time for labels that moved
+        figure.draw_without_rendering()
+        drawn = sum(axes.bbox.height for axes in grid[:, 0]) / figure.dpi
+        figure.set_figheight(figure.get_figheight() - drawn + sum(heights))
 
 
 def save(figure: Figure, path: Path) -> None:
@@ -112,12 +119,33 @@ def label_steps(axes: Axes, steps: np.ndarray) -> None:
 
 
 def zoom_past_start(axes: Axes, curves: Sequence[Curve]) -> None:
-    """Show along y what is reached after the first tenth of a run."""
-    settled = [values[steps >= START * steps[-1]] for steps, values in curves]
-    low, high = (min(map(np.min, settled)), max(map(np.max, settled))) if settled else (0, 0)
-    if high > low:
-        margin = 0.08 * (high - low)
-        axes.set_ylim(low - margin, high + margin)
+    """Show along y what is reached after the first tenth of a run, if the rest is much larger.
+
+    An inset at the right, where there is room for it, then has all that the axes have.
+    """
+    settled = [curve[:, curve[0] >= START * curve[0, -1]] for curve in curves]
+    values = np.concatenate([value for _, value in settled] or [np.zeros(1)])
+    low, high = values.min(), values.max()
+    bottom, top = axes.get_ylim()
+    if not 0 < MANY_TIMES * (high - low) < top - bottom:
+        return
+    beside = np.concatenate([value[steps >= 0.5 * steps[-1]] for steps, value in settled])
+    above = high - beside.max() >= beside.min() - low
+    if above:
+        high = max(high, low + (beside.max() - low) / (1 - INSET))
+    else:
+        low = min(low, high - (high - beside.min()) / (1 - INSET))
+    inset = axes.inset_axes((0.6, 0.94 - 0.8 * INSET if above else 0.04, 0.4, 0.75 * INSET))
+    for line in axes.get_lines():
+        (copy,) = inset.plot(*line.get_data(), color=line.get_color(), ls=line.get_linestyle())
+        copy.set(marker=line.get_marker(), markersize=1, lw=0.6, zorder=line.get_zorder())
+    inset.set_title("from the first step", size=5, pad=2)
+    inset.set_xticks([])
+    inset.set_yticks(np.linspace(*inset.dataLim.intervaly, 2))
+    inset.yaxis.set_major_formatter("{x:.3g}")
+    inset.tick_params(labelsize=5, length=1.5, pad=1)
+    margin = 0.08 * (high - low)
+    axes.set_ylim(low - margin, high + margin)
 
 
 def whole_ticks(axes: Axes, values: np.ndarray) -> None:

@@ -257,7 +257,7 @@ def train(
         overwrite: replace the run that is there.
         tensorboard: also log to run_dir/tensorboard.
         wandb: also log to this project of Weights & Biases.
-        figures: draw figures at the end.
+        figures: draw figures at the end, and training as an animation.
         progress: show progress bars.
         devices: over how many of this process's devices each batch is divided, or "all"; if None,
             1, or as many as the run that is resumed had.
@@ -311,7 +311,7 @@ def _train_in(
 ) -> Run:
     """Train and finish; without a state, resume."""
     config, shape = trainer.config, trainer.dataset.image_shape
-    with open_writer(directory, config, trainer, loggers) as writer:
+    with open_writer(directory, config, trainer, loggers, figures=figures) as writer:
         if state is None:
             rundir.check_data(directory, trainer.dataset)
             state = writer.restore()
@@ -328,7 +328,7 @@ def _train_in(
             [state] = loop.train_chunks(trainer, [lane], [state], shown, interrupt)
         if writer.failed:
             raise writer.failed
-        summary = writer.end(state, figures=figures)
+        summary = writer.end(state)
     return Run(directory, config, summary, state, trainer.model, shape, trainer)
 
 

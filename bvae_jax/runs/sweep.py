@@ -288,7 +288,7 @@ class _Runner:
     def _finish(self, one: Member, writer: Writer, state: TrainState, shown: SweepProgress) -> None:
         if not writer.failed:
             try:
-                writer.end(state, figures=self._figures)
+                writer.end(state)
             except NotFiniteError as error:
                 writer.failed = error
         if writer.failed:
@@ -311,7 +311,9 @@ class _Runner:
         # Members that are trained together go on from the same step, after a kill between the
         # saves of two of them from the one before.
         keep = keep if plan.at_once == 1 else max(2, keep)
-        writer = open_writer(directory, one.config, trainer, self._loggers, keep=keep)
+        writer = open_writer(
+            directory, one.config, trainer, self._loggers, figures=self._figures, keep=keep
+        )
         try:
             found = opened.enter_context(writer)
         except rundir.BusyError:

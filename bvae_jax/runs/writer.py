@@ -17,6 +17,7 @@ from bvae_jax.errors import UserError
 from bvae_jax.runs import encode, rundir
 from bvae_jax.runs.checkpoint import Checkpoints, Restored, fingerprint
 from bvae_jax.runs.figures import draw_figures
+from bvae_jax.runs.frames import keep_frame
 from bvae_jax.runs.loggers import METRICS, SCORES, Logger, read_records
 from bvae_jax.runs.progress import Clock
 from bvae_jax.runs.trainer import Trainer, calibrated, eval_split
@@ -24,6 +25,7 @@ from bvae_jax.step import weights
 from bvae_jax.types import TrainState
 
 OpenLoggers = Callable[..., contextlib.AbstractContextManager[list[Logger]]]
+FIGURES = "figures"
 REPORTED = ("loss", "nll", "nll_error", "kl", "kl_error", "elbo", "bits_per_dim", "iwae")
 """Numbers of an evaluation that are in summary.json."""
 
@@ -39,6 +41,7 @@ def open_writer(
     trainer: Trainer,
     open_loggers: OpenLoggers,
     *,
+    figures: bool = False,
     keep: int | None = None,
 ) -> Iterator["Writer"]:
     """The writer of a run's directory, which is there already; locked as long as this lasts.
@@ -46,6 +49,7 @@ def open_writer(
     Args:
         config: of the run, with the objective's own values.
         open_loggers: `loggers.open_loggers`, told which loggers.
+        figures: draw figures at the end, and keep what an animation of the training needs.
         keep: newest checkpoints; as the config says if None.
 
     Raises:
@@ -53,7 +57,7 @@ def open_writer(
     """
     keep = keep or config.keep_checkpoints
     with rundir.lock(directory), Checkpoints(directory / "checkpoints", keep) as checkpoints:
-        writer = Writer(directory, config, trainer, checkpoints, open_loggers)
+        writer = Writer(directory, config, trainer, checkpoints, open_loggers, figures)
         try:
             yield writer
         finally:
@@ -82,12 +86,13 @@ class Writer:
         trainer: Trainer,
         checkpoints: Checkpoints,
         open_loggers: OpenLoggers,
+        figures: bool,
     ):
         self.directory, self.config = directory, config
         self.failed: NotFiniteError | None = None
         self.clock = Clock(config.batch_size)
         self._trainer, self._checkpoints = trainer, checkpoints
-        self._open_loggers = open_loggers
+        self._open_loggers, self._figures = open_loggers, figures
         self._loggers: list[Logger] = []
         self._closing = contextlib.ExitStack()
         self._saved = 0
@@ -175,6 +180,9 @@ class Writer:
             scores = encode.training_scores(self._trainer, params, wanted)
             if scores:
                 self._log(step, SCORES, scores)
+        if now and self._figures:
+            directory = self.directory / FIGURES
+            keep_frame(directory, self._trainer, weights(now), step, self.config.steps)
         if now and saved:
             self.save(now)
 
@@ -216,7 +224,7 @@ class Writer:
                 rundir.remove_replaced(self.directory)
         self._saved = step
 
-    def end(self, state: TrainState, *, figures: bool) -> dict[str, Any] | None:
+    def end(self, state: TrainState) -> dict[str, Any] | None:
         """Close the loggers; write the summary and draw the figures of a run that is finished.
 
         Returns:
@@ -238,8 +246,9 @@ class Writer:
             scores = [r for r in records if r["split"] == SCORES and r["step"] == step]
             found = scores[-1] if scores else {}
             summary["scores"] = {k: v for k, v in found.items() if k not in ("step", "split")}
-        if figures:
-            draw_figures(self.directory / "figures", self._trainer, weights(state), records)
+        if self._figures:
+            directory = self.directory / FIGURES
+            draw_figures(directory, self._trainer, weights(state), records, step)
         rundir.write_json(self.directory / rundir.SUMMARY, summary, checksum=True)
         return summary
 

@@ -129,7 +129,8 @@ class Config:
     split_seed: int = option(0, SEED)
     """Seed of what is random in that."""
     network: str = "conv"
-    """Encoder and decoder: conv, mlp, locatello, burgess, conv128, spatial_broadcast or resnet."""
+    """Encoder and decoder: conv, mlp, locatello, burgess, conv128, spatial_broadcast, small or
+    resnet."""
     latents: int = option(10, whole(1, 10**6))
     """Number of latents."""
     precision: Literal["float32", "tensorfloat32", "bfloat16"] = "float32"

@@ -34,6 +34,9 @@ EXPECTED_PARAMETERS = {
     "mlp": (10, (64, 64, 1), 14_196_516),
     # 1,088 + 3 * 65,600, 262,400 (hidden), 5,140 (head), and the decoder's 6,976 + 36,928 + 577.
     "spatial_broadcast": (10, (64, 64, 1), 509_909),
+    # 136 + 2,064 + 8,224 + 16,416, 131,328 (hidden), 5,140 (head), and the decoder's
+    # 1,664 + 8,256 (cells) + 32,800 + 8,208 + 257.
+    "small": (10, (64, 64, 1), 214_493),
     # 320 (stem), 16,416 + 16,416 + 32,832 + 65,600 (strided), 2 * 18,624 + 2 * 74,112 (blocks),
     # 128 (norm), 262,400 (hidden), 5,140 (head), and the decoder's 2,816 + 263,168,
     # 2 * 74,112 + 2 * 18,624 (blocks), 65,600 + 32,800 + 2 * 16,416 (strided), 64 (norm), 289.
@@ -107,7 +110,10 @@ def test_initial_parameters(name):
         if path[-1].key == "kernel":
             fan_in = np.prod(leaf.shape[:-1])
             fan_out = leaf.size / leaf.shape[-2]
-            bound = np.sqrt(6 / (fan_in + fan_out)) if name == "locatello" else fan_in**-0.5
+            bound = {
+                "locatello": np.sqrt(6 / (fan_in + fan_out)),
+                "small": np.sqrt(6 / fan_in),
+            }.get(name, fan_in**-0.5)
             assert 0.9 * bound < abs(leaf).max() <= 1.0001 * bound
             assert abs(leaf.mean()) < 0.2 * bound
         else:
@@ -263,12 +269,27 @@ def mlp_decoder(params, h):
     return affine(h, *last).reshape(len(h), *SMALL)
 
 
-def broadcast_decoder(params, z):
-    height, width, _ = SMALL
+def broadcast(z, height, width):
     h = np.empty((len(z), height, width, LATENTS + 2))
     for i, j in np.ndindex(height, width):
         h[:, i, j, :LATENTS] = z
         h[:, i, j, LATENTS:] = 2 * j / (width - 1) - 1, 2 * i / (height - 1) - 1
+    return h
+
+
+def coarse_broadcast_decoder(params, z):
+    cells, *larger = sides_before(3)
+    h = broadcast(z, *cells)
+    for kernel, bias in layers(params, "Dense"):
+        h = relu(h @ kernel + bias)
+    for layer, sides in zip(layers(params, "ConvUp"), larger, strict=True):
+        h = spread(h, *layer, sides)
+        h = h if sides == SMALL[:2] else relu(h)
+    return h
+
+
+def broadcast_decoder(params, z):
+    h = broadcast(z, *SMALL[:2])
     *hidden, last = layers(params, "Conv")
     for layer in hidden:
         h = relu(convolve(h, *layer))
@@ -314,6 +335,7 @@ REFERENCES = {
     "conv128": (strided_encoder, linear_start),
     "mlp": (mlp_encoder, mlp_decoder),
     "spatial_broadcast": (strided_encoder, broadcast_decoder),
+    "small": (strided_encoder, coarse_broadcast_decoder),
     "resnet": (resnet_encoder, resnet_decoder),
 }
 

@@ -20,6 +20,7 @@ NETWORKS: dict[str, Callable[[int, ImageShape, int, Any], Network]] = {
     "locatello": strided.locatello,
     "mlp": mlp.mlp,
     "resnet": resnet.resnet,
+    "small": spatial_broadcast.small,
     "spatial_broadcast": spatial_broadcast.spatial_broadcast,
 }
 """What `--network` may be: (latents, image shape, numbers for a pixel, dtype) -> Network."""

@@ -29,6 +29,8 @@ UNIFORM: Initializer = nn.initializers.variance_scaling(1 / 3, "fan_in", "unifor
 
 The fan-in of a transposed convolution is its kernel's side squared times its output channels.
 """
+HE: Initializer = nn.initializers.variance_scaling(2.0, "fan_in", "uniform")
+"""Uniform on +-sqrt(6 / fan_in), which keeps the variance through ReLU (He et al., 2015)."""
 GLOROT: Initializer = nn.initializers.glorot_uniform()
 """Uniform on +-sqrt(6 / (fan_in + fan_out)), TensorFlow's default (Glorot & Bengio, 2010)."""
 

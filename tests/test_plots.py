@@ -269,7 +269,7 @@ def test_gif_of_training_has_a_frame_for_each_step(tmp_path):
     path, images = tmp_path / "t.gif", np.zeros((3, 2, 2, 8, 8, 1))
     images[:, :, :] += np.array([0.2, 0.5, 0.8]).reshape(3, 1, 1, 1, 1, 1)
     rows = [["z1", "z0"]] * 3
-    save_training_gif(path, images, ["1", "2", "3"], rows, ["a", "b"], xlabel="x", ylabel="y")
+    save_training_gif(path, images, ["1", "2", "3"], rows, ["a", "b"], "x")
     with Image.open(path) as gif:
         assert (getattr(gif, "n_frames", 1), gif.info["loop"]) == (3, 0)
         for frame, level in enumerate((51, 128, 204)):

@@ -121,9 +121,7 @@ def save_training_gif(
     titles: Sequence[str],
     row_labels: Sequence[Sequence[str]],
     column_labels: Sequence[str],
-    *,
     xlabel: str,
-    ylabel: str,
 ) -> None:
     """A grid of images that changes as training goes on; it takes about five seconds.
 
@@ -140,7 +138,7 @@ def save_training_gif(
         for grid, title, labels in zip(images, titles, row_labels, strict=True):
             axes.clear()
             picture = _draw_grid(axes, grid, labels, column_labels)
-            axes.set(xlabel=xlabel, ylabel=ylabel)
+            axes.set_xlabel(xlabel)
             axes.set_title(title, loc="left")
             if not frames:
                 figure.draw_without_rendering()

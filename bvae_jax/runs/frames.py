@@ -92,7 +92,7 @@ def draw_training(directory: Path, trainer: Trainer, latents: Latents, step: int
         places = {latent: place for place, latent in enumerate(frame["latents"].tolist())}
         images = frame["images"] / 255
         grid = np.full((len(order) + 1, *images.shape[1:]), np.nan)
-        grid[0, :2], names = images[0, :2], [""]
+        grid[0, :2], names = images[0, :2], [what]
         for row, latent in enumerate(order.tolist(), 1):
             known = latent in places
             grid[row] = images[places[latent] + 1] if known else np.nan
@@ -107,7 +107,6 @@ def draw_training(directory: Path, trainer: Trainer, latents: Latents, step: int
         labels,
         [f"{value:.0f}" for value in spans],
         xlabel="\n".join(filter(None, (axis, left_out))),
-        ylabel=f"latent ({what})",
     )
 
 

@@ -15,6 +15,7 @@ from bvae_jax.data.pictures import decode_all
 from bvae_jax.elbo import ACTIVE_VARIANCE, gaussian_kl
 from bvae_jax.errors import UserError
 from bvae_jax.plots import run as plots
+from bvae_jax.plots.style import short_name
 from bvae_jax.runs.trainer import Trainer
 from bvae_jax.traversal import Decode, by_size, traverse
 from bvae_jax.types import Images, Params, Posterior
@@ -114,10 +115,9 @@ def draw_traversal(
     plots.save_image_grid(
         path,
         with_source(start.image, decoded, rows),
-        row_labels=["", *labels],
+        row_labels=[what, *labels],
         column_labels=[f"{value:.1f}" for value in spans],
         xlabel="\n".join(filter(None, (axis, left_out))),
-        ylabel=f"latent ({what})",
         title=f"{start.title}, and its reconstruction",
     )
     files = [path.with_name(f"{path.name}.{kind}") for kind in ("png", "pdf", "gif")]
@@ -138,13 +138,16 @@ def with_source(
 def values_of(
     trainer: Trainer, latents: Latents, order: Int[np.ndarray, " row"], spans: np.ndarray
 ) -> tuple[jax.Array, str, str]:
-    """What latents are set to; what that is, and what their size is, in words."""
+    """What latents are set to; what that is, in words; and what stands above their names."""
     if trainer.variational:
-        axis, what = "value of the latent (standard deviations of the prior)", "KL in nats"
+        axis, what = (
+            "value of the latent (standard deviations of the prior)",
+            "latent\n(KL in nats)",
+        )
         return jnp.asarray(spans, jnp.float32), axis, what
     values = latents.mean[order, None] + latents.spread[order, None] * spans[None]
     axis = "value of the latent (standard deviations of its codes, from their mean)"
-    return jnp.asarray(values, jnp.float32), axis, "standard deviation of its codes"
+    return jnp.asarray(values, jnp.float32), axis, "latent\n(std. of codes)"
 
 
 def chosen_rows(settings: TraversalSettings, latents: int) -> list[int]:
@@ -205,7 +208,7 @@ def image_of(trainer: Trainer, given: int | str) -> Start:
             f"--images: {given} cannot be read ({read.failed[0]}): wanted a PNG, JPEG or WebP."
         )
     image = read.images[0].astype(np.float32) / 255
-    title = f"{file.name} ({'×'.join(map(str, read.sizes[0]))}) as {called}"
+    title = f"{short_name(file.name)} ({'×'.join(map(str, read.sizes[0]))})\nas {called}"
     return Start(image, nowhere, -1, title, f"traversal-{file.stem.replace('.', '_')}")
 
 

@@ -111,7 +111,7 @@ def test_all_files_are_there(compared):
     directory = compared.files[0].parent
     names = {str(path.relative_to(directory)) for path in compared.files}
     figures = {
-        "rate_distortion", "scores", "kl_spectrum", "factors", "metric_agreement", "variance",
+        "rate_distortion", "scores", "all_scores", "kl_spectrum", "factors", "metric_agreement", "variance",
         "learning_curves", "matched_traversals",
     }  # fmt: skip
     assert names == {

@@ -50,6 +50,13 @@ NAMES: Mapping[str, str] = {
 DIRECTIONS: Mapping[str, str] = {"nll": "low", "elbo": "high"}
 """The better end of scores that no setting wins, for their arrows."""
 ARROWS = {"high": " ↑", "low": " ↓", "": ""}
+UNITS: Mapping[str, str] = {
+    **dict.fromkeys(("nll", "kl", "elbo"), "nats per image"),
+    "active_units": "latents",
+    **dict.fromkeys(ELBO_PARTS, "nats"),
+    "unsupervised/gaussian_total_correlation": "nats",
+}
+"""Of scores that are no pure numbers."""
 PREFERRED = (
     "nll", "kl", "mig", "dci/disentanglement", "factor_vae_score", "sap_r2",
     "elbo", "active_latents", "mutual_information", "total_correlation",
@@ -70,6 +77,11 @@ def heading(score: str, better: str) -> str:
         better: "high", "low", or "" where no setting can win.
     """
     return name_of(score) + ARROWS[better or DIRECTIONS.get(score, "")]
+
+
+def title_of(score: str, better: str) -> str:
+    """The heading with the score's unit: above a figure's panel."""
+    return heading(score, better) + (f" ({UNITS[score]})" if score in UNITS else "")
 
 
 def find_scores(typed: Sequence[str], known: Collection[str], flag: str) -> tuple[str, ...]:

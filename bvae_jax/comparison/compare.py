@@ -115,7 +115,9 @@ def compare(
         with bar(total=3, desc="figures", disable=not progress) as done:
             crossed = cross(comparison, trainers)
             done.update(1)
-            drawn = draw_comparison(comparison, directory / "figures", averaged, crossed)
+            drawn = draw_comparison(
+                comparison, directory / "figures", averaged, shown.columns, crossed
+            )
             done.update(1)
             report = make_report(comparison, table, drawn, commands)
             write_report(directory / REPORT, report)

@@ -1,6 +1,6 @@
 """The figures of a comparison."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import nan
 from numbers import Real
@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from bvae_jax.comparison.base import Comparison, is_metric
+from bvae_jax.comparison.base import Comparison, is_metric, name_of, title_of
 from bvae_jax.comparison.matching import WEAK, Crossed
 from bvae_jax.comparison.stability import (
     agreement,
@@ -58,17 +58,22 @@ def as_settings(comparison: Comparison) -> list[Setting]:
 
 
 def draw_comparison(
-    comparison: Comparison, directory: Path, average: Average, crossed: Crossed | None
+    comparison: Comparison,
+    directory: Path,
+    average: Average,
+    columns: Sequence[str],
+    crossed: Crossed | None,
 ) -> list[Drawn]:
     """All figures for which there is something to show, as PNG and PDF.
 
     Args:
+        columns: scores that have a figure of their own.
         crossed: matched traversals, if there are any.
     """
     name = comparison.varied[0] if len(comparison.varied) == 1 else ""
     xlabel = SYMBOLS.get(name, name.replace("_", " ")) if name else "setting"
     figures = _Figures(comparison, directory, as_settings(comparison), xlabel)
-    return list(figures.draw(average, crossed))
+    return list(figures.draw(average, columns, crossed))
 
 
 @dataclass(frozen=True)
@@ -84,13 +89,17 @@ class _Figures:
     settings: list[Setting]
     xlabel: str
 
-    def draw(self, average: Average, crossed: Crossed | None) -> Iterator[Drawn]:
+    def draw(
+        self, average: Average, columns: Sequence[str], crossed: Crossed | None
+    ) -> Iterator[Drawn]:
         """One after another, in the order of the report."""
         comparison = self.comparison
         metrics = list(filter(is_metric, comparison.scores))
         if comparison.kl_per_latent:  # not all are autoencoders
             yield self.rate_distortion()
-        yield self.scores(average)
+        yield self.scores("scores", average, columns)
+        if set(comparison.scores) - set(columns):
+            yield self.scores("all_scores", average, comparison.scores)
         if comparison.kl_per_latent:
             yield self.spectrum()
         if len(comparison.factor_scores):
@@ -114,10 +123,10 @@ class _Figures:
         caption = "Each dot is a run; grey lines join points of equal ELBO (Alemi et al., 2018)."
         return Drawn(path, "Rate and distortion", caption)
 
-    def scores(self, average: Average) -> Drawn:
-        path, comparison = self.directory / "scores", self.comparison
+    def scores(self, name: str, average: Average, scores: Sequence[str]) -> Drawn:
+        path, comparison = self.directory / name, self.comparison
         intervals = {}
-        for score in comparison.scores:
+        for score in scores:
             frame = wide(comparison.members, score, [setting.label for setting in self.settings])
             within = comparison.ranges.get(score, ANY)
             found = [
@@ -130,19 +139,21 @@ class _Figures:
         rows: Any = comparison.baselines
         means = {name: rows[rows["baseline"] == name] for name in BASELINES}
         baselines = {
-            name: {score: float(found[score].mean()) for score in comparison.scores}
+            name_of(name): {score: float(found[score].mean()) for score in scores}
             for name, found in means.items()
             if len(found)
         }
+        titles = {score: title_of(score, comparison.better.get(score, "")) for score in scores}
         plots.save_scores(
-            path, comparison.members, self.settings, intervals, baselines, self.xlabel
+            path, comparison.members, self.settings, intervals, baselines, self.xlabel, titles
         )
         caption = (
             f"Every run, the {average} over seeds with its 95 % interval (of {FEWEST} seeds or "
             "more); random codes, untrained encoders and PCA as lines. The other baselines are in "
             "the table."
         )
-        return Drawn(path, f"Scores against {self.xlabel}", caption)
+        every = "All scores" if name == "all_scores" else "Scores"
+        return Drawn(path, f"{every} against {self.xlabel}", caption)
 
     def spectrum(self) -> Drawn:
         path, known = self.directory / "kl_spectrum", self.comparison.kl_per_latent
@@ -167,7 +178,9 @@ class _Figures:
 
     def agreement(self, metrics: list[str]) -> Drawn:
         path, runs = self.directory / "metric_agreement", len(self.comparison.members)
-        matrices.save_agreement(path, agreement(self.comparison.members, metrics), runs)
+        found = agreement(self.comparison.members, metrics)
+        found = found.rename(index=name_of, columns=name_of)
+        matrices.save_agreement(path, found, runs)
         caption = (
             f"Spearman rank correlation of metrics over {runs} runs. Of {runs} independent runs "
             f"1 in 20 correlations is beyond ±{agreement_by_chance(runs):.2f}; runs of a setting "
@@ -178,7 +191,7 @@ class _Figures:
     def variance(self) -> Drawn:
         path, comparison = self.directory / "variance", self.comparison
         frames = {s: wide(comparison.members, s, comparison.settings) for s in comparison.scores}
-        shares = {score: variance_split(frame) for score, frame in frames.items()}
+        shares = {name_of(score): variance_split(frame) for score, frame in frames.items()}
         limits = [setting_by_chance(frame)[1] for frame in frames.values()]
         frame = pd.DataFrame.from_dict(shares, orient="index")
         matrices.save_variance_split(path, frame.rename(columns={"setting": self.xlabel}), limits)

@@ -1,6 +1,5 @@
 """Figures of how the numbers of runs depend on their setting."""
 
-import re
 import textwrap
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
@@ -36,14 +35,6 @@ from bvae_jax.plots.style import (
 Interval = tuple[float, float, float]  # centre, low, high
 CHARACTERS = 60  # that a line takes at the size of tick labels
 SEED: dict[str, Any] = {"linestyle": "", "marker": "o", "markeredgewidth": 0, "alpha": 0.5}
-UNITS: Mapping[str, str] = {
-    **dict.fromkeys(("nll", "kl", "elbo", "iwae", "loss"), "nats per image"),
-    "bits_per_dim": "bits per dim",
-    "active_units": "latents",
-    **dict.fromkeys(("mutual_information", "total_correlation", "dimension_wise_kl"), "nats"),
-    "unsupervised": "nats",
-}
-"""Of columns that are no pure numbers."""
 BASELINES = [(grey, dash) for dash in ((4, 2), (1, 1), (6, 1, 1, 1)) for grey in ("0", "0.6")]
 OVERHANG = 0.5  # of an interval beyond the seeds, at most, as a share of what these span
 DEPTH = 30  # how far below the threshold KL is shown, as a factor
@@ -212,6 +203,7 @@ def save_scores(
     scores: Mapping[str, Sequence[Interval]],
     baselines: Mapping[str, Mapping[str, float]],
     xlabel: str,
+    titles: Mapping[str, str] = {},
 ) -> None:
     """A panel for each score: every seed, the mean with its 95% interval, and baselines.
 
@@ -221,6 +213,7 @@ def save_scores(
         members: columns `setting`, `seed` and the scores.
         scores: score -> (centre, low, high) for each setting.
         baselines: baseline -> score -> value.
+        titles: of the panels, by score; the score's name where there is none.
     """
     columns, heights = _layout(len(scores), settings)
     looks = {name: BASELINES[i % len(BASELINES)] for i, name in enumerate(baselines)}
@@ -235,7 +228,8 @@ def save_scores(
             for level, (grey, dashes) in zip(levels, looks.values(), strict=True):
                 axes.axhline(level, color=grey, dashes=dashes, lw=0.7, zorder=1)
             _fit(axes, np.concatenate([*seeds, levels, [c for c, _, _ in intervals]]), intervals)
-            axes.set_title(_title(score, 54 // columns), loc="left", size=6, pad=3)
+            title = textwrap.wrap(titles.get(score, score), 48 // columns, break_on_hyphens=False)
+            axes.set_title("\n".join(title), loc="left", size=6, pad=3)
         for axes in shown[-columns:]:
             axes.tick_params(labelbottom=True)
         put_settings(shown[-columns:], settings, xlabel)
@@ -246,14 +240,6 @@ def save_scores(
         for name, (grey, dashes) in looks.items():
             handles += [Line2D([], [], color=grey, dashes=dashes, lw=0.7, label=short_name(name))]
         legend_below(figure, handles)
-
-
-def _title(score: str, width: int) -> str:
-    """A score's name in one line or two, and its unit."""
-    unit = f" ({UNITS[score]})" if score in UNITS else ""
-    words = re.sub(r"[_/]", " ", score) + unit
-    lines = textwrap.wrap(words, width, break_on_hyphens=False)
-    return "\n".join(short_name(line, width) for line in [*lines[:1], " ".join(lines[1:])] if line)
 
 
 def _layout(count: int, settings: Sequence[Setting]) -> tuple[int, list[float]]:

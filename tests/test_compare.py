@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import datetime
 import json
 import re
 import shutil
@@ -15,10 +16,10 @@ import bvae_jax
 from bvae_jax import cli
 from bvae_jax.comparison import matching, reading
 from bvae_jax.comparison.base import known_scores
-from bvae_jax.comparison.compare import compare, cross
+from bvae_jax.comparison.compare import compare, cross, one_run_each, reconstructions
 from bvae_jax.comparison.matching import cross_traversals, one_of_each
 from bvae_jax.comparison.reading import read_comparison, read_members
-from bvae_jax.comparison.report import make_report
+from bvae_jax.comparison.report import make_report, title, varied_values
 from bvae_jax.comparison.suggest import suggest
 from bvae_jax.comparison.tables import make_table
 from bvae_jax.config import Config, ScoreConfig
@@ -27,7 +28,7 @@ from bvae_jax.metrics import METRICS
 from bvae_jax.metrics.codes import Codes
 from bvae_jax.runs import rundir
 from bvae_jax.runs.sweep import sweep
-from bvae_jax.runs.sweepdir import SweepConfig, member_dir, open_sweep
+from bvae_jax.runs.sweepdir import SweepConfig, member_dir, open_sweep, read_sweep
 from bvae_jax.runs.trainer import Trainers
 
 pytestmark = pytest.mark.usefixtures("tiny_network")
@@ -111,8 +112,8 @@ def test_all_files_are_there(compared):
     directory = compared.files[0].parent
     names = {str(path.relative_to(directory)) for path in compared.files}
     figures = {
-        "rate_distortion", "scores", "all_scores", "kl_spectrum", "factors", "metric_agreement", "variance",
-        "learning_curves", "matched_traversals",
+        "rate_distortion", "scores", "all_scores", "kl_spectrum", "factors", "metric_agreement",
+        "variance", "learning_curves", "matched_traversals", "reconstructions",
     }  # fmt: skip
     assert names == {
         "table.csv", "table.md", "table.tex", "statistics.md", "statistics.json", "report.html",
@@ -131,10 +132,33 @@ def test_all_files_are_there(compared):
     assert (trained["mig_low"] <= trained["mig"]).all()
     assert (trained["mig"] <= trained["mig_high"]).all()
     assert (trained["mig_n"] == 2).all()
-    page = (directory / "report.html").read_text()
-    assert "learning_rate=1e+25,beta=1,seed=0" in page
-    assert "Not finite" in page
-    assert "bvae compare" in page
+
+
+def test_the_report_is_for_somebody_who_was_not_there(compared):
+    page = (compared.files[0].parent / "report.html").read_text()
+    assert "<h1>β-VAE on dSprites: β = 1, 4; learning rate = 0.0001, 0.001" in page
+    for fact in (
+        f"{datetime.date.today():%B %Y}", "737,280 images of 64×64×1", "8 of 12 finished",
+        "β-VAE: −E[log p(x|z)] + β KL", "β = 1, 4 are 0.00073, 0.0029 in units of latents over",
+    ):  # fmt: skip
+        assert fact in page
+    sections, folded = page.split("<details>")[0], page.split("<details>")[1:]
+    assert re.findall("<h2>(.*)</h2>", sections) == [
+        "The same latents in every setting", "Rate and distortion", "Scores", "Reconstructions",
+        "Which setting to choose without labels", "Left out and missing",
+    ]  # fmt: skip
+    first = page.split("</thead>")[0]
+    assert re.findall('<th scope="col">(.*?)</th>', first) == [
+        "NLL\xa0↓", "KL", "ELBO\xa0↑", "active latents", "MIG\xa0↑", "SAP (R²)\xa0↑",
+    ]  # fmt: skip
+    assert len(sections.split("<img ")) == 5
+    assert "has a median UDR" in sections
+    assert "learning_rate=1e+25,beta=1,seed=0" in sections
+    assert "Not finite" in sections
+    assert "bvae compare" in folded[-1]
+    members = next(part for part in folded if "<h2>Members" in part)
+    betas = re.findall(r"seed=\d</span></th><td>(\d)</td><td>0\.", members)
+    assert betas == ["1"] * 4 + ["4"] * 4, "numbers, which are sorted as such"
 
 
 def test_what_is_evaluated_is_not_evaluated_again(swept, compared, monkeypatch):
@@ -222,9 +246,11 @@ def test_settings_are_ordered_by_one_field_after_the_other(tmp_path):
     assert [*zip(found.members.setting, found.members.seed, strict=True)] == [
         (setting, seed) for setting in found.settings for seed in (9, 10)
     ]
-    report = make_report(found, make_table(found), [], [])
-    assert report.varied["beta"] == [0.5, 4.0, 16.0]
-    assert report.varied["latents"] == [9, 10]
+    sweeps = [read_sweep(directory)]
+    assert varied_values(sweeps)["latents"] == [9, 10]
+    wanted = "β-VAE, β-TCVAE on dSprites: latents = 9, 10; β = 0.5, 4, 16"
+    table = make_table(found)
+    assert make_report(found, table, table, [], None, []).title == title(sweeps) == wanted
 
 
 def test_no_setting_wins_by_what_objectives_optimise():
@@ -318,7 +344,8 @@ def test_members_that_cannot_be_read_are_left_out_by_name(swept, tmp_path, capsy
     assert f"bvae: {empty.name} is left out: " in said
     shutil.rmtree(whole / "checkpoints")
     shutil.rmtree(silent / "checkpoints")
-    assert cross(found, Trainers()) is None
+    runs = one_run_each(found, Trainers())
+    assert (runs, cross(found, runs), reconstructions(runs)) == ({}, None, None)
     assert "no matched traversals" in capsys.readouterr().err
     found = suggest(sweep_dir, progress=False)
     assert f"bvae: {whole.name} is left out: " in capsys.readouterr().err

@@ -12,14 +12,23 @@ import pytest
 from PIL import Image
 
 from bvae_jax.comparison.figures import Drawn
-from bvae_jax.comparison.report import (
+from bvae_jax.comparison.page import (
     TEMPLATE,
     HtmlCell,
     HtmlTable,
-    Report,
+    Section,
+    bullets,
+    code,
+    figure,
+    joined,
     number_cells,
-    write_report,
+    pairs_to_html,
+    paragraph,
+    titled,
+    to_html,
+    write_page,
 )
+from bvae_jax.comparison.page import Page as Report
 from bvae_jax.runs import rundir
 
 VOID = {"meta", "link", "img", "input", "wbr", "br", "hr"}
@@ -63,18 +72,18 @@ class Page(HTMLParser):
 
 
 def written(tmp_path, report):
-    write_report(tmp_path / "report.html", report)
+    write_page(tmp_path / "report.html", report)
     return Page(tmp_path / "report.html")
 
 
 def figures(folder, count, text):
     made = []
     for number in range(count):
-        figure = Drawn(folder / f"{number} & 'so'", f"{text} {number}", text)
-        png, pdf = figure.files
+        each = Drawn(folder / f"{number} & 'so'", f"{text} {number}", text)
+        png, pdf = each.files
         Image.new("RGB", (340, 200 + number), (number, 90, 150)).save(png)
         pdf.write_bytes(b"%PDF-1.4\n" + bytes(range(number, 256)))
-        made.append(figure)
+        made.append(each)
     return made
 
 
@@ -92,16 +101,24 @@ def members(settings, seeds, text=""):
 
 def full(folder, text="some", count=2):
     marks = ("best", "tied", "", "words")
-    cells = [HtmlCell(text, mark, text) for mark in marks]
+    cells = [HtmlCell(text, mark, text, text) for mark in marks]
+    table = to_html(text, HtmlTable([text] * 4, [(text, cells)] * count, text))
+    drawn = figures(folder, count, text)
     return Report(
-        title=text, lead=text, facts=[(text, text)] * count,
-        tables=[(text, HtmlTable([text] * 4, [(text, cells)] * count, text))] * count,
-        figures=figures(folder, count, text), sentences=[(text, [text] * 2)] * count,
-        left_out={text: text}, missing=[text] * count,
-        config={text: text, "b": {"c": [text, None]}}, varied={f"{text} 2": [text, 4.0]},
-        versions={text: text, "wandb": None},
-        commands=[text] * count, members=members(count, 2, text),
+        title=text, lead=text, facts=[(text, text)] * count, cautions=[text] * count,
+        sections=[
+            Section(text, joined([table, figure(drawn[0], titled=False)])),
+            Section("Nothing", ""),
+            Section("Folded", joined(map(figure, drawn)) + titled(text, bullets([text] * 2)), True),
+            Section("Members", to_html("m", members(count, 2, text)), True),
+            Section("Versions", pairs_to_html("Versions", text, {text: text}), True),
+            Section("Commands", joined([code(text), code(text), paragraph(text)]), True),
+        ],
     )  # fmt: skip
+
+
+def of_table(table):
+    return Report("t", "", sections=[Section("Scores", to_html("Scores", table))])
 
 
 REPORTS = {
@@ -109,9 +126,9 @@ REPORTS = {
     "hostile": lambda folder: full(folder, HOSTILE),
     "long names": lambda folder: full(folder, "a_rather/long=name," * 20),
     "empty": lambda folder: Report("Nothing", ""),
-    "one member": lambda folder: Report("One", "One.", members=members(1, 1)),
-    "300 members": lambda folder: Report("Many", "Many.", members=members(30, 10)),
-    "table without rows": lambda folder: Report("t", "", tables=[("t", HtmlTable(["a"], []))]),
+    "one member": lambda folder: of_table(members(1, 1)),
+    "300 members": lambda folder: of_table(members(30, 10)),
+    "table without rows": lambda folder: of_table(HtmlTable(["a"], [])),
 }
 
 
@@ -135,41 +152,34 @@ def test_page_is_well_formed_and_points_nowhere_else(tmp_path, name):
     assert all(attrs["scope"] in ("col", "row") for attrs, _ in page.all("th"))
 
 
-def test_sections_and_contents_are_what_there_is(tmp_path):
-    titles = ["Results", "Figures", "Statistics in words", "Left out and missing", "Members"]
-    titles += ["Configuration", "Versions", "Commands"]
+def test_sections_are_what_there_is_and_some_are_folded(tmp_path):
     page = written(tmp_path, full(tmp_path))
-    assert page.texts("h2") == titles
-    contents = [text for attrs, text in page.all("a") if attrs["href"].startswith("#")]
-    assert contents == titles
-    assert written(tmp_path, REPORTS["one member"](tmp_path)).texts("h2") == ["Members"]
+    assert page.texts("h2") == ["some", "Folded", "Members", "Versions", "Commands"]
+    assert page.texts("summary") == page.texts("h2")[1:]
+    assert not any("open" in attrs for attrs, _ in page.all("details"))
     assert written(tmp_path, REPORTS["empty"](tmp_path)).texts("h2") == []
+    style = "".join(page.texts("style"))
+    assert "details:not([open]) { display: none; }" in style.split("@media print")[1]
 
 
 def test_everything_given_is_shown(tmp_path):
-    page = written(tmp_path, full(tmp_path)._replace(
-        title="T1", lead="L1", facts=[("f", "v")], left_out={"m1": "no dci"}, missing=["m2", "m3"],
-        config={"beta": 1, "latents": 10, "likelihood": "", "gamma": None, "s": True},
-        varied={"beta": [1, 4.5]}, versions={"jax": "0.10", "wandb": None},
-        commands=["bvae a \\\n  b", "c"], sentences=[("mig", ["One.", "Two."])],
+    page = written(tmp_path, Report(
+        title="T1", lead="L1", facts=[("f", "v")], cautions=["One.", "Two."], sections=[
+            Section("A", pairs_to_html("p", "value", {"m1": "no dci"})),
+            Section("B", joined([code("bvae a \\\n  b"), code("c"), bullets(["m2"]), bullets([])])),
+        ],
     ))  # fmt: skip
     assert page.texts("title") == page.texts("h1") == ["T1"]
     assert "L1" in page.texts("p")
     assert (page.texts("dt"), page.texts("dd")) == (["f"], ["v"])
     assert page.texts("code") == ["bvae a \\\n  b", "c"]
-    rows = [text.split() for text in page.texts("tr")]
-    for row in ("m1 no dci", "beta 1, 4.5", "latents 10", 'likelihood ""', "gamma none", "s true",
-                "jax 0.10", "wandb not installed"):  # fmt: skip
-        assert row.replace(" ", "") in ["".join(cells) for cells in rows]
-    assert "beta1" not in ["".join(cells) for cells in rows], "what varies is not shared"
-    assert {"m2", "m3", "One.", "Two."} <= set(page.texts("li"))
-    summaries = page.texts("summary")
-    assert summaries == ["mig", "All members (4)", "Shared by all members (4)"]
+    assert "m1no dci" in page.texts("tr")
+    assert page.texts("li") == ["One.", "Two.", "m2"]
 
 
 def test_pictures_are_embedded_byte_for_byte(tmp_path):
-    report = full(tmp_path, count=3)
-    page = written(tmp_path, report)
+    drawn = figures(tmp_path, 3, "some")
+    page = written(tmp_path, Report("t", "", sections=[Section("F", joined(map(figure, drawn)))]))
 
     def decoded(uri, kind):
         head, data = uri.split(",")
@@ -177,7 +187,7 @@ def test_pictures_are_embedded_byte_for_byte(tmp_path):
         return base64.b64decode(data, validate=True)
 
     pictures = [decoded(attrs["src"], "image/png") for attrs, _ in page.all("img")]
-    pngs, pdfs = zip(*(figure.files for figure in report.figures), strict=True)
+    pngs, pdfs = zip(*(each.files for each in drawn), strict=True)
     assert pictures == [png.read_bytes() for png in pngs]
     links = [attrs for attrs, text in page.all("a") if text == "PDF"]
     assert [decoded(a["href"], "application/pdf") for a in links] == [p.read_bytes() for p in pdfs]
@@ -201,16 +211,15 @@ def test_text_from_outside_is_only_text(tmp_path):
 
 def test_table_has_its_marks_and_their_legend(tmp_path):
     cells = [
-        HtmlCell("0.31", "best", "3 seeds"),
+        HtmlCell("0.31", "best", "3 seeds", "[0.3, 0.4]"),
         HtmlCell("0.30", "tied"),
         HtmlCell("nan"),
         HtmlCell("a", "words"),
     ]
     table = HtmlTable(["sap_r2", "b", "c", "d"], [("β = 4", cells)], "A note.")
-    page = written(tmp_path, Report("t", "", tables=[("Scores", table)]))
-    assert page.texts("h3") == ["Table 1. Scores"]
+    page = written(tmp_path, of_table(table))
     classes = [(attrs.get("class"), attrs.get("title"), text) for attrs, text in page.all("td")]
-    assert classes[1:] == [("best", "3 seeds", "0.31"), ("tied", None, "0.30"),
+    assert classes[1:] == [("best", "3 seeds", "0.31[0.3, 0.4]"), ("tied", None, "0.30"),
                            (None, None, "nan"), ("words", None, "a")]  # fmt: skip
     assert page.texts("strong")[0] == "0.31"
     heads = [(attrs["scope"], attrs.get("class"), text) for attrs, text in page.all("th")]
@@ -219,20 +228,20 @@ def test_table_has_its_marks_and_their_legend(tmp_path):
     note = "Bold: the best. : not distinguishable from the best. A note."
     assert page.texts("p")[-1] == note
     unmarked = HtmlTable(["a"], [("x", [HtmlCell("1")])])
-    page = written(tmp_path, Report("t", "", tables=[("Scores", unmarked)]))
+    page = written(tmp_path, of_table(unmarked))
     assert len(page.texts("p")) == 1, "the lead, no legend"
 
 
 @pytest.mark.parametrize("cells", [[], [HtmlCell("1")], [HtmlCell("1")] * 3])
 def test_table_wants_a_cell_for_each_column(tmp_path, cells):
     with pytest.raises(ValueError, match="zip"):
-        written(tmp_path, Report("t", "", tables=[("t", HtmlTable(["a", "b"], [("x", cells)]))]))
+        written(tmp_path, of_table(HtmlTable(["a", "b"], [("x", cells)])))
 
 
 def test_ragged_table(tmp_path):
     table = HtmlTable(["a", "b"], [("x", [HtmlCell("1")] * 2), ("y", [HtmlCell("1")])])
     with pytest.raises(ValueError, match="zip"):
-        written(tmp_path, Report("t", "", tables=[("t", table)]))
+        written(tmp_path, of_table(table))
 
 
 @pytest.mark.parametrize(
@@ -253,10 +262,10 @@ def test_numbers_of_a_column_have_as_many_decimals(values, wanted):
 
 def test_replaces_the_old_file_or_leaves_it(tmp_path, monkeypatch):
     path = tmp_path / "new" / "report.html"
-    write_report(path, Report("Old", ""))
+    write_page(path, Report("Old", ""))
     old = path.read_bytes()
     with pytest.raises(FileNotFoundError):
-        write_report(path, Report("New", "", figures=[Drawn(tmp_path / "none", "f", "")]))
+        figure(Drawn(tmp_path / "none", "f", ""))
 
     def crash(_):
         raise KeyboardInterrupt
@@ -264,9 +273,9 @@ def test_replaces_the_old_file_or_leaves_it(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(rundir.os, "fsync", crash)
         with pytest.raises(KeyboardInterrupt):
-            write_report(path, Report("New", ""))
+            write_page(path, Report("New", ""))
     assert path.read_bytes() == old
-    write_report(path, Report("New", ""))
+    write_page(path, Report("New", ""))
     assert Page(path).texts("h1") == ["New"]
     assert [entry.name for entry in path.parent.iterdir()] == ["report.html"]
 
@@ -321,7 +330,7 @@ def browse(path, script="", width=1200):
 def test_browser_sees_no_error_and_no_request(tmp_path):
     for name in ("full", "hostile", "long names"):
         path = tmp_path / f"{name}.html"
-        write_report(path, REPORTS[name](tmp_path))
+        write_page(path, REPORTS[name](tmp_path))
         sideways = "document.body.id = 'by' + (document.documentElement.scrollWidth - innerWidth)"
         loaded = "document.body.className = 'shown' + [...document.images]"
         loaded += ".filter(image => image.complete && image.naturalWidth == 340).length"
@@ -330,7 +339,7 @@ def test_browser_sees_no_error_and_no_request(tmp_path):
         body = re.search("<body.*?>", dom)
         assert body
         assert int(re.findall(r'id="by(-?\d+)"', body[0])[0]) <= 0, "the page scrolls sideways"
-        assert 'class="shown2"' in body[0]
+        assert 'class="shown3"' in body[0]
 
 
 @pytest.mark.once
@@ -357,7 +366,7 @@ def test_a_click_sorts_a_table(tmp_path):
     texts = ["0.30 ± 0.01", "nan", "-2", "10", "0.30", "1e-3"]
     rows = [(str(row), [HtmlCell("w", "words"), HtmlCell(text)]) for row, text in enumerate(texts)]
     path = tmp_path / "report.html"
-    write_report(path, Report("t", "", tables=[("t", HtmlTable(["word", "score"], rows))]))
+    write_page(path, of_table(HtmlTable(["word", "score"], rows)))
     script = """
       const button = document.querySelector("th button"), seen = [];
       for (let click = 0; click < 4; click++) {

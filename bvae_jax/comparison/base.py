@@ -45,8 +45,22 @@ NAMES: Mapping[str, str] = {
     "untrained": "untrained encoder",
     "pca": "PCA",
     "ica": "ICA",
+    "vae": "VAE",
+    "ae": "autoencoder",
+    "beta_vae": "β-VAE",
+    "annealed_vae": "annealed β-VAE",
+    "beta_tcvae": "β-TCVAE",
+    "factor_vae": "FactorVAE",
+    "dip_vae_i": "DIP-VAE-I",
+    "dip_vae_ii": "DIP-VAE-II",
+    "info_vae": "InfoVAE",
+    "control_vae": "ControlVAE",
+    "ada_gvae": "Ada-GVAE",
+    "ada_ml_vae": "Ada-ML-VAE",
+    "dsprites": "dSprites",
+    "shapes3d": "3D Shapes",
 }
-"""What scores and baselines are called in papers; others have the name of their column."""
+"""What scores, baselines, objectives and data sets are called in papers; others by their name."""
 DIRECTIONS: Mapping[str, str] = {"nll": "low", "elbo": "high"}
 """The better end of scores that no setting wins, for their arrows."""
 ARROWS = {"high": " ↑", "low": " ↓", "": ""}
@@ -66,7 +80,7 @@ MOST_COLUMNS = 6
 
 
 def name_of(score: str) -> str:
-    """What a score or a baseline is called where people read it."""
+    """What something of `NAMES`, or another column, is called where people read it."""
     return NAMES.get(score) or score.replace("_", " ").replace("/", ": ")
 
 

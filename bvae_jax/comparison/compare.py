@@ -2,10 +2,11 @@
 
 import dataclasses
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
+import numpy as np
 import pandas as pd
 
 from bvae_jax.comparison.base import Comparison, default_scores, find_scores, known_scores
@@ -13,9 +14,11 @@ from bvae_jax.comparison.figures import draw_comparison
 from bvae_jax.comparison.findings import statistics_json, statistics_text
 from bvae_jax.comparison.latex import WIDTHS, latex, to_latex
 from bvae_jax.comparison.matching import Crossed, cross_traversals, one_of_each
+from bvae_jax.comparison.page import write_page
 from bvae_jax.comparison.reading import EvaluationSettings, read_comparison
-from bvae_jax.comparison.report import make_report, write_report
+from bvae_jax.comparison.report import make_report
 from bvae_jax.comparison.statistics import AVERAGES, Average
+from bvae_jax.comparison.suggest import Suggestion, of_comparison
 from bvae_jax.comparison.tables import Table, make_table, to_frame, to_markdown
 from bvae_jax.config import ScoreConfig
 from bvae_jax.errors import UserError
@@ -24,11 +27,13 @@ from bvae_jax.metrics.scoring import metric_names
 from bvae_jax.runs import rundir
 from bvae_jax.runs.encode import same_images
 from bvae_jax.runs.grid import SYMBOLS
-from bvae_jax.runs.run import load_shared
+from bvae_jax.runs.run import Run, load_shared
 from bvae_jax.runs.trainer import Trainers
 from bvae_jax.runtime import bar
 
 REPORT = "report.html"
+PICTURES = 8
+"""Images that are reconstructed."""
 
 
 class Compared(NamedTuple):
@@ -112,15 +117,17 @@ def compare(
     files = write_tables(table, shown, directory, comparison.varied, width)
     files += _write_statistics(comparison, directory, averaged)
     if figures:
+        suggestion = _suggestion(comparison, trainers, progress)
         with bar(total=3, desc="figures", disable=not progress) as done:
-            crossed = cross(comparison, trainers)
+            runs = one_run_each(comparison, trainers)
+            pictures = cross(comparison, runs), reconstructions(runs)
             done.update(1)
             drawn = draw_comparison(
-                comparison, directory / "figures", averaged, shown.columns, crossed
+                comparison, directory / "figures", averaged, shown.columns, *pictures
             )
             done.update(1)
-            report = make_report(comparison, table, drawn, commands)
-            write_report(directory / REPORT, report)
+            page = make_report(comparison, table, shown, drawn, suggestion, commands)
+            write_page(directory / REPORT, page)
             done.update(1)
         files += [*(path for each in drawn for path in each.files), directory / REPORT]
     return Compared(comparison, table, shown, files)
@@ -135,24 +142,51 @@ def _shown(comparison: Comparison, chosen: Sequence[str]) -> tuple[str, ...]:
     return there or default_scores(comparison.scores)
 
 
-def cross(comparison: Comparison, trainers: Trainers) -> Crossed | None:
-    """Matched traversals of one run of each setting.
+def _suggestion(comparison: Comparison, trainers: Trainers, progress: bool) -> Suggestion | None:
+    try:
+        return of_comparison(comparison, trainers, progress=progress)
+    except UserError as error:
+        print(f"bvae: note: no setting is suggested: {error}", file=sys.stderr)
+        return None
 
-    None where one of them cannot be loaded, or where settings have different images.
+
+def one_run_each(comparison: Comparison, trainers: Trainers) -> dict[str, Run]:
+    """A run of each setting, by its label.
+
+    Empty where one of them cannot be loaded, or where settings have different images.
     """
     rows: Any = comparison.members
     shown = [label for label in comparison.settings if (rows["setting"] == label).any()]
     members = {str(name): (row["setting"], int(row["seed"])) for name, row in rows.iterrows()}
     chosen = one_of_each(shown, members)
     try:
-        runs = [load_shared(comparison.run_dirs[chosen[label]], trainers) for label in shown]
+        runs = {n: load_shared(comparison.run_dirs[chosen[n]], trainers) for n in shown}
     except UserError as error:
         print(f"bvae: there are no matched traversals: {error}", file=sys.stderr)
+        return {}
+    first, *_ = runs.values()
+    return runs if all(same_images(first.trainer, run.trainer) for run in runs.values()) else {}
+
+
+def cross(comparison: Comparison, runs: Mapping[str, Run]) -> Crossed | None:
+    """Matched traversals of `one_run_each`; None of no run."""
+    if not runs:
         return None
-    if not all(same_images(runs[0].trainer, run.trainer) for run in runs):
+    kl_of = {str(path): kl for name, kl in comparison.kl_per_latent.items()
+             for path in [comparison.run_dirs[name]]}  # fmt: skip
+    return cross_traversals(
+        list(runs.values()), [kl_of.get(str(run.run_dir)) for run in runs.values()]
+    )
+
+
+def reconstructions(runs: Mapping[str, Run]) -> np.ndarray | None:
+    """Held-out images, then what each run makes of them: [1 + run, image, h, w, c]."""
+    if not runs:
         return None
-    kl = [comparison.kl_per_latent.get(chosen[label]) for label in shown]
-    return cross_traversals(runs, kl)
+    trainer = next(iter(runs.values())).trainer
+    indices = list(dict.fromkeys(trainer.eval_indices.ravel().tolist()))[:PICTURES]
+    images = np.asarray(trainer.images(np.array(indices)))
+    return np.stack([images, *(np.asarray(run.reconstruct(images)) for run in runs.values())])
 
 
 def _write_statistics(comparison: Comparison, directory: Path, average: Average) -> list[Path]:

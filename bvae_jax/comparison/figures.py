@@ -23,6 +23,7 @@ from bvae_jax.elbo import ACTIVE_NATS
 from bvae_jax.plots import comparison as plots
 from bvae_jax.plots import matrices
 from bvae_jax.plots.comparison import Setting
+from bvae_jax.plots.run import save_image_grid
 from bvae_jax.runs.grid import SYMBOLS
 from bvae_jax.runs.loggers import curves
 
@@ -63,17 +64,20 @@ def draw_comparison(
     average: Average,
     columns: Sequence[str],
     crossed: Crossed | None,
+    pictures: np.ndarray | None = None,
 ) -> list[Drawn]:
     """All figures for which there is something to show, as PNG and PDF.
 
     Args:
         columns: scores that have a figure of their own.
         crossed: matched traversals, if there are any.
+        pictures: images in a row, and below them the reconstructions of a run of each setting.
     """
     name = comparison.varied[0] if len(comparison.varied) == 1 else ""
     xlabel = SYMBOLS.get(name, name.replace("_", " ")) if name else "setting"
     figures = _Figures(comparison, directory, as_settings(comparison), xlabel)
-    return list(figures.draw(average, columns, crossed))
+    drawn = list(figures.draw(average, columns, crossed))
+    return drawn if pictures is None else [*drawn, figures.reconstructions(pictures)]
 
 
 @dataclass(frozen=True)
@@ -224,3 +228,10 @@ class _Figures:
             "need not be the same. Where r is negative the latent is turned round."
         )
         return Drawn(path, "The same latents in every setting", caption)
+
+    def reconstructions(self, pictures: np.ndarray) -> Drawn:
+        path = self.directory / "reconstructions"
+        labels = [setting.label.replace(", ", ",\n") for setting in self.settings]
+        save_image_grid(path, pictures, row_labels=["image", *labels])
+        caption = "Held-out images, and what one run of each setting makes of them."
+        return Drawn(path, "Reconstructions", caption)

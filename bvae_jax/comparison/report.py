@@ -1,201 +1,300 @@
-"""The report of a comparison: one HTML file that needs no server and no network."""
+"""The report of a comparison: what one sends to somebody who was not there."""
 
+import datetime
 import json
-import math
-import re
-from base64 import b64encode
-from collections.abc import Iterable, Mapping, Sequence
-from html import escape
-from pathlib import Path
-from string import Template
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from bvae_jax.comparison.base import Comparison, is_metric
+from bvae_jax.comparison.base import Comparison, heading, is_metric, name_of
 from bvae_jax.comparison.figures import Drawn
 from bvae_jax.comparison.findings import ScoreStatistics, statistics_of
+from bvae_jax.comparison.page import (
+    HtmlCell,
+    HtmlTable,
+    Page,
+    Section,
+    bullets,
+    code,
+    figure,
+    joined,
+    number_cells,
+    pairs_to_html,
+    paragraph,
+    titled,
+    to_html,
+)
 from bvae_jax.comparison.reading import in_order
 from bvae_jax.comparison.statistics import sentence
-from bvae_jax.comparison.tables import Table, explanation, texts
+from bvae_jax.comparison.suggest import Suggestion, ranking_table
+from bvae_jax.comparison.tables import Table, explanation, filled_rows, name_of_row, texts
+from bvae_jax.config import Config
+from bvae_jax.objectives import get_objective
 from bvae_jax.runs import rundir
+from bvae_jax.runs.grid import SYMBOLS, text
 from bvae_jax.runs.sweepdir import SweepConfig, read_sweep
 
-TEMPLATE = Path(__file__).with_name("report.html")
 MOST_PAIRS = 15
 """Of settings that are compared one by one in words; of more, each with the best only."""
+MOST_VALUES = 8
+"""That a title lists."""
 LEADING = ("mig", "dci/disentanglement", "factor_vae_score")
 """Scores that the first paragraph speaks of."""
-DIGITS = 5  # of the largest number in a column
-LEGEND = {
-    "best": "<strong>Bold</strong>: the best.",
-    "tied": '<span class="tied"></span>: not distinguishable from the best.',
+FIRST = {
+    "matched_traversals": "The same latents in every setting",
+    "rate_distortion": "Rate and distortion",
+    "scores": "Scores",
+    "reconstructions": "Reconstructions",
 }
-
-
-class HtmlCell(NamedTuple):
-    """One cell of a table.
-
-    Attributes:
-        mark: "best", "tied" (not distinguishable from the best), "words" (text, set to the left)
-            or "" (a number, set to the right).
-        title: shown when the pointer rests on the cell.
-    """
-
-    text: str
-    mark: str = ""
-    title: str = ""
-
-
-class HtmlTable(NamedTuple):
-    """A table; `columns` are the names above the cells, without one above the rows' labels."""
-
-    columns: Sequence[str]
-    rows: Sequence[tuple[str, Sequence[HtmlCell]]]
-    note: str = ""
-
-
-class Report(NamedTuple):
-    """What a report says. All texts are plain: they are escaped here.
-
-    Attributes:
-        lead: what was compared and the main finding, in a paragraph.
-        facts: (name, value).
-        tables: (title, table).
-        sentences: (score, its tests in words).
-        left_out: member -> why.
-        missing: members that are not finished.
-        config: of all members, in JSON types, but for what is in `varied`.
-        varied: field -> its values.
-        versions: package -> version, None where it is not installed.
-        commands: that made the report.
-    """
-
-    title: str
-    lead: str
-    facts: Sequence[tuple[str, str]] = ()
-    tables: Sequence[tuple[str, HtmlTable]] = ()
-    figures: Sequence[Drawn] = ()
-    sentences: Sequence[tuple[str, Sequence[str]]] = ()
-    left_out: Mapping[str, str] = {}
-    missing: Sequence[str] = ()
-    config: Mapping[str, Any] = {}
-    varied: Mapping[str, Sequence[Any]] = {}
-    versions: Mapping[str, str | None] = {}
-    commands: Sequence[str] = ()
-    members: HtmlTable | None = None
+"""Figures that are not folded away, and their sections."""
+SHORT = 10  # characters of a commit
 
 
 def make_report(
-    comparison: Comparison, table: Table, drawn: Sequence[Drawn], commands: Sequence[str]
-) -> Report:
-    """Everything that is known of a comparison, for `write_report`.
+    comparison: Comparison,
+    table: Table,
+    shown: Table,
+    drawn: Sequence[Drawn],
+    suggestion: Suggestion | None,
+    commands: Sequence[str],
+) -> Page:
+    """Everything that is known of a comparison, for `write_page`: what matters most comes first.
 
     Args:
+        table: of all scores.
+        shown: of those that most readers want.
+        suggestion: without labels; None where there is none.
         commands: that made the comparison.
     """
-    total = len(comparison.members) + len(comparison.failed) + len(comparison.missing)
     sweeps = [read_sweep(path) for path in comparison.sweep_dirs]
-    seeds = sorted(set(comparison.members["seed"].tolist()))
-    provenance = _provenance(comparison)
-    return Report(
-        title=" and ".join(path.resolve().name for path in comparison.sweep_dirs),
+    sessions = _sessions(comparison)
+    figures = {each.path.name: each for each in drawn}
+    first = {name: figure(figures[name], titled=False) for name in FIRST if name in figures}
+    folded = joined(figure(each) for name, each in figures.items() if name not in FIRST)
+    versions = sessions[-1]["versions"] if sessions else {}
+    versions = {name: version or "not installed" for name, version in versions.items()}
+    typed = [*dict.fromkeys(_command(session["command"]) for session in sessions), *commands]
+    sections = [
+        *(Section(FIRST[name], first.get(name, "")) for name in list(FIRST)[:2]),
+        Section(FIRST["scores"], joined([_scores("Scores", shown), first.get("scores", "")])),
+        Section(FIRST["reconstructions"], first.get("reconstructions", "")),
+        Section("Which setting to choose without labels", _suggested(suggestion)),
+        Section("Left out and missing", _absent(comparison)),
+        Section("All scores", _all_scores(table), folded=True),
+        Section("More figures", folded, folded=True),
+        Section("Statistics in words", _in_words(comparison, table), folded=True),
+        Section("Members", to_html("Members", _table_of_members(comparison)), folded=True),
+        Section("Configuration", _configuration(sweeps), folded=True),
+        Section("Versions", pairs_to_html("Versions", "version", versions), folded=True),
+        Section("Commands", joined(map(code, typed)), folded=True),
+    ]
+    return Page(
+        title=title(sweeps),
         lead=lead(comparison, table),
-        facts=[
-            ("members", f"{len(comparison.members)} of {total} finished"),
-            ("settings", str(len(comparison.settings))),
-            ("seeds", ", ".join(map(str, seeds))),
-            ("data set", sweeps[0].base.dataset),
-            ("steps", f"{max(map(int, comparison.members['step'])):,}"),
-            ("trained on", ", ".join(sorted({s["device"] for s in provenance}))),
-        ],
-        tables=_tables(comparison, table),
-        figures=drawn,
-        sentences=[
-            (score, list(_in_words(statistics_of(comparison, score, table.average))))
-            for score in comparison.scores
-        ]
-        if len(comparison.settings) > 1
-        else [],
-        left_out=comparison.failed,
-        missing=comparison.missing,
-        config=sweeps[0].base.to_dict(),
-        varied={
-            name: in_order(v for sweep in sweeps for v in _values(sweep, name))
-            for name in dict.fromkeys(n for s in sweeps for n in (*s.base.to_dict(), *s.values))
-            if any(name in sweep.values for sweep in sweeps)
-            or len({sweep.base.value(name) for sweep in sweeps}) > 1
-        },
-        versions=provenance[-1]["versions"] if provenance else {},
-        commands=[*dict.fromkeys(_command(s["command"]) for s in provenance), *commands],
-        members=_table_of_members(comparison),
+        facts=_facts(comparison, sweeps, sessions),
+        cautions=shown.remarks,
+        sections=sections,
     )
 
 
-def _values(sweep: SweepConfig, name: str) -> Sequence[Any]:
-    """The values of a field in a sweep."""
-    return sweep.values.get(name, [sweep.base.value(name)])
+def title(sweeps: Sequence[SweepConfig]) -> str:
+    """What was trained on what, and what varies: "β-VAE on dSprites: β = 1, 4, 16"."""
+    varied = varied_values(sweeps)
+    objectives = varied.pop("objective", [sweeps[0].base.objective])
+    varied.pop("seed", None)
+    parts = [
+        f"{SYMBOLS.get(name, name.replace('_', ' '))} = {_few(list(map(text, values)))}"
+        for name, values in varied.items()
+    ]
+    what = f"{', '.join(map(name_of, objectives))} on {_dataset(sweeps[0].base.dataset)}"
+    return ": ".join([what, *filter(None, ["; ".join(parts)])])
+
+
+def _few(values: Sequence[str]) -> str:
+    if len(values) <= MOST_VALUES:
+        return ", ".join(values)
+    return f"{values[0]} to {values[-1]} ({len(values)} values)"
+
+
+def _dataset(name: str) -> str:
+    """What a data set is called: one's own files by the name of their file or folder."""
+    kind, _, place = name.partition(":")
+    return place.rstrip("/").split("/")[-1] if place else name_of(kind)
+
+
+def varied_values(sweeps: Sequence[SweepConfig]) -> dict[str, list[Any]]:
+    """Field -> its values, of fields that a sweep varies and those in which sweeps differ."""
+    names = dict.fromkeys(n for s in sweeps for n in (*s.base.to_dict(), *s.values))
+    return {
+        name: in_order(v for s in sweeps for v in s.values.get(name, [s.base.value(name)]))
+        for name in names
+        if any(name in s.values for s in sweeps) or len({s.base.value(name) for s in sweeps}) > 1
+    }
 
 
 def lead(comparison: Comparison, table: Table) -> str:
     """What was compared and what came out, in a paragraph."""
     seeds = len(set(comparison.members["seed"]))
     said = [
-        f"{len(comparison.members)} runs of {len(comparison.settings)} settings "
-        f"({_listed(comparison.settings)}), {seeds} {'seed' if seeds == 1 else 'seeds'}."
+        f"{len(comparison.members)} runs of {len(comparison.settings)} settings, "
+        f"{seeds} {'seed' if seeds == 1 else 'seeds'}."
     ]
     for score in [score for score in LEADING if score in comparison.scores]:
         best = [label for label, cells in table.rows.items() if cells[score].best]
         tied = [label for label, cells in table.rows.items() if cells[score].tied]
         if best:
-            also = f", which its seeds do not tell from {_listed(tied)}" if tied else ""
-            said.append(f"Best {score}: {_listed(best)}{also}.")
-    return " ".join([*said, *table.remarks])
+            rest = len(table.rows) - 1
+            others = "any other" if len(tied) == rest > 1 else "; ".join(tied)
+            also = f", which its seeds do not tell from {others}" if tied else ""
+            said.append(f"Best {name_of(score)}: {best[0]}{also}.")
+    return " ".join(said)
 
 
-def _listed(labels: Sequence[str], most: int = 8) -> str:
-    shown = [*labels[:most], *(["..."] if len(labels) > most else [])]
-    return "; ".join(shown)
+def _facts(
+    comparison: Comparison, sweeps: Sequence[SweepConfig], sessions: Sequence[Mapping[str, Any]]
+) -> list[tuple[str, str]]:
+    """Date, code, data, training and the meaning of β, for a reader who was not there."""
+    base, varied = sweeps[0].base, varied_values(sweeps)
+    days = sorted({session["started"][:10] for session in sessions})
+    commits = sorted({session["git_commit"] or "" for session in sessions})
+    commits = [commit and commit[:SHORT] + "+changes" * ("+" in commit) for commit in commits]
+    releases = sorted({str(s["versions"].get("bvae_jax")) for s in sessions})
+    done, total = len(comparison.members), len(comparison.failed) + len(comparison.missing)
+    fixed = [
+        f"{name.replace('_', ' ')} {text(base.value(name))}"
+        for name in ("network", "latents", "likelihood", "batch_size")
+        if name not in varied
+    ]
+    seeds = sorted(set(comparison.members["seed"].tolist()))
+    steps = f"{max(map(int, comparison.members['step'])):,} steps"
+    trained = [
+        ("Trained", f"{' to '.join(map(_day, [*days[:1], *days[1:][-1:]]))}, "
+         f"on {', '.join(sorted({s['device'] for s in sessions}))}"),
+        ("Code", f"bvae_jax {', '.join(releases)}, "
+         f"commit {', '.join(commit or 'not recorded' for commit in commits)}"),
+    ]  # fmt: skip
+    return [
+        *(trained if sessions else []),
+        ("Data", _data_in_words(comparison, base, sessions)),
+        ("Runs", f"{done} of {done + total} finished; seeds {_few(list(map(str, seeds)))}; "
+         f"{', '.join([steps, *fixed])}"),
+        *_losses(comparison, varied.get("objective", [base.objective])),
+    ]  # fmt: skip
 
 
-def _tables(comparison: Comparison, table: Table) -> list[tuple[str, HtmlTable]]:
-    """Settings and baselines, scores of training apart from disentanglement metrics."""
-    found = []
-    for title, scores in _divided(table.columns).items():
-        rows = [
-            (f"{label} (n = {table.seeds[label]})", [_cell(table, cells, s) for s in scores])
-            for label, cells in table.rows.items()
-        ]
-        rows += [
-            (label, [_cell(table, cells, s) for s in scores])
-            for label, cells in table.baselines.items()
-            if any(cells[s].interval.n for s in scores)
-        ]
-        found.append((title, HtmlTable(list(scores), rows, note=" ".join(explanation(table)))))
-    return found
+def _day(date: str) -> str:
+    day = datetime.date.fromisoformat(date)
+    return f"{day.day} {day:%B %Y}"
 
 
-def _divided(scores: Sequence[str]) -> dict[str, list[str]]:
+def _data_in_words(
+    comparison: Comparison, base: Config, sessions: Sequence[Mapping[str, Any]]
+) -> str:
+    data = next((session["data"] for session in sessions[::-1] if "data" in session), {})
+    said = [f"{name_of(base.dataset)}"]
+    if {"images", "image_shape"} <= set(data):
+        shape = "×".join(map(str, data["image_shape"]))
+        said.append(f"{data['images']:,} images of {shape}, {data.get('holdout', 0):,} held out")
+    if factors := ", ".join(map(str, comparison.factor_scores.columns)):
+        said.append(f"factors {factors}")
+    return "; ".join(said)
+
+
+def _losses(comparison: Comparison, objectives: Sequence[str]) -> list[tuple[str, str]]:
+    """What was minimised, and what β is."""
+    losses = [f"{name_of(each)}: {get_objective(each).formula}" for each in objectives]
+    found = [("Loss", f"{'; '.join(losses)}; nats per image, summed over its pixels")]
+    rows = comparison.members
+    if not any("beta" in get_objective(each).hyper for each in objectives):
+        return found
+    said = "the weight of the KL against −log p(x|z). At 1 the β-VAE's loss is the negative ELBO"
+    if {"beta", "beta_norm"} <= set(rows):
+        norms = dict(zip(rows["beta"].astype(float), rows["beta_norm"].astype(float), strict=True))
+        known = sorted(beta for beta in norms if norms[beta] >= 0)
+        ours, theirs = ([f"{x:{digits}}" for x in of] for digits, of in
+                        (("g", known), (".2g", [norms[beta] for beta in known])))  # fmt: skip
+        said += (
+            f". β = {_few(ours)} {'is' if len(ours) == 1 else 'are'} {_few(theirs)} in units of "
+            "latents over pixels (β_norm, Higgins et al. 2017)"
+        )
+    return [*found, ("β", f"{said}.")]
+
+
+def _scores(name: str, table: Table) -> str:
+    """A table of settings and baselines."""
+    filled = filled_rows(table)
+    differ = len({row.n for row in filled if row.kind == "setting"}) > 1
+    rows = [
+        (
+            name_of_row(row) + f" (n = {row.n})" * (differ and row.kind == "setting"),
+            [_cell(table, row.cells, score) for score in table.columns],
+        )
+        for row in filled
+    ]
+    return to_html(name, HtmlTable(table.headings, rows, note=" ".join(explanation(table))))
+
+
+def _all_scores(table: Table) -> str:
+    """Scores of training apart from disentanglement metrics."""
     parts = {
-        "Training": [score for score in scores if not is_metric(score)],
-        "Disentanglement": [score for score in scores if is_metric(score)],
+        "Training": [score for score in table.columns if not is_metric(score)],
+        "Disentanglement": [score for score in table.columns if is_metric(score)],
     }
-    return {title: chosen for title, chosen in parts.items() if chosen}
+    return joined(
+        titled(name, _scores(name, _only(table, tuple(scores))))
+        for name, scores in parts.items()
+        if scores
+    )
+
+
+def _only(table: Table, columns: tuple[str, ...]) -> Table:
+    rows, baselines = (
+        {label: {score: cells[score] for score in columns} for label, cells in of.items()}
+        for of in (table.rows, table.baselines)
+    )
+    return table._replace(columns=columns, rows=rows, baselines=baselines)
 
 
 def _cell(table: Table, cells: Any, score: str) -> HtmlCell:
     cell = cells[score]
     centre, between = texts(table, score, cell)
-    return HtmlCell(f"{centre} {between}".strip(), cell.mark, title=f"n = {cell.interval.n}")
+    return HtmlCell(centre, cell.mark, title=f"n = {cell.interval.n}", below=between)
 
 
-def _in_words(found: ScoreStatistics) -> list[str]:
+def _suggested(suggestion: Suggestion | None) -> str:
+    """What `bvae suggest` says."""
+    if suggestion is None:
+        return ""
+    first = f"Suggested: {suggestion.setting}." if suggestion.setting else "No suggestion."
+    rows = ranking_table(suggestion)
+    columns = list(next(iter(rows.values()), {}))
+    cells = [(name, [HtmlCell(text) for text in row.values()]) for name, row in rows.items()]
+    return joined([
+        paragraph(first),
+        bullets(suggestion.reasons),
+        to_html("Settings by UDR", HtmlTable(columns, cells)),
+        titled("Cautions", bullets(suggestion.cautions)),
+    ])  # fmt: skip
+
+
+def _in_words(comparison: Comparison, table: Table) -> str:
+    """Paired tests of every score."""
+    if len(comparison.settings) < 2:
+        return ""
+    return joined(
+        titled(name_of(score), bullets(_sentences(statistics_of(comparison, score, table.average))))
+        for score in comparison.scores
+    )
+
+
+def _sentences(found: ScoreStatistics) -> list[str]:
     tests = found.pairs
     if len(tests) > MOST_PAIRS and found.best:
         tests = [test for test in tests if found.best in (test.a, test.b)]
-    return [sentence(test, found.score) for test in tests]
+    return [sentence(test, name_of(found.score)) for test in tests]
 
 
-def _provenance(comparison: Comparison) -> list[dict[str, Any]]:
-    """The sessions in which members were trained, the oldest first."""
+def _sessions(comparison: Comparison) -> list[dict[str, Any]]:
+    """In which members were trained, the oldest first."""
     sessions = []
     for directory in comparison.run_dirs.values():
         sessions += rundir.read_sessions(directory)
@@ -206,185 +305,40 @@ def _command(argv: Sequence[str]) -> str:
     return " ".join(["bvae" if argv[0].endswith(("bvae", "cli.py")) else argv[0], *argv[1:]])
 
 
+def _absent(comparison: Comparison) -> str:
+    reasons = pairs_to_html("Left out", "reason", comparison.failed)
+    return joined([reasons, titled("Not finished", bullets(comparison.missing, "names"))])
+
+
 def _table_of_members(comparison: Comparison) -> HtmlTable:
     rows, scores = comparison.members, comparison.scores
-    columns = [[HtmlCell(str(setting), "words") for setting in rows["setting"]]]
-    columns += [[HtmlCell(str(seed)) for seed in rows["seed"]]]
+    fields = [*comparison.varied, "seed"]
+    columns = [_values(rows[field].tolist()) for field in fields]
     columns += [number_cells(rows[score].astype(float).tolist()) for score in scores]
     columns += [[HtmlCell(str(comparison.run_dirs[name]), "words") for name in rows.index]]
+    names = [SYMBOLS.get(field, field.replace("_", " ")) for field in fields]
+    names += [heading(score, comparison.better.get(score, "")) for score in scores]
     cells = zip(*columns, strict=True)
-    return HtmlTable(
-        ["setting", "seed", *scores, "directory"],
-        list(zip(map(str, rows.index), cells, strict=True)),
-    )
+    return HtmlTable([*names, "directory"], list(zip(map(str, rows.index), cells, strict=True)))
 
 
-def write_report(path: Path, report: Report) -> None:
-    """Write the report, pictures and all, into one HTML file.
-
-    A reader, or a crash, sees the old file or the new one.
-
-    Args:
-        path: of the file; its folder is made.
-        report: what is empty in it has no section.
-    """
-    page = _page(report)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    rundir.write_text(path, page)
+def _values(values: Sequence[Any]) -> list[HtmlCell]:
+    """Of a field: numbers, so that they are sorted as such, or words."""
+    numbers = all(isinstance(value, int | float) for value in values)
+    return [HtmlCell(text(value), "" if numbers else "words") for value in values]
 
 
-def _page(report: Report) -> str:
-    versions = {name: version or "not installed" for name, version in report.versions.items()}
-    sections = {
-        "Results": _results(report.tables),
-        "Figures": _figures(report.figures),
-        "Statistics in words": joined(_sentences(*pair) for pair in report.sentences),
-        "Left out and missing": _absent(report.left_out, report.missing),
-        "Members": _members(report.members) if report.members else "",
-        "Configuration": _configuration(report.config, report.varied),
-        "Versions": pairs_to_html("Versions", "version", versions),
-        "Commands": joined(f"<pre><code>{escape(line)}</code></pre>" for line in report.commands),
-    }
-    sections = {title: body for title, body in sections.items() if body}
-    return Template(TEMPLATE.read_text(encoding="utf-8")).substitute(
-        title=escape(report.title),
-        lead=escape(report.lead),
-        facts=_facts(report.facts),
-        contents=joined(f'<li><a href="#{_slug(title)}">{title}</a></li>' for title in sections),
-        sections=joined(
-            f'<section id="{_slug(title)}">\n<h2>{title}</h2>\n{body}\n</section>'
-            for title, body in sections.items()
-        ),
-    )
-
-
-def _facts(facts: Sequence[tuple[str, str]]) -> str:
-    items = joined(f"<div><dt>{escape(n)}</dt><dd>{escape(value)}</dd></div>" for n, value in facts)
-    return items and f"<dl>\n{items}\n</dl>"
-
-
-def _results(tables: Sequence[tuple[str, HtmlTable]]) -> str:
-    return joined(
-        f"<h3>Table {number}. {escape(title)}</h3>\n{to_html(title, table)}"
-        for number, (title, table) in enumerate(tables, 1)
-    )
-
-
-def _figures(figures: Sequence[Drawn]) -> str:
-    shown = joined(_figure(number, figure) for number, figure in enumerate(figures, 1))
-    return shown and f'<div class="figures">\n{shown}\n</div>'
-
-
-def _figure(number: int, figure: Drawn) -> str:
-    """A click on the picture ticks the box in its label, and the style sheet enlarges it."""
-    png, pdf = figure.files
-    return (
-        f'<figure id="figure-{number}">\n'
-        f'<label><input type="checkbox" aria-label="Enlarge figure {number}">'
-        f'<img alt="{escape(figure.title)}" src="{_data("image/png", png)}"></label>\n'
-        f"<figcaption><strong>Figure {number}. {escape(figure.title)}.</strong> "
-        f"{escape(figure.caption)} "
-        f'<a download="{escape(pdf.name)}" href="{_data("application/pdf", pdf)}" '
-        f'aria-label="PDF of figure {number}">PDF</a></figcaption>\n</figure>'
-    )
-
-
-def _data(kind: str, path: Path) -> str:
-    return f"data:{kind};base64,{b64encode(path.read_bytes()).decode()}"
-
-
-def _sentences(score: str, sentences: Sequence[str]) -> str:
-    items = joined(f"<li>{escape(sentence)}</li>" for sentence in sentences)
-    return _details(score, f"<ul>\n{items}\n</ul>")
-
-
-def _details(summary: str, body: str) -> str:
-    return f"<details>\n<summary>{escape(summary)}</summary>\n{body}\n</details>"
-
-
-def _absent(left_out: Mapping[str, str], missing: Sequence[str]) -> str:
-    names = joined(f"<li>{escape(name)}</li>" for name in missing)
-    listed = f'<h3>Missing: not finished</h3>\n<ul class="names">\n{names}\n</ul>'
-    reasons = f"<h3>Left out</h3>\n{pairs_to_html('Left out', 'reason', left_out)}"
-    return joined([reasons if left_out else "", listed if missing else ""])
-
-
-def _members(table: HtmlTable) -> str:
-    return _details(f"All members ({len(table.rows)})", to_html("Members", table))
-
-
-def _configuration(config: Mapping[str, Any], varied: Mapping[str, Sequence[Any]]) -> str:
+def _configuration(sweeps: Sequence[SweepConfig]) -> str:
+    varied, config = varied_values(sweeps), sweeps[0].base.to_dict()
     values = {name: ", ".join(map(_value, some)) for name, some in varied.items()}
     rest = {name: _value(value) for name, value in config.items() if name not in varied}
-    shared = pairs_to_html("Shared configuration", "value", rest)
-    shared = shared and _details(f"Shared by all members ({len(rest)})", shared)
-    return joined([pairs_to_html("Varied configuration", "values", values), shared])
+    return joined([
+        titled("Varied", pairs_to_html("Varied", "values", values)),
+        titled("Shared by all members", pairs_to_html("Shared by all members", "value", rest)),
+    ])  # fmt: skip
 
 
 def _value(value: Any) -> str:
     if value is None:
         return "none"
     return value if isinstance(value, str) and value else json.dumps(value, ensure_ascii=False)
-
-
-def _slug(title: str) -> str:
-    return title.lower().replace(" ", "-")
-
-
-def to_html(name: str, table: HtmlTable) -> str:
-    """A table that scrolls by itself where it is wider than the screen."""
-    columns = zip(*(cells for _, cells in table.rows), strict=True)
-    words = [all(cell.mark == "words" for cell in cells) for cells in columns]
-    words = words if table.rows else [False] * len(table.columns)
-    heads = joined(
-        f'<th scope="col"{_class("words" if is_words else "")}>{_breakable(column)}</th>'
-        for column, is_words in zip(table.columns, words, strict=True)
-    )
-    rows = joined(
-        f'<tr><th scope="row"><span>{escape(label)}</span></th>{"".join(map(_td, cells))}</tr>'
-        for label, cells in table.rows
-    )
-    marks = {cell.mark for _, cells in table.rows for cell in cells}
-    note = " ".join([*(text for mark, text in LEGEND.items() if mark in marks), escape(table.note)])
-    return (
-        f'<div class="scroll" role="region" tabindex="0" aria-label="{escape(name)}">\n<table>\n'
-        f"<thead><tr><td></td>{heads}</tr></thead>\n<tbody>\n{rows}\n</tbody>\n</table>\n</div>"
-        + (f'\n<p class="note">{note.strip()}</p>' if note.strip() else "")
-    )
-
-
-def pairs_to_html(name: str, column: str, pairs: Mapping[str, str]) -> str:
-    """A table of names and texts; nothing where there is none."""
-    rows = [(key, [HtmlCell(value, "words")]) for key, value in pairs.items()]
-    return to_html(name, HtmlTable([column], rows)) if rows else ""
-
-
-def number_cells(values: Sequence[float]) -> list[HtmlCell]:
-    """Cells with the same number of decimals."""
-    finite = [abs(float(v)) for v in values if math.isfinite(v)]
-    whole = all(value.is_integer() for value in finite)
-    digits_before = len(str(int(max(finite, default=0))))
-    decimals = 0 if whole else max(DIGITS - digits_before, 0)
-    return [HtmlCell(f"{v:z.{decimals}f}", title=str(v)) for v in values]
-
-
-def joined(parts: Iterable[str]) -> str:
-    """Parts that are not empty, a line each."""
-    return "\n".join(part for part in parts if part)
-
-
-def _td(cell: HtmlCell) -> str:
-    title = f' title="{escape(cell.title)}"' if cell.title else ""
-    text = escape(cell.text)
-    tag = {"best": "strong", "words": "span"}.get(cell.mark)
-    text = f"<{tag}>{text}</{tag}>" if tag else text
-    return f"<td{_class(cell.mark)}{title}>{text}</td>"
-
-
-def _breakable(name: str) -> str:
-    """A column's name, which may go on in the next line after each part of it."""
-    return re.sub("(?<=[_/])", "<wbr>", escape(name))
-
-
-def _class(name: str) -> str:
-    return f' class="{name}"' if name else ""

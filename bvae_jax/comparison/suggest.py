@@ -23,6 +23,7 @@ from bvae_jax.comparison.agreement import (
     gather,
     resampled_udr,
 )
+from bvae_jax.comparison.base import Comparison
 from bvae_jax.comparison.reading import read_comparison
 from bvae_jax.comparison.statistics import ALPHA, ROUNDING, half_width
 from bvae_jax.errors import UserError, unknown
@@ -95,9 +96,29 @@ def suggest(
     if not sweep_dirs:
         raise UserError("Wanted the directory of a sweep, or of several.")
     directories = [Path(path).expanduser() for path in sweep_dirs]
-    trainers, codes = Trainers(), {}
+    trainers = Trainers()
     comparison = read_comparison(directories, None, trainers, progress=progress)
-    runs = comparison.run_dirs
+    found = of_comparison(comparison, trainers, rate=rate, measure=measure, progress=progress)
+    directory = Path(out).expanduser() if out else directories[0]
+    directory.mkdir(parents=True, exist_ok=True)
+    rundir.write_json(directory / FILE, to_json(found))
+    return found
+
+
+def of_comparison(
+    comparison: Comparison,
+    trainers: Trainers,
+    *,
+    rate: float | None = None,
+    measure: Measure = "lasso",
+    progress: bool = True,
+) -> Suggestion:
+    """What `suggest` finds, of sweeps that are read already.
+
+    Raises:
+        UserError: two runs of a setting have the same seed, or there is no KL to choose by.
+    """
+    runs, codes = comparison.run_dirs, {}
     with bar(total=len(runs), desc="encode", unit=" members", disable=not progress) as shown:
         for name, run_dir in runs.items():
             shown.update(1)
@@ -124,9 +145,6 @@ def suggest(
     if absent:
         missing = f"{absent} members are not finished or cannot be read, and were not looked at."
         found = found._replace(cautions=[missing, *found.cautions])
-    directory = Path(out).expanduser() if out else directories[0]
-    directory.mkdir(parents=True, exist_ok=True)
-    rundir.write_json(directory / FILE, to_json(found))
     return found
 
 
@@ -313,8 +331,8 @@ def to_json(suggestion: Suggestion) -> dict[str, Any]:
     return jsonable(suggestion._asdict() | {"evidence": evidence}, nan=None)
 
 
-def in_words(suggestion: Suggestion) -> str:
-    """A table of the settings in the order of their UDR, the reasons and the cautions."""
+def ranking_table(suggestion: Suggestion) -> dict[str, dict[str, str]]:
+    """Setting -> column -> text, in the order of their UDR; the suggested one has a star."""
     evidence = {e.setting: e for e in suggestion.evidence}
     measure, other, table = suggestion.measure, OTHER[suggestion.measure], {}
     for row in suggestion.ranking:
@@ -329,6 +347,12 @@ def in_words(suggestion: Suggestion) -> str:
             "active": f"{mean(e.active):.1f} of {e.latents}",
             "runs": str(e.n),
         }
+    return table
+
+
+def in_words(suggestion: Suggestion) -> str:
+    """A table of the settings in the order of their UDR, the reasons and the cautions."""
+    table = ranking_table(suggestion)
     first = f"Suggested: {suggestion.setting} (*)" if suggestion.setting else "No suggestion"
     lines = [first, "", pd.DataFrame.from_dict(table, orient="index").to_string(), ""]
     for title, sentences in (("Why", suggestion.reasons), ("Cautions", suggestion.cautions)):

@@ -100,7 +100,8 @@ def compare(
         raise UserError("--metrics udr: bvae suggest does that. Wanted other metrics here.")
     if width not in WIDTHS:
         raise UserError(f"--width: got {width!r}, wanted {' or '.join(WIDTHS)}.")
-    chosen = find_scores(columns.split(","), known_scores(names), "--columns") if columns else ()
+    typed = [name.strip() for name in columns.split(",") if name.strip()]
+    chosen = find_scores(typed, known_scores(names), "--columns") if columns else ()
     if not sweep_dirs:
         raise UserError("Wanted the directory of a sweep, or of several.")
     check_settings(decomposition, 0, 2)

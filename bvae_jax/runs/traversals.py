@@ -146,7 +146,7 @@ def values_of(
         )
         return jnp.asarray(spans, jnp.float32), axis, what
     values = latents.mean[order, None] + latents.spread[order, None] * spans[None]
-    axis = "value of the latent (standard deviations of its codes, from their mean)"
+    axis = "value of the latent (standard deviations from its mean)"
     return jnp.asarray(values, jnp.float32), axis, "latent\n(std. of codes)"
 
 

@@ -1,4 +1,4 @@
-"""Settings of published experiments, by the name of the paper. Imports no JAX.
+"""Settings of published experiments, by the name of the paper, and one for a laptop. Imports no JAX.
 
 What a paper does not say, or what is known from memory only, stands in `Preset.unsure`.
 """
@@ -70,6 +70,11 @@ PRESETS: dict[str, Preset] = {
         | {"network": "conv", "objective": "dip_vae_ii", "lambda_od": 10.0}
         | {"lambda_d_factor": 1.0},
         unsure="network, batch size, learning rate and steps are not the paper's: study of 2019",
+    ),
+    "laptop": Preset(
+        "no paper: latents that move one thing each within minutes on two CPU cores",
+        {"network": "small", "objective": "beta_tcvae", "beta": 15.0, "learning_rate": 2e-3}
+        | {"steps": 2000, "eval_every": 100},
     ),
     "locatello2019": Preset(
         "Locatello et al., Challenging Common Assumptions, 2019, tables 3 to 5 (beta-VAE)",

@@ -153,9 +153,10 @@ class _Figures:
         )
         caption = (
             f"Every run, the {average} over seeds with its 95 % interval (of {FEWEST} seeds or "
-            "more); random codes, untrained encoders and PCA as lines. The other baselines are in "
-            "the table."
+            "more)."
         )
+        if baselines:
+            caption += f" As lines: {', '.join(baselines)}; the other baselines are in the table."
         every = "All scores" if name == "all_scores" else "Scores"
         return Drawn(path, f"{every} against {self.xlabel}", caption)
 

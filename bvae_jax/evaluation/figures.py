@@ -17,25 +17,26 @@ MOST_DRAWN = 100_000
 
 
 def draw_score_figures(directory: Path, entries: dict[str, Entry], points: Codes) -> None:
-    """Pictures of what `mig` and `dci` found, where they are among the entries."""
+    """Pictures of what `mig` and `dci` found, where they are among the entries, as PNG and PDF."""
     names, dead = points.names(), ~in_use(points.codes, points.kl)
     found = entries.get("mig", {})
     if "mutual_information" in found:
         matrix, entropy = np.array(found["mutual_information"]), np.array(found["entropy"])
         score_plots.save_matrix(
-            directory / "mutual_information.png",
+            directory / "mutual_information",
             np.maximum(matrix - _by_chance(points, found["n"]), 0),
             names,
             dead=dead,
             label=f"I(z; v) above chance (nats), n = {found['n']:,}",
         )
-        score_plots.save_best_latents(directory / "best_latents.png", matrix, entropy, names)
+        score_plots.save_best_latents(directory / "best_latents", matrix, entropy, names)
         share = matrix / np.where(entropy > 0, entropy, np.inf)
         share[dead] = 0
         pairs = [(int(share[:, k].argmax()), k) for k in range(len(names))]
         pairs = sorted((p for p in pairs if share[p] > 0), key=lambda pair: -share[pair])[:PAIRS]
-        rows, path = slice(0, MOST_DRAWN), directory / "latent_against_factor.png"
-        path.unlink(missing_ok=True)  # that of earlier codes, where all latents are dead now
+        rows, path = slice(0, MOST_DRAWN), directory / "latent_against_factor"
+        for kind in ("png", "pdf"):  # that of earlier codes, where all latents are dead now
+            path.with_suffix(f".{kind}").unlink(missing_ok=True)
         if pairs:
             score_plots.save_latent_against_factor(
                 path, points.codes[rows], points.factors[rows], pairs, names
@@ -44,7 +45,7 @@ def draw_score_figures(directory: Path, entries: dict[str, Entry], points: Codes
     if "importance" in found:
         matrix = np.array(found["importance"], np.float64)
         score_plots.save_matrix(
-            directory / "dci_importance.png",
+            directory / "dci_importance",
             matrix,
             names,
             dead=dead,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from bvae_jax.beta_units import convert_beta
 from bvae_jax.config import Config, ScoreConfig
 from bvae_jax.errors import UserError
+from bvae_jax.presets import preset
 
 if TYPE_CHECKING:
     from bvae_jax import metrics
@@ -34,6 +35,7 @@ __all__ = [
     "evaluate_elbo",
     "load",
     "metrics",
+    "preset",
     "register",
     "score",
     "score_file",

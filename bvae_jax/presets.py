@@ -101,6 +101,17 @@ def get_preset(name: str) -> Preset:
     return PRESETS[name]
 
 
+def preset(name: str, **changes: Any) -> Config:
+    """The config of a preset, with other values of some fields or hyperparameters.
+
+    `bvae_jax.preset("laptop", steps=500)` is `--preset laptop --steps 500`.
+
+    Raises:
+        UserError: the preset or a field is not known, or a value does not fit.
+    """
+    return settle(changes, name)
+
+
 OWNED = {
     "objective": HYPERPARAMETERS,
     "likelihood": ("sigma",),

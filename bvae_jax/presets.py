@@ -1,6 +1,7 @@
-"""Settings of published experiments, by the name of the paper, and one for a laptop. Imports no JAX.
+"""Settings of published experiments, by the name of the paper, and of one for a laptop.
 
-What a paper does not say, or what is known from memory only, stands in `Preset.unsure`.
+Imports no JAX. What a paper does not say, or what is known from memory only, stands in
+`Preset.unsure`.
 """
 
 import math

@@ -7,17 +7,19 @@ samples of z, one for each image by default. Terms are summed over pixels and la
 averaged, so that beta means what it means in Higgins et al., 2017.
 """
 
+import math
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from bvae_jax.types import Latents, PerImage, Posterior, Scalar, VAEOutput
 
-ACTIVE_NATS = 0.01
-"""A latent is in use if its mean KL from the prior is above this, as in Duan et al. (2020); else it
-is dead."""
 ACTIVE_VARIANCE = 0.01
-"""A latent is active if the variance of its mean is above this, as in Burda et al. (2016)."""
+"""Variance of a latent's posterior mean over images above which it is active."""
+ACTIVE = f"variance of the posterior mean over images above {ACTIVE_VARIANCE}"
+"""What active is, for where it is printed."""
 
 
 def elbo(out: VAEOutput) -> PerImage:
@@ -33,6 +35,39 @@ def gaussian_kl(q: Posterior) -> Latents:
     Kingma & Welling 2014, appendix B. Shape [batch, latent].
     """
     return 0.5 * (jnp.square(q.mean) + jnp.expm1(q.logvar) - q.logvar)
+
+
+def is_active(variance: Any) -> Any:
+    """Whether a latent is active: its posterior mean varies with the image; elementwise.
+
+    A KL from the prior is no such sign: a posterior may be narrow, or off 0, alike for all images.
+    Burda, Grosse & Salakhutdinov, 2016, section 5.2.
+
+    Args:
+        variance: of the posterior mean over images, for a prior of variance 1.
+    """
+    return variance > ACTIVE_VARIANCE
+
+
+def log_normal(x: Array, mean: Array, logvar: Array) -> Array:
+    """log N(x; mean, exp(logvar)), elementwise."""
+    return -0.5 * (jnp.square(x - mean) * jnp.exp(-logvar) + logvar + math.log(2 * math.pi))
+
+
+def information(q: Posterior, z: Latents) -> Scalar:
+    """Mutual information of a batch's images and their codes, nats; at most log B.
+
+        1/B sum_i log q(z_i|x_i) - log 1/B sum_j q(z_i|x_j)
+
+    That of all images is larger where it is near log B: Hoffman & Johnson, "ELBO surgery", 2016.
+
+    Args:
+        z: [batch, latent], a draw for each image.
+    """
+    logvar = jnp.clip(q.logvar, -60, 60)  # beyond, a density is infinite in single precision
+    pairs = jnp.sum(log_normal(z[:, None], q.mean[None], logvar[None]), axis=-1)
+    log_q = jax.nn.logsumexp(pairs, axis=1) - math.log(len(pairs))
+    return jnp.mean(jnp.diagonal(pairs) - log_q)
 
 
 def importance_weighted(out: VAEOutput, beta: Scalar | float = 1.0) -> PerImage:

@@ -11,7 +11,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Int, PyTree
 
-from bvae_jax.elbo import elbo, gaussian_kl, importance_weighted
+from bvae_jax.elbo import elbo, gaussian_kl, importance_weighted, information
 from bvae_jax.errors import UserError, unknown
 from bvae_jax.likelihoods import bits_per_dim
 from bvae_jax.objectives.base import NOTHING, Inputs, Loss, Objective
@@ -143,8 +143,8 @@ def make_loss(recipe: Recipe, *, training: bool) -> Callable:
     no z is drawn there is no posterior: no KL, and no bound.
 
     Args:
-        training: let the objective change the batch's posteriors, if it wants to; else report the
-            variances of nll and KL over the batch, too.
+        training: let the objective change the batch's posteriors, if it wants to; else report what
+            the codes know of the images, too, and variances over the batch.
     """
     objective = recipe.objective
     adapt = objective.adapt if training else None
@@ -182,6 +182,13 @@ def make_loss(recipe: Recipe, *, training: bool) -> Callable:
                     bits_per_dim(-bound, recipe.model.likelihood, _image_shape(images))
                 ),
                 "kl_per_latent": inputs.kl.mean(axis=0),
+            }
+        if not training and objective.noise:
+            q = out.posterior
+            reported |= {
+                "information": information(q, out.z[0]),
+                "mean_per_latent": q.mean.mean(axis=0),
+                "variance_per_latent": q.mean.var(axis=0),
             }
         if not training:
             variances = {"nll": out.log_likelihood.mean(axis=0), "kl": inputs.kl.sum(axis=-1)}

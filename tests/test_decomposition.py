@@ -127,8 +127,8 @@ def test_posteriors_that_are_all_alike_tell_nothing():
     assert found.mutual_information == pytest.approx(0, abs=1e-5)
     assert found.total_correlation == pytest.approx(0, abs=1e-5)
     assert found.dimension_wise_kl == pytest.approx(found.kl_sampled, abs=1e-5)
-    assert found.active_units == 0
-    assert "means of none vary" in found.sentence
+    assert found.active_latents == 0
+    assert found.sentence.startswith("No latent is active")
 
 
 def test_posteriors_that_are_all_apart_tell_everything():
@@ -148,7 +148,7 @@ def test_order_of_images_changes_the_draws_alone():
     a = decompose(means, logvars, samples=2000, key=key())
     b = decompose(means[order], logvars[order], samples=2000, key=key())
     np.testing.assert_allclose(a.kl_per_latent, b.kl_per_latent)
-    assert a.active_units == b.active_units
+    assert a.active_latents == b.active_latents
     for name in TERMS:
         error = math.hypot(getattr(a, f"{name}_error"), getattr(b, f"{name}_error"))
         difference = abs(getattr(a, name) - getattr(b, name))
@@ -219,30 +219,29 @@ def test_extreme_posteriors_stay_finite():
     json.dumps(jsonable(found), allow_nan=False)
 
 
-def test_active_units_and_latents():
+def test_a_kl_without_information_makes_no_latent_active():
     rng = np.random.default_rng(0)
     means = np.stack([rng.normal(size=500), 0.05 * rng.normal(size=500), np.full(500, 2.0)], 1)
     logvars = np.zeros((500, 3))
     logvars[:, 0] = -3
     found = decompose(means, logvars, samples=10, key=key())
-    assert found.active_units == 1  # The first alone varies by more than 0.01.
-    assert found.active_latents == 2  # The third carries 2 nats that tell nothing.
-    assert "2 of 3 latents are used (idle: 1)" in found.sentence
-    assert "means of only 1 vary" in found.sentence
+    assert found.active_latents == 1  # The first alone varies by more than 0.01.
+    assert found.kl_per_latent[2] == pytest.approx(2)
+    assert "1 of 3 latents are active" in found.sentence
 
 
 def test_a_collapsed_posterior_is_named():
     means, logvars = np.full((500, 4), 0.01, np.float32), np.zeros((500, 4), np.float32)
     found = decompose(means, logvars, samples=50, key=key())
-    assert found.sentence.startswith("The posterior has collapsed")
-    assert (found.active_units, found.active_latents) == (0, 0)
+    assert found.sentence.startswith("No latent is active")
+    assert found.active_latents == 0
     for name in (*TERMS, "kl"):
         assert getattr(found, name) == pytest.approx(0, abs=0.01)
 
 
 def test_the_sentence_of_a_good_posterior():
     found = decompose(*gaussian(0.5), samples=500, key=key())
-    assert found.sentence.startswith("2 of 2 latents are used; they carry ")
+    assert found.sentence.startswith("2 of 2 latents are active (")
     information, dependence, distance = re.findall(
         r"(-?[\d.]+) (?:tell|are dep|dist)", found.sentence
     )

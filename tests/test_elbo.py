@@ -41,6 +41,25 @@ def test_kl_against_monte_carlo():
     assert abs(float(elbo.gaussian_kl(q)[0, 0]) - samples.mean()) < 4 * error
 
 
+def test_information_of_images_and_codes():
+    """By the definition in double precision; 0 where posteriors are alike; never above log B."""
+    q = posterior(50, 3)
+    noise = np.random.default_rng(0).standard_normal((50, 3))
+    mean, sigma = np.float64(q.mean), np.exp(0.5 * np.float64(q.logvar))
+    z = mean + sigma * noise
+    log_q = norm.logpdf(z[:, None], mean, sigma).sum(axis=-1)
+    wanted = np.mean(np.diagonal(log_q) - logsumexp(log_q, axis=1) + np.log(50))
+    assert elbo.information(q, jnp.float32(z)) == pytest.approx(wanted, abs=1e-4)
+    alike = Posterior(jnp.full((50, 3), 5.0), jnp.full((50, 3), -8.0))
+    assert elbo.information(alike, alike.mean + 0.02 * noise) == pytest.approx(0, abs=1e-4)
+    points = Posterior(q.mean, jnp.full((50, 3), -200.0))
+    assert elbo.information(points, q.mean) == pytest.approx(np.log(50))
+
+
+def test_a_latent_is_active_by_the_variance_of_its_mean():
+    assert elbo.is_active(np.array([0.0, 0.01, 0.011])).tolist() == [False, False, True]
+
+
 def test_kl_is_zero_only_at_the_prior():
     zero = jnp.zeros((1, 1))
     assert elbo.gaussian_kl(Posterior(zero, zero))[0, 0] == 0

@@ -105,7 +105,8 @@ def test_the_summary_is_complete_and_consistent(finished):
     assert summary["kl"] == pytest.approx(sum(summary["kl_per_latent"]), rel=1e-5)
     assert summary["beta"] == 4.0
     assert summary["beta_norm"] == pytest.approx(4 * 3 / 4096)
-    assert summary["active_latents"] == sum(kl > 0.01 for kl in summary["kl_per_latent"])
+    variances = summary["variance_per_latent"]
+    assert summary["active_latents"] == sum(variance > 0.01 for variance in variances)
     assert summary["images_per_second"] > 0
     assert summary["wall_seconds"] > 0
     assert summary["params_sha256"] == fingerprint(finished.params)
@@ -118,6 +119,9 @@ def test_errors_are_over_images(finished):
     wanted = kl.std(ddof=1) / np.sqrt(len(kl))
     assert finished.summary["kl_error"] == pytest.approx(wanted, rel=1e-3)
     assert finished.summary["nll_error"] > 0
+    variance = np.asarray(posterior.mean, np.float64).var(axis=0)
+    assert finished.summary["variance_per_latent"] == pytest.approx(variance, rel=1e-3)
+    assert 0 <= finished.summary["information"] <= np.log(len(finished.trainer.eval_indices[0]))
 
     images = np.random.default_rng(0).normal(size=(3, 5, 2)) * (1, 9) + np.arange(3)[:, None, None]
     means, variances = images.mean(axis=1), images.var(axis=1)

@@ -74,14 +74,11 @@ def lasso(x, y, alpha=0.1):
     return np.abs(w)
 
 
-def udr_of_pair(first, second, kl_first, kl_second, measure):
+def udr_of_pair(first, second, measure):
     """Duan et al. (2020), section 4, step by step."""
-    a = np.asarray(stats.zscore(first[:, kl_first > 0.01])).T
-    b = [
-        np.asarray(stats.zscore(z)) for z, kl in zip(second.T, kl_second, strict=True) if kl > 0.01
-    ]
+    a, b = ([stats.zscore(z) for z in run.T if z.var() > 0.01] for run in (first, second))
     if measure == "lasso":
-        similarity = np.stack([lasso(a.T, z) for z in b], axis=1)
+        similarity = np.stack([lasso(np.stack(a, axis=1), z) for z in b], axis=1)
     else:
         similarity = np.abs(np.array([[stats.spearmanr(x, y)[0] for y in b] for x in a]))
     columns = [max(column) ** 2 / sum(column) if sum(column) else 0 for column in similarity.T]
@@ -94,12 +91,12 @@ def udr_of_pair(first, second, kl_first, kl_second, measure):
 def test_udr_by_brute_force(kind, measure):
     codes, kl, members = sweep([kind], seeds=range(4))
     extra = f"{kind},seed=2"
-    kl[extra] = np.where(kl[extra] > 1, kl[extra], 0.5)  # this run uses all of its latents
+    codes[extra] = stats.zscore(codes[extra])  # of this run all latents are active
     (evidence,) = gather(codes, kl, members, settings=[kind])
-    runs = list(zip(codes.values(), kl.values(), strict=True))
+    runs = list(codes.values())
     wanted = [
-        np.median([udr_of_pair(a, b, p, q, measure) for j, (a, p) in enumerate(runs) if j != i])
-        for i, (b, q) in enumerate(runs)
+        np.median([udr_of_pair(a, b, measure) for j, a in enumerate(runs) if j != i])
+        for i, b in enumerate(runs)
     ]
     found = {"lasso": evidence.udr_lasso, "spearman": evidence.udr_spearman}[measure]
     np.testing.assert_allclose(found, wanted, atol=1e-4)
@@ -216,7 +213,8 @@ def test_collapsed_settings_are_chosen_only_if_nothing_else_is_there():
 
 def test_collapsed_runs_are_compared_without_a_warning():
     codes, kl, members = sweep(["good"], seeds=range(3))
-    (evidence,) = gather(codes, {k: v * 0 for k, v in kl.items()}, members, settings=["good"])
+    codes = {name: DEAD * z for name, z in codes.items()}
+    (evidence,) = gather(codes, kl, members, settings=["good"])
     assert evidence.udr("lasso") == evidence.udr("spearman") == 0
     assert evidence.collapsed
     (row,) = choose([evidence]).ranking

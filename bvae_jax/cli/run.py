@@ -99,12 +99,14 @@ def _config(given: dict[str, Any], stored: Config | None, varied: Sequence[str] 
 
 def in_one_line(summary: dict[str, Any]) -> str:
     """A summary for people."""
+    from bvae_jax.elbo import ACTIVE
     from bvae_jax.runs.trainer import NO_POSTERIOR
 
     numbers = [f"{name} {summary[name]:.2f}" for name in ("nll", "kl", "elbo") if name in summary]
     end = NO_POSTERIOR
     if "active_latents" in summary:
-        end = f"active latents {summary['active_latents']}"
+        end = f"active latents {summary['active_latents']} of {len(summary['kl_per_latent'])}"
+        end += f" ({ACTIVE})" if "variance_per_latent" in summary else ""  # else an older run
     where = "({split}, {eval_images} images)".format(**summary)
     return "  ".join([f"step {summary['step']}", *numbers]) + f" {where}  {end}"
 

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 from threadpoolctl import threadpool_limits
 
 from bvae_jax.errors import UserError
-from bvae_jax.metrics.base import InvalidArrays, checked_codes, in_use
+from bvae_jax.metrics.base import InvalidArrays, active, checked_codes
 from bvae_jax.metrics.udr import udr
 
 Measure = Literal["lasso", "spearman"]
@@ -34,8 +34,7 @@ class SettingEvidence(NamedTuple):
         rate: mean KL of each run, nats; nan of autoencoders, and so is `elbo`.
         distortion: mean negative log-likelihood of each run, nats.
         elbo: of each run, nats.
-        active: latents of each run that vary and whose KL, where there is one, is above
-            `ACTIVE_NATS`.
+        active: how many latents of each run are (`metrics.base.active`).
         latents: in all.
     """
 
@@ -151,7 +150,6 @@ def _of_setting(
             f"{setting}: got runs of seeds {', '.join(map(str, seeds))}, wanted one run for "
             "each seed: a run always agrees with itself. Leave the others out."
         )
-    active = [in_use(z, kl).sum() for z, kl in zip(codes, kls, strict=True)]
     return SettingEvidence(
         setting=setting,
         values=values,
@@ -160,7 +158,7 @@ def _of_setting(
         rate=np.array([row.get("kl", np.nan) for row in rows], np.float64),
         distortion=np.array([row["nll"] for row in rows], np.float64),
         elbo=np.array([row.get("elbo", np.nan) for row in rows], np.float64),
-        active=np.array(active, np.float64),
+        active=np.array([active(*pair).sum() for pair in zip(codes, kls, strict=True)], float),
         latents=codes[0].shape[1],
     )
 

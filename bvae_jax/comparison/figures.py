@@ -19,7 +19,6 @@ from bvae_jax.comparison.stability import (
     variance_split,
 )
 from bvae_jax.comparison.statistics import ANY, FEWEST, Average, interval, wide
-from bvae_jax.elbo import ACTIVE_NATS
 from bvae_jax.plots import comparison as plots
 from bvae_jax.plots import matrices
 from bvae_jax.plots.comparison import Setting
@@ -167,9 +166,11 @@ class _Figures:
             found = [known[name] for name in self.members_of(setting) if name in known]
             if len({*map(len, found)}) == 1:
                 kl[setting.label] = np.stack(found)
-        plots.save_kl_spectrum(path, kl, self.settings, self.xlabel, ACTIVE_NATS)
-        caption = "KL of each run's latents in order of size: which latents die when."
-        return Drawn(path, "Latents in use", caption)
+        plots.save_kl_spectrum(path, kl, self.settings, self.xlabel)
+        caption = (
+            "KL of each run's latents in order of size: which the cost of the KL silences first."
+        )
+        return Drawn(path, "KL of each latent", caption)
 
     def factors(self) -> Drawn:
         path, comparison = self.directory / "factors", self.comparison

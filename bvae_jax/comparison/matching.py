@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 from scipy.optimize import linear_sum_assignment
 
-from bvae_jax.metrics.base import checked_codes, in_use, varying
+from bvae_jax.metrics.base import active, checked_codes, varying
 from bvae_jax.plots.style import short_number
 from bvae_jax.runs.encode import encode_run
 from bvae_jax.runs.run import Run
@@ -89,7 +89,7 @@ def match(
     Args:
         reference: [n, latent].
         other: [n, other], for the same points in the same order.
-        usable_reference: latents that may be paired, by default all; false for dead ones.
+        usable_reference: latents that may be paired, by default all; false for inactive ones.
         usable_other: the same of the other run.
 
     Raises:
@@ -140,17 +140,17 @@ def cross_traversals(
     count = min(POINTS, runs[0].trainer.dataset.size)
     codes = [encode_run(r.run_dir, r.trainer, r.params, count, progress=False).means for r in runs]
     sizes = [z.std(axis=0) if nats is None else nats for z, nats in zip(codes, kl, strict=True)]
-    active = [in_use(z, nats) for z, nats in zip(codes, kl, strict=True)]
-    reference = int(np.argmax([a.sum() for a in active]))
+    used = [active(z, nats) for z, nats in zip(codes, kl, strict=True)]
+    reference = int(np.argmax([one.sum() for one in used]))
     most = max(1, MOST_ROWS // len(runs))
     order = np.argsort(-sizes[reference], kind="stable")
-    rows = [j for j in order if active[reference][j]][:most] or [int(order[0])]
+    rows = [j for j in order if used[reference][j]][:most] or [int(order[0])]
     start = int(runs[0].trainer.eval_indices[0, 0])
     values = np.linspace(-SPAN, SPAN, columns)
     pictures, notes, weak = [], [], []
     for i, (run, theirs) in enumerate(zip(runs, codes, strict=True)):
         found = match(
-            codes[reference], theirs, usable_reference=active[reference], usable_other=active[i]
+            codes[reference], theirs, usable_reference=used[reference], usable_other=used[i]
         )
         partner = found.partner[rows]
         along = found.sign[rows, None] * values

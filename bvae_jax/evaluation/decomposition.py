@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from bvae_jax.elbo import ACTIVE_NATS, ACTIVE_VARIANCE
+from bvae_jax.elbo import ACTIVE, is_active
 from bvae_jax.errors import UserError
 from bvae_jax.metrics.base import checked_codes
 from bvae_jax.runtime import bar
@@ -51,8 +51,7 @@ class Decomposition(NamedTuple):
         dimension_wise_kl: sum_j KL(q(z_j) || p(z_j)).
         kl_per_latent: [latent], in closed form.
         dimension_wise_kl_per_latent: [latent].
-        active_units: latents whose posterior mean has a variance above 0.01 (Burda et al. 2016).
-        active_latents: latents whose KL in closed form is above 0.01 nat.
+        active_latents: how many are, as `elbo.is_active` says.
         sentence: all this in words.
     """
 
@@ -69,7 +68,6 @@ class Decomposition(NamedTuple):
     dimension_wise_kl_error: float
     kl_per_latent: Float[np.ndarray, " latent"]
     dimension_wise_kl_per_latent: Float[np.ndarray, " latent"]
-    active_units: int
     active_latents: int
     sentence: str
 
@@ -125,8 +123,7 @@ def decompose(
         kl=float(kl.sum()),
         kl_per_latent=kl,
         dimension_wise_kl_per_latent=dimension_wise,
-        active_units=int((variance > ACTIVE_VARIANCE).sum()),
-        active_latents=int((kl > ACTIVE_NATS).sum()),
+        active_latents=int(is_active(variance).sum()),
         sentence="",
         **found,
     )
@@ -237,26 +234,17 @@ def _sums(
 def _sentence(found: Decomposition) -> str:
     latents, active = len(found.kl_per_latent), found.active_latents
     if not active:
-        return (
-            f"The posterior has collapsed: no latent carries more than {ACTIVE_NATS} nat, so the "
-            "decoder ignores z; lower beta or warm it up."
-        )
-    idle = f" (idle: {latents - active})" if active < latents else ""
+        return f"No latent is active ({ACTIVE}): the code says next to nothing of the image."
     # None of the three is negative, but an average over draws may be.
     information, dependence, distance = (
         max(term, 0.0)
         for term in (found.mutual_information, found.total_correlation, found.dimension_wise_kl)
     )
     words = (
-        f"{active} of {latents} latents are used{idle}; they carry {found.kl:.2f} nats, of which "
-        f"about {information:.2f} tell images apart, {dependence:.2f} are dependence between "
+        f"{active} of {latents} latents are active ({ACTIVE}). The KL is {found.kl:.2f} nats, of "
+        f"which about {information:.2f} tell images apart, {dependence:.2f} are dependence between "
         f"latents and {distance:.2f} distance of single latents from the prior."
     )
-    if active > found.active_units:
-        varying = f"only {found.active_units}" if found.active_units else "none"
-        words += (
-            f" The means of {varying} vary much: the KL of the others says little of the image."
-        )
     ceiling = math.log(found.points)
     if found.points > 1 and information > NEAR_CEILING * ceiling:
         words += (

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bvae_jax.metrics.base import discretize, in_use, mutual_information
+from bvae_jax.metrics.base import active, discretize, mutual_information
 from bvae_jax.metrics.codes import Codes
 from bvae_jax.metrics.scoring import Entry
 from bvae_jax.plots import scores as score_plots
@@ -18,7 +18,7 @@ MOST_DRAWN = 100_000
 
 def draw_score_figures(directory: Path, entries: dict[str, Entry], points: Codes) -> None:
     """Pictures of what `mig` and `dci` found, where they are among the entries, as PNG and PDF."""
-    names, dead = points.names(), ~in_use(points.codes, points.kl)
+    names, unused = points.names(), ~active(points.codes, points.kl)
     found = entries.get("mig", {})
     if "mutual_information" in found:
         matrix, entropy = np.array(found["mutual_information"]), np.array(found["entropy"])
@@ -26,16 +26,16 @@ def draw_score_figures(directory: Path, entries: dict[str, Entry], points: Codes
             directory / "mutual_information",
             np.maximum(matrix - _by_chance(points, found["n"]), 0),
             names,
-            dead=dead,
+            inactive=unused,
             label=f"I(z; v) above chance (nats), n = {found['n']:,}",
         )
         score_plots.save_best_latents(directory / "best_latents", matrix, entropy, names)
         share = matrix / np.where(entropy > 0, entropy, np.inf)
-        share[dead] = 0
+        share[unused] = 0
         pairs = [(int(share[:, k].argmax()), k) for k in range(len(names))]
         pairs = sorted((p for p in pairs if share[p] > 0), key=lambda pair: -share[pair])[:PAIRS]
         rows, path = slice(0, MOST_DRAWN), directory / "latent_against_factor"
-        for kind in ("png", "pdf"):  # that of earlier codes, where all latents are dead now
+        for kind in ("png", "pdf"):  # that of earlier codes, where no latent is active now
             path.with_suffix(f".{kind}").unlink(missing_ok=True)
         if pairs:
             score_plots.save_latent_against_factor(
@@ -48,7 +48,7 @@ def draw_score_figures(directory: Path, entries: dict[str, Entry], points: Codes
             directory / "dci_importance",
             matrix,
             names,
-            dead=dead,
+            inactive=unused,
             label=f"importance (columns sum to 1), n = {found['n']:,}",
         )
 

@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Int, Shaped
 from scipy.special import ndtr
 from threadpoolctl import threadpool_limits
 
-from bvae_jax.elbo import ACTIVE_NATS, ACTIVE_VARIANCE  # noqa: F401  metrics take them from here
+from bvae_jax.elbo import ACTIVE_VARIANCE, is_active  # noqa: F401  metrics take it from here
 from bvae_jax.errors import UserError
 from bvae_jax.types import PRNGKey, Score
 
@@ -163,20 +163,22 @@ def varying(columns: Shaped[np.ndarray, "n column"]) -> np.ndarray:
     return (np.ptp(columns, axis=0) > 0) & (columns.std(axis=0) > 0)
 
 
-def in_use(codes: CodeArray, kl: Any = None, nats: float = ACTIVE_NATS) -> np.ndarray:
-    """[latent] bool: which latents vary and, where their mean KL from the prior is known, use it.
+def active(codes: CodeArray, kl: Any = None) -> np.ndarray:
+    """[latent] bool: which latents are active, as `elbo.is_active` says.
 
-    The means of a latent that the encoder gave up vary a little, and without meaning.
+    Of codes without a posterior, which have a scale of their own: those that vary at all.
 
     Args:
-        kl: [latent] in nats; None where there is no posterior.
-        nats: KL above which a latent counts.
+        kl: [latent] mean KL from the prior, in nats; None where there is no posterior.
 
     Raises:
         InvalidArrays: a KL for another number of latents.
     """
     keep = varying(codes)
-    return keep if kl is None else keep & (checked_kl(kl, codes.shape[1]) > nats)
+    if kl is None:
+        return keep
+    checked_kl(kl, codes.shape[1])
+    return keep & is_active(codes.var(axis=0))
 
 
 def checked_kl(kl: Any, latents: int) -> np.ndarray:

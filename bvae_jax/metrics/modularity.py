@@ -7,10 +7,10 @@ from bvae_jax.metrics.base import (
     InvalidArrays,
     LatentKL,
     Metric,
+    active,
     alone,
     checked,
     discretize,
-    in_use,
     mean,
     mutual_information,
     ratio,
@@ -31,8 +31,7 @@ def modularity(
 
     K is the number of factors that vary. Latents that vary without knowing anything still have a
     best factor by chance: pure noise scores about .7. Left out, therefore, are latents that are
-    constant, that the encoder does not use (KL up to 0.01 nats, where it is known), or that know
-    nothing at all; without any other the score is 0.
+    not active (`metrics.base.active`) or know nothing at all; without any other the score is 0.
 
     Args:
         codes: [n, latent].
@@ -62,7 +61,7 @@ def modularity(
     if constant_as_zero:
         per_latent = np.nan_to_num(per_latent, nan=0.0)
     else:
-        per_latent[~in_use(codes, kl)] = np.nan
+        per_latent[~active(codes, kl)] = np.nan
     return {
         "score": mean(per_latent, empty=0.0),
         "per_latent": per_latent,

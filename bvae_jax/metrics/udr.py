@@ -11,11 +11,10 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import Lasso
 
 from bvae_jax.metrics.base import (
-    ACTIVE_NATS,
     InvalidArrays,
     Metric,
+    active,
     checked_codes,
-    in_use,
     mean,
     ratio,
 )
@@ -27,20 +26,19 @@ def udr(
     kl_of_runs: Sequence[Float[Array | np.ndarray, " _"] | None] | None = None,
     *,
     similarity: Literal["lasso", "spearman"] = "lasso",
-    nats: float = ACTIVE_NATS,
 ) -> Score:
     """For each run, the median over the other runs of how far its latents match theirs one to one.
 
     R[a, b] is the similarity of latent a of one run to latent b of another; a pair of runs scores
     the mean over b of max_a R^2 / sum_a R, averaged with the same over a. Codes are standardised.
-    Latents that are constant, or whose KL is not above `nats`, are left out.
+    Latents that are not active (`metrics.base.active`) are left out; the paper asks for a KL above
+    0.01 nats instead.
 
     Args:
         codes_of_runs: of each run [n, latent], for the same points in the same order.
         kl_of_runs: of each run [latent], mean KL from the prior in nats, where it is known.
         similarity: "lasso", coefficients of the other run's latents in a lasso regression (alpha
             0.1); "spearman", rank correlations.
-        nats: KL above which a latent counts.
 
     Returns:
         `score`, of the first run, in [0, 1]; `per_run` [run]; `pairs` [run, run], nan on the
@@ -63,7 +61,7 @@ def udr(
     kls = kl_of_runs if kl_of_runs is not None else [None] * len(runs)
     if len(kls) != len(runs):
         raise InvalidArrays(f"kl of runs: got {len(kls)}, wanted one for each of {len(runs)} runs.")
-    codes = [_active(run, kl, nats) for run, kl in zip(runs, kls, strict=True)]
+    codes = [_standardised(run, kl) for run, kl in zip(runs, kls, strict=True)]
     pairs = np.full((len(runs), len(runs)), np.nan)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
@@ -82,9 +80,9 @@ def udr(
     }
 
 
-def _active(codes: np.ndarray, kl: Any, nats: float) -> np.ndarray:
-    """Standardised codes of the latents that count."""
-    z = codes[:, in_use(codes, kl, nats)]
+def _standardised(codes: np.ndarray, kl: Any) -> np.ndarray:
+    """Codes of the active latents."""
+    z = codes[:, active(codes, kl)]
     return (z - z.mean(axis=0)) / z.std(axis=0)
 
 

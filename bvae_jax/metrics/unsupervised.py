@@ -7,9 +7,9 @@ from bvae_jax.metrics.base import (
     InvalidArrays,
     LatentKL,
     Metric,
+    active,
     checked_codes,
     discretize,
-    in_use,
     mutual_information,
     varying,
 )
@@ -34,7 +34,7 @@ def unsupervised(
       independent latents, tr C + tr D - 2 tr (D^1/2 C D^1/2)^1/2 with D = diag C; normalised by
       tr C.
     - mutual information of two latents by counting, mean over all pairs of different latents that
-      vary and that the encoder uses (KL above 0.01 nats, where it is known).
+      are active (`metrics.base.active`).
 
     Constant latents are left out of the total correlation (they add nothing to the others). Low is
     independent, which is not the same as disentangled.
@@ -60,7 +60,7 @@ def unsupervised(
     keep = varying(codes)
     if keep.sum() < 2:
         raise InvalidArrays(f"it needs two varying latents, got {keep.sum()} of {len(keep)}")
-    used = np.ones_like(keep) if keep_constant else in_use(codes, kl)
+    used = np.ones_like(keep) if keep_constant else active(codes, kl)
     covariance = np.cov(codes.T, ddof=1)
     matrix = mutual_information(*[discretize(codes, bins)] * 2)
     np.fill_diagonal(matrix, 0)

@@ -32,6 +32,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from bvae_jax.elbo import log_normal
 from bvae_jax.objectives.base import Inputs, Loss, Objective
 from bvae_jax.types import Latents, PerImage, Posterior, Scalar
 
@@ -63,11 +64,6 @@ def decompose(
     log_product = jnp.sum(jax.nn.logsumexp(log_weights[..., None] + pairs, axis=1), axis=-1)
     log_p = jnp.sum(log_normal(z, jnp.zeros_like(z), jnp.zeros_like(z)), axis=-1)
     return log_q_given_x - log_q, log_q - log_product, log_product - log_p
-
-
-def log_normal(x: Array, mean: Array, logvar: Array) -> Array:
-    """log N(x; mean, exp(logvar)), elementwise."""
-    return -0.5 * (jnp.square(x - mean) * jnp.exp(-logvar) + logvar + math.log(2 * math.pi))
 
 
 def loss(inputs: Inputs, log_weights: Callable[[int, int], LogWeights]) -> Loss:

@@ -37,7 +37,7 @@ CHARACTERS = 60  # that a line takes at the size of tick labels
 SEED: dict[str, Any] = {"linestyle": "", "marker": "o", "markeredgewidth": 0, "alpha": 0.5}
 BASELINES = [(grey, dash) for dash in ((4, 2), (1, 1), (6, 1, 1, 1)) for grey in ("0", "0.6")]
 OVERHANG = 0.5  # of an interval beyond the seeds, at most, as a share of what these span
-DEPTH = 30  # how far below the threshold KL is shown, as a factor
+LEAST = 1e-3 / 3  # nats: what is less is drawn there
 MOST_POINTS = 200  # of a curve: more are closer than a printed line is wide
 DOTS: dict[str, Any] = {"ls": "", "ms": 2.5, "mew": 0.6}
 EVALUATED: dict[str, dict[str, Any]] = {
@@ -287,37 +287,31 @@ def save_kl_spectrum(
     kl: Mapping[str, Float[np.ndarray, "_seed _latent"]],
     settings: Sequence[Setting],
     xlabel: str,
-    active_nats: float,
 ) -> None:
     """The KL of each run's latents from the largest to the smallest, in every setting.
 
-    A line joins the means over seeds of the same rank. What is far below the threshold is drawn
-    at the lower edge.
+    A line joins the means over seeds of the same rank. What is below `LEAST` is drawn at the lower
+    edge.
 
     Args:
         kl: setting -> for each seed the KL of its latents in nats, in any order.
-        active_nats: KL up to which a latent counts as inactive; positive.
     """
     spectra = _spectra(kl, settings)
     means = np.stack([mean(spectrum) for spectrum in spectra])
     shades = plt.get_cmap("viridis")(np.linspace(0, 0.85, means.shape[1]))
-    x, floor = places(settings), active_nats / DEPTH
+    x = places(settings)
     with panels(path, [2.2, 0.07]) as (figure, grid):
         axes, bar = grid[:, 0]
         for rank, shade in enumerate(shades):
             for number, spectrum in enumerate(spectra):
-                values = np.maximum(spectrum[:, rank], floor)
+                values = np.maximum(spectrum[:, rank], LEAST)
                 axes.plot(around(x, number, len(values)), values, color=shade, ms=1.6, **SEED)
             look = {"marker": "o", "ms": 2.5, "lw": 0.8, "clip_on": False}
-            axes.plot(x, np.maximum(means[:, rank], floor), color=shade, **look)
+            axes.plot(x, np.maximum(means[:, rank], LEAST), color=shade, **look)
         top = max([1.0, *(s[np.isfinite(s)].max(initial=0) for s in spectra)])
-        axes.set(yscale="log", ylim=(floor, 1.6 * top), ylabel="KL of a latent (nats)")
+        axes.set(yscale="log", ylim=(LEAST, 1.6 * top), ylabel="KL of a latent (nats)")
         axes.yaxis.set_major_formatter("{x:g}")  # and not 10 to a power, which is mathematics
-        axes.axhspan(floor, active_nats, color="0.93", zorder=0)
-        axes.axhline(active_nats, color="0.4", lw=0.7, dashes=(4, 2), zorder=1)
-        limit = f"inactive: KL ≤ {active_nats:g} nats"
         _draw_ranks(figure, bar, shades)
-        legend_below(figure, [Line2D([], [], color="0.4", lw=0.7, dashes=(4, 2), label=limit)])
         put_settings([axes], settings, xlabel)
 
 

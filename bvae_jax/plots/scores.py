@@ -38,7 +38,7 @@ def save_matrix(
     matrix: Matrix,
     factor_names: Sequence[str],
     *,
-    dead: Bool[np.ndarray, " latent"],
+    inactive: Bool[np.ndarray, " latent"],
     label: str,
 ) -> None:
     """A heat map of what each latent has to do with each factor, with the numbers in it.
@@ -47,7 +47,7 @@ def save_matrix(
 
     Args:
         matrix: nan is grey.
-        dead: latents whose row is hatched.
+        inactive: latents whose row is hatched.
         label: what the numbers are, and their unit.
     """
     maxima = np.where(np.isnan(matrix), -np.inf, matrix).max(axis=1)
@@ -68,8 +68,10 @@ def save_matrix(
                 axes.text(column, row, short_number(value), color=ink_on(cell), size=6, **place)
         axes.spines[:].set_visible(False)
         axes.tick_params(length=0, labeltop=True, labelbottom=False)
-        axes.set_yticks(range(len(rows)), [f"z{j} (dead)" if dead[j] else f"z{j}" for j in rows])
-        for row in np.flatnonzero(dead[rows]):
+        axes.set_yticks(
+            range(len(rows)), [f"z{j} (inactive)" if inactive[j] else f"z{j}" for j in rows]
+        )
+        for row in np.flatnonzero(inactive[rows]):
             axes.get_yticklabels()[row].set_color("0.5")
             hatched = {"fill": False, "hatch": "/////", "edgecolor": "0.6", "linewidth": 0}
             axes.axhspan(row - 0.5, row + 0.5, **hatched)

@@ -110,6 +110,8 @@ def _record(
             left.append(lane)
         except NotFiniteError as error:
             lane.writer.failed = error
+    if left:
+        shown.evaluated(left[0].writer.evaluation, left[0].writer.faults)
     return left
 
 

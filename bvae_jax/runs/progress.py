@@ -3,7 +3,7 @@
 import contextlib
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from bvae_jax.runtime import bar
@@ -57,6 +57,7 @@ class TrainingProgress(contextlib.AbstractContextManager):
     """
 
     def __init__(self, steps: int, start: int, visible: bool):
+        self._known: dict[str, str] = {}
         self._bar = bar(total=steps, initial=start, unit="step", desc="train", disable=not visible)
 
     def __exit__(self, *exception) -> None:
@@ -75,9 +76,26 @@ class TrainingProgress(contextlib.AbstractContextManager):
         }
         if "kl" in means:
             numbers["kl"] = f"{means['kl']:.2f}"
-            numbers["active"] = f"{means['active_latents']:g}"
-        self._bar.set_postfix(numbers, refresh=False)
+        self._known |= numbers
+        self._bar.set_postfix(self._known, refresh=False)
         self._bar.update(steps)
+
+    def evaluated(self, evaluation: Mapping[str, Any], faults: Iterable[str] = ()) -> None:
+        """Show how many latents are active, which one evaluation after another says, and faults.
+
+        Args:
+            evaluation: the newest; empty before the first.
+            faults: in a few words each.
+        """
+        known = dict(self._known)
+        if "active_latents" in evaluation:
+            latents = len(evaluation["kl_per_latent"])
+            known["active"] = f"{evaluation['active_latents']}/{latents} at {evaluation['step']}"
+        if faults := ", ".join(faults):
+            known["warning"] = faults
+        if known != self._known:
+            self._known = known
+            self._bar.set_postfix(known)
 
 
 class SweepProgress(TrainingProgress):
@@ -95,6 +113,7 @@ class SweepProgress(TrainingProgress):
         """These members are trained next, from step `start`."""
         others = f" and {len(names) - 1} others" if len(names) > 1 else ""
         self._bar.set_description_str(f"{names[0]}{others}", refresh=False)
+        self._known = {}
         self._bar.total -= start * len(names)
         self._left -= start * len(names)
 

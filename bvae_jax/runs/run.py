@@ -3,7 +3,7 @@
 import functools
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -320,6 +320,7 @@ def _train_in(
         if summary is not None:
             _say(f"{directory} is at step {start} already; --steps N goes on to N.", progress)
             rundir.move(directory, config)
+            _warn(summary)
             return Run(directory, config, summary, state, trainer.model, shape, trainer)
         writer.begin(start, devices=trainer.mesh.size)
         _say(_opening(trainer, state), progress)
@@ -329,7 +330,14 @@ def _train_in(
         if writer.failed:
             raise writer.failed
         summary = writer.end(state)
+    _warn(summary)
     return Run(directory, config, summary, state, trainer.model, shape, trainer)
+
+
+def _warn(summary: Mapping[str, Any] | None) -> None:
+    """Say on stderr what is wrong with a finished run, however quiet."""
+    for line in (summary or {}).get("warnings", {}).values():
+        print(f"bvae: warning: {line}", file=sys.stderr)
 
 
 def check_config(config: Config) -> None:

@@ -288,7 +288,8 @@ class _Runner:
     def _finish(self, one: Member, writer: Writer, state: TrainState, shown: SweepProgress) -> None:
         if not writer.failed:
             try:
-                writer.end(state)
+                for line in (writer.end(state) or {}).get("warnings", {}).values():
+                    shown.say(f"warning: {one.name}: {line}")
             except NotFiniteError as error:
                 writer.failed = error
         if writer.failed:

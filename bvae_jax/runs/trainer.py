@@ -21,7 +21,7 @@ from bvae_jax.data.sampling import Pick, make_draw, make_pair_pick, make_pick
 from bvae_jax.data.sources import Source, make_source
 from bvae_jax.data.splits import Split, evaluation_batches
 from bvae_jax.data.variants import split_of, training_pool
-from bvae_jax.elbo import ACTIVE_NATS
+from bvae_jax.elbo import is_active
 from bvae_jax.errors import UserError
 from bvae_jax.likelihoods import Likelihood, make_likelihood
 from bvae_jax.networks import make_network
@@ -416,16 +416,17 @@ def calibrated(trainer: Trainer, params: Params) -> Likelihood:
 
 
 def averaged(metrics: dict[str, np.ndarray]) -> dict[str, Any]:
-    """Means over the first axis as plain numbers and lists, and how many latents are active."""
-    means = {name: np.mean(value, axis=0, dtype=np.float64) for name, value in metrics.items()}
-    numbers: dict[str, Any] = {name: mean.tolist() for name, mean in means.items()}
-    if "kl_per_latent" in means:
-        numbers["active_latents"] = int(np.sum(means["kl_per_latent"] > ACTIVE_NATS))
-    return numbers
+    """Means over the first axis as plain numbers and lists."""
+    return {
+        name: np.mean(value, axis=0, dtype=np.float64).tolist() for name, value in metrics.items()
+    }
 
 
 def with_errors(metrics: dict[str, np.ndarray], images: int) -> dict[str, Any]:
-    """`averaged`, and the standard errors of nll and KL over images; of one there are none.
+    """`averaged`, and what there is of all images only.
+
+    That are the standard errors of nll and KL, of one image none; the variance of each latent's
+    mean, and how many latents are active.
 
     Args:
         metrics: of batches of equal size, with the variances in each.
@@ -438,4 +439,9 @@ def with_errors(metrics: dict[str, np.ndarray], images: int) -> dict[str, Any]:
         variance = found.pop(f"{name}_variance") + np.var(metrics[name], dtype=np.float64)
         if images > 1:
             found[f"{name}_error"] = math.sqrt(variance / (images - 1))
+    if found.pop("mean_per_latent", None) is not None:
+        within = np.array(found["variance_per_latent"])
+        variance = within + np.var(metrics["mean_per_latent"], axis=0, dtype=np.float64)
+        found["variance_per_latent"] = variance.tolist()
+        found["active_latents"] = int(is_active(variance).sum())
     return found

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int
 
 from bvae_jax.config import TraversalSettings
 from bvae_jax.data.pictures import decode_all
-from bvae_jax.elbo import ACTIVE_VARIANCE, gaussian_kl
+from bvae_jax.elbo import ACTIVE_VARIANCE, gaussian_kl, is_active
 from bvae_jax.errors import UserError
 from bvae_jax.plots import run as plots
 from bvae_jax.plots.style import short_name
@@ -244,7 +244,7 @@ def look(trainer: Trainer, params: Params, batches: Int[np.ndarray, "batches bat
     size, active = spread, spread > 0
     if trainer.variational:
         size = np.concatenate([gaussian_kl(posterior) for posterior in found]).mean(axis=0)
-        active = np.square(spread) > ACTIVE_VARIANCE
+        active = is_active(np.square(spread))
     images = trainer.images(batches[0])
     return Latents(images, codes[: len(images)], size, active, codes.mean(axis=0), spread)
 

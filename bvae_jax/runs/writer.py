@@ -14,7 +14,7 @@ import numpy as np
 
 from bvae_jax.config import Config, places
 from bvae_jax.errors import UserError
-from bvae_jax.runs import encode, rundir
+from bvae_jax.runs import encode, health, rundir
 from bvae_jax.runs.checkpoint import Checkpoints, Restored, fingerprint
 from bvae_jax.runs.figures import draw_figures
 from bvae_jax.runs.frames import keep_frame
@@ -28,6 +28,8 @@ OpenLoggers = Callable[..., contextlib.AbstractContextManager[list[Logger]]]
 FIGURES = "figures"
 REPORTED = ("loss", "nll", "nll_error", "kl", "kl_error", "elbo", "bits_per_dim", "iwae")
 """Numbers of an evaluation that are in summary.json."""
+OF_CODES = ("information", "kl_per_latent", "variance_per_latent", "active_latents")
+"""And what it says of codes."""
 
 
 class NotFiniteError(UserError):
@@ -76,6 +78,8 @@ class Writer:
 
     Attributes:
         failed: why the run cannot go on, if its numbers are not finite any more.
+        evaluation: the newest, of the images of `eval_split`, with its step; empty before.
+        faults: of a run that is finished, see `health`.
         clock: tells `times` of all the run's sessions.
     """
 
@@ -90,6 +94,8 @@ class Writer:
     ):
         self.directory, self.config = directory, config
         self.failed: NotFiniteError | None = None
+        self.evaluation: dict[str, Any] = {}
+        self.faults: health.Faults = {}
         self.clock = Clock(config.batch_size)
         self._trainer, self._checkpoints = trainer, checkpoints
         self._open_loggers, self._figures = open_loggers, figures
@@ -175,6 +181,8 @@ class Writer:
             found |= self._evaluated(now)
         for split, numbers in found.items():
             self._log(step, split, numbers)
+        if now and evaluated:
+            self._keep(now, found[eval_split(self.config)])
         if now and evaluated and self.config.eval_metrics:
             params, wanted = weights(now), self.config.eval_metrics
             scores = encode.training_scores(self._trainer, params, wanted)
@@ -191,6 +199,18 @@ class Writer:
         for split, means in evaluations.items():
             self._check_finite(means, f"in the evaluation ({split}) at step {int(state.step)}")
         return evaluations
+
+    def _keep(self, state: TrainState, evaluation: dict[str, Any]) -> None:
+        """What was found of a state; at the end of a run, what is wrong with it, too."""
+        step = int(state.step)
+        self.evaluation = {"step": step} | evaluation
+        if step == self.config.steps:
+            self.faults = health.find_faults(
+                evaluation,
+                self._trainer.eval_indices.shape[1],
+                health.look_at_mean_picture(self._trainer, weights(state)),
+                read_records(self.directory / METRICS),
+            )
 
     def _check_finite(self, means: dict[str, Any], where: str) -> None:
         """Stop before anything that is not finite is saved.
@@ -239,8 +259,11 @@ class Writer:
         rundir.end_session(self.directory, step, times["wall_seconds"])
         if step < self.config.steps:
             return None
-        split = eval_split(self.config)
-        summary = summarise(self._trainer, state, self._evaluated(state, split)[split], times)
+        if self.evaluation.get("step") != step:
+            split = eval_split(self.config)
+            self._keep(state, self._evaluated(state, split)[split])
+        summary = summarise(self._trainer, state, self.evaluation, times)
+        summary["warnings"] = self.faults
         records = read_records(self.directory / METRICS)
         if self.config.eval_metrics:
             scores = [r for r in records if r["split"] == SCORES and r["step"] == step]
@@ -290,7 +313,7 @@ def summarise(
         "step": int(state.step),
         **{name: evaluation[name] for name in REPORTED if name in evaluation},
         **meaning_of_beta(trainer, state, evaluation.get("beta")),
-        **{n: evaluation[n] for n in ("kl_per_latent", "active_latents") if n in evaluation},
+        **{name: evaluation[name] for name in OF_CODES if name in evaluation},
         "split": eval_split(trainer.config),
         "eval_images": int(trainer.eval_indices.size),
         **times,

@@ -1,0 +1,197 @@
+"""What a run learned nothing by, if it did: numbers in, a line for each fault out.
+
+A run whose numbers are finite ends without an error whatever it learned. These checks take what the
+evaluation has computed anyway, and one more thing: how well the mean picture does.
+"""
+
+import functools
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+
+from bvae_jax.elbo import ACTIVE
+from bvae_jax.likelihoods.base import Likelihood, Own
+from bvae_jax.runs.loggers import Record
+from bvae_jax.runs.trainer import TRAIN_EVAL, Trainer
+from bvae_jax.types import Images, Params
+
+ERRORS = 3.0
+"""Standard errors by which two numbers differ."""
+LARGE = 1.0
+"""KL in nats from which on it should tell images apart."""
+LITTLE = 0.1
+"""Part of what the information could be below which it is next to nothing."""
+ALIKE = 1 / 255
+"""Standard deviation of every pixel up to which images are all alike: a grey level."""
+IMAGES = 1024
+"""Of which the mean picture is taken; it is compared with twice as many."""
+STEEPEST = 16.0
+"""The mean picture's logits lie within +- this."""
+
+Faults = dict[str, str]
+"""What is wrong, in two or three words -> the line that says so, and what to do."""
+
+
+class MeanPicture(NamedTuple):
+    """The best that can be drawn without looking: each pixel's mean over training images.
+
+    Attributes:
+        nll: of evaluation images by it, nats per image.
+        error: its standard error.
+        contrast: the largest standard deviation of a pixel over training images.
+    """
+
+    nll: float
+    error: float
+    contrast: float
+
+
+def find_faults(
+    evaluation: Mapping[str, Any],
+    batch: int,
+    mean_picture: MeanPicture | None,
+    records: Sequence[Record] = (),
+) -> Faults:
+    """What a run learned nothing by; empty for a healthy one.
+
+    Args:
+        evaluation: its last one: `nll` and `nll_error`, and of a posterior `kl`, `information` and
+            `active_latents`.
+        batch: images among which `information` is, so that it is log `batch` at most.
+        mean_picture: None where it is not known.
+        records: of the run; those of evaluations are compared.
+    """
+    checks = (
+        _no_better_than(mean_picture, evaluation) if mean_picture else (),
+        _uninformed(evaluation, batch),
+        _overfitted(records),
+    )
+    return {name: line for check in checks for name, line in check}
+
+
+def _no_better_than(picture: MeanPicture, evaluation: Mapping[str, Any]) -> Iterator[Any]:
+    nll = evaluation["nll"]
+    margin = ERRORS * math.hypot(evaluation.get("nll_error", math.inf), picture.error)
+    if nll < picture.nll - margin or math.isinf(margin):  # of one image there is no error
+        return
+    advice = "Train for more --steps, or weigh the KL less (--beta)."
+    if "kl" not in evaluation:
+        advice = "Train for more --steps, or try another --learning-rate."
+    if nll > picture.nll + margin:
+        advice = "Lower the --learning-rate, or train for more --steps."
+    if picture.contrast <= ALIKE:
+        advice = (
+            "No pixel of the training images varies by more than a grey level: look at the data "
+            "and their scale, white is 1 (bvae data show)."
+        )
+    yield (
+        "no better than the mean picture",
+        f"nothing was learned of the images: nll {nll:.1f} is not below that of the training "
+        f"images' mean picture, {picture.nll:.1f}, by {ERRORS:g} standard errors ({margin:.1f}). "
+        f"{advice}",
+    )
+
+
+def _uninformed(evaluation: Mapping[str, Any], batch: int) -> Iterator[Any]:
+    if "information" not in evaluation or batch < 2:
+        return
+    kl, information, most = evaluation["kl"], evaluation["information"], math.log(batch)
+    if kl >= LARGE and information < LITTLE * min(kl, most):
+        yield (
+            "KL without information",
+            f"the KL of {kl:.1f} nats tells nothing: images and codes share {information:.2f} nats "
+            f"(of {batch} images they could share log {batch} = {most:.1f}). Posteriors are alike "
+            "for all images: let the KL cost less at first (a lower --gamma or --beta, a slower "
+            "schedule), or lower the --learning-rate.",
+        )
+    elif not evaluation["active_latents"]:
+        yield (
+            "no active latents",
+            f"no latent is active ({ACTIVE}; KL {kl:.2f} nats): the posterior has collapsed. Lower "
+            "--beta, or let it grow from 0 (--beta-schedule linear:steps=N).",
+        )
+
+
+def _overfitted(records: Sequence[Record]) -> Iterator[Any]:
+    """Held-out nll rose since its best evaluation, and more than that of training images."""
+    evaluated: dict[str, dict[int, Record]] = {TRAIN_EVAL: {}, "holdout": {}}
+    for record in records:
+        evaluated.get(record["split"], {})[record["step"]] = record
+    trained, held = evaluated.values()
+    steps = sorted(trained.keys() & held.keys())
+    if len(steps) < 2 or "nll_error" not in held[steps[-1]]:
+        return
+    last, best = steps[-1], min(steps, key=lambda step: held[step]["nll"])
+    rise = held[last]["nll"] - held[best]["nll"]
+    more = rise - max(0.0, trained[last]["nll"] - trained[best]["nll"])
+    if more > ERRORS * held[last]["nll_error"]:
+        yield (
+            "held-out nll rises",
+            f"held-out nll rose from {held[best]['nll']:.1f} at step {best} to "
+            f"{held[last]['nll']:.1f} at step {last}, that of training images did not: the run "
+            "overfits. Train for fewer --steps, on more images, or with a larger --beta.",
+        )
+
+
+def look_at_mean_picture(trainer: Trainer, params: Params) -> MeanPicture | None:
+    """How well the mean of up to 1024 training images draws up to 2048 evaluation images.
+
+    None where the likelihood has no such picture: where a pixel has several parameters.
+
+    Args:
+        params: the VAE's, of which the likelihood's own count.
+    """
+    likelihood, source, shape = (
+        trainer.model.likelihood,
+        trainer.source,
+        trainer.dataset.image_shape,
+    )
+    if likelihood.parameters(shape[-1]) != shape[-1]:
+        return None
+    own = {name: params[name] for name, _ in likelihood.own}
+    see = _seeing(source.look, likelihood)
+
+    def seen(batches: np.ndarray, decoded: np.ndarray) -> list[np.ndarray]:
+        found = [see(source.reach(rows), rows, jnp.float32(decoded), own) for rows in batches]
+        return [np.array(parts, np.float64) for parts in zip(*found, strict=True)]
+
+    size, train = trainer.eval_indices.shape[1], trainer.split.train
+    count = -(-min(IMAGES, len(train)) // size) * size
+    chosen = np.random.default_rng(0).choice(train, count, replace=count > len(train))
+    mean, square = (of.mean(axis=0) for of in seen(chosen.reshape(-1, size), np.zeros(shape))[:2])
+    # As if half an image more were white: a pixel that was never lit may be.
+    drawn = _drawing(likelihood, (count * mean + 0.5) / (count + 1))
+    *_, nll, variance = seen(trainer.eval_indices[: max(1, 2 * IMAGES // size)], drawn)
+    error = math.sqrt((nll.var() + variance.mean()) / (nll.size * size))
+    return MeanPicture(float(nll.mean()), error, math.sqrt(max(0.0, (square - mean**2).max())))
+
+
+@functools.lru_cache(4)
+def _seeing(look: Callable[..., Images], likelihood: Likelihood) -> Callable[..., Any]:
+    """A batch's mean picture and its square, and the nll of a drawing with its variance."""
+
+    @jax.jit
+    def see(arrays: Any, rows: jax.Array, decoded: jax.Array, own: Own) -> tuple[jax.Array, ...]:
+        images = look(arrays, rows)
+        constant = jnp.broadcast_to(decoded, (len(images), *decoded.shape))
+        nll = -likelihood.log_prob(constant, images, own)
+        return images.mean(axis=0), jnp.square(images).mean(axis=0), nll.mean(), nll.var()
+
+    return see
+
+
+def _drawing(
+    likelihood: Likelihood, picture: Float[np.ndarray, "height width channels"]
+) -> np.ndarray:
+    """The decoder's numbers whose mean image is a picture, by bisection within +- `STEEPEST`."""
+    low, high = np.full(picture.shape, -STEEPEST), np.full(picture.shape, STEEPEST)
+    for _ in range(30):
+        middle = (low + high) / 2
+        below = np.asarray(likelihood.mean(jnp.asarray(middle[None], jnp.float32)))[0] < picture
+        low, high = np.where(below, middle, low), np.where(below, high, middle)
+    return low

@@ -1,0 +1,94 @@
+"""What a run that learned nothing is told, and that a healthy one is told nothing."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import bvae_jax
+from bvae_jax.config import Config
+from bvae_jax.likelihoods import make_likelihood
+from bvae_jax.runs import health
+from bvae_jax.runs.health import MeanPicture, find_faults
+
+PICTURE = MeanPicture(nll=560.0, error=3.0, contrast=0.4)
+HEALTHY = {"nll": 95.0, "nll_error": 1.0, "kl": 10.5, "information": 4.9, "active_latents": 3}
+MEAN, KL, NONE, RISES = (
+    "no better than the mean picture",
+    "KL without information",
+    "no active latents",
+    "held-out nll rises",
+)
+
+
+def records(trained, held, error=1.0):
+    return [
+        {"step": 100 * step, "split": split, "nll": nll, "nll_error": error}
+        for split, curve in (("train_eval", trained), ("holdout", held), ("train", held))
+        for step, nll in enumerate(curve)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "picture", "curves", "wanted"),
+    [
+        ({}, PICTURE, ([200, 90], [201, 95]), {}),
+        ({"nll": 540.0}, PICTURE, (), {}),  # little, but more than 3 * hypot(1, 3) nats
+        ({"nll": 552.0}, PICTURE, (), {MEAN: "Train for more"}),
+        ({"nll": 700.0}, PICTURE, (), {MEAN: "Lower the --learning-rate"}),
+        ({"nll": 560.0}, PICTURE._replace(contrast=0.003), (), {MEAN: "look at the data"}),
+        ({"nll": 700.0}, None, (), {}),
+        ({"kl": 15.1, "information": 0.2, "active_latents": 0}, PICTURE, (), {KL: "log 256 = 5.5"}),
+        ({"kl": 15.1, "information": 0.2}, PICTURE, (), {KL: "15.1 nats"}),
+        ({"kl": 0.5, "information": 0.4}, PICTURE, (), {}),
+        ({"kl": 0.01, "information": 0.0, "active_latents": 0}, PICTURE, (), {NONE: "Lower"}),
+        ({}, PICTURE, ([90, 60, 20], [95, 80, 84.1]), {RISES: "from 80.0 at step 100 to 84.1"}),
+        ({}, PICTURE, ([90, 60, 20], [95, 80, 82.9]), {}),  # within 3 standard errors
+        ({}, PICTURE, ([90, 60, 70], [95, 80, 91]), {}),  # beta grew, say: both rise alike
+        ({}, PICTURE, ([], [95, 80, 99]), {}),
+    ],
+)  # fmt: skip
+def test_faults_by_their_numbers(changes, picture, curves, wanted):
+    found = find_faults(HEALTHY | changes, 256, picture, records(*curves) if curves else ())
+    assert found.keys() == wanted.keys()
+    for name, part in wanted.items():
+        assert part in found[name]
+        assert "\n" not in found[name]
+
+
+def test_an_autoencoder_has_the_mean_picture_and_the_rise():
+    numbers = {"nll": 560.0, "nll_error": 1.0}
+    assert [*find_faults(numbers, 256, PICTURE)] == [MEAN]
+    assert "--beta" not in find_faults(numbers, 256, PICTURE)[MEAN]
+    assert not find_faults({"nll": 90.0}, 1, PICTURE), "of one image there is no error"
+
+
+@pytest.mark.parametrize("name", ["bernoulli", "gaussian", "continuous_bernoulli", "sigma_vae"])
+def test_a_picture_is_drawn_by_the_likelihood(name):
+    likelihood = make_likelihood(name, 0.5)
+    picture = np.linspace(0.1, 0.9, 12).reshape(2, 3, 2)
+    drawn = health._drawing(likelihood, picture)
+    np.testing.assert_allclose(likelihood.mean(jnp.float32(drawn)[None])[0], picture, atol=1e-4)
+
+
+def blobs():
+    """Pictures that a small network learns in a moment: a bright half, left or right."""
+    side = np.random.default_rng(0).random((300, 1, 1)) < 0.5
+    return np.float32((np.arange(8) < 4) == side) * np.ones((1, 8, 1), np.float32)
+
+
+def test_the_members_of_a_sweep_are_told_at_their_end(tmp_path, capsys):
+    np.savez(tmp_path / "images.npz", images=blobs())
+    base = Config(
+        dataset=f"npz:{tmp_path / 'images.npz'}", network="mlp", latents=3, batch_size=64, steps=40,
+        learning_rate=1e-3, eval_images=64, holdout=0.3, eval_every=20,
+    )  # fmt: skip
+    found = bvae_jax.sweep(base, tmp_path / "sweep", betas=[0.1, 1000.0])
+    err = capsys.readouterr().err
+    good, bad = (found[f"beta={beta},seed=0"].summary for beta in ("0.1", "1000"))
+    assert good
+    assert bad
+    assert good["warnings"] == {}, good
+    assert [*bad["warnings"]] == [MEAN, NONE], bad
+    for line in bad["warnings"].values():
+        assert f"bvae: warning: beta=1000,seed=0: {line}" in err
+    assert f"warning={MEAN}, {NONE}" in err, "in the bar's last line"

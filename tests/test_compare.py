@@ -17,11 +17,12 @@ from bvae_jax import cli
 from bvae_jax.comparison import matching, reading
 from bvae_jax.comparison.base import known_scores
 from bvae_jax.comparison.compare import compare, cross, one_run_each, reconstructions
+from bvae_jax.comparison.latex import to_latex
 from bvae_jax.comparison.matching import cross_traversals, one_of_each
 from bvae_jax.comparison.reading import read_comparison, read_members
 from bvae_jax.comparison.report import make_report, title, varied_values
 from bvae_jax.comparison.suggest import suggest
-from bvae_jax.comparison.tables import make_table
+from bvae_jax.comparison.tables import make_table, to_markdown
 from bvae_jax.config import Config, ScoreConfig
 from bvae_jax.evaluation import baselines
 from bvae_jax.metrics import METRICS
@@ -205,6 +206,26 @@ def pretend(sweep_dir, base, values, done=()):
             rundir.write_json(directory / "summary.json", summary | kl)
             (directory / "metrics.jsonl").touch()
     return sweep_dir
+
+
+def test_what_is_wrong_with_runs_marks_their_setting(tmp_path):
+    """And a run of before, which counted active latents by their KL, is not asked for them."""
+    done = pretend(tmp_path / "s", BASE, {"beta": (1.0, 16.0), "seed": (0, 1)}, done=range(4))
+    before = read_comparison([done], None, Trainers(), progress=False)
+    assert "active_latents" not in before.scores
+    assert "†" not in to_markdown(make_table(before))
+    for path in done.glob("members/beta=16*/summary.json"):
+        summary = json.loads(path.read_text()) | {"variance_per_latent": [0.2, 0.0, 0.0]}
+        wrong = {"seed=0": {}, "seed=1": {"no active latents": "a line"}}[path.parent.name[-6:]]
+        rundir.write_json(path, summary | {"warnings": wrong})
+    found = read_comparison([done], None, Trainers(), progress=False)
+    assert found.members["active_latents"].dropna().tolist() == [1, 1]
+    table = make_table(found)
+    text = to_markdown(table)
+    assert "| β = 16 † |" in text
+    assert "| β = 1 |" in text
+    assert "†: β = 16: no active latents (1 of 2 runs)." in text
+    assert r"$\beta$ = 16 $\dagger$" in to_latex(table, caption="", label="")
 
 
 def test_what_is_done_is_not_displaced_by_what_is_not(tmp_path):

@@ -9,6 +9,7 @@ from bvae_jax.config import Config
 from bvae_jax.likelihoods import make_likelihood
 from bvae_jax.runs import health
 from bvae_jax.runs.health import MeanPicture, find_faults
+from bvae_jax.runs.progress import TrainingProgress
 
 PICTURE = MeanPicture(nll=560.0, error=3.0, contrast=0.4)
 HEALTHY = {"nll": 95.0, "nll_error": 1.0, "kl": 10.5, "information": 4.9, "active_latents": 3}
@@ -91,4 +92,15 @@ def test_the_members_of_a_sweep_are_told_at_their_end(tmp_path, capsys):
     assert [*bad["warnings"]] == [MEAN, NONE], bad
     for line in bad["warnings"].values():
         assert f"bvae: warning: beta=1000,seed=0: {line}" in err
-    assert f"warning={MEAN}, {NONE}" in err, "in the bar's last line"
+
+
+def test_the_bar_says_how_many_latents_are_active_and_what_is_wrong(capsys):
+    with TrainingProgress(20, 0, visible=True) as shown:
+        shown.update(10, {"nll": 560.0, "kl": 0.01}, 100.0)
+        shown.evaluated({})
+        shown.evaluated({"step": 10, "active_latents": 0, "kl_per_latent": [0.0] * 3}, [MEAN, NONE])
+        shown.update(10, {"nll": 561.0, "kl": 0.01}, 100.0)
+    *_, last = capsys.readouterr().err.strip().splitlines()
+    last = last.split("\r")[-1]
+    assert "nll=561.0" in last
+    assert f"active=0/3 at 10, warning={MEAN}, {NONE}" in last

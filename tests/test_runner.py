@@ -226,7 +226,9 @@ def test_records_are_where_something_is_due(finished):
     }.items():
         assert [r["step"] for r in records if r["split"] == split] == steps
     for record in records:
-        assert {"loss", "nll", "kl", "elbo", "kl_per_latent", "active_latents"} <= set(record)
+        assert {"loss", "nll", "kl", "elbo", "kl_per_latent"} <= set(record)
+        of_images = {"information", "variance_per_latent", "active_latents"}
+        assert of_images & set(record) == (set() if record["split"] == "train" else of_images)
     assert records[-1]["nll"] == finished.summary["nll"]
 
 

@@ -146,6 +146,8 @@ class Comparison:
         run_dirs: member -> its directory.
         failed: member -> why it is left out.
         missing: members that are not finished.
+        warnings: member -> what is wrong with it in a few words, and a line that says so; without
+            those that are well.
     """
 
     sweep_dirs: tuple[Path, ...]
@@ -161,6 +163,7 @@ class Comparison:
     run_dirs: Mapping[str, Path]
     failed: Mapping[str, str]
     missing: tuple[str, ...]
+    warnings: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     ranges: Mapping[str, Range] = field(default_factory=dict)
 
 

@@ -27,7 +27,7 @@ ESCAPED = (
     | {mark: f"{{{mark}}}" for mark in "[*"}  # after a line's end they would be its options
     | {letter: rf"$\{name}$" for letter, name in zip(LETTERS, NAMES.split(), strict=True)}
     | {"−": "$-$", "×": r"$\times$", "≤": r"$\leq$", "≥": r"$\geq$", "\n": " "}
-    | {"↑": r"$\uparrow$", "↓": r"$\downarrow$", "²": "$^2$"}
+    | {"↑": r"$\uparrow$", "↓": r"$\downarrow$", "²": "$^2$", "†": r"$\dagger$"}
 )
 
 

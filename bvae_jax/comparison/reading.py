@@ -330,6 +330,9 @@ def assemble(
         config = found[name].config
         row = {"member": name, "setting": found[name].setting, "seed": config.seed}
         row |= {f: config.value(f) for f in varied} | plain_numbers(summary) | numbers(entries)
+        if "variance_per_latent" not in summary:  # a run of before: it counted by another rule
+            row.pop("active_latents", None)
+            row |= {"active_latents": parts["active_units"]} if "active_units" in parts else {}
         rows.append(row | {part: parts[part] for part in ELBO_PARTS if part in parts})
         if "kl_per_latent" in summary:
             kl[name] = np.array(summary["kl_per_latent"])
@@ -353,6 +356,7 @@ def assemble(
         records={n: read_records(path) if path.exists() else [] for n, path in records.items()},
         run_dirs=run_dirs,
         failed=failed,
+        warnings={n: w for n, of in evaluated.items() if (w := of.summary.get("warnings"))},
         missing=tuple(n for n, each in found.items() if each.status in ("begun", "missing")),
         ranges=known_ranges(metrics, likelihoods),
     )

@@ -28,6 +28,7 @@ from bvae_jax.comparison.statistics import (
 
 AVERAGE_NAMES = {"mean": "Mean", "iqm": "Interquartile mean"}
 NOTHING = "–"
+WARNED = " †"
 ALONE = "all others are told apart from it"
 EQUAL = "[all equal]"
 WEIGHED = (*TRAINING, *OPTIMISED)
@@ -63,6 +64,7 @@ class Table(NamedTuple):
         seeds: setting -> its seeds; a cell has fewer where a score is missing.
         failed: member -> why it is left out.
         remarks: what must be known before the numbers are read, a sentence each.
+        warned: setting -> what is wrong with how many of its runs.
         better: score -> "high", "low" or "".
     """
 
@@ -73,6 +75,7 @@ class Table(NamedTuple):
     seeds: dict[str, int]
     failed: Mapping[str, str]
     remarks: Sequence[str] = ()
+    warned: Mapping[str, str] = {}
     better: Mapping[str, str] = {}
 
     @property
@@ -87,12 +90,14 @@ class Row(NamedTuple):
     Attributes:
         kind: "setting" or "baseline".
         n: its seeds.
+        warned: whether it has the mark of a setting with whose runs something is wrong.
     """
 
     label: str
     kind: str
     n: int
     cells: dict[str, Cell]
+    warned: bool = False
 
     @property
     def empty(self) -> bool:
@@ -103,7 +108,7 @@ class Row(NamedTuple):
 def rows(table: Table) -> Iterator[Row]:
     """Settings, then baselines."""
     for label, cells in table.rows.items():
-        yield Row(label, "setting", table.seeds[label], cells)
+        yield Row(label, "setting", table.seeds[label], cells, label in table.warned)
     for label, cells in table.baselines.items():
         n = max((cell.interval.n for cell in cells.values()), default=0)
         yield Row(label, "baseline", n, cells)
@@ -116,7 +121,7 @@ def filled_rows(table: Table) -> list[Row]:
 
 def name_of_row(row: Row) -> str:
     """A setting's label, or what a baseline is called."""
-    return row.label if row.kind == "setting" else name_of(row.label)
+    return f"{row.label}{WARNED * row.warned}" if row.kind == "setting" else name_of(row.label)
 
 
 def make_table(comparison: Comparison, average: Average = "mean") -> Table:
@@ -136,6 +141,7 @@ def make_table(comparison: Comparison, average: Average = "mean") -> Table:
         seeds={s: members.seed[members.setting == s].nunique() for s in comparison.settings},
         failed={**comparison.failed, **dict.fromkeys(comparison.missing, "not finished")},
         better=comparison.better,
+        warned=_warned(comparison),
     )
     return table._replace(
         remarks=[*_few(table), *_unbeaten(table, comparison), *_rising(comparison)]
@@ -159,6 +165,21 @@ def _cell(
     """Without marks."""
     found = interval(values, average=average, within=comparison.ranges.get(score, ANY))
     return Cell(found, seeds=tuple(values[np.isfinite(values)].tolist()))
+
+
+def _warned(comparison: Comparison) -> dict[str, str]:
+    """Setting -> what is wrong with how many of its runs."""
+    found: dict[str, dict[str, int]] = {}
+    settings = comparison.members["setting"]
+    for member, warnings in comparison.warnings.items():
+        of = found.setdefault(str(settings[member]), {})
+        of |= {name: of.get(name, 0) + 1 for name in warnings}
+    runs = settings.value_counts()
+    return {
+        setting: ", ".join(f"{name} ({n} of {runs[setting]} runs)" for name, n in of.items())
+        for setting in comparison.settings
+        if (of := found.get(setting))
+    }
 
 
 def _few(table: Table) -> Iterator[str]:
@@ -259,6 +280,9 @@ def explanation(table: Table, *, tied: str = "") -> list[str]:
             "Two total correlations: of samples of z, a part of the KL; Gaussian, of the posterior "
             "means. They may go opposite ways as β grows."
         )
+    if table.warned:
+        listed = "; ".join(f"{setting}: {what}" for setting, what in table.warned.items())
+        said.append(f"{WARNED.strip()}: {listed}.")
     return said
 
 

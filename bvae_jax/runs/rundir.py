@@ -244,6 +244,9 @@ class Summary(TypedDict):
     kl: NotRequired[float]
     elbo: NotRequired[float]
     kl_per_latent: NotRequired[list[float]]
+    variance_per_latent: NotRequired[list[float]]
+    active_latents: NotRequired[int]
+    warnings: NotRequired[dict[str, str]]
     params_sha256: str
 
 

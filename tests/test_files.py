@@ -8,7 +8,7 @@ from typing import Any, NotRequired, TypedDict
 import numpy as np
 import pytest
 
-from bvae_jax.data.archive import (
+from bvae_jax.archive import (
     write_npz,
 )
 from bvae_jax.errors import UserError

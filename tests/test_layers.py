@@ -12,7 +12,7 @@ MODULES = {
 }
 ROOMS = (
     {"types", "errors", "config", "presets", "beta_units"},
-    {"files", "runtime"},
+    {"files", "runtime", "archive", "codes_file"},
     {"elbo", "conv", "schedules", "likelihoods"},
     {"networks", "objectives", "vae", "traversal", "data", "metrics", "plots"},
     {"step", "registry"},
@@ -26,6 +26,8 @@ ROOMS = (
 LEVEL = {room: number for number, rooms in enumerate(ROOMS) for room in rooms}
 BESIDE = {"config": {"errors"}, "presets": {"errors", "config"}, "beta_units": {"errors"}} | {
     "metrics": {"data"},
+    "archive": {"files"},
+    "codes_file": {"archive"},
 }
 """What a room may import of its own level."""
 ABOVE = {("runs.run", "evaluation"), ("runs.run", "evaluation.evaluate")}

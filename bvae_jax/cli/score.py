@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bvae_jax.cli.flags import QUIET, Flag, Flags, group, of_dataclass, of_function, parse
+from bvae_jax.codes_file import check_codes
 from bvae_jax.config import ScoreConfig, flag
 from bvae_jax.errors import UserError
 from bvae_jax.runtime import fatal
@@ -28,7 +29,7 @@ def evaluate_flags() -> Flags:
         "path": Flag(
             Path,
             "Directory of a run, or an .npz file from any framework with codes [n, latent] and "
-            "factors [n, factor] (class indices), and perhaps logvars, codes_test and "
+            "factors [n, factor] (class indices or strings), and perhaps logvars, codes_test and "
             "factors_test, factor_sizes, factor_names, kl [latent].",
             positional=True,
             required=True,
@@ -48,6 +49,8 @@ def evaluate_flags() -> Flags:
 def evaluate(argv: Sequence[str]) -> int:
     """Score a run by disentanglement metrics (--metrics none: by none), and take its ELBO apart;
     leaves evaluation.json, elbo.json and figures in it. Or score a representation in a file."""
+    if argv and argv[0].endswith(".npz"):  # before anything heavy is imported
+        check_codes(Path(argv[0]).expanduser())
     flags = evaluate_flags()
     given = parse(argv, "bvae evaluate", evaluate.__doc__, flags)
     with fatal():

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Int, Shaped, UInt8
 
-from bvae_jax.data.archive import (
+from bvae_jax.archive import (
     Header,
     check_size,
     members,

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bvae_jax.data.archive import (
+from bvae_jax.archive import (
     DamagedError,
     Header,
     check_size,

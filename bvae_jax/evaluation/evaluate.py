@@ -211,7 +211,7 @@ def score_file(
     """Score codes from any framework: the arrays of an .npz file.
 
     Args:
-        path: the file; see `metrics.codes.FIELDS` for its keys.
+        path: the file; see `codes_file.FIELDS` for its keys.
         config: which metrics, on how many points, how often.
         baselines: score random codes and the true factors alike.
         udr_with: files of other runs, with the same points in the same order, for `udr`.

@@ -1,9 +1,5 @@
 """Codes of a run or of a file with what is true of them, and the points that are scored."""
 
-import math
-import os
-import sys
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,19 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from bvae_jax.data.archive import (
-    Header,
-    check_size,
-    members,
-    one_line,
-    open_archive,
-    read_blocks,
-    read_header,
-    reading,
-    want,
-)
+from bvae_jax.codes_file import read_arrays
 from bvae_jax.elbo import ACTIVE_VARIANCE, gaussian_kl
-from bvae_jax.errors import UserError
 from bvae_jax.metrics.base import (
     Metric,
     checked,
@@ -187,140 +172,11 @@ def draw(points: Codes, train_points: int, test_points: int, key: PRNGKey) -> Dr
     return Draw(plain, (plain if len(fit) == count else rows(fit)) | test, pool)
 
 
-# Codes in an .npz file, read without trusting a byte of it: all headers come first, and types,
-# shapes and sizes are checked before any array is unpacked.
-
-# What an array holds and its axes. Axes of one name are equally long; the first array sets it.
-FIELDS = {
-    "codes": ("real", ("n", "latent")),
-    "factors": ("whole", ("n", "factor")),
-    "logvars": ("real", ("n", "latent")),
-    "kl": ("real", ("latent",)),
-    "factor_sizes": ("whole", ("factor",)),
-    "factor_names": ("text", ("factor",)),
-    "codes_test": ("real", ("m", "latent")),
-    "factors_test": ("whole", ("m", "factor")),
-}
-# NumPy's letters for the types of each kind. Floats pass as whole: `_whole` says what to do.
-KINDS = {"real": "fiu", "whole": "iuf", "text": "U"}
-WANTED = {
-    "real": "float16, float32, float64 or integers",
-    "whole": "whole numbers (class indices) of an integer type",
-    "text": "unicode strings, as np.array(names, dtype=str)",
-}
-# In bytes: a quarter of the memory.
-LIMIT = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 4
-
-
 def read_codes(path: Path) -> Codes:
-    """Read the arrays of `FIELDS` that the file holds; name its other keys on stderr.
-
-    Args:
-        path: an .npz file with at least `codes` and `factors`, as `np.savez` writes it.
-
-    Returns:
-        Arrays in native byte order and C order: real ones as float32 (float64 stays), whole ones
-        as int32, text as it is.
+    """Codes from any framework: the arrays of `codes_file.FIELDS` that an .npz file holds.
 
     Raises:
         UserError: the file is missing, damaged, too large, or does not hold what is wanted.
     """
-    try:
-        with open_archive(path, "np.savez(FILE, codes=codes, factors=factors)") as archive:
-            found, unused = _members(archive)
-            headers = {
-                key: read_header(archive, key, info, WANTED[FIELDS[key][0]])
-                for key, info in found.items()
-            }
-            _check_headers(headers)
-            arrays = _read_arrays(archive, headers)
-    except UserError as error:
-        raise UserError(one_line(path, str(error))) from error
-    if unused:
-        print(one_line(f"bvae: {path}", f"keys not used: {', '.join(unused)}"), file=sys.stderr)
+    arrays: dict[str, Any] = {**read_arrays(path)}
     return Codes(**arrays)
-
-
-def _members(archive: zipfile.ZipFile) -> tuple[dict[str, zipfile.ZipInfo], list[str]]:
-    """Members of known keys in the order of `FIELDS`, and the other keys."""
-    found = members(archive)
-    for key in ("codes", "factors"):
-        keys = ", ".join(found) or "none"
-        want(key in found, f"holds no {key}, wanted codes and factors. Its keys: {keys}.")
-    both = ("codes_test" in found) == ("factors_test" in found)
-    want(both, "holds only one of codes_test and factors_test, wanted both or neither.")
-    return {k: found[k] for k in FIELDS if k in found}, [k for k in found if k not in FIELDS]
-
-
-def _check_headers(headers: dict[str, Header]) -> None:
-    first: dict[str, tuple[str, int]] = {}  # By axis: the key that set its length.
-    for key, header in headers.items():
-        shape, dtype = header.shape, header.dtype
-        kind, names = FIELDS[key]
-        axes, wanted = f"[{', '.join(names)}]", WANTED[kind]
-        # "g" is long double.
-        fits = dtype.kind in KINDS[kind] and dtype.itemsize > 0 and dtype.char != "g"
-        want(fits, f"{key} is {dtype.name}, wanted {wanted}.")
-        want(len(shape) == len(names), f"{key} has shape {shape}, wanted {axes}.")
-        want(0 not in shape, f"{key} has shape {shape}, wanted {axes}, none of them 0.")
-        check_size(header)
-        for name, length in zip(names, shape, strict=True):
-            other, same = first.setdefault(name, (key, length))
-            told = f"{key} {axes} has {name} = {length}, but {other} has {name} = {same}"
-            want(length == same, f"{told}: wanted the same.")
-    # As they are returned: small types are widened to four bytes.
-    total = sum(math.prod(h.shape) * max(h.dtype.itemsize, 4) for h in headers.values())
-    sizes = f"{total / 1e9:.3g} GB, wanted at most {LIMIT / 1e9:.3g} GB (a quarter of the memory)"
-    want(total <= LIMIT, f"its arrays take {sizes}. Save fewer rows.")
-
-
-def _read_arrays(archive: zipfile.ZipFile, headers: dict[str, Header]) -> dict[str, Any]:
-    points: dict[str, Any] = {}
-    for key, header in headers.items():
-        data = bytearray()  # Grows with what is really there, whatever was claimed.
-        for block in read_blocks(archive, header, 1 << 20):
-            data += block
-        with reading(key):
-            array = np.frombuffer(data, header.dtype)
-            array = array.reshape(header.shape, order="F" if header.fortran else "C")
-        points[key] = {"real": _real, "whole": _whole, "text": _text}[FIELDS[key][0]](key, array)
-    for key in ("factors", "factors_test"):
-        if key in points and "factor_sizes" in points:
-            sizes, largest = points["factor_sizes"], points[key].max(axis=0)
-            small = sizes <= largest
-            least = f"{key} has values up to {largest[small]} in columns {np.flatnonzero(small)}"
-            want(not small.any(), f"factor_sizes is {sizes}, but {least}: wanted more.")
-    return points
-
-
-def _refuse(key: str, bad: np.ndarray, what: str) -> None:
-    """Raise an error if any value is bad: how many there are, and where the first one is."""
-    count, row = np.count_nonzero(bad), np.unravel_index(bad.argmax(), bad.shape)[0]
-    want(not count, f"{key} has {count} {what}; the first in row {row} (counted from 0).")
-
-
-def _real(key: str, array: np.ndarray) -> np.ndarray:
-    _refuse(key, ~np.isfinite(array), "NaN or inf values, wanted finite ones")
-    if key == "kl":
-        _refuse(key, array < 0, "negative values, wanted none")
-    double = array.dtype.kind == "f" and array.dtype.itemsize == 8
-    return np.ascontiguousarray(array, np.float64 if double else np.float32)
-
-
-def _whole(key: str, array: np.ndarray) -> np.ndarray:
-    if array.dtype.kind == "f":
-        _refuse(key, ~np.isfinite(array), f"NaN or inf values, wanted {WANTED['whole']}")
-        whole = (array == np.rint(array)).all()
-        mend = f"save {key}.astype(int)" if whole else "bin the values, e.g. by np.digitize"
-        raise UserError(f"{key} is {array.dtype.name}, wanted {WANTED['whole']}: {mend}.")
-    _refuse(key, array < 0, "negative values, wanted 0 or more")
-    most = np.iinfo(np.int32).max
-    _refuse(key, array > most, f"values above {most}, wanted less")
-    return np.ascontiguousarray(array, np.int32)
-
-
-def _text(key: str, array: np.ndarray) -> np.ndarray:
-    with reading(key):  # only here does NumPy find numbers that are no characters
-        bad = np.array([not name.isprintable() for name in array.tolist()])
-    _refuse(key, bad, "names with unprintable characters, wanted none")
-    return np.ascontiguousarray(array, array.dtype.newbyteorder("="))

@@ -16,8 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
+from bvae_jax.archive import DamagedError, read_npz, write_npz
 from bvae_jax.config import Config, ScoreConfig
-from bvae_jax.data.archive import DamagedError, read_npz, write_npz
 from bvae_jax.data.base import Dataset
 from bvae_jax.data.variants import split_of
 from bvae_jax.errors import UserError

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
+from bvae_jax.archive import DamagedError, read_npz, write_npz
 from bvae_jax.config import TraversalSettings
-from bvae_jax.data.archive import DamagedError, read_npz, write_npz
 from bvae_jax.plots import run as plots
 from bvae_jax.runs.trainer import Trainer
 from bvae_jax.runs.traversals import (

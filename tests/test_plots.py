@@ -984,7 +984,7 @@ def save_all(folder):
     save_score_curves(folder / "g.png", {a: line["nll"]["train"]})
     save_rate_distortion(folder / "h", table, runs)
     save_scores(folder / "β=0.5", table, runs, intervals(table, runs, ["mig"]), {}, a)
-    save_kl_spectrum(folder / "j", {s.label: np.ones((2, 3)) for s in runs}, runs, a, 0.01)
+    save_kl_spectrum(folder / "j", {s.label: np.ones((2, 3)) for s in runs}, runs, a)
     known = pd.DataFrame({"setting": table["setting"], a: table["mig"]})
     save_factor_scores(folder / "k", known, runs, a, b)
     save_agreement(folder / "l", correlations(3).set_axis([a, b, "c"], axis=1), 6)

@@ -31,7 +31,7 @@ train: $(VENV)/.run
 
 # A small sweep, its table, figures and report; goes on with it if it is there already.
 sweep: $(VENV)/.run
-	$(VENV)/bin/bvae sweep --sweep-dir $(SWEEP_DIR) $(EASY) --betas 1 5 15 --seeds 3 --eval-every 500
+	JAX_NUM_CPU_DEVICES=$(WORKERS) $(VENV)/bin/bvae sweep --sweep-dir $(SWEEP_DIR) $(EASY) --betas 1 5 15 --seeds 3 --eval-every 500
 	$(VENV)/bin/bvae compare $(SWEEP_DIR) --num-points 9000 --statistic mig
 
 # Runs the notebooks from top to bottom and keeps their outputs, at the size of this machine.

@@ -76,7 +76,9 @@ def lasso(x, y, alpha=0.1):
 
 def udr_of_pair(first, second, measure):
     """Duan et al. (2020), section 4, step by step."""
-    a, b = ([stats.zscore(z) for z in run.T if z.var() > 0.01] for run in (first, second))
+    a, b = (
+        [np.asarray(stats.zscore(z)) for z in run.T if z.var() > 0.01] for run in (first, second)
+    )
     if measure == "lasso":
         similarity = np.stack([lasso(np.stack(a, axis=1), z) for z in b], axis=1)
     else:

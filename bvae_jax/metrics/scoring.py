@@ -71,7 +71,7 @@ def score(
         factors: [n, factor] class indices.
         logvars: [n, latent] posterior log-variances, for the metrics of posteriors.
         kl: [latent] mean KL from the prior in nats, as `codes.mean_kl(means, logvars)` gives it:
-            what hardly has any is dead.
+            where there is one, `codes` are posterior means.
         codes_test: [m, latent] to test fitted predictors on; a part of the points is, if None.
         factors_test: [m, factor].
         factor_sizes: [factor] number of values of each.

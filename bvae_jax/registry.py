@@ -1,15 +1,18 @@
 """Objectives, networks, likelihoods, metrics and data sets of one's own, from any script."""
 
+import hashlib
 import importlib.util
 import re
 import sys
 from collections.abc import Mapping
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
 from bvae_jax import config
 from bvae_jax.data import DATASETS
 from bvae_jax.data.base import Dataset
+from bvae_jax.data.published import PUBLISHED
 from bvae_jax.errors import UserError
 from bvae_jax.likelihoods import LIKELIHOODS, make_likelihood
 from bvae_jax.metrics import METRICS
@@ -18,6 +21,7 @@ from bvae_jax.networks import NETWORKS
 from bvae_jax.objectives import OBJECTIVES
 from bvae_jax.objectives.base import Objective
 
+NAME = r"\w[\w.-]*"
 REGISTRIES: dict[str, tuple[dict[str, Any], type | None]] = {
     "objective": (OBJECTIVES, Objective),
     "network": (NETWORKS, None),
@@ -26,6 +30,9 @@ REGISTRIES: dict[str, tuple[dict[str, Any], type | None]] = {
     "dataset": (DATASETS, Dataset),
 }
 """Kind -> what there is of it by name, and its class; None: functions."""
+PLUGINS: dict[str, str] = {}
+"""What was loaded -> its content or version: a script's path and SHA-256, or the module that a
+package names in its entry points of the group `bvae_jax`, and that package's version."""
 
 
 def register(*, replace: bool = False, **kinds: Any) -> None:
@@ -66,7 +73,7 @@ def register(*, replace: bool = False, **kinds: Any) -> None:
         if not isinstance(things, Mapping):
             raise UserError(f"register: {kind}: got {things!r}, wanted {{name: {kind}}}.")
         for name, thing in things.items():
-            if not isinstance(name, str) or not re.fullmatch(r"\w[\w.-]*", name):
+            if not isinstance(name, str) or not re.fullmatch(NAME, name):
                 raise UserError(f"register: got the name {name!r}, wanted letters, digits, _ . -")
             if name in known and not replace:
                 raise UserError(
@@ -97,6 +104,22 @@ def _check_hyperparameters(objective: str, thing: Objective) -> None:
             )
 
 
+def unknown_parts(config: config.Config) -> list[str]:
+    """What a config names that no registry has, in words; stored data sets are not looked at."""
+    parts = [(kind, getattr(config, kind)) for kind in ("objective", "network", "likelihood")]
+    if re.fullmatch(NAME, config.dataset) and config.dataset not in PUBLISHED:
+        parts.append(("dataset", config.dataset))
+    return [f"{kind} {name}" for kind, name in parts if name not in REGISTRIES[kind][0]]
+
+
+def load_installed() -> None:
+    """Import the modules that installed packages name in their entry points, as in
+    `[project.entry-points.bvae_jax]` `mine = "mine.parts"`."""
+    for point in entry_points(group="bvae_jax"):
+        point.load()
+        PLUGINS[point.value] = point.dist.version if point.dist else ""
+
+
 def load_plugin(path: Path) -> None:
     """Run a script that registers things, once in this process.
 
@@ -118,3 +141,4 @@ def load_plugin(path: Path) -> None:
     except BaseException:
         del sys.modules[name]
         raise
+    PLUGINS[str(path)] = hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,17 +1,20 @@
 """Things of one's own, from a script outside the package, through train, sweep and compare."""
 
+import hashlib
 import json
 import re
+import sys
 
 import pandas as pd
 import pytest
 
-from bvae_jax import Config, UserError, config, register
+from bvae_jax import Config, UserError, config, load, register, registry
 from bvae_jax.cli import main
 from bvae_jax.data.base import Dataset
 from bvae_jax.objectives import OBJECTIVES
 from bvae_jax.objectives.base import Loss, Objective
 from bvae_jax.registry import REGISTRIES, load_plugin
+from bvae_jax.runs import rundir
 from bvae_jax.runs.grid import groups, members, parse_grid
 from bvae_jax.runs.hyper import graph, hyperparameters, resolved
 from bvae_jax.runs.trainer import Trainer
@@ -97,7 +100,7 @@ SCORES = (
 
 
 @pytest.mark.once
-def test_from_a_script_through_train_sweep_and_compare(plugin, tmp_path, capsys):
+def test_from_a_script_through_train_sweep_and_compare(plugin, tmp_path, capsys, monkeypatch):
     """On the command line; what another process needs to know is in the directories."""
 
     def bvae(command, *more):
@@ -123,6 +126,41 @@ def test_from_a_script_through_train_sweep_and_compare(plugin, tmp_path, capsys)
     assert {"mig_again", "mig_again_low"} <= set(table)
     for kind, name in (("objectives", "tilted"), ("networks", "small"), ("metrics", "mig_again")):
         assert name in bvae(f"list {kind}").split()
+
+    # A process that did not load the script: the run says which it was.
+    (session,) = json.loads((tmp_path / "run" / "provenance.json").read_text())["sessions"]
+    assert session["plugins"] == {str(plugin): hashlib.sha256(plugin.read_bytes()).hexdigest()}
+    monkeypatch.setattr(rundir, "PLUGINS", {})
+    told = f"has parts that {plugin} registers, which is not loaded: give --plugin {plugin}"
+    for forget in (
+        lambda patch: patch.delitem(REGISTRIES["network"][0], "small"),
+        lambda patch: patch.setattr(config, "OWN_HYPERPARAMETERS", set()),
+    ):
+        with monkeypatch.context() as patch:
+            forget(patch)
+            for command in ("traverse", "train --resume --run-dir"):
+                assert main([*command.split(), str(tmp_path / "run")]) == 2
+                assert told in capsys.readouterr().err
+    assert load(tmp_path / "run", data=False).config.network == "small"
+
+
+def test_from_an_installed_package(tmp_path, capsys, monkeypatch):
+    """Its entry points say which module registers things."""
+    script = "import bvae_jax\nbvae_jax.register(metric={'own': bvae_jax.metrics.METRICS['mig']})\n"
+    (tmp_path / "mine_parts.py").write_text(script)
+    info = tmp_path / "mine-1.5.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: mine\nVersion: 1.5\n")
+    (info / "entry_points.txt").write_text("[bvae_jax]\nmine = mine_parts\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(registry, "PLUGINS", {})
+    try:
+        assert main(["list", "metrics"]) == 0
+        assert "own" in capsys.readouterr().out.split()
+        assert registry.PLUGINS == {"mine_parts": "1.5"}
+    finally:
+        REGISTRIES["metric"][0].pop("own", None)
+        sys.modules.pop("mine_parts", None)
 
 
 def test_a_run_of_what_is_not_registered(tmp_path, capsys):

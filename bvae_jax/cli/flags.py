@@ -11,6 +11,7 @@ import shlex
 import types
 import typing
 from collections.abc import Callable, Sequence
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, TypedDict, Union
 
@@ -160,10 +161,12 @@ def parse(argv: Sequence[str], prog: str, about: str | None, flags: Flags) -> di
         if not exit_.code:
             raise
         raise UserError(f"{summary(stderr.getvalue())} See {prog} --help.") from None
-    if "plugin" in found:
+    if "plugin" in found or entry_points(group="bvae_jax"):
         with fatal():
-            from bvae_jax.registry import load_plugin
-        load_plugin(found["plugin"])
+            from bvae_jax.registry import load_installed, load_plugin
+        load_installed()
+        if "plugin" in found:
+            load_plugin(found["plugin"])
     return found
 
 

@@ -59,6 +59,8 @@ def train(argv: Sequence[str]) -> int:
     run_dir = given.pop("run_dir").expanduser()
     again = command(["bvae", "train", "--run-dir", run_dir, "--resume"], given)
     stored = rundir.read_config(run_dir) if given.get("resume") else None
+    if stored:
+        rundir.check_parts(run_dir, stored)
     config = _config(given, stored)
     try:
         result = runner.train(config, run_dir, **given)

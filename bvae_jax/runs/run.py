@@ -380,6 +380,7 @@ def load(
     """
     directory = Path(run_dir).expanduser()
     config = rundir.read_config(directory)
+    rundir.check_parts(directory, config)
     if data:
         config = placed(directory, config, dataset)
         trainer = trainer or Trainer(config, progress=progress)

@@ -24,6 +24,7 @@ from bvae_jax.data.base import Dataset
 from bvae_jax.errors import UserError
 from bvae_jax.files import read_json, write_json
 from bvae_jax.files import write_text as write_text
+from bvae_jax.registry import PLUGINS, unknown_parts
 from bvae_jax.runtime import git_commit, versions
 from bvae_jax.types import ImageShape
 
@@ -142,7 +143,32 @@ def read_config(run_dir: Path) -> Config:
     values = read_json(path, dict)
     if {"config", "values"} == set(values):
         raise UserError(f"{run_dir} is a sweep, wanted a run: those in {run_dir}/members.")
-    return parse_config(path, values)
+    try:
+        return parse_config(path, values)
+    except UserError as error:
+        raise _lacks_plugin(run_dir) or error from None
+
+
+def check_parts(run_dir: Path, config: Config) -> None:
+    """Say which script registers what a run has of its user's own, where that is not known.
+
+    Raises:
+        UserError: a name is unknown, and the script is on record.
+    """
+    error = _lacks_plugin(run_dir) if unknown_parts(config) else None
+    if error:
+        raise error
+
+
+def _lacks_plugin(run_dir: Path) -> UserError | None:
+    """That something was loaded when the run was trained and is not now; None if not so."""
+    session = _last_session(run_dir)
+    absent = [name for name in (session or {}).get("plugins", {}) if name not in PLUGINS]
+    if not absent:
+        return None
+    name = absent[0]
+    mend = f"give --plugin {name}, or import it" if name.endswith(".py") else f"install {name}"
+    return UserError(f"{run_dir} has parts that {name} registers, which is not loaded: {mend}.")
 
 
 def parse_config(path: Path, values: dict[str, Any]) -> Config:
@@ -292,6 +318,7 @@ class SessionRecord(TypedDict):
     devices: NotRequired[int]
     data: NotRequired[DataRemarks]
     places: NotRequired[dict[str, str]]
+    plugins: NotRequired[dict[str, str]]
     sweep: NotRequired[SweepRemarks]
 
 
@@ -344,6 +371,7 @@ def add_session(run_dir: Path, start_step: int, **remarks: Any) -> None:
         "device": f"{jax.device_count()} x {device.device_kind} ({device.platform})",
         "machine": platform.platform(),
         "cpu_count": os.cpu_count(),
+        **({"plugins": dict(PLUGINS)} if PLUGINS else {}),
         **remarks,
     }
     write_json(path, {"sessions": [*(sessions or []), session]})

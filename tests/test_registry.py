@@ -36,7 +36,7 @@ def loss(given):
     return Loss(given.nll + given.hyper["beta"] * given.hyper["tilt"] * given.mean_kl**2)
 
 
-def small(latents, image_shape, outputs, dtype):
+def own_mlp(latents, image_shape, outputs, dtype):
     encoder = MLPEncoder(latents, (4,), dtype=dtype)
     return Network(encoder, MLPDecoder(image_shape[:2], outputs, (4,), dtype=dtype))
 
@@ -47,7 +47,7 @@ labels = np.stack([np.arange(48) % 4, np.arange(48) // 4 % 3], axis=1).astype(np
 noise = Dataset("noise", 1, (8, 8, 1), pixels, ("a", "b"), (4, 3), labels=labels)
 bvae.register(
     objective={"tilted": Objective(loss, "NLL + beta tilt KL^2", "ours", {"beta": 1, "tilt": 0.1})},
-    network={"small": small},
+    network={"own_mlp": own_mlp},
     likelihood={"narrow": lambda sigma: LIKELIHOODS["gaussian"](0.4)},
     metric={"mig_again": METRICS["mig"]},
     dataset={"noise": noise},
@@ -72,7 +72,7 @@ def plugin(tmp_path_factory):
 def tilted(plugin):
     load_plugin(plugin)
     load_plugin(plugin)  # nothing happens again
-    return Config(objective="tilted", dataset="noise", network="small", likelihood="narrow")
+    return Config(objective="tilted", dataset="noise", network="own_mlp", likelihood="narrow")
 
 
 def test_an_own_hyperparameter_is_traced_and_varied(tilted):
@@ -92,7 +92,7 @@ def test_an_own_hyperparameter_is_traced_and_varied(tilted):
         parse_grid(["tilt=many"])
 
 
-QUICK = "--dataset noise --network small --likelihood narrow --latents 2 --batch-size 4 --steps 4"
+QUICK = "--dataset noise --network own_mlp --likelihood narrow --latents 2 --batch-size 4 --steps 4"
 QUICK += " --log-every 2 --eval-images 8 --holdout 0.2 --quiet --no-figures"
 SCORES = (
     "--metrics mig_again --train-points 30 --test-points 10 --no-baselines --quiet --no-figures"
@@ -124,7 +124,7 @@ def test_from_a_script_through_train_sweep_and_compare(plugin, tmp_path, capsys,
     table = pd.read_csv(tmp_path / "sweep" / "table.csv")
     assert list(table["setting"]) == ["tilt = 0.1", "tilt = 9"]
     assert {"mig_again", "mig_again_low"} <= set(table)
-    for kind, name in (("objectives", "tilted"), ("networks", "small"), ("metrics", "mig_again")):
+    for kind, name in (("objectives", "tilted"), ("networks", "own_mlp"), ("metrics", "mig_again")):
         assert name in bvae(f"list {kind}").split()
 
     # A process that did not load the script: the run says which it was.

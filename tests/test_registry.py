@@ -133,7 +133,7 @@ def test_from_a_script_through_train_sweep_and_compare(plugin, tmp_path, capsys,
     monkeypatch.setattr(rundir, "PLUGINS", {})
     told = f"has parts that {plugin} registers, which is not loaded: give --plugin {plugin}"
     for forget in (
-        lambda patch: patch.delitem(REGISTRIES["network"][0], "small"),
+        lambda patch: patch.delitem(REGISTRIES["network"][0], "own_mlp"),
         lambda patch: patch.setattr(config, "OWN_HYPERPARAMETERS", set()),
     ):
         with monkeypatch.context() as patch:
@@ -141,7 +141,7 @@ def test_from_a_script_through_train_sweep_and_compare(plugin, tmp_path, capsys,
             for command in ("traverse", "train --resume --run-dir"):
                 assert main([*command.split(), str(tmp_path / "run")]) == 2
                 assert told in capsys.readouterr().err
-    assert load(tmp_path / "run", data=False).config.network == "small"
+    assert load(tmp_path / "run", data=False).config.network == "own_mlp"
 
 
 def test_from_an_installed_package(tmp_path, capsys, monkeypatch):

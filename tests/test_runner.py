@@ -169,6 +169,13 @@ def test_codes_of_a_run_are_scored_as_its_evaluation(finished):
     score = bvae_jax.metrics.mig(codes.codes, codes.factors)["score"]
     entries = finished.evaluate(ScoreConfig("mig"), num_points=100, figures=False, progress=False)
     assert entries["mig"]["score"] == pytest.approx(score)
+    frame = codes.frame()
+    latents = [f"{name}{i}" for name in ("z", "logvar") for i in range(3)]
+    dataset = finished.dataset
+    assert [*frame] == ["index", *latents, *dataset.factor_names]
+    image = finished.trainer.images(frame["index"].to_numpy()[7:8])
+    np.testing.assert_allclose(frame["z1"][7], finished.encode(image).mean[0, 1], atol=1e-4)
+    assert frame.iloc[7, 7:].tolist() == dataset.factors(frame["index"].to_numpy()[7:8])[0].tolist()
     held_out = finished.codes(split="holdout")
     assert len(held_out.codes) == len(finished.trainer.split.holdout)
 
@@ -201,6 +208,9 @@ def test_what_a_run_does_not_take_is_said(finished, use, message):
 
 def test_a_run_without_its_data(finished):
     run = bvae_jax.load(finished.run_dir, data=False)
+    assert repr(run).count("\n") == 2
+    assert len(repr(run)) < 400
+    assert all(part in repr(run) for part in (str(run.run_dir), "64×64×1", "of 3 latents active"))
     images = np.array(finished.trainer.images(np.arange(2)))
     np.testing.assert_array_equal(run.encode(images).mean, finished.encode(images).mean)
     with pytest.raises(UserError, match="loaded without its data"):

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +22,9 @@ from bvae_jax.metrics.base import (
     varying,
 )
 from bvae_jax.types import Posterior, PRNGKey
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 FEW = 1000
 """Points below which it is said."""
@@ -46,6 +49,7 @@ class Codes:
         kl: [latent] mean KL from the prior, in nats.
         codes_of_runs: of this and other runs, for the same points in the same order.
         kl_of_runs: of the same, where it is known.
+        indices: [n] of the images in a run's data set.
     """
 
     codes: np.ndarray
@@ -58,12 +62,23 @@ class Codes:
     kl: np.ndarray | None = None
     codes_of_runs: Sequence[np.ndarray] | None = None
     kl_of_runs: Sequence[np.ndarray | None] | None = None
+    indices: np.ndarray | None = None
 
     def names(self) -> list[str]:
         """Of the factors; numbered where they have none."""
         if self.factor_names is not None:
             return [str(name) for name in self.factor_names]
         return [f"factor {k}" for k in range(self.factors.shape[1])]
+
+    def frame(self) -> "pd.DataFrame":
+        """A row for each point: index (of a run's image), z0, ..., logvar0, ..., the factors."""
+        import pandas as pd
+
+        parts = [] if self.indices is None else [pd.DataFrame({"index": self.indices})]
+        for name, array in (("z", self.codes), ("logvar", self.logvars)):
+            if array is not None:
+                parts.append(pd.DataFrame(array).add_prefix(name))
+        return pd.concat([*parts, pd.DataFrame(self.factors, columns=self.names())], axis=1)
 
     def check(self) -> None:
         """Raise what is wrong with the arrays.
@@ -152,7 +167,7 @@ def draw(points: Codes, train_points: int, test_points: int, key: PRNGKey) -> Dr
     n = len(points.codes)
     order = generator(draw_key).permutation(n)
     count = min(train_points, n)
-    apart = ("codes_test", "factors_test", "factor_names")
+    apart = ("codes_test", "factors_test", "factor_names", "indices")
     pool = {k: v for k, v in vars(points).items() if v is not None and k not in apart}
     pool["key"] = metric_key
 

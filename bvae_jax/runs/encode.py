@@ -232,14 +232,15 @@ def codes_of(trainer: Trainer, encoded: Encoded, split: str = "all") -> "Codes":
     """An encode with the factors of its images: what metrics read."""
     from bvae_jax.metrics.codes import Codes, mean_kl  # scikit-learn takes a second
 
-    indices = jnp.asarray(encoding_order(trainer, split)[: len(encoded.means)])
+    indices = encoding_order(trainer, split)[: len(encoded.means)]
     return Codes(
         codes=encoded.means,
-        factors=np.asarray(trainer.dataset.factors(indices)),
+        factors=np.asarray(trainer.dataset.factors(jnp.asarray(indices))),
         logvars=encoded.logvars,
         factor_sizes=np.array(trainer.dataset.factor_sizes),
         factor_names=trainer.dataset.factor_names or None,
         kl=None if encoded.logvars is None else mean_kl(encoded.means, encoded.logvars),
+        indices=indices,
     )
 
 

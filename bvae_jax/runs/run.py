@@ -64,6 +64,17 @@ class Run:
     image_shape: ImageShape
     opened: Trainer | None = field(default=None, repr=False)
 
+    def __repr__(self) -> str:
+        config, summary = self.config, self.summary or {}
+        numbers = [f"{name} {summary[name]:.2f}" for name in ("nll", "kl") if name in summary]
+        if "active_latents" in summary:
+            numbers.append(f"{summary['active_latents']} of {config.latents} latents active")
+        return (
+            f"Run({str(self.run_dir)!r}): step {int(self.state.step)} of {config.steps}\n"
+            f"  {config.objective}, {config.network}, {config.latents} latents; {config.dataset}, "
+            f"{'×'.join(map(str, self.image_shape))}\n  {', '.join(numbers) or 'unfinished'}"
+        )
+
     @property
     def params(self) -> Params:
         """The VAE's parameters, or with --ema their average: for `vae.encode` and `vae.decode`."""

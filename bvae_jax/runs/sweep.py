@@ -95,7 +95,9 @@ class Sweep(Runs):
         return len(self.members)
 
     def __repr__(self) -> str:
-        return f"Sweep({str(self.sweep_dir)!r}): {', '.join(self.members)}"
+        names = [*self.members]
+        shown = names if len(names) <= 4 else [*names[:3], "...", names[-1]]
+        return f"Sweep({str(self.sweep_dir)!r}): {len(names)} members: {'; '.join(shown)}"
 
     @property
     def statuses(self) -> dict[str, Status]:

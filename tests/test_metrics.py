@@ -69,6 +69,8 @@ MOVES = {
     ("irs", "scale"): 0.05,
     # Active is what varies enough.
     ("mig_sup", "scale"): 0.04,
+    ("modularity", "scale"): 0.03,
+    ("udr", "scale"): 0.05,
 }
 """How far a headline that is not invariant moves at least; others move by the draws alone."""
 

@@ -15,6 +15,7 @@ import guide_tables
 import numpy as np
 import pytest
 import site_pages
+from PIL import Image
 
 import benchmarks.__main__ as benchmarks
 import bvae_jax as bvae
@@ -169,6 +170,7 @@ def parsed(monkeypatch, tmp_path, added):
     monkeypatch.chdir(tmp_path)
     for kind in KINDS:
         added(kind)
+    np.savez("codes.npz", codes=np.zeros((3, 2)), factors=np.zeros((3, 2), int))
     for text in GUIDE.values():
         for name, body in titled(text).items():
             Path(name).write_text(body)
@@ -336,6 +338,7 @@ def test_commands_run(name, tmp_path, monkeypatch, capsys, registries):
     """As they are, in their order, but smaller; a resumed run keeps what it has."""
     monkeypatch.chdir(tmp_path)
     runpy.run_path(str(TINY))
+    Image.new("L", (40, 30)).save("my.png")
     for argv in commands(SHOWN[name]):
         smaller = FLAGS.get(argv[0], "").split()
         if "--resume" in argv:

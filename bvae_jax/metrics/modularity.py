@@ -76,4 +76,5 @@ MODULARITY = Metric(
     fast=True,
     null=True,
     compat={"constant_as_zero": True},
+    invariant=("permute", "sign", "order"),  # a latent of little variance is inactive
 )

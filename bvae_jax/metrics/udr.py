@@ -106,4 +106,5 @@ UDR = Metric(
     udr,
     "how far the latents of runs with different seeds match one to one",
     "Duan et al. 2020",
+    invariant=("permute", "sign", "order"),  # a latent of little variance is inactive
 )

@@ -137,6 +137,7 @@ def test_the_planted_order_is_found(measure):
     assert "place 1 of 4" in found.reasons[0]
     assert found.reasons[1].startswith("The next, bad, is 0.")
     assert "The seeds tell good from all others." in found.reasons
+    assert found.headline() == "Suggested: good (*)."
     assert any(s.startswith("Collapsed: collapsed (") for s in found.cautions)
 
 
@@ -251,6 +252,7 @@ def test_one_setting_and_two_runs():
     pair = choose([made("a", 0.9, n=2), made("b", 0.1, n=2)])
     assert said(pair, "The next, b, is 0.800 lower.")
     assert said(pair, "The seeds cannot tell a from b.")
+    assert pair.headline() == "Suggested: a (*), but the seeds cannot tell it from b."
 
 
 def test_one_latent():
@@ -467,7 +469,8 @@ def test_words(count, name):
     lines = suggest.in_words(found).splitlines()
     table = lines[2 : 4 + count - 1]
     assert len({len(line.rstrip()) for line in table}) == 1, "aligned"
-    assert lines[0] == f"Suggested: {found.setting} (*)"
+    assert lines[0] == found.headline()
+    assert lines[0].startswith(f"Suggested: {found.setting} (*)")
     for line, row in zip(table[1:], found.ranking, strict=True):
         assert line.startswith(row.setting + " ")
         assert f" {row.udr:.3f} " in line

@@ -264,12 +264,11 @@ def _suggested(suggestion: Suggestion | None) -> str:
     """What `bvae suggest` says."""
     if suggestion is None:
         return ""
-    first = f"Suggested: {suggestion.setting}." if suggestion.setting else "No suggestion."
     rows = ranking_table(suggestion)
     columns = list(next(iter(rows.values()), {}))
     cells = [(name, [HtmlCell(text) for text in row.values()]) for name, row in rows.items()]
     return joined([
-        paragraph(first),
+        paragraph(suggestion.headline()),
         bullets(suggestion.reasons),
         to_html("Settings by UDR", HtmlTable(columns, cells)),
         titled("Cautions", bullets(suggestion.cautions)),

@@ -61,6 +61,7 @@ class Suggestion(NamedTuple):
         setting: its label; None where nothing can be compared.
         measure: the similarity that ranks.
         ranking: by UDR from the best; collapsed settings come last.
+        alike: settings that the seeds cannot tell from it.
     """
 
     setting: str | None
@@ -69,6 +70,14 @@ class Suggestion(NamedTuple):
     cautions: list[str]
     ranking: list[Ranked]
     evidence: list[SettingEvidence]
+    alike: list[str]
+
+    def headline(self) -> str:
+        """The setting, and whether the seeds tell it from the others."""
+        if self.setting is None:
+            return "No suggestion."
+        doubt = f", but the seeds cannot tell it from {listed(self.alike)}" if self.alike else ""
+        return f"Suggested: {self.setting} (*){doubt}."
 
 
 def suggest(
@@ -173,9 +182,9 @@ def choose(
     ordered = sorted(evidence, key=lambda e: (e.collapsed, -np.nan_to_num(e.udr(measure), nan=-1)))
     ranking = [_ranked(e, measure, drawn[e.setting]) for e in ordered]
     if rate is None:
-        chosen, reasons = _by_udr(ordered, drawn, measure)
+        chosen, reasons, alike = _by_udr(ordered, drawn, measure)
     else:
-        chosen, reasons = _by_rate(evidence, rate)
+        chosen, reasons, alike = *_by_rate(evidence, rate), []
     if chosen is not None:
         place = [e.setting for e in ordered].index(chosen.setting)
         described = f"{_described(ranking[place], measure)}, place {place + 1} of {len(ranking)}."
@@ -187,19 +196,24 @@ def choose(
         )
     against = cautions(evidence, chosen, measure)
     label = chosen.setting if chosen else None
-    return Suggestion(label, measure, reasons, against, ranking, list(evidence))
+    return Suggestion(label, measure, reasons, against, ranking, list(evidence), alike)
 
 
 def _by_udr(
     ordered: Sequence[SettingEvidence], drawn: Mapping[str, np.ndarray], measure: Measure
-) -> tuple[SettingEvidence | None, list[str]]:
-    """The first of the settings, which are in the order of their UDR, and how far others are."""
+) -> tuple[SettingEvidence | None, list[str], list[str]]:
+    """The first of the settings, which are in the order of their UDR, and how far others are.
+
+    Returns:
+        The setting, the reasons, and settings that the seeds cannot tell from it.
+    """
     first, *rest = ordered
     if math.isnan(first.udr(measure)):
-        return None, [
+        nothing = (
             "Nothing can be compared: UDR is the agreement of runs of a setting that differ in "
             f"their seed. Train two seeds or more of each setting, better {RUNS} or more."
-        ]
+        )
+        return None, [nothing], []
     rivals, alike, reasons = [], [], []
     known = [e for e in rest if e.collapsed == first.collapsed and not math.isnan(e.udr(measure))]
     pairs = math.comb(len(known) + 1, 2)  # the same numbers made it the first
@@ -218,7 +232,7 @@ def _by_udr(
             if alike
             else f"The seeds tell {first.setting} from all others."
         )
-    return first, reasons
+    return first, reasons, alike
 
 
 def _by_rate(evidence: Sequence[SettingEvidence], rate: float) -> tuple[SettingEvidence, list[str]]:
@@ -352,9 +366,8 @@ def ranking_table(suggestion: Suggestion) -> dict[str, dict[str, str]]:
 
 def in_words(suggestion: Suggestion) -> str:
     """A table of the settings in the order of their UDR, the reasons and the cautions."""
-    table = ranking_table(suggestion)
-    first = f"Suggested: {suggestion.setting} (*)" if suggestion.setting else "No suggestion"
-    lines = [first, "", pd.DataFrame.from_dict(table, orient="index").to_string(), ""]
+    table = pd.DataFrame.from_dict(ranking_table(suggestion), orient="index")
+    lines = [suggestion.headline(), "", table.to_string(), ""]
     for title, sentences in (("Why", suggestion.reasons), ("Cautions", suggestion.cautions)):
         items = (textwrap.fill(s, 98, subsequent_indent="  ") for s in sentences)
         lines += [title, *(f"- {item}" for item in items), ""]

@@ -96,8 +96,9 @@ def _typed(title: str, flags: Flags) -> Any:
     kinds = {}
     for name, flag in flags.items():
         kind: Any = flag.kind
-        shown = not isinstance(flag.default, bool | None) and flag.default not in ("", ())
-        hint = f"(default: {flag.default})" if shown and not flag.required else ""
+        shown = flag.default is not False and flag.default not in (None, "", ())
+        default = f"--{name.replace('_', '-')}" if flag.default is True else flag.default
+        hint = f"(default: {default})" if shown and not flag.required else ""
         kind = Annotated[kind, tyro.conf.arg(help=flag.help, help_behavior_hint=hint)]
         if flag.positional:
             kind = tyro.conf.Positional[kind]
@@ -179,6 +180,21 @@ def command(words: Sequence[str | Path], given: dict[str, Any], *kept: str) -> s
     return shlex.join(map(str, words))
 
 
+PLAINER = {
+    r"Error parsing (\S+): invalid literal for int\(\) with base 10: (.*\S)": (
+        r"\1: got \2, wanted a whole number"
+    ),
+    r"Error parsing (\S+): could not convert string to float: (.*\S)": (
+        r"\1: got \2, wanted a number"
+    ),
+    r"Missing value for argument '(\S+)'\. Expected .*": r"\1: wanted a value after it",
+    r"invalid choice ('.*') for argument '(\S+)'\. Expected one of \((.*)\)": (
+        r"\2: got \1, wanted one of \3"
+    ),
+}
+"""tyro's words -> ours."""
+
+
 def summary(message: str) -> str:
     """tyro's message without its frame, title and help, in one line."""
     lines = [line.strip(" │|") for line in message.splitlines()]
@@ -189,6 +205,8 @@ def summary(message: str) -> str:
     _, _, similar = "\n".join(lines).partition("Perhaps you meant")
     meant = re.findall(r"^--[\w-]+", similar, re.MULTILINE)
     hint = f" Did you mean {' or '.join(meant[:2])}?" if meant else ""
+    for pattern, words in PLAINER.items():
+        wrong = re.sub(pattern, words, wrong)
     return f"{wrong.strip().rstrip('.')}.{hint}"
 
 

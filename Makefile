@@ -25,9 +25,10 @@ NEWEST = $(firstword $(foreach v,3.14 3.13 3.12,$(shell \
 # dSprites upright, and y over half of its range: 9,216 images, from which a few minutes are enough.
 EASY = --preset laptop --only orientation=0,y=8:24
 
-# Trains a beta-TCVAE on easy dSprites; goes on with the run if it is there already.
+# Trains a beta-TCVAE on easy dSprites; goes on with the run if it is there already. For one run it is
+# not worth while to render all of dSprites first.
 train: $(VENV)/.run
-	$(VENV)/bin/bvae train --run-dir $(RUN_DIR) $(EASY) $(if $(wildcard $(RUN_DIR)/config.json),--resume)
+	$(VENV)/bin/bvae train --run-dir $(RUN_DIR) $(EASY) --image-source rendered $(if $(wildcard $(RUN_DIR)/config.json),--resume)
 
 # A small sweep, its table, figures and report; goes on with it if it is there already.
 sweep: $(VENV)/.run

@@ -946,7 +946,7 @@ def test_matched_traversals(shown, tmp_path, shape):
     assert texts(headings) == rows
     for heading, top in zip(headings, tops[::count], strict=True):
         assert heading.get_position()[1] <= top
-    remarks = [text for text in axes.texts if text.get_text() == "no such latent in use"]
+    remarks = [text for text in axes.texts if text.get_text() == "no such latent is active"]
     blank = tops[2 * count - 1 : 2 * count] + height / 2 if latents > 1 else []
     np.testing.assert_allclose([text.get_position()[1] for text in remarks], blank)
     assert len(axes.patches) == len(blank) + weak.sum()

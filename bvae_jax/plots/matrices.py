@@ -171,7 +171,7 @@ def save_matched_traversals(
         for top in np.array(rows)[blank]:
             axes.add_patch(Rectangle((-0.5, top - 0.5), across, height, color="0.9"))
             middle = {"ha": "center", "va": "center", "size": 5, "color": "0.4"}
-            axes.text(across / 2, top + height / 2, "no such latent in use", **middle)
+            axes.text(across / 2, top + height / 2, "no such latent is active", **middle)
         for number, label in enumerate(row_labels):
             place = {"va": "bottom", "weight": "bold", "size": 6}
             axes.text(-0.5, number * block + heading - 2, short_name(label, 40), **place)

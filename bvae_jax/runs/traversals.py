@@ -224,7 +224,7 @@ def central(trainer: Trainer, latents: Latents, decoded: np.ndarray) -> Start:
 
 
 def best_start(images: Pictures, decoded: Pictures, codes: Float[np.ndarray, "n latent"]) -> int:
-    """Which image to start from: of the better half, that whose code is nearest to 0.
+    """Which image to start from: of the better half, that whose code is most central.
 
     Better is measured by what is left of an image's squared distance from the mean picture, since
     of small objects little is lost by leaving them out.
@@ -232,7 +232,7 @@ def best_start(images: Pictures, decoded: Pictures, codes: Float[np.ndarray, "n 
     pixels = (1, 2, 3)
     left = np.square(images - decoded).sum(axis=pixels)
     left /= np.square(images - images.mean(axis=0)).sum(axis=pixels) + 1e-12
-    distance = np.square(codes).sum(axis=1)
+    distance = np.square(codes - codes.mean(axis=0)).sum(axis=1)  # which need not be at 0
     return int(np.argmin(np.where(left <= np.median(left), distance, np.inf)))
 
 

@@ -46,7 +46,7 @@ def test_it_starts_from_a_central_code_of_what_is_well_reconstructed():
         images[place], decoded[place] = 1, grey
     codes = np.array([[0.0, 0.0], [3.0, 0.0], [0.5, -1.0], [1.0, 0.4], [0.1, 0.0]])
     assert best_start(images, decoded, codes) == 3
-    assert best_start(images, decoded, codes + [5, 0]) == 3
+    assert best_start(images, decoded, codes + np.array([5.0, 0.0])) == 3
 
 
 def known(size, active):

@@ -51,7 +51,9 @@ def test_train_resume_and_traverse_in_processes(tmp_path):
     flags = "--dataset dsprites --network conv --objective beta_vae --beta 6 --learning-rate 1e-4"
     done = bvae("train", "--run-dir", directory, *flags.split(), "--seed", 3, *QUICK)
     assert done.returncode == 0, done.stderr
-    assert all(line.startswith("bvae: warning: ") for line in done.stderr.splitlines())
+    said = done.stderr.splitlines()
+    assert said, "it learned nothing"
+    assert all(line.startswith("bvae: warning: ") for line in said)
     assert re.search(
         r"step 4  nll [\d.]+  kl [\d.]+  elbo -[\d.]+ \(holdout, 8 images\)", done.stdout
     )

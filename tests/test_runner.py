@@ -498,7 +498,8 @@ def test_a_replaced_run_is_kept_until_the_new_one_has_a_checkpoint(tmp_path, mon
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
     assert not (directory / "weeks").exists()
     said = capsys.readouterr().err.splitlines()
-    assert all(line.startswith("bvae: warning: ") for line in said)  # it learned nothing
+    assert said, "it learned nothing"
+    assert all(line.startswith("bvae: warning: ") for line in said)
 
 
 def test_a_run_that_one_is_in_is_not_replaced(tmp_path, monkeypatch):

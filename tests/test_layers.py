@@ -19,6 +19,7 @@ ROOMS = (
     {"runs"},
     {"evaluation"},
     {"comparison"},
+    {"explore"},
     {"cli", "__init__"},
     {"__main__"},
 )
@@ -30,8 +31,13 @@ BESIDE = {"config": {"errors"}, "presets": {"errors", "config"}, "beta_units": {
     "codes_file": {"archive"},
 }
 """What a room may import of its own level."""
-ABOVE = {("runs.run", "evaluation"), ("runs.run", "evaluation.evaluate")}
-"""Run.evaluate, which imports when it is called, calls what is built on runs."""
+ABOVE = {
+    ("runs.run", "evaluation"),
+    ("runs.run", "evaluation.evaluate"),
+    *((above, f"explore{part}") for above in ("runs.run", "comparison.compare")
+      for part in ("", ".export", ".page")),
+}  # fmt: skip
+"""Run.evaluate, Run.explore and compare import when they are called what is built on them."""
 ONLY_IN = {
     "orbax": ("runs.checkpoint",),
     "matplotlib": ("plots.",),

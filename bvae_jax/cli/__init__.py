@@ -20,6 +20,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "compare": score.compare,
     "suggest": score.suggest,
     "traverse": run.traverse,
+    "explore": run.explore,
     "data": data.data,
     "beta": lists.beta,
     "list": lists.list_,
@@ -31,6 +32,7 @@ FLAGS: dict[str, Callable[[], Flags]] = {
     "compare": score.compare_flags,
     "suggest": score.suggest_flags,
     "traverse": run.traverse_flags,
+    "explore": run.explore_flags,
     "beta": lists.beta_flags,
     "list": lists.list_flags,
     **{f"data {name}": flags for name, (_, flags) in data.COMMANDS.items()},
@@ -46,6 +48,7 @@ The laboratory for beta-VAEs in JAX.
   bvae compare DIR [--statistic mig ...]    a sweep's table, figures and report, with intervals
   bvae suggest DIR [--rate 8 ...]           choose a setting of it without labels
   bvae traverse DIR [--range 3 ...]         draw latent traversals of a run again
+  bvae explore DIR [-o FILE]                a page to move the latents of a run or a sweep
   bvae data list|show|prepare               data sets: which there are, a look, fetching
   bvae beta --from disent --value 0.03      what other codes call beta, in our units
   bvae list [objectives|presets|...]        what --objective, --preset, --metrics, ... may be

@@ -29,6 +29,7 @@ class Flag(NamedTuple):
         default: what holds where nothing is typed; help shows it.
         positional: it is given without its name.
         required: it must be given.
+        aliases: other names, as "-o".
     """
 
     kind: Any
@@ -36,6 +37,7 @@ class Flag(NamedTuple):
     default: Any = None
     positional: bool = False
     required: bool = False
+    aliases: tuple[str, ...] = ()
 
 
 Flags = dict[str, Flag]
@@ -99,7 +101,8 @@ def _typed(title: str, flags: Flags) -> Any:
         shown = flag.default is not False and flag.default not in (None, "", ())
         default = f"--{name.replace('_', '-')}" if flag.default is True else flag.default
         hint = f"(default: {default})" if shown and not flag.required else ""
-        kind = Annotated[kind, tyro.conf.arg(help=flag.help, help_behavior_hint=hint)]
+        told = {"help": flag.help, "help_behavior_hint": hint, "aliases": flag.aliases or None}
+        kind = Annotated[kind, tyro.conf.arg(**told)]
         if flag.positional:
             kind = tyro.conf.Positional[kind]
         kinds[name] = typing.Required[kind] if flag.required else kind

@@ -1,4 +1,4 @@
-"""`bvae train`, `bvae sweep` and `bvae traverse`."""
+"""`bvae train`, `bvae sweep`, `bvae traverse` and `bvae explore`."""
 
 import shlex
 from collections.abc import Sequence
@@ -206,4 +206,27 @@ def traverse(argv: Sequence[str]) -> int:
     out = given.get("out", given["run_dir"] / "figures").expanduser()
     for path in draw_traversals(out, run.trainer, run.params, settings):
         print(path)
+    return 0
+
+
+def explore_flags() -> Flags:
+    """Those of `bvae explore`."""
+    with fatal():
+        from bvae_jax.explore.export import explore
+
+    flags = of_function(explore, "path")
+    path = Flag(Path, "Directory of a run or of a sweep.", positional=True, required=True)
+    return {"path": path} | flags | {"out": flags["out"]._replace(aliases=("-o",))}
+
+
+def explore(argv: Sequence[str]) -> int:
+    """Write a page on which one moves the latents of a run, or of a sweep's runs together: one HTML
+    file that decodes by itself, for a browser without a network."""
+    given = parse(argv, "bvae explore", explore.__doc__, explore_flags())
+    with fatal():
+        from bvae_jax.explore.export import explore as run_explore
+
+    given.pop("plugin", None)
+    file = run_explore(given.pop("path"), **given)
+    print(f"{file} ({file.stat().st_size / 1e6:.1f} MB): open it in a browser.")
     return 0

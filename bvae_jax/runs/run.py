@@ -36,6 +36,7 @@ from bvae_jax.types import ImageShape, Params, Posterior, TrainState, key_for
 from bvae_jax.vae import VAE, decode, encode
 
 if TYPE_CHECKING:
+    from bvae_jax.explore.page import Explorer
     from bvae_jax.metrics.codes import Codes
     from bvae_jax.metrics.scoring import Entry
 
@@ -209,6 +210,20 @@ class Run:
 
         config = metrics if isinstance(metrics, ScoreConfig) else ScoreConfig(metrics)
         return evaluate(self, config, **options)
+
+    def explore(self, *, float32: bool = False) -> "Explorer":
+        """A page on which one moves the latents. A notebook shows it; `.write(path)` keeps it.
+
+        Args:
+            float32: keep all digits of the weights.
+
+        Raises:
+            UserError: the run was loaded without data, or its decoder is too large or unknown to
+                a page.
+        """
+        from bvae_jax.explore.export import of_run
+
+        return of_run(self, float32=float32)
 
     def _checked(self, images: Any) -> np.ndarray:
         """As float32 in [0, 1], with the axis of channels."""

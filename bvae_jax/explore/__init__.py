@@ -1,0 +1,1 @@
+"""The explorer: a page that decodes as one moves the latents."""

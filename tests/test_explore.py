@@ -1,0 +1,223 @@
+"""The page decodes as JAX does, shows what the run says, and asks no one for anything."""
+
+import io
+import json
+import re
+from base64 import b64decode
+
+import chromium
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+
+from bvae_jax import cli
+from bvae_jax.config import Config
+from bvae_jax.errors import UserError
+from bvae_jax.explore import page
+from bvae_jax.explore.export import Latents, explore, follows, in_order
+from bvae_jax.explore.page import TEMPLATE, atlas, make_page, program_json
+from bvae_jax.explore.program import MAPS, trace
+from bvae_jax.likelihoods import LIKELIHOODS, make_likelihood
+from bvae_jax.networks import NETWORKS, make_network
+from bvae_jax.runs.run import load, train
+from bvae_jax.vae import VAE, decode, init_params
+
+pytestmark = pytest.mark.usefixtures("tiny_network")
+BASE = Config(
+    network="tiny", image_source="rendered", batch_size=4, latents=3, steps=20, learning_rate=0.01,
+    log_every=20, eval_every=20, eval_images=16, checkpoint_every=20,
+)  # fmt: skip
+SCRIPT = TEMPLATE.read_text(encoding="utf-8").partition("<script>")[2].partition("</script>")[0]
+needs_chromium = pytest.mark.skipif(
+    chromium.executable() is None, reason="no chromium: install it to open pages in a browser"
+)
+
+
+@pytest.fixture(scope="module")
+def run_dir(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("explore") / "run"
+    train(BASE, directory, figures=False, progress=False)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def browser(run_dir, tmp_path_factory):
+    """One that shows the page of a run."""
+    file = explore(run_dir)
+    opened = chromium.Browser(tmp_path_factory.mktemp("profile"))
+    opened.open(file)
+    yield opened
+    opened.close()
+
+
+def model_of(network, likelihood, shape, seed=0):
+    """A model, and parameters that make its pictures vary; nothing is compiled for them."""
+    likelihood = make_likelihood(likelihood, 1.0)
+    model = VAE(*make_network(network, 4, shape, likelihood.parameters(shape[2])), likelihood)
+    like = jax.eval_shape(lambda key: init_params(model, shape, key), jax.random.key(0))
+    rng = np.random.default_rng(seed)
+
+    def some(leaf):
+        fan_in = max(1, np.prod(leaf.shape[:-1]))
+        return (rng.normal(size=leaf.shape) * np.sqrt(2 / fan_in)).astype(np.float32)
+
+    return model, jax.tree.map(some, like)
+
+
+def program_of(model, params):
+    return trace(lambda p, z: decode(model, p, z), params, jnp.zeros((1, 4)))
+
+
+MEANS = {make_likelihood(name, 1.0).mean: name for name in reversed(LIKELIHOODS)}
+"""What makes an image of a decoder's numbers -> a likelihood that has it: most share one."""
+PAIRS = [*((network, "bernoulli", 3) for network in NETWORKS), ("small", "bernoulli", 2),
+         *(("small", name, 1) for name in MEANS.values())]  # fmt: skip
+
+
+@pytest.mark.once
+@needs_chromium
+@pytest.mark.parametrize(("network", "likelihood", "channels"), PAIRS)
+def test_the_page_decodes_as_jax_does(browser, network, likelihood, channels):
+    model, params = model_of(network, likelihood, (21, 34, channels))
+    codes = np.random.default_rng(1).normal(size=(50, 4)).astype(np.float32)
+    wanted = np.asarray(jax.jit(lambda p, z: decode(model, p, z))(params, codes))
+    assert np.ptp(wanted) > 0.1
+    assert wanted.std(axis=0).max() > 0.02, "pictures that do not vary"
+    sent = json.dumps(program_json(program_of(model, params)))
+    browser.run(f"window.decoder = makeDecoder({sent}); 0")
+    found = browser.run(f"{codes.tolist()}.map(z => [...decoder(z, 0)])")
+    assert np.abs(np.reshape(found, wanted.shape) - wanted).max() < 1 / 255
+
+
+def shown(browser, name):
+    """The numbers of a canvas in grey, 0 to 255."""
+    return np.array(
+        browser.run(f"""(() => {{
+      const from = document.getElementById("{name}"), copy = document.createElement("canvas");
+      [copy.width, copy.height] = [from.width, from.height];
+      const pen = copy.getContext("2d", {{ willReadFrequently: true }});
+      pen.drawImage(from, 0, 0);
+      return [...pen.getImageData(0, 0, copy.width, copy.height).data].filter((_, i) => i % 4 == 0);
+    }})()""")
+    ).reshape(64, 64)
+
+
+FRAMES = "new Promise(done => setTimeout(done, 500))"
+
+
+@pytest.mark.once
+@needs_chromium
+def test_the_page_shows_an_image_its_reconstruction_and_where_latents_are_moved(browser, run_dir):
+    run = load(run_dir)
+    browser.run(FRAMES)
+    number = int(re.findall(r"\d+", browser.run("$('image-name').textContent"))[0])
+    image = np.asarray(run.trainer.images(np.array([number])))
+    np.testing.assert_array_equal(shown(browser, "image"), np.round(255 * image[0, ..., 0]))
+    reconstruction = np.asarray(run.reconstruct(image))[0, ..., 0]
+    assert np.abs(shown(browser, "decoded") - 255 * reconstruction).max() <= 1.5
+
+    notes = browser.run("[...document.querySelectorAll('.row small')].map(n => n.textContent)")
+    sizes = [float(found) for found in re.findall(r"KL ([\d.]+)", " ".join(notes))]
+    assert sizes == sorted(sizes, reverse=True)
+    assert len(sizes) + " ".join(notes).count("unused") == run.config.latents
+    browser.run("(() => { const slider = sliders[0].input; slider.value = slider.max;"
+                "slider.dispatchEvent(new Event('input')); })()")  # fmt: skip
+    browser.run(FRAMES)
+    z = browser.run("[...state.z]")
+    assert z[browser.run("partner(0)[0]")] == browser.run("+sliders[0].input.max")
+    decoded = np.asarray(run.decode([z]))[0, ..., 0]
+    assert np.abs(shown(browser, "decoded") - 255 * decoded).max() <= 1.5
+    assert browser.run("$('status').textContent").startswith("Outside of the data: ")
+
+    address = browser.run("location.hash")
+    assert f"z={','.join(f'{x:.2f}'.rstrip('0').rstrip('.') for x in z)}" in address
+    browser.run("$('reset').click()")
+    browser.run(FRAMES)
+    assert np.abs(shown(browser, "decoded") - 255 * reconstruction).max() <= 1.5
+    browser.open(run_dir / "explore.html", address)
+    browser.run(FRAMES)
+    np.testing.assert_allclose(browser.run("[...state.z]"), z, atol=0.006)
+
+
+@pytest.mark.once
+@needs_chromium
+def test_no_error_no_request_and_no_foreign_script(browser):
+    browser.run("['random', 'another', 'reset'].forEach(name => $(name).click()); 0")
+    browser.run(FRAMES)
+    assert browser.said == []
+    assert {url.split(":")[0] for url in browser.requested} <= {"file", "data"}
+    browser.run("window.other = document.createElement('script'); 0")
+    browser.run("other.textContent = 'window.foreign = 1'; document.body.append(other)")
+    assert browser.run("typeof foreign") == "undefined"
+    assert len(browser.said) == 1, "the browser says that it refused it"
+    browser.said.clear()
+
+
+def test_the_script_is_short_calls_no_eval_and_knows_every_map():
+    assert SCRIPT.count("\n") <= 600
+    assert not re.search(r"\beval\b|new Function|https?://(?!www.w3.org)|fetch\(|import\(", SCRIPT)
+    table = SCRIPT.partition("MAPS = {")[2].partition("\n};")[0]
+    assert set(re.findall(r"(?<![?.] )\b(\w+): ", table)) == MAPS
+
+
+def test_what_a_page_cannot_compute_is_refused(run_dir, monkeypatch):
+    with pytest.raises(UserError, match="cannot compute sort"):
+        trace(lambda p, z: jnp.sort(z), {}, jnp.zeros((1, 4)))
+    with pytest.raises(UserError, match="matrix and weights"):
+        trace(lambda p, z: z @ z.T, {}, jnp.zeros((1, 4)))
+    monkeypatch.setattr(page, "MOST_BYTES", 30_000)
+    with pytest.raises(UserError, match=r"would have 0 MB, wanted at most 0.*bvae traverse"):
+        load(run_dir).explore()
+
+
+def test_float32_is_twice_as_large_and_exact():
+    model, params = model_of("small", "bernoulli", (16, 16, 1))
+    program = program_of(model, params)
+    small, exact = (program_json(program, float32=digits) for digits in (False, True))
+    assert len(exact["weights"]) == pytest.approx(2 * len(small["weights"]), abs=4)
+    held = [array.ravel() for array in program.constants.values() if array.size > page.FEW]
+    numbers = np.frombuffer(b64decode(exact["weights"]), "<f4")
+    np.testing.assert_array_equal(numbers, np.concatenate(held))
+
+
+def test_pictures_of_any_number_of_channels():
+    for channels, wide in ((1, 5), (2, 10), (3, 5), (4, 20)):
+        images = np.random.default_rng(0).random((30, 4, 5, channels), np.float32)
+        picture = Image.open(io.BytesIO(b64decode(atlas(images).split(",")[1])))
+        assert picture.size == (20 * wide, 8)
+        assert picture.mode == ("RGB" if channels == 3 else "L")
+
+
+def test_texts_are_escaped():
+    html = make_page("<b>", "$data & $title", {"x": "</script>"}).html
+    assert "<b>" not in html.partition("</head>")[0]
+    assert "$data &amp; $title" in html
+    assert html.count("</script>") == 2
+
+
+def latents(codes, used):
+    nowhere = np.zeros(codes.shape[1])
+    return Latents(codes, codes.var(axis=0), np.array(used), [""] * len(used), nowhere)
+
+
+def test_latents_of_other_runs_follow_in_their_own_direction():
+    rng = np.random.default_rng(0)
+    a = rng.normal(size=(500, 3)) * [1, 2, 0.01]
+    b = np.stack([rng.normal(size=500) * 0.01, -a[:, 1], rng.normal(size=500) * 0.01], axis=1)
+    reference, other = latents(a, [True, True, False]), latents(b, [False, True, False])
+    order = in_order(reference)
+    assert order.tolist() == [1, 0, 2]
+    assert follows(reference, reference, order) == [(1, 1), (0, 1), (2, 1)]
+    found = follows(reference, other, order)
+    assert found[0] == (1, -1)
+    assert sorted(found[1:]) == [(0, 0), (2, 0)]
+
+
+def test_command(run_dir, tmp_path, capsys):
+    file = tmp_path / "new" / "page.html"
+    assert cli.main(["explore", str(run_dir), "-o", str(file)]) == 0
+    assert capsys.readouterr().out.startswith(f"{file} (0.")
+    assert load(run_dir).explore().html == file.read_text()
+    assert 'srcdoc="&lt;!DOCTYPE html&gt;' in load(run_dir).explore()._repr_html_()

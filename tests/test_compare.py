@@ -9,7 +9,9 @@ import shutil
 from types import SimpleNamespace
 from typing import Any
 
+import chromium
 import numpy as np
+import pandas as pd
 import pytest
 
 import bvae_jax
@@ -25,6 +27,7 @@ from bvae_jax.comparison.suggest import suggest
 from bvae_jax.comparison.tables import make_table, to_markdown
 from bvae_jax.config import Config, ScoreConfig
 from bvae_jax.evaluation import baselines
+from bvae_jax.explore.export import of_comparison, representatives
 from bvae_jax.metrics import METRICS
 from bvae_jax.metrics.codes import Codes
 from bvae_jax.runs import rundir
@@ -79,6 +82,59 @@ def test_members_are_evaluated_and_the_others_named(swept, compared):
         assert row["total_correlation"] == parts["total_correlation"]
         shares = np.max(scores["mig"]["mutual_information"], axis=0) / scores["mig"]["entropy"]
         np.testing.assert_allclose(found.factor_scores.loc[name], shares)
+
+
+@pytest.mark.once
+@pytest.mark.skipif(chromium.executable() is None, reason="no chromium: install it")
+def test_explorer_moves_a_run_of_each_setting_together(compared, tmp_path):
+    comparison = compared.comparison
+    report = next(path for path in compared.files if path.name == "report.html")
+    assert "Move the latents" in report.read_text()
+    page = of_comparison(comparison, Trainers()).write(tmp_path / "page.html")
+    browser = chromium.Browser(tmp_path / "profile")
+    browser.open(page)
+    wait = "new Promise(done => setTimeout(done, 400))"
+    browser.run(wait)
+    labels = browser.run("[...document.querySelectorAll('#gallery span')].map(s => s.textContent)")
+    shown = [s for s in comparison.settings if (comparison.members["setting"] == s).any()]
+    assert labels == shown
+    assert browser.run("document.querySelectorAll('#curve g').length") == len(shown)
+    browser.run("document.querySelectorAll('#curve g')[1].dispatchEvent(new Event('click'))")
+    assert browser.run("state.beta") == 1
+    # A row moves as many standard deviations in every run, in the run's own direction.
+    found = browser.run("""(() => {
+      const row = rows.findIndex((_, row) => data.models.every(one => one.follows[row][1]));
+      if (row < 0) return null;
+      const [j, sign] = partner(row), z = Float32Array.from(codeOf());
+      z[j] += model.latents[j].spread;
+      return data.models.map(one => {
+        const [k, turned] = one.follows[row];
+        return (follow(z, one)[k] - codeOf(one)[k]) / one.latents[k].spread * turned * sign;
+      });
+    })()""")
+    assert found is None or np.allclose(found, 1, atol=0.02)
+    report_said = browser.said[:]
+    browser.open(report)
+    browser.run("document.querySelector('iframe').scrollIntoView(), " + wait)
+    assert browser.run("frames[0].document.querySelectorAll('#gallery canvas').length") == len(
+        shown
+    )
+    assert [*report_said, *browser.said] == []
+    browser.close()
+
+
+def test_explorer_takes_the_run_nearest_to_the_mean_of_its_setting(compared, tmp_path):
+    rows = {"setting": list("aaabb"), "seed": [0, 1, 2, 0, 1], "nll": [1.0, 5, 2, 7, 8]}
+    members = pd.DataFrame(rows, index=[f"m{i}" for i in range(5)])
+    run_dirs = dict.fromkeys(members.index, tmp_path)
+    changes = {"members": members, "run_dirs": run_dirs, "settings": ("a", "c", "b")}
+    comparison = dataclasses.replace(compared.comparison, **changes)
+    assert representatives(comparison) == {"a": "m2", "b": "m3"}
+    assert representatives(comparison, 1) == {"a": "m1", "b": "m4"}
+    members["mig"] = [0.1, 0.2, 0.6, 0.1, 0.2]
+    assert representatives(comparison)["a"] == "m1"
+    with pytest.raises(bvae_jax.UserError, match="--seed: got 5, wanted one of 0, 1, 2"):
+        representatives(comparison, 5)
 
 
 def test_baselines_are_scored_alike(compared):
@@ -146,7 +202,7 @@ def test_the_report_is_for_somebody_who_was_not_there(compared):
     sections, folded = page.split("<details>")[0], page.split("<details>")[1:]
     assert re.findall("<h2>(.*)</h2>", sections) == [
         "The same latents in every setting", "Rate and distortion", "Scores", "Reconstructions",
-        "Which setting to choose without labels", "Left out and missing",
+        "Move the latents", "Which setting to choose without labels", "Left out and missing",
     ]  # fmt: skip
     first = page.split("</thead>")[0]
     assert re.findall('<th scope="col">(.*?)</th>', first) == [

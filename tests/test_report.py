@@ -29,6 +29,7 @@ from bvae_jax.comparison.page import (
     write_page,
 )
 from bvae_jax.comparison.page import Page as Report
+from bvae_jax.explore.page import TEMPLATE as EXPLORER
 from bvae_jax.runs import rundir
 
 VOID = {"meta", "link", "img", "input", "wbr", "br", "hr"}
@@ -288,13 +289,16 @@ def luminance(colour):
     return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
 
-def test_text_has_contrast_in_light_dark_and_print():
-    style = TEMPLATE.read_text(encoding="utf-8")
+@pytest.mark.parametrize(("page", "count", "inks"), [
+    (TEMPLATE, 3, ("ink", "soft", "link")), (EXPLORER, 2, ("ink", "soft", "accent", "far"))],
+)  # fmt: skip
+def test_text_has_contrast_in_light_dark_and_print(page, count, inks):
+    style = page.read_text(encoding="utf-8")
     blocks = re.findall(r":root \{(.*?)\}", style, re.DOTALL)
-    assert len(blocks) == 3
+    assert len(blocks) == count
     for block in blocks:
         colours = dict(re.findall(r"--([\w-]+): (#[0-9a-f]+);", block))
-        for ink in ("ink", "soft", "link"):
+        for ink in inks:
             for ground in ("page", "tint"):
                 low, high = sorted(luminance(colours[name]) for name in (ink, ground))
                 assert (high + 0.05) / (low + 0.05) >= 4.5, (ink, ground)

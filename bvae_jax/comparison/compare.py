@@ -34,6 +34,8 @@ from bvae_jax.runtime import bar
 REPORT = "report.html"
 PICTURES = 8
 """Images that are reconstructed."""
+IN_REPORT = 4_000_000
+"""Characters of an explorer that becomes a part of the report."""
 
 
 class Compared(NamedTuple):
@@ -127,7 +129,10 @@ def compare(
                 comparison, directory / "figures", averaged, shown.columns, *pictures
             )
             done.update(1)
-            page = make_report(comparison, table, shown, drawn, suggestion, commands)
+            page = make_report(
+                comparison, table, shown, drawn, suggestion, commands,
+                explorer_section(comparison, trainers, directory),
+            )  # fmt: skip
             write_page(directory / REPORT, page)
             done.update(1)
         files += [*(path for each in drawn for path in each.files), directory / REPORT]
@@ -149,6 +154,22 @@ def _suggestion(comparison: Comparison, trainers: Trainers, progress: bool) -> S
     except UserError as error:
         print(f"bvae: note: no setting is suggested: {error}", file=sys.stderr)
         return None
+
+
+def explorer_section(comparison: Comparison, trainers: Trainers, directory: Path) -> str:
+    """The explorer as a part of the report, or a link to its own file; "" where there is none."""
+    from bvae_jax.explore.export import FILE, of_comparison
+
+    (directory / FILE).unlink(missing_ok=True)
+    try:
+        found = of_comparison(comparison, trainers)
+    except UserError as error:
+        print(f"bvae: note: there is no explorer: {error}", file=sys.stderr)
+        return ""
+    if len(found.html) <= IN_REPORT:
+        return found.frame()
+    found.write(directory / FILE)
+    return f'<p><a href="{FILE}">Open the explorer</a>: move the latents of each setting.</p>'
 
 
 def one_run_each(comparison: Comparison, trainers: Trainers) -> dict[str, Run]:

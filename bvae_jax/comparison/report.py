@@ -56,6 +56,7 @@ def make_report(
     drawn: Sequence[Drawn],
     suggestion: Suggestion | None,
     commands: Sequence[str],
+    explorer: str = "",
 ) -> Page:
     """Everything that is known of a comparison, for `write_page`: what matters most comes first.
 
@@ -64,6 +65,7 @@ def make_report(
         shown: of those that most readers want.
         suggestion: without labels; None where there is none.
         commands: that made the comparison.
+        explorer: HTML of it.
     """
     sweeps = [read_sweep(path) for path in comparison.sweep_dirs]
     sessions = _sessions(comparison)
@@ -77,6 +79,7 @@ def make_report(
         *(Section(FIRST[name], first.get(name, "")) for name in list(FIRST)[:2]),
         Section(FIRST["scores"], joined([_scores("Scores", shown), first.get("scores", "")])),
         Section(FIRST["reconstructions"], first.get("reconstructions", "")),
+        Section("Move the latents", explorer),
         Section("Which setting to choose without labels", _suggested(suggestion)),
         Section("Left out and missing", _absent(comparison)),
         Section("All scores", _all_scores(table), folded=True),

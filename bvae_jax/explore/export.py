@@ -67,6 +67,7 @@ class Latents(NamedTuple):
         active: as in metrics.
         factors: what each latent knows best, "" where that is little.
         shares: which part of that factor's entropy it knows.
+        score: MIG; 0 where there are no factors.
     """
 
     codes: Float[np.ndarray, "n latent"]
@@ -74,6 +75,7 @@ class Latents(NamedTuple):
     active: Bool[np.ndarray, " latent"]
     factors: list[str]
     shares: Float[np.ndarray, " latent"]
+    score: float = 0.0
 
 
 def explore(
@@ -207,8 +209,7 @@ def _page(
     reference = max(known, key=lambda one: one.active.sum())
     order = in_order(reference)
     pairs = [follows(reference, one, order) for one in known]
-    best = max(range(len(models)), key=lambda i: known[i].shares.mean())
-    shown = best if known[best].shares.any() else known.index(reference)
+    shown = max(range(len(models)), key=lambda i: (known[i].score, known[i] is reference))
     decoded = np.asarray(models[shown].run.reconstruct(images))
     data = {
         "shape": shape,
@@ -237,18 +238,18 @@ def look(run: Run, points: int) -> Latents:
     codes = codes_of(run.trainer, encoded)
     means = np.asarray(codes.codes, np.float64)
     used = active(means, codes.kl)
-    factors, shares = [""] * means.shape[1], np.zeros(means.shape[1])
+    factors, shares, score = [""] * means.shape[1], np.zeros(means.shape[1]), 0.0
     if codes.factors.size and used.any():
         found = mig(means, codes.factors)
         with np.errstate(invalid="ignore", divide="ignore"):
             share = np.nan_to_num(found["mutual_information"] / found["entropy"])
-        best = share.argmax(axis=1)
+        best, score = share.argmax(axis=1), found["score"]
         shares = np.where(used, share.max(axis=1), 0)
         shares[shares < KNOWS] = 0
         names = [name.replace("_", " ") for name in codes.names()]
         factors = [names[k] if s else "" for k, s in zip(best, shares, strict=True)]
     size = means.std(axis=0) if codes.kl is None else codes.kl
-    return Latents(means, size, used, factors, shares)
+    return Latents(means, size, used, factors, shares, score)
 
 
 def in_order(known: Latents) -> Int[np.ndarray, " row"]:

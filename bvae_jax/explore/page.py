@@ -41,8 +41,8 @@ class Explorer(NamedTuple):
     def frame(self, height: int = 900) -> str:
         """The page within another one."""
         return (
-            f'<iframe title="Explorer" srcdoc="{escape(self.html)}" width="100%" '
-            f'height="{height}"></iframe>'
+            f'<iframe title="Explorer" width="100%" height="{height}" loading="lazy" '
+            f'srcdoc="{escape(self.html)}"></iframe>'
         )
 
     def _repr_html_(self) -> str:

@@ -145,6 +145,11 @@ class Config:
     """Draws of z for each image. The log-likelihood is their mean."""
     bound: Literal["elbo", "iwae"] = "elbo"
     """What vae and beta_vae maximise: the ELBO, or the importance-weighted bound of --samples."""
+    multi_rate: str = ""
+    """Train one network for every beta of a range, as 0.5:16; each image of a batch has a beta of
+    its own then, and --beta says at which the run is evaluated (Run.at: at any other)."""
+    multi_rate_decoder: Literal["sqrt", "sigmoid"] = "sqrt"
+    """Function of the gates by which the decoder depends on beta; the encoder's is the sigmoid."""
     objective: str = "beta_vae"
     """What is minimised: a name that bvae list objectives shows, with its hyperparameters."""
     beta: float | None = owned(NOT_NEGATIVE)

@@ -113,7 +113,7 @@ def init_state(
 
 
 def weights(state: TrainState) -> Params:
-    """The VAE's parameters to use: their moving average where there is one."""
+    """The VAE's parameters to use: their moving average where there is one; gates and all."""
     return state.ema or state.params["vae"]
 
 
@@ -152,9 +152,11 @@ def make_loss(recipe: Recipe, *, training: bool) -> Callable:
     def loss_fn(
         params: Params, state: TrainState, images: Images, noise_key: PRNGKey, loss_key: PRNGKey
     ) -> tuple[Scalar, tuple[Metrics, PyTree]]:
+        rates = recipe.model.rates
+        beta = rates.draw(loss_key, len(images)) if rates else None
         out = forward(
             recipe.model, params["vae"], images, noise_key,
-            samples=recipe.samples, adapt=adapt, noise=objective.noise,
+            samples=recipe.samples, adapt=adapt, noise=objective.noise, beta=beta,
         )  # fmt: skip
         inputs = Inputs(
             out=out,
@@ -164,6 +166,7 @@ def make_loss(recipe: Recipe, *, training: bool) -> Callable:
             memory=state.memory,
             key=loss_key,
             dataset_size=recipe.dataset_size,
+            beta=beta,
         )
         loss = objective.loss(inputs)
         if not isinstance(loss, Loss) or jnp.shape(loss.value):

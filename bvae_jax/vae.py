@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from bvae_jax.gates import Rates, gates_of
 from bvae_jax.likelihoods import Likelihood
 from bvae_jax.types import (
     Decoded,
@@ -15,6 +16,7 @@ from bvae_jax.types import (
     ImageShape,
     Latents,
     Params,
+    PerImage,
     Posterior,
     PRNGKey,
     VAEOutput,
@@ -33,12 +35,15 @@ class VAE(nn.Module):
     Attributes:
         products: precision of matrix products of float32, gradients included, as
             `jax.default_matmul_precision` names it; left to itself, a GPU rounds to 10 bits.
+        rates: the range of β of a network with gates, whose methods want a β for each image; None
+            of one without.
     """
 
     encoder: nn.Module
     decoder: nn.Module
     likelihood: Likelihood
     products: str = "float32"
+    rates: Rates | None = None
 
     def setup(self):
         self.own = {
@@ -46,18 +51,23 @@ class VAE(nn.Module):
             for name, value in self.likelihood.own
         }
 
-    def encode(self, images: Images) -> Posterior:
-        with jax.default_matmul_precision(self.products):
+    def encode(self, images: Images, beta: PerImage | None = None) -> Posterior:
+        gates = gates_of(self.rates, "encoder", beta)
+        with jax.default_matmul_precision(self.products), gates:
             return self.encoder(images)
 
-    def decode(self, z: Latents) -> Decoded:
-        with jax.default_matmul_precision(self.products):
+    def decode(self, z: Latents, beta: PerImage | None = None) -> Decoded:
+        gates = gates_of(self.rates, "decoder", beta)
+        with jax.default_matmul_precision(self.products), gates:
             return self.decoder(z)
 
-    def log_likelihood(self, z: Samples, images: Images) -> Float[Array, "sample batch"]:
+    def log_likelihood(
+        self, z: Samples, images: Images, beta: PerImage | None = None
+    ) -> Float[Array, "sample batch"]:
         """log p(x|z) of every sample, nats."""
         samples, batch, _ = z.shape
-        decoded = self.decode(z.reshape(samples * batch, -1))
+        repeated = None if beta is None else jnp.tile(beta, samples)
+        decoded = self.decode(z.reshape(samples * batch, -1), repeated)
         repeated = jnp.broadcast_to(images[None], (samples, *images.shape))
         repeated = repeated.reshape(decoded.shape[0], *images.shape[1:])
         log_prob = self.likelihood.log_prob(decoded, repeated, dict(self.own))
@@ -70,12 +80,13 @@ class VAE(nn.Module):
         samples: int = 1,
         adapt: Callable[[Posterior], Posterior] | None = None,
         noise: bool = True,
+        beta: PerImage | None = None,
     ) -> VAEOutput:
-        posterior = self.encode(images)
+        posterior = self.encode(images, beta)
         if adapt is not None:
             posterior = adapt(posterior)
         z = reparameterize(posterior, key, samples) if noise else posterior.mean[None]
-        return VAEOutput(posterior, z, self.log_likelihood(z, images))
+        return VAEOutput(posterior, z, self.log_likelihood(z, images, beta))
 
 
 def reparameterize(posterior: Posterior, key: PRNGKey, samples: int = 1) -> Samples:
@@ -88,7 +99,8 @@ def reparameterize(posterior: Posterior, key: PRNGKey, samples: int = 1) -> Samp
 def init_params(model: VAE, image_shape: ImageShape, key: PRNGKey) -> Params:
     """Fresh parameters for images of [height, width, channels]."""
     params_key, noise_key = jax.random.split(key)
-    return model.init(params_key, jnp.zeros((1, *image_shape)), noise_key)["params"]
+    beta = jnp.ones(1) if model.rates else None
+    return model.init(params_key, jnp.zeros((1, *image_shape)), noise_key, beta=beta)["params"]
 
 
 def forward(
@@ -100,6 +112,7 @@ def forward(
     samples: int = 1,
     adapt: Callable[[Posterior], Posterior] | None = None,
     noise: bool = True,
+    beta: PerImage | None = None,
 ) -> VAEOutput:
     """Encode, draw z for each image, decode, and compare with the images.
 
@@ -107,8 +120,9 @@ def forward(
         samples: draws of z for each image.
         adapt: changes the posteriors of the batch before z is drawn.
         noise: draw z; otherwise z is the posterior mean, once.
+        beta: of each image; what gates depend on.
     """
-    output = model.apply({"params": params}, images, key, samples, adapt, noise)
+    output = model.apply({"params": params}, images, key, samples, adapt, noise, beta)
     return cast(VAEOutput, output)
 
 

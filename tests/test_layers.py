@@ -13,7 +13,7 @@ MODULES = {
 ROOMS = (
     {"types", "errors", "config", "presets", "beta_units"},
     {"files", "runtime", "archive", "codes_file"},
-    {"elbo", "conv", "schedules", "likelihoods"},
+    {"elbo", "conv", "gates", "schedules", "likelihoods"},
     {"networks", "objectives", "vae", "traversal", "data", "metrics", "plots"},
     {"step", "registry"},
     {"runs"},

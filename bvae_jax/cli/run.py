@@ -188,7 +188,7 @@ def traverse_flags() -> Flags:
         from bvae_jax.runs.run import load
 
     flags = {"run_dir": Flag(Path, "Directory of a run.", positional=True, required=True)}
-    flags |= {name: of_function(load)[name] for name in ("step", "dataset")}
+    flags |= {name: of_function(load)[name] for name in ("step", "dataset", "beta")}
     flags["out"] = Flag(Path, "Directory for the pictures; RUN_DIR/figures if not given.")
     return flags | {"traversal": group("traversal", of_dataclass(TraversalSettings))}
 
@@ -202,8 +202,9 @@ def traverse(argv: Sequence[str]) -> int:
         from bvae_jax.runs.run import load
         from bvae_jax.runs.traversals import draw_traversals
 
-    run = load(given["run_dir"], step=given.get("step"), dataset=given.get("dataset"))
-    out = given.get("out", given["run_dir"] / "figures").expanduser()
+    options: Any = {name: given.get(name) for name in ("step", "dataset", "beta")}
+    run = load(given["run_dir"], **options)
+    out = given.get("out", run.run_dir / "figures").expanduser()
     for path in draw_traversals(out, run.trainer, run.params, settings):
         print(path)
     return 0

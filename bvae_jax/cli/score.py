@@ -37,6 +37,7 @@ def evaluate_flags() -> Flags:
         **of_function(evaluate, "run", "config", "progress"),
         "step": loading["step"],
         "dataset": loading["dataset"],
+        "beta": loading["beta"],
         "decomposition": parts["decomposition"],
         "log_likelihood": parts["log_likelihood"],
         "log_likelihood_images": parts["images"],
@@ -78,14 +79,13 @@ def evaluate(argv: Sequence[str]) -> int:
         raise UserError("--metrics none: wanted at least --decomposition or --log-likelihood then.")
     count, figures = given.get("num_points"), given.get("figures", True)
     try:
-        run = runner.load(
-            path, step=given.get("step"), dataset=given.get("dataset"), progress=progress
-        )
+        options: Any = {name: given.get(name) for name in ("step", "dataset", "beta")}
+        run = runner.load(path, **options, progress=progress)
         if scored:
             entries = evaluation.evaluate(run, config, num_points=count, figures=figures, **common)
             print_scores(entries)
             write_scores(json, entries)
-            print(f"{path / evaluation.EVALUATION}")
+            print(f"{run.run_dir / evaluation.EVALUATION}")
         found = evaluation.evaluate_elbo(
             run, *settings, num_points=count, split=config.split, progress=progress
         )
@@ -95,7 +95,7 @@ def evaluate(argv: Sequence[str]) -> int:
         return 130
     if found:
         print_elbo(found)
-        print(f"{path / evaluation.ELBO}")
+        print(f"{run.run_dir / evaluation.ELBO}")
     return 0
 
 

@@ -60,6 +60,7 @@ class Answers:
         entry = self.entries[name] = entry | {"request": request}
         names = dict.fromkeys([*self._order, *self.entries])
         self.entries = {n: self.entries[n] for n in names if n in self.entries}
+        self.path.parent.mkdir(exist_ok=True)  # of a run for many β, at one of them
         write_json(self.path, entry if self._single else self.entries, checksum=True)
         return entry
 

@@ -18,6 +18,7 @@ from flax.typing import Initializer
 from jaxtyping import Array, Float
 
 from bvae_jax.conv import Coarse, Fine, conv_down, conv_up
+from bvae_jax.gates import gated, gates_of_parts
 from bvae_jax.types import Posterior
 
 Features = Float[Array, "batch feature"]
@@ -37,6 +38,9 @@ GLOROT: Initializer = nn.initializers.glorot_uniform()
 
 class Network(NamedTuple):
     """An encoder and a decoder that fit each other.
+
+    Where both have the class attribute `gates = True`, all of their layers are those of this file,
+    and they can be trained for many β at once.
 
     Attributes:
         encoder: images -> Posterior, float32.
@@ -68,7 +72,11 @@ def in_parts(layers: Callable[[Array], Array], x: Array) -> Array:
     parts = min(CPU_PARTS, len(x) // SMALLEST_PART) if jax.default_backend() == "cpu" else 1
     if parts < 2 or len(x) % parts:
         return layers(x)
-    return jnp.concatenate([layers(part) for part in jnp.split(x, parts)])
+    done = []
+    for part, gates in zip(jnp.split(x, parts), gates_of_parts(parts), strict=True):
+        with gates:
+            done.append(layers(part))
+    return jnp.concatenate(done)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
@@ -100,11 +108,16 @@ def precision_here() -> str | None:
 
 
 class Dense(nn.Module):
-    """Affine map of the features."""
+    """Affine map of the features.
+
+    Attributes:
+        gated: an activation follows, so that a network for many β has gates here: `bvae_jax.gates`.
+    """
 
     features: int
     weights: Initializer = UNIFORM
     dtype: Any = jnp.float32
+    gated: bool = True
 
     @nn.compact
     def __call__(self, h: Features) -> Outputs:
@@ -112,7 +125,8 @@ class Dense(nn.Module):
         kernel = self.param("kernel", self.weights, shape).astype(self.dtype)
         bias = self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype)
         y: Outputs = product(h.astype(self.dtype), kernel, precision_here())  # pyright: ignore
-        return y + bias[None]
+        y = y + bias[None]
+        return gated(self, y) if self.gated else y
 
 
 class ConvDown(nn.Module):
@@ -129,17 +143,22 @@ class ConvDown(nn.Module):
         kernel = self.param("kernel", self.weights, shape).astype(self.dtype)
         bias = self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype)
         y: Coarse = conv_down(_even(x), kernel, 2, precision=precision_here())  # pyright: ignore
-        return y + bias[None, None, None]
+        return gated(self, y + bias[None, None, None])
 
 
 class ConvUp(nn.Module):
-    """Transposed convolution with stride 2 and a bias: twice the sides, cropped to `sides`."""
+    """Transposed convolution with stride 2 and a bias: twice the sides, cropped to `sides`.
+
+    Attributes:
+        gated: as of `Dense`.
+    """
 
     features: int
     sides: tuple[int, int]
     side: int = 4
     weights: Initializer = UNIFORM
     dtype: Any = jnp.float32
+    gated: bool = True
 
     @nn.compact
     def __call__(self, x: Coarse) -> Fine:
@@ -148,7 +167,8 @@ class ConvUp(nn.Module):
         bias = self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype)
         height, width = self.sides
         fine: Fine = conv_up(x, kernel, 2, precision=precision_here())  # pyright: ignore
-        return fine[:, :height, :width] + bias[None, None, None]
+        y = fine[:, :height, :width] + bias[None, None, None]
+        return gated(self, y, channels_first=True) if self.gated else y
 
 
 class GaussianHead(nn.Module):
@@ -161,7 +181,8 @@ class GaussianHead(nn.Module):
     @nn.compact
     def __call__(self, h: Features) -> Posterior:
         def affine(name: str) -> Array:
-            return Dense(self.latents, self.weights, self.dtype, name=name)(h).astype(jnp.float32)
+            dense = Dense(self.latents, self.weights, self.dtype, gated=False, name=name)
+            return dense(h).astype(jnp.float32)
 
         return Posterior(mean=affine("mean"), logvar=affine("logvar"))
 

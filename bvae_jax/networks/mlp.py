@@ -16,6 +16,7 @@ class MLPEncoder(nn.Module):
     latents: int
     hidden: tuple[int, ...] = (1200, 1200)
     dtype: Any = jnp.float32
+    gates = True
 
     @nn.compact
     def __call__(self, images: Images) -> Posterior:
@@ -32,6 +33,7 @@ class MLPDecoder(nn.Module):
     outputs: int
     hidden: tuple[int, ...] = (1200, 1200, 1200)
     dtype: Any = jnp.float32
+    gates = True
 
     @nn.compact
     def __call__(self, z: Latents) -> Decoded:
@@ -39,7 +41,7 @@ class MLPDecoder(nn.Module):
         h = z.astype(self.dtype)
         for features in self.hidden:
             h = jnp.tanh(Dense(features, dtype=self.dtype)(h))
-        h = Dense(math.prod(shape), dtype=self.dtype)(h)
+        h = Dense(math.prod(shape), dtype=self.dtype, gated=False)(h)
         return h.reshape((h.shape[0], *shape)).astype(jnp.float32)
 
 

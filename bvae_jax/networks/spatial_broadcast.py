@@ -58,6 +58,7 @@ class CoarseBroadcastDecoder(nn.Module):
     hidden: tuple[int, ...] = (128, 64)
     channels: tuple[int, ...] = (32, 16)
     dtype: Any = jnp.float32
+    gates = True
 
     @nn.compact
     def __call__(self, z: Latents) -> Decoded:
@@ -70,7 +71,7 @@ class CoarseBroadcastDecoder(nn.Module):
         layers = []
         for features, sides in zip(self.channels, reversed(levels[1:]), strict=True):
             layers += [ConvUp(features, sides, weights=HE, dtype=self.dtype), nn.relu]
-        layers.append(ConvUp(self.outputs, self.sides, weights=HE, dtype=self.dtype))
+        layers.append(ConvUp(self.outputs, self.sides, weights=HE, dtype=self.dtype, gated=False))
         return in_parts(chain(layers), h).astype(jnp.float32)
 
 

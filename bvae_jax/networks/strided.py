@@ -38,6 +38,7 @@ class StridedEncoder(nn.Module):
     hidden: tuple[int, ...]
     weights: Initializer = UNIFORM
     dtype: Any = jnp.float32
+    gates = True
 
     @nn.compact
     def __call__(self, images: Images) -> Posterior:
@@ -69,6 +70,7 @@ class StridedDecoder(nn.Module):
     linear_start: bool = False
     weights: Initializer = UNIFORM
     dtype: Any = jnp.float32
+    gates = True
 
     @nn.compact
     def __call__(self, z: Latents) -> Decoded:
@@ -78,13 +80,14 @@ class StridedDecoder(nn.Module):
         h = z.astype(self.dtype)
         for features in reversed(self.hidden):
             h = nn.relu(dense(features)(h))
-        h = dense(math.prod(small) * self.channels[-1])(h)
+        h = dense(math.prod(small) * self.channels[-1], gated=not self.linear_start)(h)
         h = h if self.linear_start else nn.relu(h)
         h = h.reshape((h.shape[0], *small, self.channels[-1]))
         layers = []
         for features, sides in zip(reversed(self.channels[:-1]), reversed(levels[1:]), strict=True):
             layers += [up(features, sides), nn.relu]
-        return in_parts(chain([*layers, up(self.outputs, self.sides)]), h).astype(jnp.float32)
+        layers.append(up(self.outputs, self.sides, gated=False))
+        return in_parts(chain(layers), h).astype(jnp.float32)
 
 
 def conv(latents: int, image_shape: ImageShape, outputs: int, dtype: Any) -> Network:

@@ -6,7 +6,17 @@ from typing import NamedTuple
 
 from jaxtyping import PyTree
 
-from bvae_jax.types import Hyper, Latents, Metrics, Params, Posterior, PRNGKey, Scalar, VAEOutput
+from bvae_jax.types import (
+    Hyper,
+    Latents,
+    Metrics,
+    Params,
+    PerImage,
+    Posterior,
+    PRNGKey,
+    Scalar,
+    VAEOutput,
+)
 
 NOTHING: Mapping = MappingProxyType({})
 
@@ -22,6 +32,7 @@ class Inputs(NamedTuple):
         memory: what the objective kept from the step before.
         key: for what is random beside z.
         dataset_size: number of images that are trained on.
+        beta: of each image, where one network is trained for many.
     """
 
     out: VAEOutput
@@ -31,6 +42,7 @@ class Inputs(NamedTuple):
     memory: PyTree
     key: PRNGKey
     dataset_size: int
+    beta: PerImage | None = None
 
     @property
     def nll(self) -> Scalar:
@@ -82,6 +94,7 @@ class Objective(NamedTuple):
         neutral: values of hyperparameters at which the loss is the negative ELBO; None if there are
             none.
         iwae: the loss with the importance-weighted bound in place of the ELBO, if it makes sense.
+        multi_rate: the loss with `Inputs.beta`, a β for each image, if it makes sense.
         init_aux: (key, latents) -> parameters of its own, such as a discriminator's. They have an
             optimizer of their own: Adam with `aux_learning_rate` and betas .5, .9.
         memory: what `Inputs.memory` is before the first step: names and values of scalars.
@@ -98,6 +111,7 @@ class Objective(NamedTuple):
     hyper: Mapping[str, float] = NOTHING
     neutral: Mapping[str, float] | None = None
     iwae: LossFn | None = None
+    multi_rate: LossFn | None = None
     init_aux: Callable[[PRNGKey, int], Params] = no_aux
     memory: Mapping[str, float] = NOTHING
     schedules: Mapping[str, str] = NOTHING

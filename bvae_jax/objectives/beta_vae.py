@@ -23,6 +23,15 @@ def iwae(inputs: Inputs) -> Loss:
     return Loss(-importance_weighted(inputs.out, beta).mean(), {"beta": beta})
 
 
+def multi_rate(inputs: Inputs) -> Loss:
+    """Each image with a beta of its own; mean over the batch, nats per image.
+
+    Bae et al., "Multi-Rate VAE", ICLR 2023, algorithm 1.
+    """
+    assert inputs.beta is not None
+    return Loss(inputs.nll + (inputs.beta * inputs.kl.sum(axis=-1)).mean())
+
+
 def vae_loss(inputs: Inputs) -> Loss:
     """-ELBO; mean over the batch, nats per image. Kingma & Welling, 2014, eq. 3."""
     return Loss(inputs.nll + inputs.mean_kl, {"beta": jnp.ones(())})
@@ -49,6 +58,7 @@ BETA_VAE = Objective(
     hyper={"beta": 4.0},
     neutral={"beta": 1.0},
     iwae=iwae,
+    multi_rate=multi_rate,
 )
 VAE = Objective(
     loss=vae_loss,

@@ -5,6 +5,7 @@ from typing import Any
 
 from bvae_jax.config import UNCOMPILED, Config, flag
 from bvae_jax.errors import UserError, unknown
+from bvae_jax.gates import Rates, rates_of
 from bvae_jax.objectives import OBJECTIVES, get_objective
 from bvae_jax.objectives.base import Objective
 from bvae_jax.schedules import Schedule, parse_schedule
@@ -31,6 +32,8 @@ def resolved(config: Config) -> Config:
             )
     _check_used(config, objective)
     missing = {n: v for n, v in objective.hyper.items() if config.value(n) is None}
+    if (rates := many_rates(config)) and "beta" in missing:
+        missing["beta"] = min(max(missing["beta"], rates.low), rates.high)
     schedules = {}
     for name in SCHEDULED:
         field = f"{name}_schedule"
@@ -44,6 +47,33 @@ def resolved(config: Config) -> Config:
     return config.replace(**missing, **schedules)
 
 
+def many_rates(config: Config) -> Rates | None:
+    """The range of β that one network is trained for; None where that is a single one.
+
+    Raises:
+        UserError: there is no such range, or something of the config does not go with it.
+    """
+    rates = rates_of(config.multi_rate, config.multi_rate_decoder)
+    if rates is None:
+        return None
+    if get_objective(config.objective).multi_rate is None:
+        known = ", ".join(name for name, other in OBJECTIVES.items() if other.multi_rate)
+        raise UserError(
+            f"--multi-rate: objective {config.objective} has no loss with a β for each image; "
+            f"wanted --objective {known}."
+        )
+    if config.bound != "elbo":
+        raise UserError(f"--multi-rate: got --bound {config.bound} as well, wanted elbo.")
+    if config.beta_schedule not in (None, "constant"):
+        raise UserError(
+            f"--multi-rate: got --beta-schedule {config.beta_schedule} as well, but every β of the "
+            "range is trained all the time: leave it out."
+        )
+    if config.beta is not None:
+        rates.check(config.beta, "--beta")
+    return rates
+
+
 def _check_used(config: Config, objective: Objective) -> None:
     """Refuse a value that nothing would read."""
     adam = ("optimizer", config.optimizer in ("adam", "adamw"))
@@ -54,6 +84,7 @@ def _check_used(config: Config, objective: Objective) -> None:
         "adam_b1": adam,
         "adam_b2": adam,
         "pair_changes": ("objective", objective.pairs),
+        "multi_rate_decoder": ("multi_rate", bool(config.multi_rate)),
     }
     for name, (chosen, used) in uses.items():
         value = getattr(config, name)

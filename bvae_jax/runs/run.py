@@ -4,7 +4,7 @@ import functools
 import math
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,15 +22,14 @@ from bvae_jax.objectives import get_objective
 from bvae_jax.runs import encode as encoding
 from bvae_jax.runs import loop, rundir
 from bvae_jax.runs.checkpoint import Checkpoints, check_path
-from bvae_jax.runs.hyper import resolved
+from bvae_jax.runs.hyper import many_rates, resolved
 from bvae_jax.runs.loggers import check_installed, open_loggers
 from bvae_jax.runs.mesh import choose_devices
 from bvae_jax.runs.placement import check_memory
 from bvae_jax.runs.progress import TrainingProgress
-from bvae_jax.runs.trainer import Trainer, Trainers, build_model
+from bvae_jax.runs.trainer import Trainer, Trainers, build_model, weights_of
 from bvae_jax.runs.writer import OpenLoggers, finished_summary, open_writer
 from bvae_jax.runtime import Interrupt, keep_freed_memory
-from bvae_jax.step import weights
 from bvae_jax.traversal import by_size, traverse
 from bvae_jax.types import ImageShape, Params, Posterior, TrainState, key_for
 from bvae_jax.vae import VAE, decode, encode
@@ -76,10 +75,31 @@ class Run:
             f"{'×'.join(map(str, self.image_shape))}\n  {', '.join(numbers) or 'unfinished'}"
         )
 
-    @property
+    @functools.cached_property
     def params(self) -> Params:
         """The VAE's parameters, or with --ema their average: for `vae.encode` and `vae.decode`."""
-        return weights(self.state)
+        return weights_of(self.config, self.state)
+
+    def at(self, beta: float) -> "Run":
+        """This run at a β of those that it was trained for (--multi-rate): like a run of that β.
+
+        What is found of it is kept in run_dir/beta=BETA, which `load` and commands take for the
+        directory of a run.
+
+        Raises:
+            UserError: β is outside the range, or the run was trained for one β only.
+        """
+        rates = many_rates(self.config)
+        if rates is None:
+            raise UserError(
+                f"{self.run_dir} was trained for one β, wanted a run of --multi-rate LOW:HIGH."
+            )
+        rates.check(beta, "beta")
+        directory = rundir.at_beta(self.run_dir, beta)
+        state = self.state._replace(hyper=self.state.hyper | {"beta": jnp.float32(beta)})
+        config = self.config.replace(beta=beta)
+        summary = finished_summary(directory, int(state.step), config)
+        return replace(self, run_dir=directory, config=config, state=state, summary=summary)
 
     @property
     def trainer(self) -> Trainer:
@@ -387,6 +407,7 @@ def load(
     *,
     step: int | None = None,
     dataset: str | None = None,
+    beta: float | None = None,
     data: bool = True,
     trainer: Trainer | None = None,
     progress: bool = True,
@@ -394,9 +415,11 @@ def load(
     """A run from its directory, as `train` returned it. Changes nothing there.
 
     Args:
+        run_dir: of the run, or RUN_DIR/beta=BETA, as of `Run.at`.
         step: of the checkpoint to take; the newest if None.
         dataset: where its images are now, as folder:DIRECTORY or npz:FILE; where they were when it
             was trained if None.
+        beta: of a run that was trained for many (--multi-rate), the one to take, as `Run.at`.
         data: open them; without, the run can encode, decode, reconstruct, sample and traverse.
         trainer: of a run that differs in what is traced only, to compile nothing again.
         progress: show a bar if the data set has to be rendered first.
@@ -404,7 +427,7 @@ def load(
     Raises:
         UserError: there is no run, no checkpoint yet, none can be read, or its data are others now.
     """
-    directory = Path(run_dir).expanduser()
+    directory, own = rundir.of_beta(Path(run_dir).expanduser())
     config = rundir.read_config(directory)
     rundir.check_parts(directory, config)
     if data:
@@ -425,7 +448,9 @@ def load(
         raise UserError(f"{directory} has no checkpoint yet: train it further with --resume.")
     summary = finished_summary(directory, int(restored.state.step), config)
     opened = trainer if data else None
-    return Run(directory, config, summary, restored.state, model, shape, opened)
+    run = Run(directory, config, summary, restored.state, model, shape, opened)
+    beta = own if beta is None else beta
+    return run if beta is None else run.at(beta)
 
 
 def load_shared(run_dir: Path, trainers: Trainers) -> Run:
@@ -434,7 +459,8 @@ def load_shared(run_dir: Path, trainers: Trainers) -> Run:
     Raises:
         UserError: as `load`.
     """
-    config = placed(run_dir, rundir.read_config(run_dir))
+    whole, _ = rundir.of_beta(run_dir)
+    config = placed(whole, rundir.read_config(whole))
     return load(run_dir, trainer=trainers.of(config), progress=False)
 
 

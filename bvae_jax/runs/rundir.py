@@ -25,6 +25,7 @@ from bvae_jax.errors import UserError
 from bvae_jax.files import read_json, write_json
 from bvae_jax.files import write_text as write_text
 from bvae_jax.registry import PLUGINS, unknown_parts
+from bvae_jax.runs.grid import text
 from bvae_jax.runtime import git_commit, versions
 from bvae_jax.types import ImageShape
 
@@ -147,6 +148,22 @@ def read_config(run_dir: Path) -> Config:
         return parse_config(path, values)
     except UserError as error:
         raise _lacks_plugin(run_dir) or error from None
+
+
+def of_beta(path: Path) -> tuple[Path, float | None]:
+    """RUN_DIR/beta=4 -> RUN_DIR and 4, where RUN_DIR is a run for many β; other paths and None."""
+    whole, (name, _, value) = path.parent, path.name.partition("=")
+    if name == "beta" and (whole / CONFIG).exists() and not (path / CONFIG).exists():
+        with contextlib.suppress(ValueError):
+            return whole, float(value)
+    return path, None
+
+
+def at_beta(run_dir: Path, beta: float) -> Path:
+    """Where is kept what is found of a run for many β at one of them: its own directory, if that
+    is the β of its config."""
+    whole, _ = of_beta(run_dir)
+    return whole if read_config(whole).beta == beta else whole / f"beta={text(beta)}"
 
 
 def check_parts(run_dir: Path, config: Config) -> None:

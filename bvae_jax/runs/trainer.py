@@ -27,7 +27,7 @@ from bvae_jax.likelihoods import Likelihood, make_likelihood
 from bvae_jax.networks import make_network
 from bvae_jax.objectives import OBJECTIVES, get_objective
 from bvae_jax.objectives.base import Objective
-from bvae_jax.runs.hyper import graph, hyperparameters, resolved, schedules
+from bvae_jax.runs.hyper import graph, hyperparameters, many_rates, resolved, schedules
 from bvae_jax.runs.mesh import DATA, make_mesh, member, on_each, over_images, over_members, stack
 from bvae_jax.step import (
     NUMBERS,
@@ -42,6 +42,7 @@ from bvae_jax.step import (
     make_train_step,
     run_keys,
     step_keys,
+    weights,
 )
 from bvae_jax.types import (
     Images,
@@ -101,7 +102,11 @@ class Trainer:
         self.split: Split = split_of(self.dataset, config)
         shape = self.dataset.image_shape
         recipe = make_recipe(config, shape)._replace(dataset_size=len(self.split.train))
-        self._recipe, self.model = recipe, recipe.model
+        self._recipe, self._used = recipe, recipe
+        if recipe.model.rates:  # trained with gates, used without: see `weights_of`
+            plain, objective = recipe.model.clone(rates=None), get_objective(config.objective)
+            self._used = recipe._replace(model=plain, objective=objective)
+        self.model = self._used.model
         self.eval_indices = evaluation_batches(self.split, config.eval_images, EVAL_BATCH)
         _check_halves(config, recipe.objective, self.eval_indices)
         self.source: Source = (
@@ -154,7 +159,7 @@ class Trainer:
         sizes = [indices.shape[1] for _, indices, _ in self.eval_data.values()]
         even = not any(size % self._eval_mesh.size for size in sizes)
         place = {"place": over_images(self._eval_mesh)} if even else {}
-        body = make_eval_body(self._recipe, self.source.look, **place)
+        body = make_eval_body(self._used, self.source.look, **place)
         self._evaluate: Loop = make_loop(body, self._platform)
         train_data = self._pool if self.source.read else (self._pool, self.source.arrays)
         if divided:  # what both read is copied once
@@ -234,14 +239,19 @@ class Trainer:
         return states, means
 
     def evaluate(self, state: TrainState, *splits: str) -> dict[str, dict[str, Any]]:
-        """Mean metrics of a run on these splits, or all of `eval_data`."""
-        state, found = on_each(self._eval_mesh, state), {}
+        """Mean metrics of a run on these splits, or all of `eval_data`; at its own β of many."""
+        used = {"params": state.params | {"vae": self.weights(state)}, "ema": {}}
+        state, found = on_each(self._eval_mesh, state._replace(**used)), {}
         for split in splits or self.eval_data:
             data = self._placed_eval_data[split]
             batches, batch = data[1].shape
             _, fetch = self._evaluate(jnp.int32(0), (state, *data), batches)
             found[split] = with_errors(fetch(), batches * batch)
         return found
+
+    def weights(self, state: TrainState) -> Params:
+        """See `weights_of`."""
+        return weights_of(self.config, state)
 
     def images(self, indices: np.ndarray) -> Images:
         """Images by index, each the same whenever it is looked at."""
@@ -283,7 +293,14 @@ def build_model(config: Config, image_shape: ImageShape) -> tuple[VAE, TrainStat
     config = resolved(config)
     recipe = make_recipe(config, image_shape)
     fresh = _make_fresh(config, recipe, image_shape)
-    return recipe.model, jax.eval_shape(lambda: first_state(config, fresh))
+    states = jax.eval_shape(lambda: first_state(config, fresh))
+    return recipe.model.clone(rates=None), states
+
+
+def weights_of(config: Config, state: TrainState) -> Params:
+    """The VAE's parameters for `Trainer.model`: of a run for many β, those of its own β."""
+    rates = many_rates(config)
+    return rates.at(weights(state), state.hyper["beta"]) if rates else weights(state)
 
 
 def first_state(config: Config, fresh: Callable[..., TrainState]) -> TrainState:
@@ -314,8 +331,14 @@ def make_recipe(config: Config, image_shape: ImageShape) -> Recipe:
         likelihood.parameters(image_shape[-1]),
         jnp.bfloat16 if config.precision == "bfloat16" else jnp.float32,
     )
+    rates = many_rates(config)
+    if rates and not all(getattr(part, "gates", False) for part in network):
+        raise UserError(
+            f"--multi-rate: network {config.network} has layers without gates; wanted conv, "
+            "locatello, burgess, conv128, mlp or small."
+        )
     return Recipe(
-        model=VAE(*network, likelihood, PRODUCTS[config.precision]),
+        model=VAE(*network, likelihood, PRODUCTS[config.precision], rates),
         objective=_objective(config),
         optimizer=_optimizer(config),
         schedules=schedules(config),
@@ -331,6 +354,8 @@ def _objective(config: Config) -> Objective:
         raise UserError(
             f"--samples: got {config.samples}, wanted 1: {config.objective} draws no z."
         )
+    if config.multi_rate and objective.multi_rate:
+        return objective._replace(loss=objective.multi_rate)
     if config.bound == "elbo":
         return objective
     if objective.iwae is None:

@@ -21,7 +21,6 @@ from bvae_jax.runs.frames import keep_frame
 from bvae_jax.runs.loggers import METRICS, SCORES, Logger, read_records
 from bvae_jax.runs.progress import Clock
 from bvae_jax.runs.trainer import Trainer, calibrated, eval_split
-from bvae_jax.step import weights
 from bvae_jax.types import TrainState
 
 OpenLoggers = Callable[..., contextlib.AbstractContextManager[list[Logger]]]
@@ -173,7 +172,7 @@ class Writer:
             UserError: a checkpoint could not be written.
         """
         self._check_finite(means, f"between steps {start} and {step}")
-        found = {"train": means}
+        found, used = {"train": means}, self._trainer.weights
         evaluated = _is_due(self.config, step, self.config.eval_every)
         saved = _is_due(self.config, step, self.config.checkpoint_every)
         now = state() if evaluated or saved else None
@@ -184,13 +183,13 @@ class Writer:
         if now and evaluated:
             self._keep(now, found[eval_split(self.config)])
         if now and evaluated and self.config.eval_metrics:
-            params, wanted = weights(now), self.config.eval_metrics
-            scores = encode.training_scores(self._trainer, params, wanted)
+            wanted = self.config.eval_metrics
+            scores = encode.training_scores(self._trainer, used(now), wanted)
             if scores:
                 self._log(step, SCORES, scores)
         if now and self._figures:
             directory = self.directory / FIGURES
-            keep_frame(directory, self._trainer, weights(now), step, self.config.steps)
+            keep_frame(directory, self._trainer, used(now), step, self.config.steps)
         if now and saved:
             self.save(now)
 
@@ -208,7 +207,7 @@ class Writer:
             self.faults = health.find_faults(
                 evaluation,
                 self._trainer.eval_indices.shape[1],
-                health.look_at_mean_picture(self._trainer, weights(state)),
+                health.look_at_mean_picture(self._trainer, self._trainer.weights(state)),
                 read_records(self.directory / METRICS),
             )
 
@@ -271,7 +270,7 @@ class Writer:
             summary["scores"] = {k: v for k, v in found.items() if k not in ("step", "split")}
         if self._figures:
             directory = self.directory / FIGURES
-            draw_figures(directory, self._trainer, weights(state), records, step)
+            draw_figures(directory, self._trainer, self._trainer.weights(state), records, step)
         rundir.write_json(self.directory / rundir.SUMMARY, summary, checksum=True)
         return summary
 
@@ -317,7 +316,7 @@ def summarise(
         "split": eval_split(trainer.config),
         "eval_images": int(trainer.eval_indices.size),
         **times,
-        "params_sha256": fingerprint(weights(state)),
+        "params_sha256": fingerprint(trainer.weights(state)),
     }
 
 
@@ -353,8 +352,9 @@ def meaning_of_beta(
     if beta is None:
         return dict.fromkeys(names)
     beta = float(f"{beta:.6g}")  # without the digits that float32 adds
-    likelihood = calibrated(trainer, weights(state))
-    own = {name: weights(state)[name] for name, _ in likelihood.own}
+    params = trainer.weights(state)
+    likelihood = calibrated(trainer, params)
+    own = {name: params[name] for name, _ in likelihood.own}
     pixels = math.prod(trainer.dataset.image_shape)
     scale = float(likelihood.scale(own))
     return dict(

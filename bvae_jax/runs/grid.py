@@ -31,6 +31,7 @@ SYMBOLS = {
     "lambda_d_factor": "λ_d/λ_od",
     "lambda_mmd": "λ",
     "lambda_od": "λ_od",
+    "multi_rate": "range of β",
     "sigma": "σ",
 }
 
@@ -107,6 +108,8 @@ def members(base: Config, values: Mapping[str, Sequence[Any]]) -> list[Member]:
     found = []
     for combination in itertools.product(*(values[name] for name in names)):
         chosen = dict(zip(names, combination, strict=True))
+        if "beta" in names and (chosen.get("multi_rate") or base.multi_rate):
+            raise UserError("--betas: a run of --multi-rate has every β already: leave them out.")
         name = ",".join(f"{n}={text(v)}" for n, v in chosen.items())
         try:
             config = resolved(base.replace(**chosen))

@@ -27,8 +27,8 @@ from bvae_jax.runs.loggers import check_installed, open_loggers
 from bvae_jax.runs.mesh import choose_devices
 from bvae_jax.runs.placement import check_memory
 from bvae_jax.runs.progress import TrainingProgress
-from bvae_jax.runs.trainer import Trainer, Trainers, build_model, weights_of
-from bvae_jax.runs.writer import OpenLoggers, finished_summary, open_writer
+from bvae_jax.runs.trainer import Trainer, Trainers, build_model, eval_split, weights_of
+from bvae_jax.runs.writer import OpenLoggers, finished_summary, open_writer, summarise
 from bvae_jax.runtime import Interrupt, keep_freed_memory
 from bvae_jax.traversal import by_size, traverse
 from bvae_jax.types import ImageShape, Params, Posterior, TrainState, key_for
@@ -100,6 +100,18 @@ class Run:
         config = self.config.replace(beta=beta)
         summary = finished_summary(directory, int(state.step), config)
         return replace(self, run_dir=directory, config=config, state=state, summary=summary)
+
+    def summarised(self) -> "Run":
+        """With a summary: at one of many β, that is evaluated now, and kept, unless it is there."""
+        if self.summary:
+            return self
+        split = eval_split(self.config)
+        evaluation = self.trainer.evaluate(self.state, split)[split]
+        summary = summarise(self.trainer, self.state, evaluation, {})
+        if rundir.of_beta(self.run_dir)[1] is not None:
+            self.run_dir.mkdir(exist_ok=True)
+            rundir.write_json(self.run_dir / rundir.SUMMARY, summary, checksum=True)
+        return replace(self, summary=summary)
 
     @property
     def trainer(self) -> Trainer:

@@ -16,8 +16,10 @@ from bvae_jax.config import Config, places
 from bvae_jax.errors import UserError
 from bvae_jax.runs import encode, health, rundir
 from bvae_jax.runs.checkpoint import Checkpoints, Restored, fingerprint
+from bvae_jax.runs.curve import draw_rate_distortion, rate_distortion
 from bvae_jax.runs.figures import draw_figures
 from bvae_jax.runs.frames import keep_frame
+from bvae_jax.runs.hyper import many_rates
 from bvae_jax.runs.loggers import METRICS, SCORES, Logger, read_records
 from bvae_jax.runs.progress import Clock
 from bvae_jax.runs.trainer import Trainer, calibrated, eval_split
@@ -263,6 +265,8 @@ class Writer:
             self._keep(state, self._evaluated(state, split)[split])
         summary = summarise(self._trainer, state, self.evaluation, times)
         summary["warnings"] = self.faults
+        if rates := many_rates(self.config):
+            summary["rates"] = rate_distortion(self._trainer, state, rates)
         records = read_records(self.directory / METRICS)
         if self.config.eval_metrics:
             scores = [r for r in records if r["split"] == SCORES and r["step"] == step]
@@ -271,6 +275,8 @@ class Writer:
         if self._figures:
             directory = self.directory / FIGURES
             draw_figures(directory, self._trainer, self._trainer.weights(state), records, step)
+            if "rates" in summary:
+                draw_rate_distortion(directory / "rate_distortion", summary["rates"])
         rundir.write_json(self.directory / rundir.SUMMARY, summary, checksum=True)
         return summary
 

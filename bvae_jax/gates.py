@@ -30,9 +30,13 @@ from bvae_jax.types import Params, PerImage, PRNGKey
 Function = Callable[[Array], Array]
 CLOSED = -1e-4
 """From here on a gate of the decoder is shut: nearer to 0 the root's slope grows without bound."""
-SLOPE: nn.initializers.Initializer = nn.initializers.zeros
 OFFSETS = {"sigmoid": 2.0, "sqrt": -2.0}
-"""First offsets: gates begin nearly open, at .88 and .93, for every β alike."""
+"""First offsets: at a middle β gates begin nearly open, at .88 and .93."""
+
+
+def slopes(key: PRNGKey, shape: tuple[int, ...]) -> Array:
+    """First slopes, uniform on ±1, as the authors have them; half of the channels open with β."""
+    return jax.random.uniform(key, shape, minval=-1.0, maxval=1.0)
 
 
 def root(x: Array) -> Array:
@@ -182,7 +186,7 @@ def gated(layer: nn.Module, y: Array, channels_first: bool = False) -> Array:
     shape = (channels, 1) if channels_first else (channels,)
     offset = nn.initializers.constant(OFFSETS[here.function])
     slope, offset = (
-        layer.param("gate_slope", SLOPE, shape),
+        layer.param("gate_slope", slopes, shape),
         layer.param("gate_offset", offset, shape),
     )
     by_image = here.level[:, None] * slope.ravel()[None] + offset.ravel()[None]

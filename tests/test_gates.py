@@ -170,7 +170,7 @@ def test_a_range_of_one_beta_trains_the_plain_network_with_constant_gates():
 def test_gradients_by_finite_differences(decoder):
     recipe = recipe_of(RATES._replace(decoder=decoder))
     state = state_of(recipe)
-    params = shaken(state.params["vae"])
+    params = state.params["vae"]  # all gates are open, so that no step shuts one
     loss, (noise, drawn) = make_loss(recipe, training=True), jax.random.split(jax.random.key(3))
     value = jax.jit(lambda vae: loss({"vae": vae, "aux": {}}, state, IMAGES, noise, drawn)[0])
     with jax.debug_key_reuse(False):  # the same draws again and again

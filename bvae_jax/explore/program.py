@@ -55,7 +55,7 @@ class Program(NamedTuple):
         inputs: buffers, of the arguments.
         output: a buffer, of the result in order.
         steps: in order; of each `f` is its kind, `buffers` are that of its result and those that
-            it reads.
+            it reads; `once` is there if it does not depend on the first argument.
     """
 
     sizes: list[int]
@@ -285,20 +285,20 @@ class _Tracer:
     def _dot_general(self, values, shapes, *, dimension_numbers, **_) -> View:
         contracted, batched = dimension_numbers
         plain = [*map(list, contracted)] == [[1], [0]] and not any(batched)
-        if not plain or not isinstance(values[1], np.ndarray) or values[1].ndim != 2:
-            raise UserError("the page cannot compute a product but of a matrix and weights")
-        rows, kernel = self.contiguous(self.view(values[0])), self.view(values[1], repeats=False)
+        if not plain or any(len(value.shape) != 2 for value in values):
+            raise UserError("the page cannot compute a product but of two matrices")
+        rows, kernel = self._whole(values[0]), self._whole(values[1])
         return self._emit("dense", shapes[0], [rows, kernel], sizes=[*rows.shape, shapes[0][1]])
 
     def _conv_general_dilated(
         self, values, shapes, *, dimension_numbers, window_strides, padding, lhs_dilation,
         rhs_dilation, feature_group_count, batch_group_count, **_,
     ) -> View:  # fmt: skip
-        plain = tuple(map(tuple, dimension_numbers)) == NHWC and isinstance(values[1], np.ndarray)
+        plain = tuple(map(tuple, dimension_numbers)) == NHWC
         ones = {*window_strides, *rhs_dilation, feature_group_count, batch_group_count}
         if not plain or ones != {1}:
             raise UserError("the page cannot compute a convolution with strides or groups")
-        image, kernel = self.contiguous(self.view(values[0])), self.view(values[1], repeats=False)
+        image, kernel = self._whole(values[0]), self._whole(values[1])
         return self._emit(
             "conv",
             shapes[0],
@@ -309,6 +309,9 @@ class _Tracer:
             between=lhs_dilation,
             before=[int(low) for low, _ in padding],
         )
+
+    def _whole(self, value: Value) -> View:
+        return self.contiguous(self.view(value, repeats=False))
 
     def _emit(self, f: str, shape: tuple[int, ...], views: Sequence[View], **sizes: Any) -> View:
         out = self.new(shape)
@@ -369,7 +372,11 @@ def _merged(
 def _reused(tracer: _Tracer, inputs: list[int], output: int) -> Program:
     """Results of steps share buffers: one that is not read any more is written again."""
     last = {b: i for i, step in enumerate(tracer.steps) for b in step["buffers"]}
-    kept = {*inputs, output, *tracer.constants}
+    moving = {inputs[0]}
+    for step in tracer.steps:
+        if moving & {*step["buffers"][1:]}:
+            moving.add(step["buffers"][0])
+    kept = {*range(len(tracer.sizes))} - moving | {*inputs, output}
     sizes: list[int] = []
     place: dict[int, int] = {}
     free: list[int] = []
@@ -383,16 +390,15 @@ def _reused(tracer: _Tracer, inputs: list[int], output: int) -> Program:
             sizes.append(size)
         place[buffer] = fitting[0] if fitting else len(sizes) - 1
 
-    used = {b for step in tracer.steps for b in step["buffers"]}
-    for buffer in [*inputs, *(b for b in tracer.constants if b in used or b == output)]:
+    for buffer in [*inputs, *(b for b in tracer.constants if b in last or b == output)]:
         put(buffer)
     steps = []
     for i, step in enumerate(tracer.steps):
         for buffer in step["buffers"]:
             if buffer not in place:
                 put(buffer)
-        steps.append(step | {"buffers": [place[buffer] for buffer in step["buffers"]]})
-        done = {b for b in step["buffers"] if last[b] == i and b not in kept}
-        free += [place[b] for b in sorted(done)]
+        once = {} if step["buffers"][0] in moving else {"once": True}
+        steps.append(step | {"buffers": [place[b] for b in step["buffers"]]} | once)
+        free += sorted({place[b] for b in step["buffers"] if last[b] == i and b not in kept})
     constants = {place[b]: held for b, held in tracer.constants.items() if b in place}
     return Program(sizes, constants, [place[b] for b in inputs], place[output], steps)

@@ -19,8 +19,10 @@ from bvae_jax.explore import page
 from bvae_jax.explore.export import Latents, explore, follows, in_order
 from bvae_jax.explore.page import TEMPLATE, atlas, make_page, program_json
 from bvae_jax.explore.program import MAPS, trace
+from bvae_jax.gates import Rates
 from bvae_jax.likelihoods import LIKELIHOODS, make_likelihood
 from bvae_jax.networks import NETWORKS, make_network
+from bvae_jax.runs.encode import encoding_order
 from bvae_jax.runs.run import load, train
 from bvae_jax.vae import VAE, decode, init_params
 
@@ -52,12 +54,17 @@ def browser(run_dir, tmp_path_factory):
     opened.close()
 
 
-def model_of(network, likelihood, shape, seed=0):
-    """A model, and parameters that make its pictures vary; nothing is compiled for them."""
+def model_of(network, likelihood, shape):
+    """A model, and parameters that make its pictures vary."""
     likelihood = make_likelihood(likelihood, 1.0)
-    model = VAE(*make_network(network, 4, shape, likelihood.parameters(shape[2])), likelihood)
+    network = make_network(network, 4, shape, likelihood.parameters(shape[2]))
+    return some_params(VAE(*network, likelihood), shape)
+
+
+def some_params(model, shape):
+    """Nothing is compiled for them."""
     like = jax.eval_shape(lambda key: init_params(model, shape, key), jax.random.key(0))
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
 
     def some(leaf):
         fan_in = max(1, np.prod(leaf.shape[:-1]))
@@ -89,6 +96,44 @@ def test_the_page_decodes_as_jax_does(browser, network, likelihood, channels):
     browser.run(f"window.decoder = makeDecoder({sent}); 0")
     found = browser.run(f"{codes.tolist()}.map(z => [...decoder(z, 0)])")
     assert np.abs(np.reshape(found, wanted.shape) - wanted).max() < 1 / 255
+
+
+@pytest.mark.once
+@needs_chromium
+def test_the_page_decodes_every_beta_of_a_run_for_many(browser, run_dir, tmp_path):
+    """Gates of convolutions; then the whole page, on which β is a slider."""
+    shape, rates = (16, 12, 1), Rates(0.5, 8.0)
+    likelihood = make_likelihood("bernoulli", 1.0)
+    network = make_network("conv", 4, shape, 1)
+    model, params = some_params(VAE(*network, likelihood, rates=rates), shape)
+    z, plain = [0.3, 0.8, -1.3, 0.5], model.clone(rates=None)
+
+    def at(params, z, beta):
+        return decode(plain, rates.at(params, beta), z)
+
+    program = trace(at, {"decoder": params["decoder"]}, jnp.zeros((1, 4)), jnp.ones(()))
+    browser.run(f"window.decoder = makeDecoder({json.dumps(program_json(program))}); 0")
+    betas = [0.5, 8.0, 2.0, 2.0]
+    found = [browser.run(f"[...decoder({z}, {beta})]") for beta in betas]
+    wanted = [np.asarray(jax.jit(at)(params, jnp.array([z]), beta)).ravel() for beta in betas]
+    assert np.abs(wanted[0] - wanted[1]).max() > 0.02
+    assert np.abs(np.array(found) - wanted).max() < 1 / 255
+
+    train(BASE.replace(multi_rate="0.5:8"), tmp_path / "many", figures=False, progress=False)
+    run = load(tmp_path / "many")
+    browser.open(run.explore().write(tmp_path / "many.html"))
+    browser.run(FRAMES)
+    assert browser.run("document.querySelectorAll('#gallery button').length") == 5
+    browser.run("$('beta').value = 3.5; $('beta').dispatchEvent(new Event('input'))")
+    browser.run(FRAMES)
+    beta = browser.run("model.beta")
+    assert beta == pytest.approx(0.5 * 16 ** (3.5 / 8))
+    decoded = np.asarray(run.at(beta).decode([browser.run("[...state.z]")]))[0, ..., 0]
+    assert np.abs(shown(browser, "decoded") - 255 * decoded).max() <= 1.5
+    codes = browser.run("data.models[8].codes")
+    image = run.trainer.images(encoding_order(run.trainer)[:1])
+    np.testing.assert_allclose(codes[0], run.at(8.0).encode(image).mean[0], atol=0.002)
+    browser.open(run_dir / "explore.html")
 
 
 def shown(browser, name):

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -13,6 +14,7 @@ from bvae_jax.comparison.base import Comparison
 from bvae_jax.comparison.matching import match
 from bvae_jax.comparison.reading import read_comparison
 from bvae_jax.comparison.report import title as title_of
+from bvae_jax.elbo import gaussian_kl
 from bvae_jax.errors import UserError
 from bvae_jax.evaluation.evaluate import EVALUATION
 from bvae_jax.explore.page import COLUMNS, Explorer, atlas, make_page, program_json, rounded
@@ -21,13 +23,17 @@ from bvae_jax.metrics.base import active
 from bvae_jax.metrics.mig import mig
 from bvae_jax.objectives import get_objective
 from bvae_jax.runs import rundir
-from bvae_jax.runs.encode import codes_of, encode_run, encoding_order, same_images
+from bvae_jax.runs.encode import codes_of, encode_points, encode_run, encoding_order, same_images
 from bvae_jax.runs.grid import SYMBOLS, text
+from bvae_jax.runs.hyper import many_rates
 from bvae_jax.runs.run import Run, load, load_shared
 from bvae_jax.runs.sweepdir import SweepConfig, read_sweep
 from bvae_jax.runs.trainer import Trainers
 from bvae_jax.runs.traversals import best_start
-from bvae_jax.vae import decode
+from bvae_jax.step import weights
+from bvae_jax.types import Images, Params, Scalar, key_for
+from bvae_jax.types import Latents as Codes
+from bvae_jax.vae import decode, log_likelihood, reparameterize
 
 FILE = "explore.html"
 IMAGES, PIXELS, FEWEST = 200, 4_000_000, 24
@@ -37,6 +43,8 @@ POINTS = 2000
 BARS = 40
 TAIL = 0.005
 """Of the codes that lie beyond each end of a latent's band."""
+RATED, STOPS = 256, 9
+"""Of a run for many β: images, and at how many β they are looked at."""
 KNOWS = 0.1
 """Share of a factor's entropy below which a latent is not named after it."""
 
@@ -47,15 +55,14 @@ class Model(NamedTuple):
     Attributes:
         label: what it is called beside others.
         rate, distortion: mean KL and negative log-likelihood, nats; nan where they are not known.
-        beta, level: of a run for every β, this one's, and what its gates make of it.
+        beta: of a run for many, that of these codes; 0 of others.
     """
 
     label: str
     run: Run
     rate: float = math.nan
     distortion: float = math.nan
-    beta: float | None = None
-    level: float = 0.0
+    beta: float = 0.0
 
 
 class Latents(NamedTuple):
@@ -129,11 +136,29 @@ def of_run(run: Run, *, float32: bool = False) -> Explorer:
     Raises:
         UserError: as `explore`.
     """
-    config = run.config
+    config, rates = run.config, many_rates(run.config)
+    name = title_of([SweepConfig(config, {})])
+    if rates:
+        betas = np.geomspace(rates.low, rates.high, STOPS).tolist()
+        title = f"{name}: one network for β from {rates.low:g} to {rates.high:g}"
+        return _page(title, [model_at(run, beta) for beta in betas], [program_of(run)], float32)
     hyper = sorted(get_objective(config.objective).hyper, key=lambda name: name != "beta")
     values = [f"{SYMBOLS.get(name, name)} = {text(config.value(name))}" for name in hyper[:1]]
-    title = ": ".join([title_of([SweepConfig(config, {})]), *values])
-    return _page(title, [Model("", run)], [program_of(run)], float32)
+    return _page(": ".join([name, *values]), [Model("", run)], [program_of(run)], float32)
+
+
+def model_at(run: Run, beta: float) -> Model:
+    """A run for many β at one of them, with its rate and distortion on `RATED` images."""
+    there = run.at(beta)
+    images = there.trainer.images(encoding_order(there.trainer)[:RATED])
+    posterior = there.encode(images)
+    z = reparameterize(posterior, key_for("samples", 0))
+    rate = gaussian_kl(posterior).sum(axis=1).mean()
+    found = _log_likelihood(there.model, there.params, z, images)
+    return Model(f"β = {beta:.3g}", there, float(rate), -float(found.mean()), beta)
+
+
+_log_likelihood = jax.jit(log_likelihood, static_argnums=0)
 
 
 def of_comparison(
@@ -202,10 +227,11 @@ def _page(
     """The page of models; those of a single program differ in its level."""
     first = models[0].run
     trainer, shape = first.trainer, first.image_shape
-    points = min(POINTS, trainer.dataset.size)
+    many = len(programs) < len(models)
+    points = min(POINTS // 2 if many else POINTS, trainer.dataset.size)
     indices = encoding_order(trainer)[: max(FEWEST, min(IMAGES, PIXELS // math.prod(shape)))]
     images = np.asarray(trainer.images(indices))
-    known = [look(model.run, points) for model in models]
+    known = [look(model, points) for model in models]
     reference = max(known, key=lambda one: one.active.sum())
     order = in_order(reference)
     pairs = [follows(reference, one, order) for one in known]
@@ -220,7 +246,7 @@ def _page(
         "first": shown,
         "plane": plane(known[shown], pairs[shown]),
         "prior": first.variational,
-        "continuous": len(programs) < len(models),
+        "continuous": many,
         "size": "KL" if first.variational else "sd",
         "rows": order.tolist(),
         "models": [
@@ -232,9 +258,13 @@ def _page(
     return make_page(title, about(models, known[shown]), data)
 
 
-def look(run: Run, points: int) -> Latents:
-    """Encode images of a run's data set, in its directory's cache, and see what latents know."""
-    encoded = encode_run(run.run_dir, run.trainer, run.params, points, progress=False)
+def look(model: Model, points: int) -> Latents:
+    """Encode images of a run's data set, and see what latents know."""
+    run = model.run
+    if model.beta:  # the directory has no place for the codes of a β that nobody asked for
+        encoded = encode_points(run.trainer, run.params, points)
+    else:
+        encoded = encode_run(run.run_dir, run.trainer, run.params, points, progress=False)
     codes = codes_of(run.trainer, encoded)
     means = np.asarray(codes.codes, np.float64)
     used = active(means, codes.kl)
@@ -291,29 +321,34 @@ def model_json(
     codes = known.codes
     mean, spread = codes.mean(axis=0), codes.std(axis=0)
     low, high = np.quantile(codes, [TAIL, 1 - TAIL], axis=0)
-    variational = model.run.variational
-    centre, width = (0 * mean, 1) if variational else (mean, np.maximum(spread, 1e-6))
-    start = np.minimum(centre - 3 * width, np.floor(4 * low) / 4)
-    end = np.maximum(centre + 3 * width, np.ceil(4 * high) / 4)
+    start, end = range_of(known, model.run.variational)
     numbers = {"size": known.size, "share": known.shares, "low": low, "high": high}
     numbers |= {"from": start, "to": end, "mean": mean, "spread": spread}
     latents = []
     for j in range(codes.shape[1]):
         bars, _ = np.histogram(codes[:, j], BARS, (start[j], end[j]))
         words = {"index": j, "factor": known.factors[j], "active": bool(known.active[j])}
-        found = {name: round(float(of[j]), 4) for name, of in numbers.items()}
+        found = {name: round(float(of[j]), 6) for name, of in numbers.items()}
         latents.append(words | found | {"bars": rounded(bars / max(bars.max(), 1), 2)})
     rates = {"rate": model.rate, "distortion": model.distortion}
     return {
         "label": model.label,
         "program": program,
         "beta": model.beta,
-        "level": model.level,
         "latents": latents,
         "codes": rounded(codes[:images]),
         "follows": list(pairs),
         **{name: round(x, 3) for name, x in rates.items() if math.isfinite(x)},
     }
+
+
+def range_of(known: Latents, variational: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Where each slider begins and ends: 3 standard deviations, and as far as the codes reach."""
+    mean, spread = known.codes.mean(axis=0), known.codes.std(axis=0)
+    low, high = np.quantile(known.codes, [TAIL, 1 - TAIL], axis=0)
+    centre, width = (0 * mean, 1) if variational else (mean, np.maximum(spread, 1e-6))
+    start = np.minimum(centre - 3 * width, np.floor(4 * low) / 4)
+    return start, np.maximum(centre + 3 * width, np.ceil(4 * high) / 4)
 
 
 def plane(known: Latents, pairs: Sequence[tuple[int, int]]) -> list[int]:
@@ -330,7 +365,7 @@ def about(models: Sequence[Model], known: Latents) -> str:
     run = models[0].run
     used = f"{int(known.active.sum())} of {run.config.latents} latents in use"
     if len(models) > 1:
-        used = f"{len(models)} models of {run.config.latents} latents"
+        used = f"{run.config.latents} latents"
     return (
         f"{used}, network {run.config.network}, {int(run.state.step):,} steps. Move a latent: this "
         "page decodes by itself. Blue: where the codes of the data are."
@@ -343,9 +378,15 @@ def program_of(run: Run) -> Program:
     Raises:
         UserError: they use what a page cannot compute.
     """
-    nowhere = jnp.zeros((1, run.config.latents))
+    rates, nowhere = many_rates(run.config), jnp.zeros((1, run.config.latents))
+
+    def at(params: Params, z: Codes, beta: Scalar) -> Images:
+        return decode(run.model, rates.at(params, beta) if rates else params, z)
+
+    params = weights(run.state) if rates else run.params
+    own = {name: part for name, part in params.items() if name != "encoder"}
     try:
-        return trace(lambda params, z: decode(run.model, params, z), run.params, nowhere)
+        return trace(at, own, nowhere, jnp.ones(()))
     except UserError as error:
         raise UserError(
             f"{run.run_dir}: {error}, which the decoder of --network {run.config.network} or "

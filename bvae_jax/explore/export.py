@@ -229,7 +229,8 @@ def _page(
     trainer, shape = first.trainer, first.image_shape
     many = len(programs) < len(models)
     points = min(POINTS // 2 if many else POINTS, trainer.dataset.size)
-    indices = encoding_order(trainer)[: max(FEWEST, min(IMAGES, PIXELS // math.prod(shape)))]
+    count = max(FEWEST, min(IMAGES, PIXELS // math.prod(shape)))
+    indices = encoding_order(trainer)[: min(count, points)]
     images = np.asarray(trainer.images(indices))
     known = [look(model, points) for model in models]
     reference = max(known, key=lambda one: one.active.sum())

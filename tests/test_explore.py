@@ -128,7 +128,7 @@ def test_the_page_decodes_every_beta_of_a_run_for_many(browser, run_dir, tmp_pat
     assert browser.run("document.querySelectorAll('#gallery button').length") == 2
     browser.run("$('beta').value = 1.5; $('beta').dispatchEvent(new Event('input'))")
     browser.run(FRAMES)
-    beta = browser.run("model.beta")
+    beta = float(browser.run("model.beta"))
     assert beta == pytest.approx(0.5 * 16 ** (1.5 / 2))
     decoded = np.asarray(run.at(beta).decode([browser.run("[...state.z]")]))[0, ..., 0]
     assert np.abs(shown(browser, "decoded") - 255 * decoded).max() <= 1.5

@@ -34,7 +34,7 @@ BESIDE = {"config": {"errors"}, "presets": {"errors", "config"}, "beta_units": {
 ABOVE = {
     ("runs.run", "evaluation"),
     ("runs.run", "evaluation.evaluate"),
-    *((above, f"explore{part}") for above in ("runs.run", "comparison.compare")
+    *((above, f"explore{part}") for above in ("runs.run", "runs.sweep", "comparison.compare")
       for part in ("", ".export", ".page")),
 }  # fmt: skip
 """Run.evaluate, Run.explore and compare import when they are called what is built on them."""

@@ -125,9 +125,7 @@ def explore(
         return of_run(load(directory, step=step, dataset=dataset), float32=float32).write(file)
     if step is not None or dataset is not None:
         raise UserError(f"--step, --dataset: {directory} is a sweep: wanted a run for that.")
-    trainers = Trainers()
-    comparison = read_comparison([directory], None, trainers, progress=False)
-    return of_comparison(comparison, trainers, seed=seed, float32=float32).write(file)
+    return of_sweep(directory, seed=seed, float32=float32).write(file)
 
 
 def of_run(run: Run, *, float32: bool = False) -> Explorer:
@@ -159,6 +157,17 @@ def model_at(run: Run, beta: float) -> Model:
 
 
 _log_likelihood = jax.jit(log_likelihood, static_argnums=0)
+
+
+def of_sweep(sweep_dir: Path, *, seed: int | None = None, float32: bool = False) -> Explorer:
+    """The page of a sweep.
+
+    Raises:
+        UserError: as `explore`.
+    """
+    trainers = Trainers()
+    comparison = read_comparison([sweep_dir], None, trainers, progress=False)
+    return of_comparison(comparison, trainers, seed=seed, float32=float32)
 
 
 def of_comparison(

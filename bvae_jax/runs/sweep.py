@@ -45,6 +45,8 @@ from bvae_jax.types import TrainState
 if TYPE_CHECKING:
     import pandas as pd
 
+    from bvae_jax.explore.page import Explorer
+
     Runs = Mapping[str, Run]
 else:  # a checker of types at run time would load a run to see what it is
     Runs = Mapping
@@ -108,6 +110,20 @@ class Sweep(Runs):
     def table(self) -> "pd.DataFrame":
         """A row for each member, with what varies and its summary's numbers."""
         return summary_table(self.sweep_dir, list(self.members.values()))
+
+    def explore(self, *, seed: int | None = None, float32: bool = False) -> "Explorer":
+        """A page that moves the latents of a run of each setting together, as `Run.explore`.
+
+        Args:
+            seed: the runs of this seed; if None, those nearest to the mean of their setting.
+            float32: keep all digits of the weights.
+
+        Raises:
+            UserError: no member is done, or as `Run.explore`.
+        """
+        from bvae_jax.explore.export import of_sweep
+
+        return of_sweep(self.sweep_dir, seed=seed, float32=float32)
 
 
 def sweep(

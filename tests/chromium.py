@@ -12,7 +12,8 @@ from pathlib import Path
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = (
     "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
-    "--no-first-run", "--disable-extensions", "--disable-background-networking",
+    "--no-first-run", "--disable-extensions", "--disable-background-networking", "--disable-sync",
+    "--disable-component-update", "--host-resolver-rules=MAP * ~NOTFOUND",
     "--remote-debugging-pipe",
 )  # fmt: skip
 
@@ -31,7 +32,12 @@ def executable() -> str | None:
 
 
 class Browser:
-    """One page. `said` are errors and warnings of it, `requested` the addresses it asked for."""
+    """One page.
+
+    Attributes:
+        said: what the page that was opened last wrote to the console, errors above all.
+        requested: addresses that it asked for, without files and data in addresses.
+    """
 
     def __init__(self, profile: Path):
         down, up = os.pipe(), os.pipe()
@@ -85,7 +91,8 @@ class Browser:
         found = json.loads(text)
         method, params = found.get("method"), found.get("params", {})
         if method == "Network.requestWillBeSent":
-            self.requested.append(params["request"]["url"])
+            url = params["request"]["url"]
+            self.requested += [] if url.startswith(("file:", "data:")) else [url]
         elif method == "Runtime.exceptionThrown":
             self.said.append(str(params["exceptionDetails"]))
         elif method == "Runtime.consoleAPICalled":
@@ -96,6 +103,9 @@ class Browser:
 
     def open(self, path: Path, fragment: str = "") -> None:
         """Show a file, and wait until its script has run."""
+        self.call("Page.navigate", url="about:blank")
+        self.said.clear()
+        self.requested.clear()
         self.call("Page.navigate", url=path.resolve().as_uri() + fragment)
         self.run("new Promise(done => { const look = () => document.readyState === 'complete'"
                  " ? done(1) : setTimeout(look, 20); look(); })")  # fmt: skip
@@ -116,6 +126,6 @@ class Browser:
             {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}])  # fmt: skip
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=height or 900,
                   deviceScaleFactor=2 if phone else 1, mobile=phone)  # fmt: skip
-        self.run("new Promise(done => setTimeout(done, 600))")
+        self.run("new Promise(done => setTimeout(done, 300))")
         png = self.call("Page.captureScreenshot", captureBeyondViewport=not height)["data"]
         path.write_bytes(base64.b64decode(png))

@@ -48,6 +48,18 @@ def tiny_network():
     del NETWORKS["tiny"]
 
 
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory):
+    """Headless Chromium, which every test that wants it opens its own page in."""
+    import chromium
+
+    if chromium.executable() is None:
+        pytest.skip("no chromium: install it to open pages in a browser")
+    opened = chromium.Browser(tmp_path_factory.mktemp("chromium"))
+    yield opened
+    opened.close()
+
+
 REAL_DATA = Path(os.environ.get("BVAE_TEST_DATA", REPOSITORY.parent / "shared" / "data"))
 
 

@@ -9,7 +9,6 @@ import shutil
 from types import SimpleNamespace
 from typing import Any
 
-import chromium
 import numpy as np
 import pandas as pd
 import pytest
@@ -85,13 +84,11 @@ def test_members_are_evaluated_and_the_others_named(swept, compared):
 
 
 @pytest.mark.once
-@pytest.mark.skipif(chromium.executable() is None, reason="no chromium: install it")
-def test_explorer_moves_a_run_of_each_setting_together(compared, tmp_path):
+def test_explorer_moves_a_run_of_each_setting_together(compared, tmp_path, browser):
     comparison = compared.comparison
     report = next(path for path in compared.files if path.name == "report.html")
     assert "Move the latents" in report.read_text()
     page = of_comparison(comparison, Trainers()).write(tmp_path / "page.html")
-    browser = chromium.Browser(tmp_path / "profile")
     browser.open(page)
     wait = "new Promise(done => setTimeout(done, 400))"
     browser.run(wait)
@@ -113,14 +110,13 @@ def test_explorer_moves_a_run_of_each_setting_together(compared, tmp_path):
       });
     })()""")
     assert found is None or np.allclose(found, 1, atol=0.02)
-    report_said = browser.said[:]
+    assert browser.said == browser.requested == []
     browser.open(report)
     browser.run("document.querySelector('iframe').scrollIntoView(), " + wait)
     assert browser.run("frames[0].document.querySelectorAll('#gallery canvas').length") == len(
         shown
     )
-    assert [*report_said, *browser.said] == []
-    browser.close()
+    assert browser.said == browser.requested == []
 
 
 def test_explorer_takes_the_run_nearest_to_the_mean_of_its_setting(compared, tmp_path):

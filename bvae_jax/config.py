@@ -145,11 +145,6 @@ class Config:
     """Draws of z for each image. The log-likelihood is their mean."""
     bound: Literal["elbo", "iwae"] = "elbo"
     """What vae and beta_vae maximise: the ELBO, or the importance-weighted bound of --samples."""
-    multi_rate: str = ""
-    """Train one network for every beta of a range, as 0.5:16; each image of a batch has a beta of
-    its own then, and --beta says at which the run is evaluated (Run.at: at any other)."""
-    multi_rate_decoder: Literal["sqrt", "sigmoid"] = "sqrt"
-    """Function of the gates by which the decoder depends on beta; the encoder's is the sigmoid."""
     objective: str = "beta_vae"
     """What is minimised: a name that bvae list objectives shows, with its hyperparameters."""
     beta: float | None = owned(NOT_NEGATIVE)
@@ -157,6 +152,11 @@ class Config:
     all hyperparameters without a value it is the objective's own default (beta_vae: 4)."""
     beta_schedule: str | None = owned()
     """How beta gets to its value, as linear:steps=1000 or cyclical-cosine:steps=10000,cycles=4."""
+    multi_rate: str = ""
+    """Train one network for every beta of a range, as 0.5:16; each image of a batch has a beta of
+    its own then, and --beta says at which the run is evaluated (Run.at: at any other)."""
+    multi_rate_decoder: Literal["sqrt", "sigmoid"] = "sqrt"
+    """Function of the gates by which the decoder depends on beta; the encoder's is the sigmoid."""
     alpha: float | None = owned()
     """beta_tcvae: weight of the mutual information. info_vae: 1 - weight of the KL."""
     gamma: float | None = owned(NOT_NEGATIVE)

@@ -10,12 +10,14 @@ from conftest import assert_close, assert_equal
 from tiny import tiny
 
 import bvae_jax
-from bvae_jax.config import Config
+from bvae_jax.comparison.rates import TITLE, differences
+from bvae_jax.config import Config, ScoreConfig
 from bvae_jax.errors import UserError
 from bvae_jax.gates import Rates, rates_of, root
 from bvae_jax.likelihoods import make_likelihood
 from bvae_jax.networks import NETWORKS
 from bvae_jax.objectives import OBJECTIVES
+from bvae_jax.runs.checkpoint import fingerprint
 from bvae_jax.runs.hyper import resolved
 from bvae_jax.runs.sweep import sweep
 from bvae_jax.runs.trainer import Trainer
@@ -294,3 +296,41 @@ def test_a_sweep_over_seeds_has_the_bits_of_single_runs(found, tmp_path):
     assert not np.array_equal(
         apart["encoder"]["Dense_0"]["kernel"], found.at(1.0).params["encoder"]["Dense_0"]["kernel"]
     )
+
+
+def test_a_run_for_many_betas_beside_a_sweep(found, tmp_path, capsys):
+    config = Config(**SMALL | {"multi_rate": ""})
+    sweep(config, tmp_path / "sweep", betas=[2.0, 8.0], seeds=2, progress=False)
+    score = ScoreConfig(metrics="mig", train_points=100, test_points=10, permutations=0)
+    options = {"score": score, "num_points": 150, "baselines": False, "decomposition": 0}
+    compared = bvae_jax.compare(
+        tmp_path / "sweep", found.run_dir, figures=False, progress=False, **options
+    )
+    rows = compared.comparison.members
+    assert compared.comparison.settings == (
+        "β = 2", "β = 2, multi-rate = 0.5:16", "β = 8", "β = 8, multi-rate = 0.5:16",
+    )  # fmt: skip
+    said = differences(compared.comparison)
+    assert [one.beta for one in said] == [2.0, 8.0]
+    for one in said:
+        own = found.at(one.beta).summarised().summary
+        of = rows[(rows["beta"] == one.beta) & (rows["multi_rate"] == "")]
+        loss = (of["nll"] + one.beta * of["kl"]).mean()
+        assert len(of) == 2
+        np.testing.assert_allclose(one.loss, loss)
+        np.testing.assert_allclose(one.more, own["nll"] + one.beta * own["kl"] - loss)
+        np.testing.assert_allclose(one.rate, own["kl"] - of["kl"].mean())
+        assert one.low < one.loss < one.high
+    assert TITLE in (tmp_path / "sweep" / "statistics.md").read_text()
+    assert own["params_sha256"] == fingerprint(found.at(8.0).params)
+    assert own["kl"] != found.summary["kl"]
+
+
+def test_a_beta_of_one_run_is_chosen_by_its_rate(found):
+    rates = found.summary["rates"]
+    assert [rates[0]["beta"], rates[-1]["beta"]] == [0.5, 16.0]
+    wanted = rates[3]
+    chosen = bvae_jax.suggest(found.run_dir, rate=wanted["kl"], progress=False)
+    assert chosen.setting == f"β = {wanted['beta']:g}"
+    with pytest.raises(UserError, match="leave them out"):
+        sweep(Config(**SMALL), "nowhere", betas=[1.0, 2.0], progress=False)

@@ -227,7 +227,10 @@ def print_elbo(found: dict[str, dict[str, Any]]) -> None:
 
 
 SWEEP_DIRS = Flag(
-    tuple[Path, ...], "Directories of sweeps, on the same data set.", positional=True, required=True
+    tuple[Path, ...],
+    "Directories of sweeps, or of runs for many β (--multi-rate), on the same data set.",
+    positional=True,
+    required=True,
 )
 
 
@@ -253,6 +256,7 @@ def compare(argv: Sequence[str]) -> int:
         from bvae_jax.comparison.base import find_scores, known_scores
         from bvae_jax.comparison.compare import compare as run_compare
         from bvae_jax.comparison.findings import statistics_text
+        from bvae_jax.comparison.rates import differences, differences_text
         from bvae_jax.comparison.tables import to_markdown
         from bvae_jax.metrics.scoring import metric_names
 
@@ -276,6 +280,7 @@ def compare(argv: Sequence[str]) -> int:
     comparison = compared.comparison
     print(to_markdown(compared.shown))
     print(f"All {len(comparison.scores)} scores are in the files below.\n")
+    print(differences_text(differences(comparison)), end="")
     if statistics:
         spoken = [score for score in statistics if score in comparison.scores]
         print(statistics_text(comparison, spoken, average))

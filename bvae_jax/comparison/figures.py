@@ -122,8 +122,20 @@ class _Figures:
 
     def rate_distortion(self) -> Drawn:
         path = self.directory / "rate_distortion"
-        plots.save_rate_distortion(path, self.comparison.members, self.settings)
+        members: Any = self.comparison.members
+        families = [self.settings]
+        if set(self.comparison.varied) == {"beta", "multi_rate"}:
+            values = members.groupby("setting")[["beta", "multi_rate"]].first()
+            beta, many = values["beta"].to_dict(), values["multi_rate"].to_dict()
+            numbered = [s._replace(value=float(beta[s.label])) for s in self.settings]
+            families = [
+                [s for s in numbered if many[s.label] == which]
+                for which in sorted(set(many.values()))  # "" first: one β each
+            ]
+        plots.save_rate_distortion(path, members, *families)
         caption = "Each dot is a run; grey lines join points of equal ELBO (Alemi et al., 2018)."
+        if len(families) > 1:
+            caption += " Squares: runs for many β."
         return Drawn(path, "Rate and distortion", caption)
 
     def scores(self, name: str, average: Average, scores: Sequence[str]) -> Drawn:

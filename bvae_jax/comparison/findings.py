@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from bvae_jax.comparison.base import Comparison
+from bvae_jax.comparison.rates import differences, differences_text
 from bvae_jax.comparison.stability import (
     RankStability,
     agreement,
@@ -92,7 +93,7 @@ def statistics_text(
         lines += ["", f"## {markdown(score)}", ""]
         lines += [f"- {markdown(fact)}." for fact in _facts(found)]
         lines += [f"- {markdown(sentence(test, score))}." for test in found.pairs]
-    return "\n".join([*lines, ""])
+    return "\n".join([*lines, "", differences_text(differences(comparison))])
 
 
 def statistics_json(comparison: Comparison, average: Average = "mean") -> dict[str, Any]:
@@ -104,7 +105,13 @@ def statistics_json(comparison: Comparison, average: Average = "mean") -> dict[s
     found = {score: statistics_of(comparison, score, average) for score in comparison.scores}
     ranks = agreement(comparison.members, comparison.scores)
     return jsonable(
-        {"alpha": ALPHA, "scores": found, "agreement": ranks.to_dict(), "agreement_runs": runs},
+        {
+            "alpha": ALPHA,
+            "scores": found,
+            "agreement": ranks.to_dict(),
+            "agreement_runs": runs,
+            "many_rates": differences(comparison),
+        },
         nan=None,
     )
 

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from bvae_jax.comparison.base import ELBO_PARTS, Comparison, known_ranges, known_scores
+from bvae_jax.comparison.rates import common_betas, placed, sweep_of
 from bvae_jax.config import NO_SETTING, Config, ScoreConfig
 from bvae_jax.config import places as absolute_places
 from bvae_jax.data import open_dataset
@@ -29,15 +30,7 @@ from bvae_jax.runs.grid import Member, label
 from bvae_jax.runs.loggers import METRICS as RECORDS
 from bvae_jax.runs.loggers import read_records
 from bvae_jax.runs.run import load_shared
-from bvae_jax.runs.sweepdir import (
-    Status,
-    SweepConfig,
-    member_dir,
-    plain_numbers,
-    read_failed,
-    read_sweep,
-    status,
-)
+from bvae_jax.runs.sweepdir import Status, SweepConfig, plain_numbers
 from bvae_jax.runs.trainer import Trainers
 from bvae_jax.runtime import bar
 
@@ -70,6 +63,7 @@ class Candidate(NamedTuple):
     sweep_dir: Path
     sweep: SweepConfig
     member: Member
+    run_dir: Path
     status: Status
     reason: str = ""
     setting: str = ""
@@ -77,10 +71,6 @@ class Candidate(NamedTuple):
     @property
     def config(self) -> Config:
         return self.member.config
-
-    @property
-    def run_dir(self) -> Path:
-        return member_dir(self.sweep_dir, self.member)
 
 
 class Evaluation(NamedTuple):
@@ -152,14 +142,15 @@ def read_members(sweep_dirs: Sequence[Path]) -> dict[str, Candidate]:
     """
     found: dict[str, Candidate] = {}
     by_config: dict[str, str] = {}
-    titles = sweep_titles(sweep_dirs)
+    titles, betas = sweep_titles(sweep_dirs), common_betas(sweep_dirs)
     for sweep_dir, title in titles.items():
-        sweep = read_sweep(sweep_dir)
-        for member in sweep.members():
+        sweep = sweep_of(sweep_dir, betas)
+        for one in placed(sweep_dir, sweep):
+            member = one.member
             name = f"{title}/{member.name}" if len(titles) > 1 else member.name
             fields = _fields(member.config)
             key = str({n: v for n, v in fields.items() if n == "seed" or n not in NO_SETTING})
-            candidate = _candidate(sweep_dir, sweep, member)
+            candidate = Candidate(sweep_dir, sweep, *one)
             if key in by_config:
                 other = by_config[key]
                 if found[other].status == "done" != candidate.status:
@@ -171,16 +162,6 @@ def read_members(sweep_dirs: Sequence[Path]) -> dict[str, Candidate]:
     if len(datasets) > 1:
         raise UserError(f"Got members on {', '.join(datasets)}, wanted members on one data set.")
     return found
-
-
-def _candidate(sweep_dir: Path, sweep: SweepConfig, member: Member) -> Candidate:
-    """A member that cannot be read counts as failed: the rest is compared without it."""
-    try:
-        found = status(sweep_dir, member)
-        reason = read_failed(sweep_dir, member) if found == "failed" else ""
-    except UserError as error:
-        found, reason = "failed", str(error)
-    return Candidate(sweep_dir, sweep, member, found, reason)
 
 
 def _fields(config: Config) -> dict[str, Any]:
@@ -228,7 +209,9 @@ def in_settings(members: Mapping[str, Candidate], varied: Sequence[str]) -> dict
         places = [ordered[f].index(value) for f, value in values[name].items()]
         return [*places, members[name].config.seed]
 
-    labels = {n: label({f: x for f, x in v.items() if x is not None}) for n, v in values.items()}
+    labels = {
+        n: label({f: x for f, x in v.items() if x not in (None, "")}) for n, v in values.items()
+    }
     return {
         name: members[name]._replace(setting=labels[name]) for name in sorted(values, key=order)
     }
@@ -282,7 +265,7 @@ def _evaluated(
     run_dir: Path, settings: EvaluationSettings | None, trainers: Trainers
 ) -> Evaluation:
     """The run is loaded only if some of its scores are not there."""
-    summary = rundir.read_json(run_dir / rundir.SUMMARY, rundir.Summary)
+    summary = _summary(run_dir, trainers)
     if settings is None:
         return Evaluation(summary, {}, {})
     count, draws, split = settings.num_points, settings.decomposition, settings.score.split
@@ -297,6 +280,16 @@ def _evaluated(
             found = evaluate_elbo(run, draws, num_points=count, split=split, progress=False)
             parts = found["decomposition"]
     return Evaluation(summary, entries, parts)
+
+
+def _summary(run_dir: Path, trainers: Trainers) -> dict[str, Any]:
+    """Of a run that is done; of one for many β at one of them, it is made if it is not there."""
+    whole, beta = rundir.of_beta(run_dir)
+    if beta is not None:
+        found, trained = rundir.read_summary(run_dir), rundir.read_summary(whole)
+        if not (found and trained and found["step"] == trained["step"]):
+            return load_shared(run_dir, trainers).summarised().summary or {}
+    return rundir.read_json(run_dir / rundir.SUMMARY, rundir.Summary)
 
 
 def _say_what_is_skipped(evaluated: Mapping[str, Evaluation]) -> None:

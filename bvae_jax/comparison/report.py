@@ -23,6 +23,7 @@ from bvae_jax.comparison.page import (
     titled,
     to_html,
 )
+from bvae_jax.comparison.rates import COLUMNS, NOTE, TITLE, cells, differences, sweep_of
 from bvae_jax.comparison.reading import in_order
 from bvae_jax.comparison.statistics import sentence
 from bvae_jax.comparison.suggest import Suggestion, ranking_table
@@ -31,7 +32,7 @@ from bvae_jax.config import Config
 from bvae_jax.objectives import get_objective
 from bvae_jax.runs import rundir
 from bvae_jax.runs.grid import SYMBOLS, text
-from bvae_jax.runs.sweepdir import SweepConfig, read_sweep
+from bvae_jax.runs.sweepdir import SweepConfig
 
 MOST_PAIRS = 15
 """Of settings that are compared one by one in words; of more, each with the best only."""
@@ -67,7 +68,8 @@ def make_report(
         commands: that made the comparison.
         explorer: HTML of it.
     """
-    sweeps = [read_sweep(path) for path in comparison.sweep_dirs]
+    betas = comparison.members["beta"] if "beta" in comparison.varied else ()
+    sweeps = [sweep_of(path, betas) for path in comparison.sweep_dirs]
     sessions = _sessions(comparison)
     figures = {each.path.name: each for each in drawn}
     first = {name: figure(figures[name], titled=False) for name in FIRST if name in figures}
@@ -80,6 +82,7 @@ def make_report(
         Section(FIRST["scores"], joined([_scores("Scores", shown), first.get("scores", "")])),
         Section(FIRST["reconstructions"], first.get("reconstructions", "")),
         Section("Move the latents", explorer),
+        Section(TITLE, _many_rates(comparison)),
         Section("Which setting to choose without labels", _suggested(suggestion)),
         Section("Left out and missing", _absent(comparison)),
         Section("All scores", _all_scores(table), folded=True),
@@ -278,6 +281,16 @@ def _suggested(suggestion: Suggestion | None) -> str:
     ])  # fmt: skip
 
 
+def _many_rates(comparison: Comparison) -> str:
+    """At each β that runs for many share with the sweep, how far they are from it."""
+    rows = [
+        (f"β = {of[0]}", [HtmlCell(cell) for cell in of[1:]])
+        for of in cells(differences(comparison))
+    ]
+    note = f"Nats per image; {NOTE}."
+    return to_html(TITLE, HtmlTable([*COLUMNS[1:]], rows, note=note)) if rows else ""
+
+
 def _in_words(comparison: Comparison, table: Table) -> str:
     """Paired tests of every score."""
     if len(comparison.settings) < 2:
@@ -298,7 +311,7 @@ def _sentences(found: ScoreStatistics) -> list[str]:
 def _sessions(comparison: Comparison) -> list[dict[str, Any]]:
     """In which members were trained, the oldest first."""
     sessions = []
-    for directory in comparison.run_dirs.values():
+    for directory in {rundir.of_beta(path)[0] for path in comparison.run_dirs.values()}:
         sessions += rundir.read_sessions(directory)
     return sorted(sessions, key=lambda session: session["started"])
 

@@ -211,7 +211,8 @@ def _by_udr(
     if math.isnan(first.udr(measure)):
         nothing = (
             "Nothing can be compared: UDR is the agreement of runs of a setting that differ in "
-            f"their seed. Train two seeds or more of each setting, better {RUNS} or more."
+            f"their seed. Train two seeds or more of each setting, better {RUNS} or more. Or "
+            "choose by the KL, with --rate."
         )
         return None, [nothing], []
     rivals, alike, reasons = [], [], []

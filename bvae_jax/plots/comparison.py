@@ -142,32 +142,43 @@ def mean(values: Float[np.ndarray, "seed ..."]) -> np.ndarray:
     return np.where(counts, total / np.maximum(counts, 1), np.nan)
 
 
-def save_rate_distortion(path: Path, members: pd.DataFrame, settings: Sequence[Setting]) -> None:
+def save_rate_distortion(path: Path, members: pd.DataFrame, *families: Sequence[Setting]) -> None:
     """Rate against distortion of every seed, the settings' means, and lines of equal ELBO.
 
-    The means are joined where settings are increasing numbers.
+    The means of a family are joined where its settings are increasing numbers.
     As figure 3 of Alemi et al. 2018, "Fixing a Broken ELBO": ELBO = −(distortion + rate).
 
     Args:
         members: columns `setting`, `kl` (the rate) and `nll` (the distortion), nats per image.
+        families: settings that belong together; those of the second, ... are drawn as squares, ...
     """
+    settings = [setting for family in families for setting in family]
+    looks = [look for family, look in zip(families, MARKERS, strict=False) for _ in family]
     pairs = zip(*(by_setting(members, settings, name) for name in ("kl", "nll")), strict=True)
     points = [np.stack(pair, axis=1) for pair in pairs]
     means = np.stack([mean(group) for group in points])
-    known = means[np.isfinite(means).all(axis=1)]
-    steps = [np.linspace(*ends, 20) for ends in pairwise(known)] if is_numeric(settings) else []
+    steps, start = [], 0
+    for family in families:
+        part = means[start : (start := start + len(family))]
+        known = part[np.isfinite(part).all(axis=1)]
+        steps += [np.linspace(*ends, 20) for ends in pairwise(known) if is_numeric(family)]
     with panels(path, [2.3]) as (figure, grid):
         axes = grid[0, 0]
         for line in steps:
             axes.plot(*line.T, color="0.3", lw=0.8, zorder=2)
-        for group, centre, colour in zip(points, means, colours(settings), strict=True):
+        shades = np.concatenate([colours(family) for family in families])
+        for group, centre, colour, look in zip(points, means, shades, looks, strict=True):
             axes.plot(*group.T, color=colour, markersize=2.5, zorder=3, **SEED)
-            axes.plot(*centre, "o", color=colour, ms=4.5, mec="white", mew=0.5, zorder=4)
+            axes.plot(*centre, look, color=colour, ms=4.5, mec="white", mew=0.5, zorder=4)
         axes.margins(0.09)
         axes.set_xlabel("rate: KL(q(z|x) || p(z)) (nats per image)")
         axes.set_ylabel("distortion: −log p(x|z)\n(nats per image)")
         _draw_equal_elbo(axes, np.concatenate([*points, *steps]))
-        handles = legend_of_settings(settings, linestyle="", marker="o", markersize=4)
+        handles = [
+            handle
+            for family, look in zip(families, MARKERS, strict=False)
+            for handle in legend_of_settings(family, linestyle="", marker=look, markersize=4)
+        ]
         handles += [Line2D([], [], color="0.75", lw=0.6, label="equal ELBO (nats per image)")]
         legend_below(figure, handles)
 

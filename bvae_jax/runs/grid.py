@@ -31,7 +31,7 @@ SYMBOLS = {
     "lambda_d_factor": "λ_d/λ_od",
     "lambda_mmd": "λ",
     "lambda_od": "λ_od",
-    "multi_rate": "range of β",
+    "multi_rate": "multi-rate",
     "sigma": "σ",
 }
 

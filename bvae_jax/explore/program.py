@@ -238,6 +238,15 @@ class _Tracer:
             start += shape[axis]
         return found
 
+    def _unstack(self, values, shapes, *, axis=0, **_) -> list[View]:
+        view = self.view(values[0])
+        strides = tuple(s for i, s in enumerate(view.strides) if i != axis)
+        step = view.strides[axis]
+        return [
+            View(view.buffer, shape, strides, view.offset + i * step)
+            for i, shape in enumerate(shapes)
+        ]
+
     def _concatenate(self, values, shapes, *, dimension) -> View:
         out, start = self.new(shapes[0]), 0
         for view in map(self.view, values):

@@ -1,14 +1,16 @@
 """A strided convolution and its transpose, fast on every platform, for one model or many at once.
 
-Both are written twice: as XLA's convolution, and as matrix products of patches. Which is faster
+Both are written as XLA's convolution, as matrix products, and as kernels. Which is faster
 depends on the platform, the channels and whether `vmap` runs over models:
 
 - On a CPU, XLA is several times slower with few channels, and on a convolution whose input is
   dilated, which the transposed one is. With few channels there are products there; otherwise the
   transposed one is a dense convolution that makes all pixels of a block at once.
-- On an accelerator one model's convolutions have library kernels, and are left to them. Those of
-  many models, each with a kernel of its own, would become grouped convolutions, which hardly fill
-  a device: there they are batched matrix products.
+- On an NVIDIA GPU convolutions of few channels move more bytes than they compute: `conv_triton` has
+  kernels that read and write each image once.
+- On another accelerator one model's convolutions have library kernels, and are left to them. Those
+  of many models, each with a kernel of its own, would become grouped convolutions, which hardly
+  fill a device: there they are batched matrix products.
 
 A convolution is linear in the image and in the kernel, so three operations are closed under
 differentiation, to any order: down, up (its transpose in the image) and the kernel's gradient (its
@@ -29,11 +31,13 @@ from jaxtyping import Array, Float
 Kernel = Float[Array, "side side fine coarse"]
 Fine = Float[Array, "batch height width fine"]
 Coarse = Float[Array, "batch small_height small_width coarse"]
+Pixels = Float[Array, "_ _ _ _"]
+"""[batch, rows, columns, numbers]."""
 
 LAYOUT = ("NHWC", "HWIO", "NHWC")
 FEW_CHANNELS = 4
 """Fine channels up to which products beat XLA's convolutions on a CPU (measured: 1 and 3)."""
-Written = Literal["fastest", "convolution", "product"]
+Written = Literal["fastest", "convolution", "patches", "shifts", "triton"]
 """How an operation is computed; "fastest" depends on where it runs."""
 
 
@@ -118,22 +122,30 @@ def conv_up(
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _down(form: Form, x: Fine, kernel: Kernel) -> Coarse:
-    forms = down_by_convolution, down_by_product
-    return _chosen(form, *forms, cpu=forms[x.shape[-1] <= FEW_CHANNELS])(x, kernel)
+    forms = Forms(down_by_convolution, down_by_patches, down_by_shifts, down_by_triton)
+    cpu = forms.patches if kernel.shape[2] <= FEW_CHANNELS else forms.convolution
+    return _chosen(form, kernel.shape, x.dtype, forms, cpu)(x, kernel)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _up(form: Form, y: Coarse, kernel: Kernel) -> Fine:
-    few = kernel.shape[2] <= FEW_CHANNELS
-    cpu = up_by_product if few else up_by_blocks
-    return _chosen(form, up_by_convolution, up_by_product, cpu)(y, kernel)
+    forms = Forms(up_by_convolution, up_by_patches, up_by_shifts, up_by_triton)
+    cpu = forms.patches if kernel.shape[2] <= FEW_CHANNELS else up_by_blocks
+    return _chosen(form, kernel.shape, y.dtype, forms, cpu)(y, kernel)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _kernel_gradient(form: Form, x: Fine, y: Coarse) -> Kernel:
     """sum over the batch of the products of x[stride i + k - pad] and y[i]."""
-    forms = kernel_gradient_by_convolution, kernel_gradient_by_product
-    return _chosen(form, *forms, cpu=forms[x.shape[-1] <= FEW_CHANNELS])(x, y)
+    forms = Forms(
+        kernel_gradient_by_convolution,
+        kernel_gradient_by_patches,
+        kernel_gradient_by_shifts,
+        kernel_gradient_by_triton,
+    )
+    cpu = forms.patches if x.shape[-1] <= FEW_CHANNELS else forms.convolution
+    kernel = form.side, form.side, x.shape[-1], y.shape[-1]
+    return _chosen(form, kernel, x.dtype, forms, cpu)(x, y)
 
 
 def _define(operation: Any, first: Callable, second: Callable) -> None:
@@ -160,39 +172,68 @@ _define(_kernel_gradient, lambda f, x, y, dk: _up(f, y, dk), lambda f, x, y, dk:
 # Which form
 
 
-def _chosen(form: Form, convolution: Callable, product: Callable, cpu: Callable) -> Callable:
+class Forms(NamedTuple):
+    """Four ways of one operation, each (form, a, b, models=how many at the same time) -> result."""
+
+    convolution: Callable
+    patches: Callable
+    shifts: Callable
+    triton: Callable
+
+
+def _chosen(
+    form: Form, kernel: tuple[int, ...], dtype: Any, forms: Forms, cpu: Callable
+) -> Callable:
     """(a, b) -> the operation in the form that is fastest where it runs.
 
     Args:
-        convolution, product, cpu: (form, a, b) -> result; `cpu` is that for a CPU.
+        kernel: its shape.
+        forms: to choose from, but on a CPU.
+        cpu: that for a CPU.
     """
-    one, many, cpu = (functools.partial(f, form) for f in (convolution, product, cpu))
     if form.written != "fastest":
-        one = many = cpu = {"convolution": one, "product": many}[form.written]
+        one = many = cpu = getattr(forms, form.written)
+    elif _has_kernels(kernel, dtype):
+        one = many = forms.triton
+    else:
+        fine, coarse = kernel[2:]
+        one = forms.convolution
+        many = forms.patches if form.stride**2 * fine < coarse else forms.shifts
 
     @custom_vmap
     def operation(a, b):
-        return lax.platform_dependent(a, b, cpu=cpu, default=one)
+        on_cpu, elsewhere = (functools.partial(way, form, models=1) for way in (cpu, one))
+        return lax.platform_dependent(a, b, cpu=on_cpu, default=elsewhere)
 
     @operation.def_vmap
     def of_many_models(size, batched, a, b):
         axes = tuple(0 if is_batched else None for is_batched in batched)
-        on_cpu, elsewhere = (jax.vmap(f, axes, axis_size=size) for f in (cpu, many))
+        ways = (functools.partial(way, form, models=size) for way in (cpu, many))
+        on_cpu, elsewhere = (jax.vmap(way, axes, axis_size=size) for way in ways)
         return lax.platform_dependent(a, b, cpu=on_cpu, default=elsewhere), True
 
     return operation
 
 
+def _has_kernels(kernel: tuple[int, ...], dtype: Any) -> bool:
+    """Whether this process's device has kernels of `conv_triton` for this."""
+    if jax.default_backend() != "gpu":
+        return False
+    from bvae_jax import conv_triton  # a third of a second, which only a GPU waits for
+
+    return conv_triton.here() and conv_triton.takes(kernel, dtype)
+
+
 # As convolutions
 
 
-def down_by_convolution(form: Form, x: Fine, kernel: Kernel) -> Coarse:
+def down_by_convolution(form: Form, x: Fine, kernel: Kernel, **_: int) -> Coarse:
     """`conv_down` as it is written in textbooks."""
     strides = (form.stride, form.stride)
     return _convolve(form, x, kernel, strides, (form.pad, form.pad))
 
 
-def up_by_convolution(form: Form, y: Coarse, kernel: Kernel) -> Fine:
+def up_by_convolution(form: Form, y: Coarse, kernel: Kernel, **_: int) -> Fine:
     """Zeros between the pixels, then a convolution with the flipped kernel."""
     low, high = form.pad
     pad = (form.side - 1 - low, form.side - 1 - high)
@@ -200,7 +241,7 @@ def up_by_convolution(form: Form, y: Coarse, kernel: Kernel) -> Fine:
     return _convolve(form, y, flipped, (1, 1), (pad, pad), lhs_dilation=(form.stride, form.stride))
 
 
-def up_by_blocks(form: Form, y: Coarse, kernel: Kernel) -> Fine:
+def up_by_blocks(form: Form, y: Coarse, kernel: Kernel, **_: int) -> Fine:
     """Without zeros: one dense convolution makes all stride^2 pixels of a block at once.
 
     Pixel p of the uncropped image gets y[i] kernel[p - stride i]. With p = stride b + phase, that
@@ -214,7 +255,7 @@ def up_by_blocks(form: Form, y: Coarse, kernel: Kernel) -> Fine:
     return _from_blocks(form, blocks)
 
 
-def kernel_gradient_by_convolution(form: Form, x: Fine, y: Coarse) -> Kernel:
+def kernel_gradient_by_convolution(form: Form, x: Fine, y: Coarse, **_: int) -> Kernel:
     """What JAX derives: a convolution over the batch with dilated y."""
     kernel = jax.ShapeDtypeStruct((form.side, form.side, x.shape[-1], y.shape[-1]), x.dtype)
     (gradient,) = jax.linear_transpose(lambda k: down_by_convolution(form, x, k), kernel)(y)
@@ -227,75 +268,155 @@ def _convolve(form: Form, x, kernel, strides, pads, **dilation):
     )
 
 
-# As products of matrices: [images and pixels, numbers in a patch] x [numbers in a patch, coarse]
+# As kernels for a GPU
 
 
-def down_by_product(form: Form, x: Fine, kernel: Kernel) -> Coarse:
+def down_by_triton(form: Form, x: Fine, kernel: Kernel, **_: int) -> Coarse:
+    from bvae_jax import conv_triton
+
+    return conv_triton.down(form, x, kernel)
+
+
+def up_by_triton(form: Form, y: Coarse, kernel: Kernel, **_: int) -> Fine:
+    from bvae_jax import conv_triton
+
+    return conv_triton.up(form, y, kernel)
+
+
+def kernel_gradient_by_triton(form: Form, x: Fine, y: Coarse, *, models: int) -> Kernel:
+    from bvae_jax import conv_triton
+
+    return conv_triton.kernel_gradient(form, x, y, models)
+
+
+# As products of matrices. Blocks are stride x stride pixels of the zero-padded fine image; a pixel
+# of the coarse one covers taps x taps of them. Either side can be spread over its counterparts:
+# with few fine channels that costs least there (patches), otherwise on the coarse side (shifts).
+
+
+def down_by_patches(form: Form, x: Fine, kernel: Kernel, **_: int) -> Coarse:
     """Patches times the kernel."""
-    patches = _patches(form, x)
-    batch, rows, columns, numbers = patches.shape
-    y = _product(form, patches.reshape(-1, numbers), _matrix(form, kernel))
-    return y.reshape(batch, rows, columns, -1)
+    return _product(form, _patches(form, x), _matrix(form, kernel))
 
 
-def up_by_product(form: Form, y: Coarse, kernel: Kernel) -> Fine:
+def up_by_patches(form: Form, y: Coarse, kernel: Kernel, **_: int) -> Fine:
     """Each pixel times the kernel; the patches that come out are added up where they overlap."""
-    batch, rows, columns, coarse = y.shape
-    patches = _product(form, y.reshape(-1, coarse), _matrix(form, kernel).T)
-    return _add_up(form, patches.reshape(batch, rows, columns, -1))
+    return _from_blocks(form, _unpatched(form, _product(form, y, _matrix(form, kernel).T)))
 
 
-def kernel_gradient_by_product(form: Form, x: Fine, y: Coarse) -> Kernel:
+def kernel_gradient_by_patches(form: Form, x: Fine, y: Coarse, **_: int) -> Kernel:
     """Patches, transposed, times the pixels of y."""
-    patches = _patches(form, x)
-    coarse = y.shape[-1]
-    matrix = _product(form, patches.reshape(-1, patches.shape[-1]).T, y.reshape(-1, coarse))
-    taps, stride = form.taps, form.stride
-    kernel = matrix.reshape(taps, taps, stride, stride, x.shape[-1], coarse).swapaxes(1, 2)
-    return kernel.reshape(form.side, form.side, x.shape[-1], coarse)
+    matrix = _product_over_pixels(form, _patches(form, x), y)
+    return _kernel(form, matrix.reshape(form.taps, form.taps, -1, y.shape[-1]))
 
 
-def _product(form: Form, a: Array, b: Array) -> Array:
-    return jnp.dot(a, b, precision=form.precision)
+def down_by_shifts(form: Form, x: Fine, kernel: Kernel, **_: int) -> Coarse:
+    """Each block times each tap of the kernel; the products are added up where they belong."""
+    return _gathered(form, _product(form, _blocks(form, x), _taps_side_by_side(form, kernel)))
+
+
+def up_by_shifts(form: Form, y: Coarse, kernel: Kernel, **_: int) -> Fine:
+    """Over each block the pixels of y that reach it, times their taps of the kernel."""
+    taps = _taps_side_by_side(form, kernel)
+    return _from_blocks(form, _product(form, _spread(form, y), taps.T))
+
+
+def kernel_gradient_by_shifts(form: Form, x: Fine, y: Coarse, **_: int) -> Kernel:
+    """Blocks, transposed, times the pixels of y that reach them."""
+    matrix = _product_over_pixels(form, _blocks(form, x), _spread(form, y))
+    matrix = matrix.reshape(-1, form.taps, form.taps, y.shape[-1])
+    return _kernel(form, matrix.transpose(1, 2, 0, 3))
+
+
+def _product(form: Form, a: Pixels, matrix: Array) -> Pixels:
+    """[batch, rows, columns, m] x [m, n]."""
+    y = jnp.dot(a.reshape(-1, a.shape[-1]), matrix, precision=form.precision)
+    return y.reshape(*a.shape[:-1], -1)
+
+
+def _product_over_pixels(form: Form, a: Pixels, b: Pixels) -> Float[Array, "m n"]:
+    """sum over batch, rows and columns of the products of a's m and b's n numbers."""
+    a, b = (c.reshape(-1, c.shape[-1]) for c in (a, b))
+    return jnp.dot(a.T, b, precision=form.precision)
+
+
+def _taps(form: Form, kernel: Kernel) -> Float[Array, "tap tap number coarse"]:
+    """The kernel by taps; the numbers of each are in the order of a block's."""
+    taps, stride, fine, coarse = form.taps, form.stride, *kernel.shape[2:]
+    blocks = kernel.reshape(taps, stride, taps, stride, fine, coarse).swapaxes(1, 2)
+    return blocks.reshape(taps, taps, -1, coarse)
+
+
+def _kernel(form: Form, taps: Float[Array, "tap tap number coarse"]) -> Kernel:
+    """The inverse of `_taps`."""
+    stride, coarse = form.stride, taps.shape[-1]
+    kernel = taps.reshape(form.taps, form.taps, stride, stride, -1, coarse).swapaxes(1, 2)
+    return kernel.reshape(form.side, form.side, -1, coarse)
 
 
 def _matrix(form: Form, kernel: Kernel) -> Float[Array, "number coarse"]:
-    """The kernel with its pixels in the order of a patch: blocks, then pixels of a block."""
-    taps, stride = form.taps, form.stride
-    blocks = kernel.reshape(taps, stride, taps, stride, *kernel.shape[2:]).swapaxes(1, 2)
-    return blocks.reshape(-1, kernel.shape[-1])
+    """The taps below each other, in the order of a patch."""
+    return _taps(form, kernel).reshape(-1, kernel.shape[-1])
 
 
-def _patches(form: Form, x: Fine) -> Float[Array, "batch small_height small_width number"]:
-    """Under each pixel of the coarse image the fine pixels that the kernel covers."""
-    batch, height, width, fine = x.shape
-    stride, (low, high) = form.stride, form.pad
-    x = jnp.pad(x, ((0, 0), (low, high), (low, high), (0, 0)))
+def _taps_side_by_side(form: Form, kernel: Kernel) -> Float[Array, "number taps_coarse"]:
+    """The taps in the order of what `_spread` puts over a block."""
+    taps = _taps(form, kernel).transpose(2, 0, 1, 3)
+    return taps.reshape(len(taps), -1)
+
+
+def _blocks(form: Form, x: Fine) -> Pixels:
+    """[batch, rows, columns, stride^2 fine]: the padded image by blocks of pixels."""
+    batch, _, _, fine = x.shape
+    stride = form.stride
+    x = jnp.pad(x, ((0, 0), form.pad, form.pad, (0, 0)))
     rows, columns = x.shape[1] // stride, x.shape[2] // stride
     blocks = x.reshape(batch, rows, stride, columns, stride, fine).swapaxes(2, 3)
-    blocks = blocks.reshape(batch, rows, columns, stride**2 * fine)
-    high, wide = height // stride, width // stride
-    shifts = [(i, j) for i in range(form.taps) for j in range(form.taps)]
-    return jnp.concatenate([blocks[:, i : i + high, j : j + wide] for i, j in shifts], axis=-1)
+    return blocks.reshape(batch, rows, columns, stride**2 * fine)
 
 
-def _add_up(form: Form, patches: Float[Array, "batch rows columns number"]) -> Fine:
-    """The transpose of `_patches`."""
-    batch, rows, columns, _ = patches.shape
-    taps = form.taps
-    patches = patches.reshape(batch, rows, columns, taps, taps, -1)
-    blocks = sum(
-        jnp.pad(patches[:, :, :, i, j], ((0, 0), (i, taps - 1 - i), (j, taps - 1 - j), (0, 0)))
-        for i in range(taps)
-        for j in range(taps)
-    )
-    return _from_blocks(form, jnp.asarray(blocks))
-
-
-def _from_blocks(form: Form, blocks: Float[Array, "batch rows columns number"]) -> Fine:
-    """The image whose blocks of pixels these are, without what lies outside of it."""
+def _from_blocks(form: Form, blocks: Pixels) -> Fine:
+    """The transpose of `_blocks`: the image without what lies outside of it."""
     batch, rows, columns, _ = blocks.shape
     stride, (low, high) = form.stride, form.pad
     x = blocks.reshape(batch, rows, columns, stride, stride, -1).swapaxes(2, 3)
     x = x.reshape(batch, rows * stride, columns * stride, -1)
     return x[:, low : rows * stride - high, low : columns * stride - high]
+
+
+def _patches(form: Form, x: Fine) -> Pixels:
+    """[batch, small_height, small_width, taps^2 stride^2 fine]: the blocks under each pixel."""
+    blocks = _blocks(form, x)
+    rows, columns = (side // form.stride for side in x.shape[1:3])
+    shifted = [blocks[:, i : i + rows, j : j + columns] for i, j in _shifts(form)]
+    return jnp.concatenate(shifted, axis=-1)
+
+
+def _unpatched(form: Form, patches: Pixels) -> Pixels:
+    """The transpose of taking patches of blocks: they are added up where they overlap."""
+    taps, last = jnp.split(patches, form.taps**2, axis=-1), form.taps - 1
+    return jnp.asarray(sum(
+        jnp.pad(tap, ((0, 0), (i, last - i), (j, last - j), (0, 0)))
+        for tap, (i, j) in zip(taps, _shifts(form), strict=True)
+    ))  # fmt: skip
+
+
+def _spread(form: Form, y: Coarse) -> Pixels:
+    """[batch, rows, columns, taps^2 coarse]: the pixels that reach each block, zeros outside."""
+    last = form.taps - 1
+    shifted = [jnp.pad(y, ((0, 0), (i, last - i), (j, last - j), (0, 0))) for i, j in _shifts(form)]
+    return jnp.concatenate(shifted, axis=-1)
+
+
+def _gathered(form: Form, spread: Pixels) -> Coarse:
+    """The transpose of `_spread`."""
+    taps, last = jnp.split(spread, form.taps**2, axis=-1), form.taps - 1
+    rows, columns = (side - last for side in spread.shape[1:3])
+    return jnp.asarray(sum(
+        tap[:, i : i + rows, j : j + columns]
+        for tap, (i, j) in zip(taps, _shifts(form), strict=True)
+    ))  # fmt: skip
+
+
+def _shifts(form: Form) -> list[tuple[int, int]]:
+    return [(i, j) for i in range(form.taps) for j in range(form.taps)]

@@ -57,26 +57,44 @@ def test_values_and_gradients(case, down):
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_both_forms_agree(case):
+def test_all_forms_agree(case):
     with float64():
         x, y, kernel = arrays(*case)
         form = conv.Form(kernel.shape[0], STRIDE)
         for name, a, b in (("down", x, kernel), ("up", y, kernel), ("kernel_gradient", x, y)):
-            ours = getattr(conv, f"{name}_by_product")(form, a, b)
-            theirs = getattr(conv, f"{name}_by_convolution")(form, a, b)
-            np.testing.assert_allclose(ours, theirs, atol=1e-12)
+            wanted = getattr(conv, f"{name}_by_convolution")(form, a, b)
+            for way in ("patches", "shifts"):
+                got = getattr(conv, f"{name}_by_{way}")(form, a, b)
+                np.testing.assert_allclose(got, wanted, atol=1e-12)
         blocks = conv.up_by_blocks(form, y, kernel)
-        np.testing.assert_allclose(blocks, conv.up_by_product(form, y, kernel), atol=1e-12)
+        np.testing.assert_allclose(blocks, conv.up_by_patches(form, y, kernel), atol=1e-12)
 
 
-@pytest.mark.parametrize("wanted", ["convolution", "product"])
+@pytest.mark.once
+@pytest.mark.parametrize("case", [(4, 1, 3), (2, 16, 20), (4, 32, 40)])  # the last: tap by tap
+def test_kernels_of_a_gpu(case, monkeypatch):
+    """Run as JAX operations, in float32."""
+    kernels = pytest.importorskip("bvae_jax.conv_triton")
+    if not hasattr(kernels.triton, "load"):
+        pytest.skip("this JAX has no Triton for Pallas")
+    monkeypatch.setattr(kernels, "INTERPRET", True)
+    with float64():
+        x, y, kernel = (array.astype(jnp.float32) for array in arrays(*case))
+    form = conv.Form(kernel.shape[0], STRIDE, "float32")
+    for name, a, b in (("down", x, kernel), ("up", y, kernel), ("kernel_gradient", x, y)):
+        got = getattr(kernels, name)(form, a, b)
+        wanted = getattr(conv, f"{name}_by_convolution")(form, a, b)
+        np.testing.assert_allclose(got, wanted, rtol=2e-5, atol=2e-4)
+
+
+@pytest.mark.parametrize("wanted", ["convolution", "patches", "shifts"])
 def test_a_form_can_be_asked_for(wanted):
     with float64():
         x, _, kernel = arrays(4, 5, 2)
         down = functools.partial(conv.conv_down, stride=STRIDE, written=wanted)
         text = jax.jit(down).lower(x, kernel).as_text()
         assert ("stablehlo.convolution" in text) == (wanted == "convolution")
-        assert ("stablehlo.dot_general" in text) == (wanted == "product")
+        assert ("stablehlo.dot_general" in text) == (wanted != "convolution")
 
 
 @pytest.mark.parametrize("down", [True, False])

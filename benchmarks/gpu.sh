@@ -1,0 +1,57 @@
+#!/usr/bin/env bash
+# What is to be seen of a GPU, stage after stage, into OUT/results.jsonl; what is done is passed over.
+#
+#   bash benchmarks/gpu.sh OUT [speed] [correct] [peers] [published]
+#
+# It needs Python >= 3.11 with JAX for the GPU, Flax, optax, Orbax, jaxtyping, scikit-learn, pandas and
+# matplotlib; PyTorch for `peers`. PYTHON is the interpreter, JOBS how many processes there are at a
+# time, LIMIT the seconds of a stage, NETWORK what is measured.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+out=$(mkdir -p "$1" && cd "$1" && pwd) && shift
+network=${NETWORK:-locatello}
+export PYTHON=${PYTHON:-python3} OUT=$out
+export XLA_PYTHON_CLIENT_PREALLOCATE=false PYTHONUNBUFFERED=1 TF_CPP_MIN_LOG_LEVEL=3
+
+one() {  # a job: arguments of benchmarks.gpu
+    local mark="$OUT/done/${*// /_}"
+    [ -e "$mark" ] && return
+    mkdir -p "$OUT/done" "$OUT/logs"
+    $PYTHON -m benchmarks.gpu "$OUT" "$@" >"$OUT/logs/${*// /_}" 2>&1 && touch "$mark"
+}
+export -f one
+
+jobs() {  # of a stage, a line for each
+    case $1 in
+    speed)
+        echo rates
+        for members in 64 1 16; do
+            for precision in bfloat16 tensorfloat32 float32; do
+                echo time --network "$network" --precision $precision --members $members --profile
+            done
+        done ;;
+    correct)
+        for precision in tensorfloat32 bfloat16 float32; do
+            echo quality --network "$network" --precision $precision
+        done
+        echo resume --network "$network" --precision tensorfloat32
+        echo losses --network "$network" --precision float32
+        echo losses --network "$network" --precision tensorfloat32
+        echo encode --network "$network" --precision tensorfloat32 ;;
+    peers)
+        for mode in cudagraph eager compile; do
+            for precision in tensorfloat32 bfloat16 float32; do
+                echo time --network "$network" --precision $precision --torch $mode
+            done
+        done ;;
+    esac
+}
+
+for stage in "${@:-speed correct peers published}"; do
+    if [ "$stage" = published ]; then
+        timeout -s INT "${LIMIT:-600}" $PYTHON experiments/dubois2019.py --scale full --dir "$out/sweeps" --figures "$out"
+    else
+        jobs "$stage" | timeout "${LIMIT:-600}" xargs -P "${JOBS:-4}" -I{} bash -c 'one {}'
+    fi
+done
+cat "$out/results.jsonl"

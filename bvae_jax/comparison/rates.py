@@ -67,6 +67,12 @@ def sweep_of(path: Path, betas: Iterable[float] = ()) -> SweepConfig:
     return sweep._replace(values=sweep.values | {"beta": inside or tuple(betas_of(rates))})
 
 
+def sweeps_of(comparison: Comparison) -> list[SweepConfig]:
+    """Those of its directories."""
+    betas = comparison.members["beta"] if "beta" in comparison.varied else ()
+    return [sweep_of(path, betas) for path in comparison.sweep_dirs]
+
+
 def common_betas(sweep_dirs: Iterable[Path]) -> list[float]:
     """The β of sweeps whose runs have one each."""
     sweeps = [sweep_of(path) for path in sweep_dirs]

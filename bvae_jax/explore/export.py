@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Int
 
 from bvae_jax.comparison.base import Comparison
 from bvae_jax.comparison.matching import match
+from bvae_jax.comparison.rates import sweeps_of
 from bvae_jax.comparison.reading import read_comparison
 from bvae_jax.comparison.report import title as title_of
 from bvae_jax.elbo import gaussian_kl
@@ -27,7 +28,7 @@ from bvae_jax.runs.encode import codes_of, encode_points, encode_run, encoding_o
 from bvae_jax.runs.grid import SYMBOLS, text
 from bvae_jax.runs.hyper import many_rates
 from bvae_jax.runs.run import Run, load, load_shared
-from bvae_jax.runs.sweepdir import SweepConfig, read_sweep
+from bvae_jax.runs.sweepdir import SweepConfig
 from bvae_jax.runs.trainer import Trainers
 from bvae_jax.runs.traversals import best_start
 from bvae_jax.step import weights
@@ -190,7 +191,7 @@ def of_comparison(
             raise UserError("The runs have different images, wanted runs on the same.")
         rates = (float(rows.loc[member].get(name, np.nan)) for name in ("kl", "nll"))
         models.append(Model(setting, run, *rates))
-    title = title_of([read_sweep(path) for path in comparison.sweep_dirs])
+    title = title_of(sweeps_of(comparison))
     return _page(title, models, [program_of(one.run) for one in models], float32)
 
 

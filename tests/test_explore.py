@@ -21,6 +21,7 @@ from bvae_jax.explore.program import MAPS, trace
 from bvae_jax.gates import Rates
 from bvae_jax.likelihoods import LIKELIHOODS, make_likelihood
 from bvae_jax.networks import NETWORKS, make_network
+from bvae_jax.runs import curve
 from bvae_jax.runs.encode import encoding_order
 from bvae_jax.runs.run import load, train
 from bvae_jax.vae import VAE, decode, init_params
@@ -116,19 +117,25 @@ def test_the_page_decodes_every_beta_of_a_run_for_many(opened, tmp_path, monkeyp
     assert np.abs(wanted[0] - wanted[1]).max() > 0.02
     assert np.abs(np.array(found) - wanted).max() < 1 / 255
 
-    for name, value in {"STOPS": 3, "POINTS": 100, "RATED": 16}.items():
-        monkeypatch.setattr(export, name, value)
+    monkeypatch.setattr(export, "POINTS", 100)
+    monkeypatch.setattr(curve, "POINTS", 3)
     config = BASE.replace(multi_rate="0.5:8", steps=4)
     run = train(config, tmp_path / "many", figures=False, progress=False)
     opened.open(run.explore().write(tmp_path / "many.html"))
     opened.run(FRAMES)
     assert opened.run("document.querySelectorAll('#gallery button').length") == 2
+    assert run.summary
+    known = [point["kl"] for point in run.summary["rates"]]
+    np.testing.assert_allclose(opened.run("data.models.map(one => one.rate)"), known, atol=1e-3)
     opened.run("$('beta').value = 1.5; $('beta').dispatchEvent(new Event('input'))")
     opened.run(FRAMES)
     beta = float(opened.run("model.beta"))
     assert beta == pytest.approx(0.5 * 16 ** (1.5 / 2))
     decoded = np.asarray(run.at(beta).decode([opened.run("[...state.z]")]))[0, ..., 0]
     assert np.abs(shown(opened, "decoded") - 255 * decoded).max() <= 1.5
+    html = run.at(2.0).explore().html
+    assert '"continuous":false' in html
+    assert "β = 2</title>" in html
     codes = opened.run("data.models[2].codes")
     image = run.trainer.images(encoding_order(run.trainer)[:1])
     np.testing.assert_allclose(codes[0], run.at(8.0).encode(image).mean[0], atol=0.002)

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -15,15 +14,16 @@ from bvae_jax.comparison.matching import match
 from bvae_jax.comparison.rates import sweeps_of
 from bvae_jax.comparison.reading import read_comparison
 from bvae_jax.comparison.report import title as title_of
-from bvae_jax.elbo import gaussian_kl
 from bvae_jax.errors import UserError
 from bvae_jax.evaluation.evaluate import EVALUATION
 from bvae_jax.explore.page import COLUMNS, Explorer, atlas, make_page, program_json, rounded
 from bvae_jax.explore.program import Program, trace
+from bvae_jax.gates import Rates
 from bvae_jax.metrics.base import active
 from bvae_jax.metrics.mig import mig
 from bvae_jax.objectives import get_objective
 from bvae_jax.runs import rundir
+from bvae_jax.runs.curve import betas_of
 from bvae_jax.runs.encode import codes_of, encode_points, encode_run, encoding_order, same_images
 from bvae_jax.runs.grid import SYMBOLS, text
 from bvae_jax.runs.hyper import many_rates
@@ -32,9 +32,9 @@ from bvae_jax.runs.sweepdir import SweepConfig
 from bvae_jax.runs.trainer import Trainers
 from bvae_jax.runs.traversals import best_start
 from bvae_jax.step import weights
-from bvae_jax.types import Images, Params, Scalar, key_for
+from bvae_jax.types import Images, Params, Scalar
 from bvae_jax.types import Latents as Codes
-from bvae_jax.vae import decode, log_likelihood, reparameterize
+from bvae_jax.vae import decode
 
 FILE = "explore.html"
 IMAGES, PIXELS, FEWEST = 200, 4_000_000, 24
@@ -44,8 +44,6 @@ POINTS = 2000
 BARS = 40
 TAIL = 0.005
 """Of the codes that lie beyond each end of a latent's band."""
-RATED, STOPS = 256, 9
-"""Of a run for many β: images, and at how many β they are looked at."""
 KNOWS = 0.1
 """Share of a factor's entropy below which a latent is not named after it."""
 
@@ -135,29 +133,24 @@ def of_run(run: Run, *, float32: bool = False) -> Explorer:
     Raises:
         UserError: as `explore`.
     """
-    config, rates = run.config, many_rates(run.config)
-    name = title_of([SweepConfig(config, {})])
+    config, (_, beta) = run.config, rundir.of_beta(run.run_dir)
+    name, rates = title_of([SweepConfig(config, {})]), many_rates(config) if beta is None else None
     if rates:
-        betas = np.geomspace(rates.low, rates.high, STOPS).tolist()
         title = f"{name}: one network for β from {rates.low:g} to {rates.high:g}"
-        return _page(title, [model_at(run, beta) for beta in betas], [program_of(run)], float32)
+        return _page(title, models_of(run, rates), [program_of(run, rates)], float32)
     hyper = sorted(get_objective(config.objective).hyper, key=lambda name: name != "beta")
     values = [f"{SYMBOLS.get(name, name)} = {text(config.value(name))}" for name in hyper[:1]]
     return _page(": ".join([name, *values]), [Model("", run)], [program_of(run)], float32)
 
 
-def model_at(run: Run, beta: float) -> Model:
-    """A run for many β at one of them, with its rate and distortion on `RATED` images."""
-    there = run.at(beta)
-    images = there.trainer.images(encoding_order(there.trainer)[:RATED])
-    posterior = there.encode(images)
-    z = reparameterize(posterior, key_for("samples", 0))
-    rate = gaussian_kl(posterior).sum(axis=1).mean()
-    found = _log_likelihood(there.model, there.params, z, images)
-    return Model(f"β = {beta:.3g}", there, float(rate), -float(found.mean()), beta)
-
-
-_log_likelihood = jax.jit(log_likelihood, static_argnums=0)
+def models_of(run: Run, rates: Rates) -> list[Model]:
+    """A run for many β at some of them; where it is finished, its summary has the curve."""
+    known = {point["beta"]: point for point in (run.summary or {}).get("rates", ())}
+    models = []
+    for beta in betas_of(rates):
+        numbers = (known.get(beta, {}).get(name, math.nan) for name in ("kl", "nll"))
+        models.append(Model(f"β = {text(beta)}", run.at(beta), *numbers, beta=beta))
+    return models
 
 
 def of_sweep(sweep_dir: Path, *, seed: int | None = None, float32: bool = False) -> Explorer:
@@ -184,6 +177,9 @@ def of_comparison(
         UserError: as `explore`; or no run has the seed, or the runs have different images.
     """
     rows: Any = comparison.members
+    whole, *others = {rundir.of_beta(path)[0] for path in comparison.run_dirs.values()}
+    if not others and many_rates(rundir.read_config(whole)):
+        return of_run(load_shared(whole, trainers), float32=float32)
     models = []
     for setting, member in representatives(comparison, seed).items():
         run = load_shared(comparison.run_dirs[member], trainers)
@@ -383,13 +379,16 @@ def about(models: Sequence[Model], known: Latents) -> str:
     )
 
 
-def program_of(run: Run) -> Program:
+def program_of(run: Run, rates: Rates | None = None) -> Program:
     """Its decoder and the likelihood's mean, for one code.
+
+    Args:
+        rates: of a run for many β, which then is an argument.
 
     Raises:
         UserError: they use what a page cannot compute.
     """
-    rates, nowhere = many_rates(run.config), jnp.zeros((1, run.config.latents))
+    nowhere = jnp.zeros((1, run.config.latents))
 
     def at(params: Params, z: Codes, beta: Scalar) -> Images:
         return decode(run.model, rates.at(params, beta) if rates else params, z)

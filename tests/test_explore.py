@@ -183,13 +183,13 @@ def test_the_page_shows_an_image_its_reconstruction_and_where_latents_are_moved(
     assert opened.run("$('status').textContent").startswith("Outside of the data: ")
 
     address = opened.run("location.hash")
-    assert f"z={','.join(f'{x:.2f}'.rstrip('0').rstrip('.') for x in z)}" in address
+    assert f"z={','.join(f'{x:.3f}'.rstrip('0').rstrip('.') for x in z)}" in address
     opened.run("$('reset').click()")
     opened.run(FRAMES)
     assert np.abs(shown(opened, "decoded") - 255 * reconstruction).max() <= 1.5
     opened.open(page_file, address)
     opened.run(FRAMES)
-    np.testing.assert_allclose(opened.run("[...state.z]"), z, atol=0.006)
+    np.testing.assert_allclose(opened.run("[...state.z]"), z, atol=0.0006)
 
 
 @pytest.mark.once

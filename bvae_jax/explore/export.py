@@ -241,7 +241,7 @@ def _page(
     known = [look(model, points) for model in models]
     reference = max(known, key=lambda one: one.active.sum())
     order = in_order(reference)
-    pairs = [follows(reference, one, order) for one in known]
+    pairs = [follows(reference, reference if many else one, order) for one in known]
     shown = max(range(len(models)), key=lambda i: (known[i].score, known[i] is reference))
     decoded = np.asarray(models[shown].run.reconstruct(images))
     data = {

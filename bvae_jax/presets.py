@@ -44,6 +44,13 @@ PRESETS: dict[str, Preset] = {
         | {"capacity_schedule": "linear:steps=100000", "learning_rate": 5e-4, "steps": 100_000},
         unsure="batch size of the study of 2019",
     ),
+    "dubois2019": Preset(
+        "Dubois et al., Disentangling VAE, https://github.com/YannDubs/disentangling-vae, 2019",
+        STUDY
+        | {"network": "burgess", "objective": "beta_vae", "beta": 4.0, "learning_rate": 5e-4}
+        | {"beta_schedule": "linear:steps=10000", "steps": 345_600},
+        unsure="their weights start by He's rule, and each image is seen once in an epoch",
+    ),
     "kim2018-dsprites": Preset(
         "Kim & Mnih, Disentangling by Factorising, 2018, appendix A",
         STUDY

@@ -13,7 +13,7 @@ MODULES = {
 ROOMS = (
     {"types", "errors", "config", "presets", "beta_units"},
     {"files", "runtime", "archive", "codes_file"},
-    {"elbo", "conv", "gates", "schedules", "likelihoods"},
+    {"elbo", "conv", "conv_triton", "gates", "schedules", "likelihoods"},
     {"networks", "objectives", "vae", "traversal", "data", "metrics", "plots"},
     {"step", "registry"},
     {"runs"},
@@ -29,6 +29,8 @@ BESIDE = {"config": {"errors"}, "presets": {"errors", "config"}, "beta_units": {
     "metrics": {"data"},
     "archive": {"files"},
     "codes_file": {"archive"},
+    "conv": {"conv_triton"},
+    "conv_triton": {"conv"},
 }
 """What a room may import of its own level."""
 ABOVE = {

@@ -240,7 +240,9 @@ def test_pictures_of_any_number_of_channels():
 
 
 def test_texts_are_escaped():
-    html = make_page("<b>", "$data & $title", {"x": "</script>"}).html
+    page = make_page("<b>", "$data & $title", {"x": "</script>"})
+    assert len(repr(page)) < 100
+    html = page.html
     assert "<b>" not in html.partition("</head>")[0]
     assert "$data &amp; $title" in html
     assert html.count("</script>") == 2

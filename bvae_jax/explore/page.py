@@ -32,8 +32,12 @@ class Explorer(NamedTuple):
 
     html: str
 
-    def write(self, path: Path) -> Path:
+    def __repr__(self) -> str:
+        return f"Explorer of {len(self.html) / 1e6:.1f} MB: .write(path), or shown by a notebook"
+
+    def write(self, path: str | Path) -> Path:
         """One file, whose folder is made."""
+        path = Path(path).expanduser()
         path.parent.mkdir(parents=True, exist_ok=True)
         write_text(path, self.html)
         return path

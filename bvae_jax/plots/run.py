@@ -105,13 +105,15 @@ def save_traversal_gif(
             axes.set_title(label, fontsize=7, pad=2)
             first = mosaic(row[None, :1])
             pictures.append(axes.imshow(first, cmap="gray", vmin=0, vmax=1, resample=False))
-        frames = []
-        for column in [*range(columns), *range(columns - 2, 0, -1)]:
+        frames, below = [], figure.supxlabel("", fontsize=7)
+        for column in range(columns):
             for picture, row in zip(pictures, rows, strict=True):
                 picture.set_data(mosaic(row[None, column : column + 1]))
-            figure.supxlabel(f"{values[column]:+.1f} standard deviations", fontsize=7)
+            below.set_text(f"{values[column]:+.1f} standard deviations")
             frames.append(_rasterise(figure))
+            figure.set_layout_engine("none")  # that of the first frame, for all
         plt.close(figure)
+    frames += frames[-2:0:-1]
     _save_gif(path, frames, [80] * len(frames))
 
 

@@ -6,6 +6,8 @@ steps of the one run; those of a second sweep have them all together.
 python experiments/multi_rate.py [--scale small|full] [--steps 100000] [--seeds 3]
 """
 
+from typing import Any
+
 import jax
 import pandas as pd
 from common import COLOURS, LONG, Scale, arguments, drawing, print_table, trained
@@ -67,7 +69,7 @@ def main(argv=None):
     print(f"{many:.2f} ms a step against {one:.2f}: {many / one:.2f}; gates {more / size - 1:.2%}")
     with drawing(args.figure) as axes:
         for (name, of), colour in zip(members.groupby("name", sort=False), COLOURS, strict=False):
-            means = of.groupby("beta")[["kl", "nll"]].mean()
+            means: Any = of.groupby("beta")[["kl", "nll"]].mean()
             axes.plot(of["kl"], of["nll"], "o", ms=2, mew=0, alpha=0.5, color=colour)
             axes.plot(means["kl"], means["nll"], "o-", ms=4, color=colour, label=name)
         axes.set(xlabel="rate (nats per image)", ylabel="distortion (nats per image)")

@@ -1,6 +1,7 @@
 """Notebooks say how they are opened, define nothing, keep their figures, and run."""
 
 import ast
+import functools
 import os
 import re
 import subprocess
@@ -135,7 +136,8 @@ def text_of(said: str | NotebookNode) -> str:
 
 @pytest.mark.once
 def test_all_run(tmp_path: Path):
-    """In one process, which imports but once, at the smallest size and with a small network."""
+    """In one process, which imports but once, at the smallest size, with a small network and few
+    boosted trees."""
     environment = {
         "BVAE_NOTEBOOK_SIZE": "tiny",
         "BVAE_DATA_DIR": str(tmp_path / "data"),
@@ -164,6 +166,11 @@ def run(path: Path) -> None:
 if __name__ == "__main__":
     import tiny  # noqa: F401  the network
 
+    from bvae_jax.presets import PRESETS
+
+    PRESETS["laptop"].settings["network"] = "tiny"
+    dci: Any = sys.modules["bvae_jax.metrics.dci"]
+    dci.boosted_trees = functools.partial(dci.boosted_trees, stages=3)
     for argument in sys.argv[1:]:
         run(Path(argument))
     print(f"{len(sys.argv) - 1} notebooks")

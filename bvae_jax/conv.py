@@ -124,14 +124,14 @@ def conv_up(
 def _down(form: Form, x: Fine, kernel: Kernel) -> Coarse:
     forms = Forms(down_by_convolution, down_by_patches, down_by_shifts, down_by_triton)
     cpu = forms.patches if kernel.shape[2] <= FEW_CHANNELS else forms.convolution
-    return _chosen(form, kernel.shape, x.dtype, forms, cpu)(x, kernel)
+    return _chosen(form, x, kernel.shape[3], forms, cpu)(x, kernel)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _up(form: Form, y: Coarse, kernel: Kernel) -> Fine:
     forms = Forms(up_by_convolution, up_by_patches, up_by_shifts, up_by_triton)
     cpu = forms.patches if kernel.shape[2] <= FEW_CHANNELS else up_by_blocks
-    return _chosen(form, kernel.shape, y.dtype, forms, cpu)(y, kernel)
+    return _chosen(form, _fine(form, y, kernel), kernel.shape[3], forms, cpu)(y, kernel)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -144,8 +144,7 @@ def _kernel_gradient(form: Form, x: Fine, y: Coarse) -> Kernel:
         kernel_gradient_by_triton,
     )
     cpu = forms.patches if x.shape[-1] <= FEW_CHANNELS else forms.convolution
-    kernel = form.side, form.side, x.shape[-1], y.shape[-1]
-    return _chosen(form, kernel, x.dtype, forms, cpu)(x, y)
+    return _chosen(form, x, y.shape[-1], forms, cpu)(x, y)
 
 
 def _define(operation: Any, first: Callable, second: Callable) -> None:
@@ -181,24 +180,29 @@ class Forms(NamedTuple):
     triton: Callable
 
 
-def _chosen(
-    form: Form, kernel: tuple[int, ...], dtype: Any, forms: Forms, cpu: Callable
-) -> Callable:
+def _fine(form: Form, y: Coarse, kernel: Kernel) -> jax.ShapeDtypeStruct:
+    """The image that `conv_up` makes."""
+    batch, rows, columns, _ = y.shape
+    sides = form.stride * rows, form.stride * columns
+    return jax.ShapeDtypeStruct((batch, *sides, kernel.shape[2]), y.dtype)
+
+
+def _chosen(form: Form, x: Any, coarse: int, forms: Forms, cpu: Callable) -> Callable:
     """(a, b) -> the operation in the form that is fastest where it runs.
 
     Args:
-        kernel: its shape.
+        x: the fine image, or its shape and type.
+        coarse: channels of the other one.
         forms: to choose from, but on a CPU.
         cpu: that for a CPU.
     """
     if form.written != "fastest":
         one = many = cpu = getattr(forms, form.written)
-    elif _has_kernels(kernel, dtype):
+    elif _has_kernels(x, coarse):
         one = many = forms.triton
     else:
-        fine, coarse = kernel[2:]
         one = forms.convolution
-        many = forms.patches if form.stride**2 * fine < coarse else forms.shifts
+        many = forms.patches if form.stride**2 * x.shape[-1] < coarse else forms.shifts
 
     @custom_vmap
     def operation(a, b):
@@ -215,13 +219,13 @@ def _chosen(
     return operation
 
 
-def _has_kernels(kernel: tuple[int, ...], dtype: Any) -> bool:
+def _has_kernels(x: Any, coarse: int) -> bool:
     """Whether this process's device has kernels of `conv_triton` for this."""
     if jax.default_backend() != "gpu":
         return False
     from bvae_jax import conv_triton  # a third of a second, which only a GPU waits for
 
-    return conv_triton.here() and conv_triton.takes(kernel, dtype)
+    return conv_triton.here() and conv_triton.takes(x, coarse)
 
 
 # As convolutions

@@ -48,9 +48,10 @@ def here() -> bool:
     return capability.replace(".", "").isdigit() and float(capability) >= 8
 
 
-def takes(kernel: tuple[int, ...], dtype: Any) -> bool:
-    """Whether there are kernels for a convolution of this [side, side, fine, coarse]."""
-    return max(kernel[2:]) <= MOST_CHANNELS and dtype in (jnp.float32, jnp.bfloat16)
+def takes(x: Any, coarse: int) -> bool:
+    """Whether there are kernels for this fine image (or shape and type) and coarse channels."""
+    small = max(x.shape[-1], coarse) <= MOST_CHANNELS and math.prod(x.shape) < 2**31  # indices
+    return small and x.dtype in (jnp.float32, jnp.bfloat16)
 
 
 def down(form: "Form", x: "Fine", kernel: "Kernel") -> "Coarse":
@@ -61,7 +62,7 @@ def down(form: "Form", x: "Fine", kernel: "Kernel") -> "Coarse":
     pixels, tile = batch * rows * columns, 128
     numbers = form.side**2 * fine
 
-    def program(x_ref: Any, kernel_ref: Any, y_ref: Any) -> None:
+    def down_program(x_ref: Any, kernel_ref: Any, y_ref: Any) -> None:
         pixel = pl.program_id(0) * tile + jnp.arange(tile)
         image, i, j = _digits(pixel, rows, columns)
         channel = jnp.arange(_padded(coarse))
@@ -88,7 +89,7 @@ def down(form: "Form", x: "Fine", kernel: "Kernel") -> "Coarse":
             y = lax.fori_loop(0, form.side**2, pixel_of_kernel, zeros)
         _store(y_ref, _sum(pixel * coarse, channel), y, _both(real, channel < coarse))
 
-    y = _call(program, pixels * coarse, x.dtype, (pl.cdiv(pixels, tile),), 4, x, kernel)
+    y = _call(down_program, pixels * coarse, x.dtype, (pl.cdiv(pixels, tile),), 4, x, kernel)
     return y.reshape(batch, rows, columns, coarse)
 
 
@@ -103,7 +104,7 @@ def up(form: "Form", y: "Coarse", kernel: "Kernel") -> "Fine":
     # [tap, tap, coarse, number of a block]
     by_taps = kernel.reshape(taps, stride, taps, stride, fine, coarse).transpose(0, 2, 5, 1, 3, 4)
 
-    def program(y_ref: Any, kernel_ref: Any, x_ref: Any) -> None:
+    def up_program(y_ref: Any, kernel_ref: Any, x_ref: Any) -> None:
         block = pl.program_id(0) * tile + jnp.arange(tile)
         image, i, j = _digits(block, down_blocks, right_blocks)
         number, n = jnp.arange(_padded(numbers)), jnp.arange(_padded(coarse))
@@ -125,7 +126,7 @@ def up(form: "Form", y: "Coarse", kernel: "Kernel") -> "Fine":
         _store(x_ref, ((image[:, None] * height + r) * width + c) * fine + channel[None], x, inside)
 
     size = batch * height * width * fine
-    x = _call(program, size, y.dtype, (pl.cdiv(blocks, tile),), 4, y, by_taps)
+    x = _call(up_program, size, y.dtype, (pl.cdiv(blocks, tile),), 4, y, by_taps)
     return x.reshape(batch, height, width, fine)
 
 
@@ -149,7 +150,7 @@ def _gradient_of_few(form: "Form", x: "Fine", y: "Coarse", parts: int) -> "Kerne
     turns = pl.cdiv(pl.cdiv(pixels, tile), parts)
     shape = (_padded(numbers), _padded(coarse))
 
-    def program(x_ref: Any, y_ref: Any, sum_ref: Any) -> None:
+    def gradient_of_few_program(x_ref: Any, y_ref: Any, sum_ref: Any) -> None:
         part, channel = pl.program_id(0), jnp.arange(shape[1])
 
         def turn(k: Array, total: Array) -> Array:
@@ -163,7 +164,7 @@ def _gradient_of_few(form: "Form", x: "Fine", y: "Coarse", parts: int) -> "Kerne
         total = lax.fori_loop(0, turns, turn, jnp.zeros(shape, jnp.float32))
         _store_whole(sum_ref, part, total)
 
-    sums = _call(program, parts * math.prod(shape), jnp.float32, (parts,), 4, x, y)
+    sums = _call(gradient_of_few_program, parts * math.prod(shape), jnp.float32, (parts,), 4, x, y)
     total = sums.reshape(parts, *shape).sum(axis=0)[:numbers, :coarse]
     return total.reshape(form.side, form.side, fine, coarse)
 
@@ -180,7 +181,7 @@ def _gradient_by_taps(form: "Form", x: "Fine", y: "Coarse", parts: int) -> "Kern
     sides = stride**2, _padded(fine), some, _padded(coarse)
     shape = sides[0] * sides[1], sides[2] * sides[3]
 
-    def program(x_ref: Any, y_ref: Any, sum_ref: Any) -> None:
+    def gradient_by_taps_program(x_ref: Any, y_ref: Any, sum_ref: Any) -> None:
         part, group = pl.program_id(0), pl.program_id(1)
         phase, n, channel = (jnp.arange(side) for side in (sides[0], sides[1], sides[3]))
         tap = group * some + jnp.arange(some)
@@ -206,7 +207,7 @@ def _gradient_by_taps(form: "Form", x: "Fine", y: "Coarse", parts: int) -> "Kern
     groups = taps**2 // some
     warps = 4 if some > 1 and x.dtype.itemsize == 4 else 8
     size = parts * groups * math.prod(shape)
-    sums = _call(program, size, jnp.float32, (parts, groups), warps, x, y)
+    sums = _call(gradient_by_taps_program, size, jnp.float32, (parts, groups), warps, x, y)
     total = sums.reshape(parts, groups, stride, stride, sides[1], some, sides[3]).sum(axis=0)
     total = total[..., :fine, :, :coarse].transpose(0, 4, 1, 2, 3, 5)  # groups and taps first
     total = total.reshape(taps, taps, stride, stride, fine, coarse).swapaxes(1, 2)

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import re
 from base64 import b64decode
 
@@ -127,6 +128,8 @@ def test_the_page_decodes_every_beta_of_a_run_for_many(opened, tmp_path, monkeyp
     assert run.summary
     known = [point["kl"] for point in run.summary["rates"]]
     np.testing.assert_allclose(opened.run("data.models.map(one => one.rate)"), known, atol=1e-3)
+    ends = opened.run("[...document.querySelectorAll('#curve .middle')].map(x => +x.textContent)")
+    np.testing.assert_allclose(ends[:2], [min(known), max(known)], atol=0.05)
     opened.run("$('beta').value = 1.5; $('beta').dispatchEvent(new Event('input'))")
     opened.run(FRAMES)
     beta = float(opened.run("model.beta"))
@@ -136,6 +139,9 @@ def test_the_page_decodes_every_beta_of_a_run_for_many(opened, tmp_path, monkeyp
     html = run.at(2.0).explore().html
     assert '"continuous":false' in html
     assert "β = 2</title>" in html
+    assert "β = 4</title>" in run.at(4.0).explore().html  # also the β of its config
+    file = explore(run.run_dir / "beta=4", out=tmp_path / "four.html")
+    assert "β = 4</title>" in file.read_text()
     codes = opened.run("data.models[2].codes")
     image = run.trainer.images(encoding_order(run.trainer)[:1])
     np.testing.assert_allclose(codes[0], run.at(8.0).encode(image).mean[0], atol=0.002)
@@ -272,3 +278,6 @@ def test_command(run_dir, tmp_path, capsys):
     assert capsys.readouterr().out.startswith(f"{file} (0.")
     assert load(run_dir).explore().html == file.read_text()
     assert 'srcdoc="&lt;!DOCTYPE html&gt;' in load(run_dir).explore()._repr_html_()
+    os.mkfifo(tmp_path / "pipe")
+    assert cli.main(["explore", str(run_dir), "-o", str(tmp_path / "pipe")]) == 2
+    assert "is no plain file, wanted the name of one" in capsys.readouterr().err

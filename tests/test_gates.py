@@ -222,7 +222,7 @@ REFUSED = [
     ({"multi_rate": "1:4", "objective": "factor_vae"}, "factor_vae has no loss with a β for each"),
     ({"multi_rate": "1:4", "bound": "iwae"}, "got --bound iwae as well"),
     ({"multi_rate": "1:4", "beta_schedule": "linear:steps=9"}, "got --beta-schedule linear:ste"),
-    ({"multi_rate_decoder": "sigmoid"}, "--multi-rate  does not use it"),
+    ({"multi_rate_decoder": "sigmoid"}, "nothing uses it without --multi-rate"),
 ]
 
 
@@ -284,6 +284,8 @@ def test_what_is_kept_of_a_beta_is_kept_apart(found):
 def test_a_beta_outside_the_range_is_refused(found, tiny_network, tmp_path):
     with pytest.raises(UserError, match=r"beta: got 20, wanted a β from 0\.5 to 16"):
         found.at(20.0)
+    with pytest.raises(UserError, match=r"beta: got 8, but .* is a run at another: give"):
+        bvae_jax.load(found.run_dir / "beta=2", beta=8.0)
     config = Config(**PLAIN).replace(steps=1)
     plain = bvae_jax.train(config, tmp_path / "plain", progress=False, figures=False)
     with pytest.raises(UserError, match="was trained for one β"):

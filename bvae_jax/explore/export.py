@@ -117,6 +117,8 @@ def explore(
     file = Path(out).expanduser() if out else directory / FILE
     if file.is_dir():
         raise UserError(f"--out: {file} is a directory, wanted the name of a file.")
+    if file.exists() and not file.is_file():  # it would be replaced, also by a root's /dev/stdout
+        raise UserError(f"--out: {file} is no plain file, wanted the name of one, as page.html.")
     stored = directory / rundir.CONFIG
     if not (stored.is_file() and "values" in rundir.read_json(stored)):
         if seed is not None:
@@ -133,8 +135,8 @@ def of_run(run: Run, *, float32: bool = False) -> Explorer:
     Raises:
         UserError: as `explore`.
     """
-    config, (_, beta) = run.config, rundir.of_beta(run.run_dir)
-    name, rates = title_of([SweepConfig(config, {})]), many_rates(config) if beta is None else None
+    config = run.config
+    name, rates = title_of([SweepConfig(config, {})]), None if run.one_beta else many_rates(config)
     if rates:
         title = f"{name}: one network for β from {rates.low:g} to {rates.high:g}"
         return _page(title, models_of(run, rates), [program_of(run, rates)], float32)

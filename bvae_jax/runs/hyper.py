@@ -89,6 +89,11 @@ def _check_used(config: Config, objective: Objective) -> None:
     for name, (chosen, used) in uses.items():
         value = getattr(config, name)
         if not used and value != getattr(Config, name):
+            if not getattr(config, chosen):
+                raise UserError(
+                    f"{flag(name)}: got {value}, but nothing uses it without {flag(chosen)}. Leave "
+                    f"it out, or give {flag(chosen)} as well."
+                )
             raise UserError(
                 f"{flag(name)}: got {value}, but {flag(chosen)} {getattr(config, chosen)} does not "
                 f"use it. Leave it out, or choose another {flag(chosen)}."

@@ -54,6 +54,7 @@ class Run:
         summary: the contents of summary.json; None when the run is not finished.
         model: encoder, decoder and likelihood.
         image_shape: height, width, channels.
+        one_beta: whether this is a run for many β at one of them, as of `at`.
     """
 
     run_dir: Path
@@ -63,6 +64,7 @@ class Run:
     model: VAE
     image_shape: ImageShape
     opened: Trainer | None = field(default=None, repr=False)
+    one_beta: bool = False
 
     def __repr__(self) -> str:
         config, summary = self.config, self.summary or {}
@@ -99,7 +101,8 @@ class Run:
         state = self.state._replace(hyper=self.state.hyper | {"beta": jnp.float32(beta)})
         config = self.config.replace(beta=beta)
         summary = finished_summary(directory, int(state.step), config)
-        return replace(self, run_dir=directory, config=config, state=state, summary=summary)
+        found = {"config": config, "state": state, "summary": summary}
+        return replace(self, run_dir=directory, one_beta=True, **found)
 
     def summarised(self) -> "Run":
         """With a summary: at one of many β, that is evaluated now, and kept, unless it is there."""
@@ -440,6 +443,8 @@ def load(
         UserError: there is no run, no checkpoint yet, none can be read, or its data are others now.
     """
     directory, own = rundir.of_beta(Path(run_dir).expanduser())
+    if None not in (own, beta) and own != beta:
+        raise UserError(f"beta: got {beta:g}, but {run_dir} is a run at another: give {directory}.")
     config = rundir.read_config(directory)
     rundir.check_parts(directory, config)
     if data:

@@ -17,7 +17,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -209,19 +209,28 @@ TASKS = {
 }  # fmt: skip
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        "python -m benchmarks.gpu",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("out", type=Path)
     parser.add_argument("task", choices=TASKS)
     parser.add_argument("--network", default="locatello")
     parser.add_argument("--precision", default="float32")
     parser.add_argument("--members", type=int, default=1)
     parser.add_argument("--images", default="rendered")
-    parser.add_argument("--steps", type=int, default=3000)
+    parser.add_argument("--steps", type=int, default=3000, help="of quality")
     parser.add_argument("--points", type=int, default=0, help="to encode; 0: all")
-    parser.add_argument("--torch", default="", help="eager, compile or cudagraph")
+    parser.add_argument("--torch", default="", choices=("", "eager", "compile", "cudagraph"))
     parser.add_argument("--profile", action="store_true")
-    args = parser.parse_args()
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str]) -> int:
+    args = parse(arguments)
+    args.out.mkdir(parents=True, exist_ok=True)
     given = {name: value for name, value in vars(args).items() if name != "out"}
     try:
         found = TASKS[args.task](args)
@@ -231,8 +240,8 @@ def main() -> None:
     with (args.out / "results.jsonl").open("a") as file:
         file.write(line + "\n")
     print(line)
-    sys.exit("error" in found)
+    return "error" in found
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main(sys.argv[1:]))

@@ -5,7 +5,8 @@
 #
 # It needs Python >= 3.11 with JAX for the GPU, Flax, optax, Orbax, jaxtyping, scikit-learn, pandas and
 # matplotlib; PyTorch for `peers`. PYTHON is the interpreter, JOBS how many processes there are at a
-# time, LIMIT the seconds of a stage, NETWORK what is measured.
+# time, LIMIT the seconds of a stage, NETWORK what is measured, MEMBERS the sizes of sweeps, QUICK
+# further flags, as "--steps 4 --points 512" to see whether it works. DRY=1 only says what it would do.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 out=$(mkdir -p "$1" && cd "$1" && pwd) && shift
@@ -25,7 +26,7 @@ jobs() {  # of a stage, a line for each
     case $1 in
     speed)
         echo rates
-        for members in 64 1 16; do
+        for members in ${MEMBERS:-64 1 16}; do
             for precision in bfloat16 tensorfloat32 float32; do
                 echo time --network "$network" --precision $precision --members $members --profile
             done
@@ -47,11 +48,14 @@ jobs() {  # of a stage, a line for each
     esac
 }
 
-for stage in "${@:-speed correct peers published}"; do
-    if [ "$stage" = published ]; then
+[ $# -gt 0 ] || set -- speed correct peers published
+for stage in "$@"; do
+    if [ -n "${DRY:-}" ]; then
+        jobs "$stage"
+    elif [ "$stage" = published ]; then
         timeout -s INT "${LIMIT:-600}" $PYTHON experiments/dubois2019.py --scale full --dir "$out/sweeps" --figures "$out"
     else
-        jobs "$stage" | timeout "${LIMIT:-600}" xargs -P "${JOBS:-4}" -I{} bash -c 'one {}'
+        jobs "$stage" | sed "s/$/ ${QUICK:-}/" | timeout "${LIMIT:-600}" xargs -P "${JOBS:-4}" -I{} bash -c "one {}"
     fi
 done
-cat "$out/results.jsonl"
+[ -n "${DRY:-}" ] || cat "$out/results.jsonl"

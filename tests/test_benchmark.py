@@ -1,6 +1,9 @@
 """The benchmark: its contenders, its peer and its report. Nothing here depends on a time."""
 
 import json
+import os
+import subprocess
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +11,7 @@ import numpy as np
 import optax
 import pytest
 
-from benchmarks import pool, starts, tables, tasks
+from benchmarks import gpu, pool, starts, tables, tasks
 from benchmarks.__main__ import main
 from benchmarks.architecture import architecture, least_work
 from benchmarks.contenders import COPY, MATMUL, OURS, Cast, Machine
@@ -271,3 +274,21 @@ def test_a_network_without_twin_is_refused():
         architecture("resnet", 10, SHAPE)
     with pytest.raises(UserError, match="halve evenly"):
         architecture("conv", 10, (60, 64, 1))
+
+
+def test_jobs_of_the_gpu_script_are_tasks(tmp_path):
+    script = Path(__file__).parents[1] / "benchmarks" / "gpu.sh"
+    dry = subprocess.run(
+        ["bash", script, tmp_path], env=os.environ | {"DRY": "1"}, text=True, capture_output=True
+    )
+    jobs = [gpu.parse([str(tmp_path), *line.split()]) for line in dry.stdout.splitlines()]
+    assert {job.task for job in jobs} == set(gpu.TASKS)
+    assert {(job.members, job.precision, job.torch) for job in jobs} >= {
+        (64, "bfloat16", ""), (1, "tensorfloat32", "cudagraph"),
+    }  # fmt: skip
+
+
+def test_microseconds_for_a_unit(monkeypatch):
+    clock = iter(np.arange(100.0))
+    monkeypatch.setattr(gpu.time, "perf_counter", lambda: next(clock))
+    assert gpu.timed(lambda pieces: None, 10) == {"us": 1e5, "least": 1e5, "most": 1e5}

@@ -281,6 +281,7 @@ MISTAKES = [
     ("explore {tmp}/bad", "has no checkpoint yet", no_checkpoints),
     ("explore {run} --seed 1", "is a run: wanted a sweep", None),
     ("explore {run} -o {tmp}", "is a directory, wanted the name of a file", None),
+    ("explore {run} -o {run}/config.json/a", "config.json is no directory that can be", None),
     ("traverse {run} --range 0", "--range: got 0.0", None),
     ("traverse {run} --range wide", "'wide'", None),
     ("traverse {run} --columns 1", "--columns: got 1, wanted a whole number from 2", None),

@@ -1,5 +1,6 @@
 """The page decodes as JAX does, shows what the run says, and asks no one for anything."""
 
+import dataclasses
 import io
 import json
 import os
@@ -278,6 +279,9 @@ def test_command(run_dir, tmp_path, capsys):
     assert capsys.readouterr().out.startswith(f"{file} (0.")
     assert load(run_dir).explore().html == file.read_text()
     assert 'srcdoc="&lt;!DOCTYPE html&gt;' in load(run_dir).explore()._repr_html_()
+    run = load(run_dir)
+    of_one = dataclasses.replace(run, config=run.config.replace(multi_rate="4:4"))
+    assert "one network for" not in of_one.explore().html  # no range, no slider
     os.mkfifo(tmp_path / "pipe")
     assert cli.main(["explore", str(run_dir), "-o", str(tmp_path / "pipe")]) == 2
     assert "is no plain file, wanted the name of one" in capsys.readouterr().err

@@ -1,6 +1,7 @@
 """`bvae explore` from Python: a run or a sweep in, a page out."""
 
 import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -119,6 +120,9 @@ def explore(
         raise UserError(f"--out: {file} is a directory, wanted the name of a file.")
     if file.exists() and not file.is_file():  # it would be replaced, also by a root's /dev/stdout
         raise UserError(f"--out: {file} is no plain file, wanted the name of one, as page.html.")
+    above = next(folder for folder in file.absolute().parents if folder.exists())
+    if not (above.is_dir() and os.access(above, os.W_OK)):  # before minutes of work
+        raise UserError(f"--out: {above} is no directory that can be written to.")
     stored = directory / rundir.CONFIG
     if not (stored.is_file() and "values" in rundir.read_json(stored)):
         if seed is not None:
@@ -137,7 +141,7 @@ def of_run(run: Run, *, float32: bool = False) -> Explorer:
     """
     config = run.config
     name, rates = title_of([SweepConfig(config, {})]), None if run.one_beta else many_rates(config)
-    if rates:
+    if rates and rates.low < rates.high:
         title = f"{name}: one network for β from {rates.low:g} to {rates.high:g}"
         return _page(title, models_of(run, rates), [program_of(run, rates)], float32)
     hyper = sorted(get_objective(config.objective).hyper, key=lambda name: name != "beta")

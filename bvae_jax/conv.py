@@ -398,10 +398,10 @@ def _patches(form: Form, x: Fine) -> Pixels:
 
 def _unpatched(form: Form, patches: Pixels) -> Pixels:
     """The transpose of taking patches of blocks: they are added up where they overlap."""
-    taps, last = jnp.split(patches, form.taps**2, axis=-1), form.taps - 1
+    taps, last = _apart(form, patches), form.taps - 1
     return jnp.asarray(sum(
-        jnp.pad(tap, ((0, 0), (i, last - i), (j, last - j), (0, 0)))
-        for tap, (i, j) in zip(taps, _shifts(form), strict=True)
+        jnp.pad(taps[:, :, :, i, j], ((0, 0), (i, last - i), (j, last - j), (0, 0)))
+        for i, j in _shifts(form)
     ))  # fmt: skip
 
 
@@ -414,12 +414,16 @@ def _spread(form: Form, y: Coarse) -> Pixels:
 
 def _gathered(form: Form, spread: Pixels) -> Coarse:
     """The transpose of `_spread`."""
-    taps, last = jnp.split(spread, form.taps**2, axis=-1), form.taps - 1
+    taps, last = _apart(form, spread), form.taps - 1
     rows, columns = (side - last for side in spread.shape[1:3])
     return jnp.asarray(sum(
-        tap[:, i : i + rows, j : j + columns]
-        for tap, (i, j) in zip(taps, _shifts(form), strict=True)
+        taps[:, i : i + rows, j : j + columns, i, j] for i, j in _shifts(form)
     ))  # fmt: skip
+
+
+def _apart(form: Form, numbers: Pixels) -> Float[Array, "batch row column tap tap number"]:
+    """The numbers of a pixel or block, tap by tap."""
+    return numbers.reshape(*numbers.shape[:-1], form.taps, form.taps, -1)
 
 
 def _shifts(form: Form) -> list[tuple[int, int]]:

@@ -207,7 +207,7 @@ RESUME_BAD = "train --run-dir {tmp}/bad --resume --quiet"
 MISTAKES = [
     (
         "fly",
-        "Unknown command 'fly'. Known: beta, compare, data, evaluate, list, suggest",
+        "Unknown command 'fly'. Known: beta, compare, data, evaluate, explore, list, suggest",
         None,
     ),
     ("train", "--run-dir", None),

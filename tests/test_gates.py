@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import assert_close, assert_equal
-from tiny import tiny
 
 import bvae_jax
 from bvae_jax.comparison.rates import TITLE, differences
@@ -24,6 +23,8 @@ from bvae_jax.runs.sweep import sweep
 from bvae_jax.runs.trainer import Trainer
 from bvae_jax.step import Recipe, init_state, make_loss, make_optimizer, make_train_step, step_keys
 from bvae_jax.vae import VAE, decode_raw, encode, forward, init_params
+
+pytestmark = pytest.mark.usefixtures("tiny_network")
 
 SHAPE, LATENTS = (16, 16, 1), 3
 RATES = Rates(0.5, 16.0)
@@ -125,7 +126,9 @@ def recipe_of(rates, optimizer="sgd"):
     objective = OBJECTIVES["beta_vae"]
     if rates:
         objective = objective._replace(loss=objective.multi_rate)
-    return Recipe(model_of(tiny, rates=rates), objective, make_optimizer(optimizer, numbers))
+    return Recipe(
+        model_of(NETWORKS["tiny"], rates=rates), objective, make_optimizer(optimizer, numbers)
+    )
 
 
 def state_of(recipe, beta=3.0):

@@ -18,6 +18,7 @@ transpose in the kernel). Layout: images NHWC, kernels HWIO in the orientation o
 all. Sources: Dumoulin & Visin 2016 ("A guide to convolution arithmetic"), sections 2.4 and 4.5.
 """
 
+import contextvars
 import functools
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
@@ -219,9 +220,27 @@ def _chosen(form: Form, x: Any, coarse: int, forms: Forms, cpu: Callable) -> Cal
     return operation
 
 
+_divided: contextvars.ContextVar[bool] = contextvars.ContextVar("divided", default=False)
+
+
+def over_devices(function: Callable) -> Callable:
+    """`function` for batches whose images lie on several devices: the kernels of `conv_triton` are
+    of one, and would have each device do all of the work."""
+
+    @functools.wraps(function)
+    def without_kernels(*arguments: Any) -> Any:
+        token = _divided.set(True)
+        try:
+            return function(*arguments)
+        finally:
+            _divided.reset(token)
+
+    return without_kernels
+
+
 def _has_kernels(x: Any, coarse: int) -> bool:
     """Whether this process's device has kernels of `conv_triton` for this."""
-    if jax.default_backend() != "gpu":
+    if jax.default_backend() != "gpu" or _divided.get():
         return False
     from bvae_jax import conv_triton  # a third of a second, which only a GPU waits for
 

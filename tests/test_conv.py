@@ -87,6 +87,24 @@ def test_kernels_of_a_gpu(case, monkeypatch):
         np.testing.assert_allclose(got, wanted, rtol=2e-5, atol=2e-4)
 
 
+def test_kernels_are_for_batches_on_one_gpu(monkeypatch):
+    kernels = pytest.importorskip("bvae_jax.conv_triton")
+    monkeypatch.setattr(kernels, "here", lambda: True)
+    x = jax.ShapeDtypeStruct((2, 8, 8, 32), jnp.float32)
+    others = [
+        ((2, 8, 8, 32), jnp.float64),
+        ((2, 8, 8, 65), jnp.float32),
+        ((2**26, 8, 8, 1), x.dtype),
+    ]
+    assert not conv._has_kernels(x, 32)  # on a CPU
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert conv._has_kernels(x, 32)
+    assert not conv.over_devices(conv._has_kernels)(x, 32)
+    for shape, dtype in others:
+        assert not conv._has_kernels(jax.ShapeDtypeStruct(shape, dtype), 32)
+    assert not conv._has_kernels(x, 128)
+
+
 @pytest.mark.parametrize("wanted", ["convolution", "patches", "shifts"])
 def test_a_form_can_be_asked_for(wanted):
     with float64():

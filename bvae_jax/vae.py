@@ -66,8 +66,8 @@ class VAE(nn.Module):
     ) -> Float[Array, "sample batch"]:
         """log p(x|z) of every sample, nats."""
         samples, batch, _ = z.shape
-        repeated = None if beta is None else jnp.tile(beta, samples)
-        decoded = self.decode(z.reshape(samples * batch, -1), repeated)
+        betas = None if beta is None else jnp.tile(beta, samples)
+        decoded = self.decode(z.reshape(samples * batch, -1), betas)
         repeated = jnp.broadcast_to(images[None], (samples, *images.shape))
         repeated = repeated.reshape(decoded.shape[0], *images.shape[1:])
         log_prob = self.likelihood.log_prob(decoded, repeated, dict(self.own))

@@ -5,6 +5,7 @@ import copy
 import gc
 import importlib.util
 import os
+import sys
 from pathlib import Path
 
 REPOSITORY = Path(__file__).parents[1]
@@ -46,6 +47,31 @@ def tiny_network():
     NETWORKS["tiny"] = tiny
     yield
     del NETWORKS["tiny"]
+
+
+@contextlib.contextmanager
+def registries_kept():
+    """What is registered inside the block, by scripts too, is forgotten at its end."""
+    from bvae_jax import config, registry
+
+    kept = [known for known, _ in registry.REGISTRIES.values()]
+    kept += [registry.PLUGINS, config.OWN_HYPERPARAMETERS]
+    before = [copy.copy(one) for one in kept]
+    try:
+        yield
+    finally:
+        for one, content in zip(kept, before, strict=True):
+            one.clear()
+            one.update(content)
+        for name in [name for name in sys.modules if name.startswith("bvae_plugin_")]:
+            del sys.modules[name]
+
+
+@pytest.fixture
+def registries():
+    """What a test registers is forgotten at its end."""
+    with registries_kept():
+        yield
 
 
 @pytest.fixture(scope="session")

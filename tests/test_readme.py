@@ -19,7 +19,7 @@ from PIL import Image
 
 import benchmarks.__main__ as benchmarks
 import bvae_jax as bvae
-from bvae_jax import cli, registry
+from bvae_jax import cli
 from bvae_jax.cli import data as data_command
 from bvae_jax.cli import flags as parsing
 from bvae_jax.config import is_path
@@ -127,16 +127,6 @@ def test_counts_in_prose():
 
 
 KINDS = {"objectives": "objective", "metrics": "metric", "data": "dataset"}
-
-
-@pytest.fixture
-def registries():
-    """What is registered is forgotten at the end."""
-    before = {kind: dict(known) for kind, (known, _) in registry.REGISTRIES.items()}
-    yield
-    for kind, (known, _) in registry.REGISTRIES.items():
-        known.clear()
-        known.update(before[kind])
 
 
 @pytest.fixture

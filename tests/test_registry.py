@@ -7,6 +7,7 @@ import sys
 
 import pandas as pd
 import pytest
+from conftest import registries_kept
 
 from bvae_jax import Config, UserError, config, load, register, registry
 from bvae_jax.cli import main
@@ -60,12 +61,8 @@ def plugin(tmp_path_factory):
     """A script that registers one of each kind; all are forgotten at the end."""
     path = tmp_path_factory.mktemp("plugin") / "mine.py"
     path.write_text(PLUGIN)
-    before = {kind: dict(known) for kind, (known, _) in REGISTRIES.items()}
-    yield path
-    for kind, (known, _) in REGISTRIES.items():
-        known.clear()
-        known.update(before[kind])
-    config.OWN_HYPERPARAMETERS.clear()
+    with registries_kept():
+        yield path
 
 
 @pytest.fixture
@@ -154,13 +151,11 @@ def test_from_an_installed_package(tmp_path, capsys, monkeypatch):
     (info / "entry_points.txt").write_text("[bvae_jax]\nmine = mine_parts\n")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(registry, "PLUGINS", {})
-    try:
+    with registries_kept():
         assert main(["list", "metrics"]) == 0
         assert "own" in capsys.readouterr().out.split()
         assert registry.PLUGINS == {"mine_parts": "1.5"}
-    finally:
-        REGISTRIES["metric"][0].pop("own", None)
-        sys.modules.pop("mine_parts", None)
+    del sys.modules["mine_parts"]
 
 
 def test_a_run_of_what_is_not_registered(tmp_path, capsys):

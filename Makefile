@@ -20,7 +20,7 @@ NEWEST = $(firstword $(foreach v,3.14 3.13 3.12,$(shell \
 	for p in python$(v) $$HOME/.pyenv/versions/$(v).*/bin/python; do \
 	$$p -c 'import venv, ssl' 2>/dev/null && echo $$p && break; done)) $(PYTHON))
 
-.PHONY: train sweep notebooks benchmark test images test-oldest setup-oldest test-newest setup-newest lint format docs clean
+.PHONY: train sweep notebooks benchmark test images export test-oldest setup-oldest test-newest setup-newest lint format docs clean
 
 # dSprites upright, and y over half of its range: 9,216 images, from which a few minutes are enough.
 EASY = --preset laptop --only orientation=0,y=8:24
@@ -50,6 +50,10 @@ test: images
 # With optimization, before the tests without want them.
 images: $(VENV)/.dev
 	BVAE_CACHE_DIR=.cache/data $(VENV)/bin/bvae data prepare dsprites --quiet
+
+# PyTorch and ONNX, which some tests want and skip without: on Linux they are large.
+export: $(VENV)/.dev
+	$(PIP) -c $(CONSTRAINTS) -e '.[export]'
 
 # What another JAX may change: products and gradients, sharding, Orbax. What other packages may change.
 OF_JAX = conv train checkpoint devices sweep

@@ -6,6 +6,8 @@ CONSTRAINTS ?= constraints.txt
 RUN_DIR ?= runs/dsprites
 SWEEP_DIR ?= sweeps/dsprites
 WORKERS ?= 2
+# dev,export has PyTorch and ONNX as well, which some tests want and skip without: on Linux they are large.
+EXTRAS ?= dev
 # What pytest runs: files by their names without test_, all if empty; a marker's expression.
 FILES ?=
 MARKED ?=
@@ -20,7 +22,7 @@ NEWEST = $(firstword $(foreach v,3.14 3.13 3.12,$(shell \
 	for p in python$(v) $$HOME/.pyenv/versions/$(v).*/bin/python; do \
 	$$p -c 'import venv, ssl' 2>/dev/null && echo $$p && break; done)) $(PYTHON))
 
-.PHONY: train sweep notebooks benchmark test images export test-oldest setup-oldest test-newest setup-newest lint format docs clean
+.PHONY: train sweep notebooks benchmark test images test-oldest setup-oldest test-newest setup-newest lint format docs clean
 
 # dSprites upright, and y over half of its range: 9,216 images, from which a few minutes are enough.
 EASY = --preset laptop --only orientation=0,y=8:24
@@ -51,15 +53,11 @@ test: images
 images: $(VENV)/.dev
 	BVAE_CACHE_DIR=.cache/data $(VENV)/bin/bvae data prepare dsprites --quiet
 
-# PyTorch and ONNX, which some tests want and skip without: on Linux they are large.
-export: $(VENV)/.dev
-	$(PIP) -c $(CONSTRAINTS) -e '.[export]'
-
 # What another JAX may change: products and gradients, sharding, Orbax. What other packages may change.
 OF_JAX = conv train checkpoint devices sweep
 OF_PACKAGES = feed loggers metric_values plots statistics tables tfds
-ON_OLDEST = VENV=.venv-oldest CONSTRAINTS=constraints-oldest.txt MARKED="not once"
-ON_NEWEST = VENV=.venv-newest CONSTRAINTS=/dev/null PYTHON=$(NEWEST) MARKED="not once"
+ON_OLDEST = VENV=.venv-oldest CONSTRAINTS=constraints-oldest.txt MARKED="not once" EXTRAS=dev
+ON_NEWEST = VENV=.venv-newest CONSTRAINTS=/dev/null PYTHON=$(NEWEST) MARKED="not once" EXTRAS=dev
 
 test-oldest:
 	$(MAKE) test FILES="$(OF_JAX) $(OF_PACKAGES)" $(ON_OLDEST)
@@ -102,7 +100,7 @@ $(VENV)/.run: $(VENV)/bin/python pyproject.toml $(filter-out /dev/null,$(CONSTRA
 	touch $@
 
 $(VENV)/.dev: $(VENV)/bin/python pyproject.toml $(filter-out /dev/null,$(CONSTRAINTS))
-	$(PIP) -c $(CONSTRAINTS) -e '.[dev]'
+	$(PIP) -c $(CONSTRAINTS) -e '.[$(EXTRAS)]'
 	touch $@ $(VENV)/.run
 
 $(VENV)/.docs: $(VENV)/bin/python pyproject.toml $(filter-out /dev/null,$(CONSTRAINTS))

@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     from bvae_jax.evaluation.evaluate import evaluate, evaluate_elbo, score_file
     from bvae_jax.metrics.scoring import score
     from bvae_jax.registry import register
-    from bvae_jax.runs.run import Run, load, train
+    from bvae_jax.runs.run import Run, load
     from bvae_jax.runs.sweep import Sweep, sweep
+    from bvae_jax.runs.train import train
 
 __all__ = [
     "Config",
@@ -57,7 +58,7 @@ _MODULES = {
     "evaluate_elbo": "evaluation.evaluate",
     "load": "runs.run",
     "register": "registry",
-    "train": "runs.run",
+    "train": "runs.train",
     "score": "metrics.scoring",
     "score_file": "evaluation.evaluate",
     "suggest": "comparison.suggest",

@@ -477,7 +477,7 @@ def test_numbers_of_the_split_are_stated(run_dir):
 @pytest.mark.parametrize(
     ("command", "function"),
     [
-        ("train --run-dir {tmp}/new", "runs.run.train"),
+        ("train --run-dir {tmp}/new", "runs.train.train"),
         ("sweep --sweep-dir {tmp}/new", "runs.sweep.sweep"),
         ("evaluate {tmp}", "runs.run.load"),
         ("compare {tmp}", "comparison.compare.compare"),

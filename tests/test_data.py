@@ -26,8 +26,9 @@ from bvae_jax.data import (
 from bvae_jax.data.sources import make_source
 from bvae_jax.errors import UserError
 from bvae_jax.evaluation.evaluate import evaluate
-from bvae_jax.runs.run import load, train
+from bvae_jax.runs.run import load
 from bvae_jax.runs.sweep import sweep
+from bvae_jax.runs.train import train
 from bvae_jax.vae import decode
 
 NAMES = sorted(DATASETS)

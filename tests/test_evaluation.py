@@ -31,8 +31,8 @@ from bvae_jax.metrics import scoring
 from bvae_jax.metrics.codes import Codes
 from bvae_jax.plots import scores as score_plots
 from bvae_jax.runs import encode as encoding
-from bvae_jax.runs import run as runner
 from bvae_jax.runs import rundir
+from bvae_jax.runs import train as runner
 from bvae_jax.runs.checkpoint import fingerprint
 from bvae_jax.runs.encode import codes_of, encode_points, encode_run, encoding_order, same_images
 from bvae_jax.runs.loggers import read_records

@@ -26,7 +26,8 @@ from bvae_jax.likelihoods import LIKELIHOODS, make_likelihood
 from bvae_jax.networks import NETWORKS, make_network
 from bvae_jax.runs import curve
 from bvae_jax.runs.encode import encoding_order
-from bvae_jax.runs.run import load, train
+from bvae_jax.runs.run import load
+from bvae_jax.runs.train import train
 from bvae_jax.vae import VAE, decode, init_params
 
 pytestmark = pytest.mark.usefixtures("tiny_network")

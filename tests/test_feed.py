@@ -16,7 +16,8 @@ from bvae_jax.config import Config
 from bvae_jax.data import feed
 from bvae_jax.data.base import Dataset, Stored
 from bvae_jax.runs import encode
-from bvae_jax.runs import run as runner
+from bvae_jax.runs import train as runner
+from bvae_jax.runs.run import load
 from bvae_jax.runs.sweep import sweep
 from bvae_jax.runs.trainer import Trainer
 from bvae_jax.runs.writer import Writer
@@ -134,7 +135,7 @@ def test_a_sweep_of_streamed_runs(tmp_path):
         betas=[1.0, 4.0], seeds=[0], strategy="sequential", progress=False, figures=False,
     )  # fmt: skip
     alone = train(tmp_path / "alone", "resident", steps=6, beta=4.0)
-    member = runner.load(tmp_path / "sweep" / "members" / "beta=4,seed=0", progress=False)
+    member = load(tmp_path / "sweep" / "members" / "beta=4,seed=0", progress=False)
     assert_equal(member.params, alone.params)
 
 

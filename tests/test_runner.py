@@ -23,7 +23,7 @@ from bvae_jax.elbo import gaussian_kl
 from bvae_jax.errors import UserError
 from bvae_jax.runs import figures, rundir, trainer, writer
 from bvae_jax.runs import loop as training
-from bvae_jax.runs import run as runner
+from bvae_jax.runs import train as runner
 from bvae_jax.runs.checkpoint import Checkpoints, fingerprint
 from bvae_jax.runs.hyper import resolved
 from bvae_jax.runs.loggers import JsonLines, read_records

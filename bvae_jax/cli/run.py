@@ -38,7 +38,7 @@ SETTINGS: Flags = QUIET | {
 def train_flags() -> Flags:
     """Those of `bvae train`."""
     with fatal():
-        from bvae_jax.runs import run as runner
+        from bvae_jax.runs import train as runner
 
     flags = of_function(runner.train, "config", "progress", "distributed") | SETTINGS
     flags["run_dir"] = Flag(
@@ -53,8 +53,8 @@ def train(argv: Sequence[str]) -> int:
     """Train a model; leaves checkpoints, metrics, a summary and figures in --run-dir."""
     given = parse(argv, "bvae train", train.__doc__, train_flags())
     with fatal():
-        from bvae_jax.runs import run as runner
         from bvae_jax.runs import rundir
+        from bvae_jax.runs import train as runner
 
     run_dir = given.pop("run_dir").expanduser()
     again = command(["bvae", "train", "--run-dir", run_dir, "--resume"], given)
@@ -116,8 +116,8 @@ def in_one_line(summary: dict[str, Any]) -> str:
 def sweep_flags() -> Flags:
     """Those of `bvae sweep`."""
     with fatal():
-        from bvae_jax.runs import run as runner
         from bvae_jax.runs import sweep as sweeping
+        from bvae_jax.runs import train as runner
 
     logging = of_function(runner.train)
     flags = of_function(sweeping.sweep, "config", "progress") | SETTINGS

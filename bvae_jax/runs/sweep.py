@@ -26,7 +26,7 @@ from bvae_jax.runs.placement import (
     shard_of_process,
 )
 from bvae_jax.runs.progress import SweepProgress
-from bvae_jax.runs.run import Run, check_config, load_shared
+from bvae_jax.runs.run import Run, load_shared
 from bvae_jax.runs.sweepdir import (
     Status,
     SweepConfig,
@@ -37,6 +37,7 @@ from bvae_jax.runs.sweepdir import (
     status,
     summary_table,
 )
+from bvae_jax.runs.train import check_config
 from bvae_jax.runs.trainer import Trainer, Trainers
 from bvae_jax.runs.writer import NotFiniteError, OpenLoggers, Writer, open_writer
 from bvae_jax.runtime import Interrupt, keep_freed_memory

@@ -3,9 +3,11 @@
 import contextlib
 import copy
 import gc
+import importlib.machinery
 import importlib.util
 import os
 import sys
+import types
 from pathlib import Path
 
 REPOSITORY = Path(__file__).parents[1]
@@ -84,6 +86,47 @@ def browser(tmp_path_factory):
     opened = chromium.Browser(tmp_path_factory.mktemp("chromium"))
     yield opened
     opened.close()
+
+
+class Wandb(types.ModuleType):
+    """A stand-in for W&B. As there, `init` returns the run that is open, unless told otherwise.
+
+    Attributes:
+        runs: in the order in which they were opened: `options`, `logged` and `files` by artifact.
+    """
+
+    class Error(Exception):
+        pass
+
+    class Artifact:
+        def __init__(self, name, type):
+            self.name, self.type, self.paths = name, type, []
+
+        def add_file(self, path):
+            self.paths.append(Path(path))
+
+    def __init__(self):
+        super().__init__("wandb")
+        self.__spec__ = importlib.machinery.ModuleSpec("wandb", None)
+        self.runs = []
+
+    def init(self, *, reinit="default", **options):
+        active = [run for run in self.runs if not run.finished]
+        if active and reinit != "create_new":
+            return active[-1]
+        run = types.SimpleNamespace(options=options, logged=[], files={}, finished=False)
+        run.log = lambda values, step: run.logged.append((step, values))
+        run.log_artifact = lambda made: run.files.update({made.name: made.paths})
+        run.finish = lambda: setattr(run, "finished", True)
+        self.runs.append(run)
+        return run
+
+
+@pytest.fixture
+def wandb(monkeypatch):
+    fake = Wandb()
+    monkeypatch.setitem(sys.modules, "wandb", fake)
+    return fake
 
 
 REAL_DATA = Path(os.environ.get("BVAE_TEST_DATA", REPOSITORY.parent / "shared" / "data"))

@@ -390,9 +390,11 @@ def test_a_latent_that_points_the_other_way_is_turned_round(swept, monkeypatch):
     np.testing.assert_array_equal(theirs[1:], ours[1:])
 
 
-def test_autoencoders_are_compared_without_a_posterior(tmp_path, capsys):
+def test_autoencoders_are_compared_without_a_posterior(tmp_path, capsys, wandb):
+    """And what was logged to W&B is a group there, with the comparison's files."""
     grid = {"objective": ("ae", "beta_vae")}
-    sweep(BASE, tmp_path, grid=grid, seeds=1, strategy="sequential", progress=False)
+    options: dict[str, Any] = {"strategy": "sequential", "progress": False, "wandb": "project"}
+    sweep(BASE, tmp_path, grid=grid, seeds=1, **options)
     score = dataclasses.replace(SCORE, metrics="mig,mig_chen")
     settings: dict[str, Any] = FAST | {"baselines": False, "score": score}
     found = compare(tmp_path, **settings).comparison
@@ -404,6 +406,16 @@ def test_autoencoders_are_compared_without_a_posterior(tmp_path, capsys):
     evidence = {e.setting: e for e in suggest(tmp_path, progress=False).evidence}
     assert np.isnan(evidence["objective = ae"].rate).all()
     assert (evidence["objective = ae"].active == 3).all()
+    *members, comparison = wandb.runs
+    assert [run.options["name"] for run in members] == [*found.members.index]
+    assert {(run.options["project"], run.options["group"]) for run in wandb.runs} == {
+        ("project", tmp_path.name)
+    }
+    assert comparison.options["id"] not in {run.options["id"] for run in members}
+    ((name, files),) = comparison.files.items()
+    assert name == f"{tmp_path.name}-comparison"
+    assert {"table.csv", "table.md", "report.html"} <= {path.name for path in files}
+    assert all(path.is_file() for path in files)
 
 
 def test_members_that_cannot_be_read_are_left_out_by_name(swept, tmp_path, capsys):

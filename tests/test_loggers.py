@@ -1,7 +1,6 @@
 import json
 import sys
 import tracemalloc
-import types
 
 import pytest
 
@@ -13,6 +12,7 @@ from bvae_jax.runs.loggers import (
     check_installed,
     flat,
     read_records,
+    send_comparison,
 )
 
 
@@ -118,21 +118,34 @@ def test_tensorboard_files_hold_the_numbers(tmp_path):
     assert values["train/kl_per_latent/1", 10] == pytest.approx(0.2)
 
 
-def test_weights_and_biases_gets_the_numbers(tmp_path, monkeypatch):
-    calls = []
-    run = types.SimpleNamespace(
-        log=lambda values, step: calls.append((step, values)),
-        finish=lambda: calls.append("finish"),
-    )
-    fake = types.SimpleNamespace(init=lambda **options: calls.append(options) or run)
-    monkeypatch.setitem(sys.modules, "wandb", fake)
-    log = WeightsAndBiases("project", tmp_path / "name", {"beta": 4.0})
-    log.log(record(10))
-    log.close()
-    options, (step, values), end = calls
-    assert (options["project"], options["name"], options["resume"]) == ("project", "name", "allow")
-    assert options["config"] == {"beta": 4.0}
-    assert (step, values["train/nll"], end) == (10, 15.0, "finish")
+def test_weights_and_biases_gets_the_numbers_of_each_member(tmp_path, wandb):
+    """Also where two are open at the same time: by default the second would be the first again."""
+    config = {"beta": 4.0, "objective": "beta_vae", "network": "mlp"}
+    logs = [WeightsAndBiases("project", tmp_path / name, config, "sweep") for name in "ab"]
+    for step, log in zip((10, 20), logs, strict=True):
+        log.log(record(step))
+    for log in logs:
+        log.close()
+    first, second = wandb.runs
+    assert first.options["id"] != second.options["id"]
+    told = {"project": "project", "name": "a", "group": "sweep", "resume": "allow"}
+    told |= {"config": config, "tags": ["beta_vae", "mlp"]}
+    assert told.items() <= first.options.items()
+    for run, step in ((first, 10), (second, 20)):
+        ((at, values),) = run.logged
+        assert (at, values["train/nll"], run.finished) == (step, 1.5 * step, True)
+
+
+def test_a_comparison_that_cannot_be_sent_is_one_line(tmp_path, wandb, monkeypatch, capsys):
+    def fail(**_):
+        raise wandb.Error("No API key\nconfigured")
+
+    wandb.init = fail
+    send_comparison("project", tmp_path / "a, b", [])
+    assert capsys.readouterr().err == "bvae: note: no artifact in W&B: No API key configured\n"
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    send_comparison("project", tmp_path, [])
+    assert "pip install 'bvae_jax[wandb]'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

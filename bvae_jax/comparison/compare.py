@@ -27,6 +27,7 @@ from bvae_jax.metrics.scoring import metric_names
 from bvae_jax.runs import rundir
 from bvae_jax.runs.encode import same_images
 from bvae_jax.runs.grid import SYMBOLS
+from bvae_jax.runs.loggers import send_comparison
 from bvae_jax.runs.run import Run, load_shared
 from bvae_jax.runs.trainer import Trainers
 from bvae_jax.runtime import bar
@@ -136,7 +137,17 @@ def compare(
             write_page(directory / REPORT, page)
             done.update(1)
         files += [*(path for each in drawn for path in each.files), directory / REPORT]
+    if project := _wandb_project(comparison):
+        texts = [path for path in files if path.parent == directory]
+        send_comparison(project, directories[0], texts)
     return Compared(comparison, table, shown, files)
+
+
+def _wandb_project(comparison: Comparison) -> str | None:
+    """Where members were logged when they were trained last."""
+    sessions = (rundir.read_sessions(path)[-1:] for path in comparison.run_dirs.values())
+    found = (one.get("sweep", {}).get("wandb") for last in sessions for one in last)
+    return next(filter(None, found), None)
 
 
 def _shown(comparison: Comparison, chosen: Sequence[str]) -> tuple[str, ...]:

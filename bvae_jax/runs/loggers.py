@@ -10,6 +10,7 @@ import itertools
 import json
 import mmap
 import os
+import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import Any, BinaryIO, Protocol, TypedDict, runtime_checkable
 
 import numpy as np
 
-from bvae_jax.errors import UserError, needs
+from bvae_jax.errors import MissingPackage, UserError, needs
 from bvae_jax.files import (
     misfit,
 )
@@ -115,20 +116,17 @@ class TensorBoard:
 
 
 class WeightsAndBiases:
-    """A run of the W&B project: the same one whenever the run directory is the same."""
+    """A run of the W&B project: the same one whenever the run directory is the same.
 
-    def __init__(self, project: str, run_dir: Path, config: dict[str, Any]):
-        import wandb  # pyright: ignore[reportMissingImports]
+    Args:
+        group: the sweep whose member it is.
+    """
 
-        identity = hashlib.sha256(str(run_dir.resolve()).encode()).hexdigest()[:16]
-        self._run = wandb.init(
-            project=project,
-            name=run_dir.name,
-            id=identity,
-            resume="allow",
-            config=config,
-            dir=str(run_dir),
-        )
+    def __init__(
+        self, project: str, run_dir: Path, config: dict[str, Any], group: str | None = None
+    ):
+        kind = [config[name] for name in ("objective", "network") if name in config]
+        self._run = _wandb_run(project, run_dir, group, config=config, tags=kind)
 
     def log(self, record: Record) -> None:
         values = {f"{record['split']}/{name}": value for name, value in flat(record).items()}
@@ -136,6 +134,47 @@ class WeightsAndBiases:
 
     def close(self) -> None:
         self._run.finish()
+
+
+def _wandb_run(project: str, directory: Path, group: str | None, **options: Any) -> Any:
+    """A run of its own for a directory, beside those that are open: by default W&B returns the one
+    that this process opened before, also for another member that is trained at the same time."""
+    import wandb  # pyright: ignore[reportMissingImports]
+
+    return wandb.init(
+        project=project,
+        name=directory.name,
+        id=hashlib.sha256(str(directory.resolve()).encode()).hexdigest()[:16],
+        group=group,
+        resume="allow",
+        reinit="create_new",
+        dir=str(directory),
+        **options,
+    )
+
+
+def send_comparison(project: str, sweep_dir: Path, files: Sequence[Path]) -> None:
+    """Give a sweep's group in a W&B project the files of its comparison, as an artifact.
+
+    Where that cannot be, one line on stderr says so.
+    """
+    try:
+        needs("wandb", "wandb", "the artifact of a sweep that was trained with --wandb")
+        import wandb  # pyright: ignore[reportMissingImports]
+    except MissingPackage as error:
+        print(f"bvae: note: {error}", file=sys.stderr)
+        return
+    group = sweep_dir.resolve().name
+    name = re.sub(r"[^A-Za-z0-9_.-]", "-", f"{group}-comparison")
+    try:
+        run = _wandb_run(project, sweep_dir, group, job_type="compare")
+        artifact = wandb.Artifact(name, type="comparison")
+        for path in files:
+            artifact.add_file(str(path))
+        run.log_artifact(artifact)
+        run.finish()
+    except (wandb.Error, OSError) as error:
+        print(f"bvae: note: no artifact in W&B: {' '.join(str(error).split())}", file=sys.stderr)
 
 
 def check_installed(*, tensorboard: bool, wandb: str | None) -> None:
@@ -152,7 +191,13 @@ def check_installed(*, tensorboard: bool, wandb: str | None) -> None:
 
 @contextlib.contextmanager
 def open_loggers(
-    run_dir: Path, step: int, config: dict[str, Any], *, tensorboard: bool, wandb: str | None
+    run_dir: Path,
+    step: int,
+    config: dict[str, Any],
+    *,
+    tensorboard: bool,
+    wandb: str | None,
+    group: str | None = None,
 ) -> Iterator[list[Logger]]:
     """The loggers of a run that goes on from `step`; closed at the end of the context.
 
@@ -160,6 +205,7 @@ def open_loggers(
         config: told to W&B.
         tensorboard: log to run_dir/tensorboard too.
         wandb: log to this project of W&B too.
+        group: of runs there: the sweep's name.
     """
     with contextlib.ExitStack() as stack:
         path = run_dir / METRICS
@@ -176,7 +222,7 @@ def open_loggers(
             loggers.append(TensorBoard(run_dir / "tensorboard", step))
             stack.callback(loggers[-1].close)
         if wandb:
-            loggers.append(WeightsAndBiases(wandb, run_dir, config))
+            loggers.append(WeightsAndBiases(wandb, run_dir, config, group))
             stack.callback(loggers[-1].close)
         yield loggers
 

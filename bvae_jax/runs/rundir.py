@@ -310,6 +310,7 @@ class SweepRemarks(TypedDict):
 
     strategy: str
     members_at_once: int
+    wandb: NotRequired[str]
 
 
 class DataRemarks(TypedDict):
@@ -417,7 +418,7 @@ def check_data(run_dir: Path, dataset: Dataset) -> None:
     Raises:
         UserError: its images are others.
     """
-    earlier = _last_data(run_dir).get("identity")
+    earlier = read_data(run_dir).get("identity")
     if earlier is not None and dataset.identity != earlier:
         raise UserError(
             f"{run_dir} was trained on {earlier}, but {dataset.name} is {dataset.identity} now: "
@@ -434,7 +435,7 @@ def read_places(run_dir: Path) -> dict[str, str]:
     if session and "places" in session:
         return session["places"]
     kind = read_config(run_dir).dataset.partition(":")[0]
-    source = _last_data(run_dir).get("source")
+    source = read_data(run_dir).get("source")
     return {"dataset": f"{kind}:{source}"} if kind in OWN_FILES and source else {}
 
 
@@ -444,7 +445,7 @@ def read_image_shape(run_dir: Path) -> ImageShape:
     Raises:
         UserError: it was never trained.
     """
-    shape = _last_data(run_dir).get("image_shape")
+    shape = read_data(run_dir).get("image_shape")
     if shape is None:
         raise UserError(f"{run_dir / PROVENANCE} does not say what images the run was trained on.")
     height, width, channels = shape
@@ -456,7 +457,8 @@ def _last_session(run_dir: Path) -> SessionRecord | None:
     return sessions[-1] if sessions else None
 
 
-def _last_data(run_dir: Path) -> DataRemarks:
+def read_data(run_dir: Path) -> DataRemarks:
+    """On which images the run was trained last; empty where that is not on record."""
     session = _last_session(run_dir)
     return session.get("data", {}) if session else {}
 

@@ -182,7 +182,8 @@ def sweep(
         check_config(one.config)
     if jax.default_backend() == "cpu":
         keep_freed_memory()
-    loggers = functools.partial(open_loggers, tensorboard=tensorboard, wandb=wandb)
+    logged = {"tensorboard": tensorboard, "wandb": wandb, "group": directory.resolve().name}
+    loggers = functools.partial(open_loggers, **logged)
     with Interrupt() as interrupt:
         # Whatever can be wrong is found before anything is written.
         check_path(directory)
@@ -197,7 +198,7 @@ def sweep(
         with interrupt.deferred():
             interrupt.check()
             mine = open_sweep(directory, wanted).members()[i - 1 :: n]
-            runner = _Runner(directory, trainers, loggers, interrupt, figures, progress)
+            runner = _Runner(directory, trainers, loggers, interrupt, figures, progress, wandb)
             runner.train(mine, strategy, members_at_once)
     return Sweep(directory)
 
@@ -240,6 +241,7 @@ class _Runner:
         trainers: those that are built already need not be again.
         interrupt: asked between members; the others are left as they are then.
         figures: draw each member's figures at its end.
+        wandb: the project of W&B that the loggers write to, for the record.
     """
 
     def __init__(
@@ -250,7 +252,9 @@ class _Runner:
         interrupt: Interrupt,
         figures: bool,
         progress: bool,
+        wandb: str | None,
     ):
+        self._wandb = {"wandb": wandb} if wandb else {}
         self._sweep_dir, self._loggers, self._interrupt = sweep_dir, loggers, interrupt
         self._trainers, self._figures, self._progress = trainers, figures, progress
 
@@ -297,7 +301,7 @@ class _Runner:
             states = restored_together([lane.writer for lane in lanes])
             start = int(states[0].step)
             shown.begin([batch[lane.place].name for lane in lanes], start)
-            remarks = {"strategy": plan.strategy, "members_at_once": plan.at_once}
+            remarks = {"strategy": plan.strategy, "members_at_once": plan.at_once} | self._wandb
             for lane in lanes:
                 lane.writer.begin(start, sweep=remarks)
             states = loop.train_chunks(trainer, lanes, states, shown, self._interrupt)

@@ -18,15 +18,16 @@ from bvae_jax import cli
 from bvae_jax.comparison import matching, reading
 from bvae_jax.comparison.base import known_scores
 from bvae_jax.comparison.compare import compare, cross, one_run_each, reconstructions
+from bvae_jax.comparison.factors import in_words, kept
 from bvae_jax.comparison.latex import to_latex
-from bvae_jax.comparison.matching import cross_traversals, one_of_each
+from bvae_jax.comparison.matching import cross_traversals, representatives, typical_seed
 from bvae_jax.comparison.reading import read_comparison, read_members
 from bvae_jax.comparison.report import make_report, title, varied_values
 from bvae_jax.comparison.suggest import suggest
 from bvae_jax.comparison.tables import make_table, to_markdown
 from bvae_jax.config import Config, ScoreConfig
 from bvae_jax.evaluation import baselines
-from bvae_jax.explore.export import of_comparison, representatives
+from bvae_jax.explore.export import of_comparison
 from bvae_jax.metrics import METRICS
 from bvae_jax.metrics.codes import Codes
 from bvae_jax.runs import rundir
@@ -129,8 +130,48 @@ def test_explorer_takes_the_run_nearest_to_the_mean_of_its_setting(compared, tmp
     assert representatives(comparison, 1) == {"a": "m1", "b": "m4"}
     members["mig"] = [0.1, 0.2, 0.6, 0.1, 0.2]
     assert representatives(comparison)["a"] == "m1"
+    assert typical_seed(dataclasses.replace(comparison, members=members[:3])) == 1
+    assert typical_seed(comparison) == 1
+    members["mig"] = [0.3, 0.2, 0.4, 0.1, 0.2]
+    assert typical_seed(comparison) == 0  # as near to b's mean as seed 1, nearer to a's
+    members["seed"] = [0, 1, 2, 3, 4]
+    assert typical_seed(comparison) is None
     with pytest.raises(bvae_jax.UserError, match="--seed: got 5, wanted one of 0, 1, 2"):
         representatives(comparison, 5)
+
+
+def test_which_factor_is_lost_where(compared):
+    """Half of the most, from a setting on: a dip is no loss, and what nobody knows is not lost."""
+    betas, seeds = (1.0, 4.0, 16.0), range(6)
+    means = {"x": (0.6, 0.8, 0.7), "shape": (0.5, 0.2, 0.1), "size": (0.4, 0.1, 0.39),
+             "y": (0.02, 0.01, 0.0), "hue": (0.2, 0.3, 0.145)}  # fmt: skip
+    rows = [
+        {"setting": f"β = {beta:g}", "beta": beta, "seed": seed,
+         **{name: of[place] + 0.02 * (seed % 3 - 1) for name, of in means.items()}}
+        for place, beta in enumerate(betas) for seed in seeds
+    ]  # fmt: skip
+    frame: Any = pd.DataFrame(rows, index=[f"m{i}" for i in range(18)])
+    frame.loc["m17", "hue"] += 0.06
+    changes = {"members": frame, "varied": ("beta",), "factor_scores": frame[list(means)],
+               "settings": tuple(f"β = {beta:g}" for beta in betas)}  # fmt: skip
+    comparison = dataclasses.replace(compared.comparison, **changes)
+    found = {each.factor: each for each in kept(comparison)}
+    assert {name: each.lost for name, each in found.items()} == {
+        "x": "", "shape": "β = 4", "size": "", "y": "", "hue": "",
+    }  # fmt: skip
+    comparison.factor_scores.loc["m17", "hue"] -= 0.06
+    [*_, hue] = kept(comparison)
+    assert (hue.lost, hue.best, hue.sure) == ("β = 16", "β = 4", False)
+    assert found["shape"].sure
+    words = in_words(kept(comparison), "beta")
+    assert "As β grows" in words
+    assert "shape at β = 4 (0.20 [0.18, 0.22] of its entropy, 0.50 [0.48, 0.52] at β = 1)" in words
+    assert (
+        "hue at β = 16 (0.14 [0.13, 0.16] of its entropy, 0.30 [0.28, 0.32] at β = 4; not sure"
+        in words
+    )
+    assert words.endswith("Not lost: x, size. No latent of any setting knows y.")
+    assert kept(compared.comparison) == []  # β and learning rate: no order
 
 
 def test_baselines_are_scored_alike(compared):
@@ -166,7 +207,7 @@ def test_all_files_are_there(compared):
     names = {str(path.relative_to(directory)) for path in compared.files}
     figures = {
         "rate_distortion", "scores", "all_scores", "kl_spectrum", "factors", "metric_agreement",
-        "variance", "learning_curves", "matched_traversals", "reconstructions",
+        "variance", "profiles", "learning_curves", "matched_traversals", "reconstructions",
     }  # fmt: skip
     assert names == {
         "table.csv", "table.md", "table.tex", "statistics.md", "statistics.json", "report.html",
@@ -197,14 +238,15 @@ def test_the_report_is_for_somebody_who_was_not_there(compared):
         assert fact in page
     sections, folded = page.split("<details>")[0], page.split("<details>")[1:]
     assert re.findall("<h2>(.*)</h2>", sections) == [
-        "The same latents in every setting", "Rate and distortion", "Scores", "Reconstructions",
+        "The same latents in every setting", "Rate and distortion", "Scores",
+        "Which factors are lost", "Reconstructions",
         "Move the latents", "Which setting to choose without labels", "Left out and missing",
     ]  # fmt: skip
     first = page.split("</thead>")[0]
     assert re.findall('<th scope="col">(.*?)</th>', first) == [
         "NLL\xa0↓", "KL", "ELBO\xa0↑", "active latents", "MIG\xa0↑", "SAP (R²)\xa0↑",
     ]  # fmt: skip
-    assert len(sections.split("<img ")) == 5
+    assert len(sections.split("<img ")) == 6
     assert "has a median UDR" in sections
     assert "learning_rate=1e+25,beta=1,seed=0" in sections
     assert "Not finite" in sections
@@ -443,13 +485,6 @@ def test_members_that_cannot_be_read_are_left_out_by_name(swept, tmp_path, capsy
     found = suggest(sweep_dir, progress=False)
     assert f"bvae: {whole.name} is left out: " in capsys.readouterr().err
     assert found.cautions[0].startswith("8 members are not finished or cannot be read")
-
-
-def test_one_run_of_each_setting_and_the_same_seed_if_there_is_one():
-    members = {"a": ("x", 0), "b": ("x", 1), "c": ("y", 1), "d": ("y", 2)}
-    assert one_of_each(["x", "y"], members) == {"x": "b", "y": "c"}
-    members = {"a": ("x", 3), "b": ("x", 1), "c": ("y", 2)}
-    assert one_of_each(["x", "y"], members) == {"x": "b", "y": "c"}
 
 
 def test_a_suggestion_is_written_and_reads_no_label(swept, tmp_path, monkeypatch):

@@ -735,11 +735,11 @@ def test_factor_scores(shown, tmp_path, settings, seeds):
     (axes,) = shown[0].axes
     assert_tidy(shown[0])
     lines = {line.get_label(): line for line in axes.lines if line.get_linestyle() == "-"}
-    assert tuple(lines) == FACTORS
+    assert tuple(lines) == tuple(f for f in FACTORS if shares[f].notna().any())
     means = pd.DataFrame(shares.groupby("setting").mean()).loc[[s.label for s in settings]]
     for name, line in lines.items():
         np.testing.assert_allclose(line.get_ydata(), means[name])
-    assert len({line.get_color() for line in lines.values()}) == 5
+    assert len({line.get_color() for line in lines.values()}) == len(lines) >= 4
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("β", "share of the entropy")
     assert axes.get_ylim()[0] <= 0
 

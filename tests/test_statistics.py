@@ -201,12 +201,12 @@ def test_the_effect_is_not_biased():
     for n in (3, 5, 20):
         draws = rng(n).normal(0.8, 1, (n, 4000))
         raw = draws.mean(axis=0) / draws.std(axis=0, ddof=1)
-        found = raw * statistics._hedges(n - 1)
+        found = raw * statistics.hedges(n - 1)
         assert found.mean() == pytest.approx(0.8, abs=4 * found.std() / math.sqrt(4000))
     differences = draws[:, 0]
     (test,) = statistics.pair_tests(pd.DataFrame({"a": differences, "b": 0 * differences}))
     assert test.effect == pytest.approx(found[0])
-    assert statistics._hedges(30) == pytest.approx(1 - 3 / (4 * 30 - 1), rel=1e-3)
+    assert statistics.hedges(30) == pytest.approx(1 - 3 / (4 * 30 - 1), rel=1e-3)
 
 
 TIED = [[1, 1, 2, -1, 3], [-1, -1, 2, 4, 5], [0, 0, 2, -2, 2, 5], [0, 0], [1, 2], [3] * 8]

@@ -255,7 +255,7 @@ def compare(argv: Sequence[str]) -> int:
     with fatal():
         from bvae_jax.comparison.base import find_scores, known_scores
         from bvae_jax.comparison.compare import compare as run_compare
-        from bvae_jax.comparison.findings import statistics_text
+        from bvae_jax.comparison.findings import seeds_text, statistics_text
         from bvae_jax.comparison.rates import differences, differences_text
         from bvae_jax.comparison.tables import to_markdown
         from bvae_jax.metrics.scoring import metric_names
@@ -280,6 +280,7 @@ def compare(argv: Sequence[str]) -> int:
     comparison = compared.comparison
     print(to_markdown(compared.shown))
     print(f"All {len(comparison.scores)} scores are in the files below.\n")
+    print(seeds_text(comparison, average))
     print(differences_text(differences(comparison)), end="")
     if statistics:
         spoken = [score for score in statistics if score in comparison.scores]

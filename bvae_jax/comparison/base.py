@@ -77,6 +77,9 @@ PREFERRED = (
 )  # fmt: skip
 """Of these the first `MOST_COLUMNS` that are known are the columns of a paper's table."""
 MOST_COLUMNS = 6
+LEADING = ("mig", "dci/disentanglement", "factor_vae_score")
+"""Scores that a reader asks for first: in the report's first paragraph, and how many seeds they
+take."""
 
 
 def name_of(score: str) -> str:

@@ -4,7 +4,7 @@ import dataclasses
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, cast
 
 import numpy as np
 import pandas as pd
@@ -13,7 +13,12 @@ from bvae_jax.comparison.base import Comparison, default_scores, find_scores, kn
 from bvae_jax.comparison.figures import draw_comparison
 from bvae_jax.comparison.findings import statistics_json, statistics_text
 from bvae_jax.comparison.latex import WIDTHS, latex, to_latex
-from bvae_jax.comparison.matching import Crossed, cross_traversals, one_of_each
+from bvae_jax.comparison.matching import (
+    Crossed,
+    cross_traversals,
+    representatives,
+    typical_seed,
+)
 from bvae_jax.comparison.page import write_page
 from bvae_jax.comparison.reading import EvaluationSettings, read_comparison
 from bvae_jax.comparison.report import make_report
@@ -184,16 +189,13 @@ def explorer_section(comparison: Comparison, trainers: Trainers, directory: Path
 
 
 def one_run_each(comparison: Comparison, trainers: Trainers) -> dict[str, Run]:
-    """A run of each setting, by its label.
+    """A run of each setting, by its label: of the seed nearest to their means, if all have one.
 
     Empty where one of them cannot be loaded, or where settings have different images.
     """
-    rows: Any = comparison.members
-    shown = [label for label in comparison.settings if (rows["setting"] == label).any()]
-    members = {str(name): (row["setting"], int(row["seed"])) for name, row in rows.iterrows()}
-    chosen = one_of_each(shown, members)
+    chosen = representatives(comparison, typical_seed(comparison))
     try:
-        runs = {n: load_shared(comparison.run_dirs[chosen[n]], trainers) for n in shown}
+        runs = {n: load_shared(comparison.run_dirs[m], trainers) for n, m in chosen.items()}
     except UserError as error:
         print(f"bvae: there are no matched traversals: {error}", file=sys.stderr)
         return {}

@@ -10,17 +10,28 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from bvae_jax.comparison.base import Comparison, is_metric, name_of, title_of
+from bvae_jax.comparison.base import LEADING, Comparison, is_metric, name_of, title_of
+from bvae_jax.comparison.factors import SHARES, in_words, kept
 from bvae_jax.comparison.matching import WEAK, Crossed
+from bvae_jax.comparison.seeds import POWER, power_curve, seeds_needed, share_band
 from bvae_jax.comparison.stability import (
     agreement,
     agreement_by_chance,
     setting_by_chance,
     variance_split,
 )
-from bvae_jax.comparison.statistics import ANY, FEWEST, Average, interval, wide
+from bvae_jax.comparison.statistics import (
+    ANY,
+    FEWEST,
+    Average,
+    Range,
+    comparable,
+    interval,
+    wide,
+)
 from bvae_jax.plots import comparison as plots
 from bvae_jax.plots import matrices
+from bvae_jax.plots import seeds as plot_seeds
 from bvae_jax.plots.comparison import Setting
 from bvae_jax.plots.run import save_image_grid
 from bvae_jax.runs.grid import SYMBOLS
@@ -111,6 +122,7 @@ class _Figures:
             yield self.agreement(metrics)
         if len(self.settings) > 1 and len(set(comparison.members["seed"])) > 1:
             yield self.variance()
+            yield from self.what_seeds_tell(average)
         yield self.learning_curves()
         if crossed:
             yield self.traversals(crossed)
@@ -138,19 +150,24 @@ class _Figures:
             caption += " Squares: runs for many β."
         return Drawn(path, "Rate and distortion", caption)
 
+    def intervals(
+        self, rows: pd.DataFrame, column: str, within: Range, average: Average = "mean"
+    ) -> list[tuple[float, float, float]]:
+        """Centre and ends for each setting; of few seeds there are no ends."""
+        frame = wide(rows, column, [setting.label for setting in self.settings])
+        found = [interval(frame[s].to_numpy(float), average=average, within=within) for s in frame]
+        return [
+            (each.center, *((each.low, each.high) if each.n >= FEWEST else (nan, nan)))
+            for each in found
+        ]
+
     def scores(self, name: str, average: Average, scores: Sequence[str]) -> Drawn:
         path, comparison = self.directory / name, self.comparison
-        intervals = {}
-        for score in scores:
-            frame = wide(comparison.members, score, [setting.label for setting in self.settings])
-            within = comparison.ranges.get(score, ANY)
-            found = [
-                interval(frame[s].to_numpy(float), average=average, within=within) for s in frame
-            ]
-            intervals[score] = [
-                (each.center, *((each.low, each.high) if each.n >= FEWEST else (nan, nan)))
-                for each in found
-            ]
+        intervals = {
+            score: self.intervals(comparison.members, score, comparison.ranges.get(score, ANY),
+                                  average)
+            for score in scores
+        }  # fmt: skip
         rows: Any = comparison.baselines
         means = {name: rows[rows["baseline"] == name] for name in BASELINES}
         baselines = {
@@ -188,10 +205,16 @@ class _Figures:
         path, comparison = self.directory / "factors", self.comparison
         shares = comparison.factor_scores.assign(setting=comparison.members["setting"])
         ylabel = "I(z; v) / H(v) of the best latent"
-        plots.save_factor_scores(path, shares, self.settings, self.xlabel, ylabel)
-        caption = (
-            "Share of each factor's entropy that one latent knows: which factor is lost first."
-        )
+        intervals = {
+            factor: self.intervals(shares.assign(seed=comparison.members["seed"]), factor, SHARES)
+            for factor in comparison.factor_scores.columns
+        }
+        plots.save_factor_scores(path, shares, self.settings, self.xlabel, ylabel, intervals)
+        caption = "Share of each factor's entropy that the best latent knows, mean over seeds"
+        banded = len(set(comparison.members["seed"])) >= FEWEST
+        caption += f" with its 95 % interval (of {FEWEST} seeds or more)." if banded else "."
+        said = in_words(kept(comparison), comparison.varied[0]) if comparison.varied else ""
+        caption = " ".join(filter(None, [said, caption]))
         return Drawn(path, "Factors", caption)
 
     def agreement(self, metrics: list[str]) -> Drawn:
@@ -218,6 +241,40 @@ class _Figures:
             f"the mark the share of {self.xlabel} is what noise alone gives in 19 of 20 cases."
         )
         return Drawn(path, f"{self.xlabel} or seed", caption)
+
+    def what_seeds_tell(self, average: Average) -> Iterator[Drawn]:
+        """Of the leading scores, how runs are spread, and how many seeds tell settings apart."""
+        comparison, runs, bands, curves = self.comparison, {}, {}, {}
+        for score in LEADING:
+            if score not in comparison.scores:
+                continue
+            better = comparison.better.get(score, "")
+            frame = wide(comparison.members, score, [s.label for s in self.settings])
+            groups = [frame[s].dropna().to_numpy(float) for s in frame]
+            if sum(map(len, groups)) > 1:
+                title = title_of(score, better)
+                runs[title] = groups
+                bands[title] = [share_band(g) if len(g) >= FEWEST else None for g in groups]
+                if comparable(frame, better) and (found := seeds_needed(frame, better, average)):
+                    curves[f"{title}: {found.best} and {found.next}"] = power_curve(found)
+        if runs:
+            path = self.directory / "profiles"
+            plot_seeds.save_profiles(path, runs, self.settings, bands)
+            caption = (
+                "Share of each setting's runs whose score is above a value (Agarwal et al., 2021)"
+            )
+            banded = any(band is not None for of in bands.values() for band in of)
+            caption += f"; bands are 95 % intervals (of {FEWEST} seeds or more)." if banded else "."
+            yield Drawn(path, "Performance profiles", caption)
+        if curves:
+            path = self.directory / "seeds_needed"
+            plot_seeds.save_power(path, curves, POWER)
+            caption = (
+                "The probability that a t test (α = 0.05) tells the best setting from the next, if "
+                "the effect of all seeds is the one that was seen; the band is from the effect's "
+                f"95 % interval. Line: {POWER:g}. Corrections for other pairs would take more."
+            )
+            yield Drawn(path, "How many seeds", caption)
 
     def learning_curves(self) -> Drawn:
         path, records = self.directory / "learning_curves", self.comparison.records

@@ -1,11 +1,15 @@
 """What the seeds tell of a comparison, in words and as JSON."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from bvae_jax.comparison.base import Comparison
+from bvae_jax.comparison.base import LEADING, Comparison, name_of
+from bvae_jax.comparison.factors import in_words as kept_in_words
+from bvae_jax.comparison.factors import kept
 from bvae_jax.comparison.rates import differences, differences_text
+from bvae_jax.comparison.seeds import SeedsNeeded, improvement, in_words, seeds_needed
 from bvae_jax.comparison.stability import (
     RankStability,
     agreement,
@@ -18,6 +22,7 @@ from bvae_jax.comparison.statistics import (
     ANY,
     FEWEST,
     Average,
+    Interval,
     PairTest,
     best_and_tied,
     comparable,
@@ -35,6 +40,8 @@ class ScoreStatistics(NamedTuple):
 
     Attributes:
         best: None where no setting can be better.
+        improvement: setting -> the probability that a run of the best is better than one of it.
+        seeds: how many tell the best from the next; None where that cannot be said.
         ranks: None there, and of fewer than `FEWEST` seeds, whose resamples are too few.
         variance: shares of the sum of squares.
         by_chance: of `variance["setting"]` the mean by noise alone, and the upper 5 % point.
@@ -48,6 +55,8 @@ class ScoreStatistics(NamedTuple):
     ranks: RankStability | None
     variance: dict[str, float]
     by_chance: tuple[float, float]
+    improvement: Mapping[str, Interval] = MappingProxyType({})
+    seeds: SeedsNeeded | None = None
 
 
 def statistics_of(comparison: Comparison, score: str, average: Average = "mean") -> ScoreStatistics:
@@ -67,7 +76,10 @@ def statistics_of(comparison: Comparison, score: str, average: Average = "mean")
     best, tied = best_and_tied(frame, better, average=average)
     enough = with_numbers(frame).count().min() >= FEWEST
     ranks = rank_stability(frame, better) if enough else None
-    return found._replace(best=best, tied=tied, ranks=ranks)
+    runs = {str(s): frame[s].to_numpy() for s in with_numbers(frame)}
+    above = {s: improvement(runs[best], of, better) for s, of in runs.items() if s != best}
+    needed = seeds_needed(frame, better, average)
+    return found._replace(best=best, tied=tied, ranks=ranks, improvement=above, seeds=needed)
 
 
 def statistics_text(
@@ -93,6 +105,9 @@ def statistics_text(
         lines += ["", f"## {markdown(score)}", ""]
         lines += [f"- {markdown(fact)}." for fact in _facts(found)]
         lines += [f"- {markdown(sentence(test, score))}." for test in found.pairs]
+    lost = kept_in_words(kept(comparison), "".join(comparison.varied[:1]))
+    if lost and scores is None:
+        lines += ["", "## Factors", "", markdown(lost)]
     return "\n".join([*lines, "", differences_text(differences(comparison))])
 
 
@@ -111,9 +126,21 @@ def statistics_json(comparison: Comparison, average: Average = "mean") -> dict[s
             "agreement": ranks.to_dict(),
             "agreement_runs": runs,
             "many_rates": differences(comparison),
+            "factors": kept(comparison),
         },
         nan=None,
     )
+
+
+def seeds_text(comparison: Comparison, average: Average = "mean") -> str:
+    """How many seeds tell the best of each leading score from the next, as Markdown."""
+    lines = []
+    for score in [score for score in LEADING if score in comparison.scores]:
+        frame = wide(comparison.members, score, comparison.settings)
+        better = comparison.better.get(score, "")
+        found = seeds_needed(frame, better, average) if comparable(frame, better) else None
+        lines += [f"- {name_of(score)}: {markdown(in_words(found))}.\n"] if found else []
+    return "".join(lines)
 
 
 def _facts(found: ScoreStatistics) -> Iterator[str]:
@@ -121,6 +148,14 @@ def _facts(found: ScoreStatistics) -> Iterator[str]:
     if found.best:
         tied = f"not told apart from it: {', '.join(found.tied)}" if found.tied else ALONE
         yield f"Best on average ({found.better} is better): {found.best}; {tied}"
+    if found.improvement:
+        shares = [
+            f"{name} {each.center:.0%} [{each.low:.0%}, {each.high:.0%}]"
+            for name, each in found.improvement.items()
+        ]
+        yield f"A run of {found.best} is better than one of {', '.join(shares)}"
+    if found.seeds:
+        yield f"Seeds: {in_words(found.seeds)}"
     if found.ranks and not math.isnan(max(found.ranks.mean_rank.values())):
         shares = sorted(found.ranks.best_share.items(), key=lambda item: -item[1])
         first = ", ".join(f"{name} in {share:.0%}" for name, share in shares if share >= 0.005)

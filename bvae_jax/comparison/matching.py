@@ -1,15 +1,20 @@
 """Latents of one run matched to those of another, and traversed side by side."""
 
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 from scipy.optimize import linear_sum_assignment
 
+from bvae_jax.comparison.base import Comparison
+from bvae_jax.errors import UserError
+from bvae_jax.evaluation.evaluate import EVALUATION
 from bvae_jax.metrics.base import active, checked_codes, varying
 from bvae_jax.plots.style import short_number
+from bvae_jax.runs import rundir
 from bvae_jax.runs.encode import encode_run
 from bvae_jax.runs.run import Run
 from bvae_jax.runs.traversals import coders
@@ -191,16 +196,53 @@ def _pictures(
     return pictures
 
 
-def one_of_each(settings: Sequence[str], members: Mapping[str, tuple[str, int]]) -> dict[str, str]:
-    """Setting -> a member; all of the same seed, if there is a seed that all have.
+def representatives(comparison: Comparison, seed: int | None = None) -> dict[str, str]:
+    """Setting -> the member whose score is nearest to the setting's mean, or which has the seed.
 
-    Args:
-        members: member -> (setting, seed).
+    Raises:
+        UserError: no member has the seed.
     """
-    seeds = [{seed for s, seed in members.values() if s == setting} for setting in settings]
-    common = set.intersection(*seeds)
-    chosen: dict[str, str] = {}
-    for setting in settings:
-        of_setting = {seed: name for name, (s, seed) in members.items() if s == setting}
-        chosen[setting] = of_setting[min(common) if common else min(of_setting)]
-    return chosen
+    rows: Any = comparison.members
+    away = _away(comparison)
+    if seed is not None:
+        rows = rows[rows["seed"] == seed]
+        if not len(rows):
+            seeds = ", ".join(map(str, sorted(set(comparison.members["seed"].tolist()))))
+            raise UserError(f"--seed: got {seed}, wanted one of {seeds}.")
+        away = away[rows.index]
+    return {
+        setting: str(away[rows["setting"] == setting].idxmin())
+        for setting in comparison.settings
+        if (rows["setting"] == setting).any()
+    }
+
+
+def typical_seed(comparison: Comparison) -> int | None:
+    """The seed whose runs are nearest to the means of their settings, taken together; None where no
+    seed is one of all settings."""
+    rows: Any = comparison.members
+    away = _away(comparison).groupby(rows["seed"]).agg(["sum", "count"])
+    everywhere = away[away["count"] == rows["setting"].nunique()]
+    return int(everywhere["sum"].idxmin()) if len(everywhere) else None
+
+
+def _away(comparison: Comparison) -> Any:
+    """By how much the score of each member is away from the mean of its setting."""
+    rows: Any = comparison.members
+    scores = _scores(comparison)
+    return (scores - scores.groupby(rows["setting"]).transform("mean")).abs().fillna(0)
+
+
+def _scores(comparison: Comparison) -> Any:
+    """MIG of all members, by name; where one has none, the ELBO or the distortion."""
+    rows: Any = comparison.members.copy()
+    if "mig" not in rows:
+        rows["mig"] = [_stored_mig(comparison.run_dirs[name]) for name in rows.index]
+    known = [name for name in ("mig", "elbo") if name in rows and rows[name].notna().all()]
+    return rows[(known or ["nll"])[0]].astype(float)
+
+
+def _stored_mig(run_dir: Path) -> float:
+    path = run_dir / EVALUATION
+    found = rundir.read_json(path) if path.exists() else {}
+    return float(found.get("mig", {}).get("score", "nan"))

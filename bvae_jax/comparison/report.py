@@ -5,7 +5,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from bvae_jax.comparison.base import Comparison, heading, is_metric, name_of
+from bvae_jax.comparison.base import LEADING, Comparison, heading, is_metric, name_of
 from bvae_jax.comparison.figures import Drawn
 from bvae_jax.comparison.findings import ScoreStatistics, statistics_of
 from bvae_jax.comparison.page import (
@@ -38,12 +38,11 @@ MOST_PAIRS = 15
 """Of settings that are compared one by one in words; of more, each with the best only."""
 MOST_VALUES = 8
 """That a title lists."""
-LEADING = ("mig", "dci/disentanglement", "factor_vae_score")
-"""Scores that the first paragraph speaks of."""
 FIRST = {
     "matched_traversals": "The same latents in every setting",
     "rate_distortion": "Rate and distortion",
     "scores": "Scores",
+    "factors": "Which factors are lost",
     "reconstructions": "Reconstructions",
 }
 """Figures that are not folded away, and their sections."""
@@ -79,6 +78,7 @@ def make_report(
     sections = [
         *(Section(FIRST[name], first.get(name, "")) for name in list(FIRST)[:2]),
         Section(FIRST["scores"], joined([_scores("Scores", shown), first.get("scores", "")])),
+        Section(FIRST["factors"], first.get("factors", "")),
         Section(FIRST["reconstructions"], first.get("reconstructions", "")),
         Section("Move the latents", explorer),
         Section(TITLE, _many_rates(comparison)),

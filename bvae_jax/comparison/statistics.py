@@ -154,7 +154,16 @@ def pair_tests(frame: pd.DataFrame, within: Range = ANY) -> list[PairTest]:
     """Every pair of settings, tested over the seeds that both have.
 
     These are all tests of a score: tables mark by them, and sentences are made from them. Where no
-    setting differs, they find any difference in 5 % of cases at most.
+    setting differs, they find any difference in 5 % of cases at most: share of 3,000 simulations
+    in which at least one of all pairs of equal settings was told apart, by seeds,
+
+        seeds                      3     5    10    50
+        normal, 4 settings      .029  .035  .044  .039
+        normal, 6 settings      .032  .034  .037  .035
+        normal, 12 settings     .017  .020  .030  .031
+        exponential, 4          .017  .012  .018  .030
+        exponential, 6          .016  .008  .015  .032
+        exponential, 12         .010  .008  .009  .021
 
     Args:
         within: the score's range, which limits the differences.
@@ -264,11 +273,11 @@ def _tested(differences: Float[np.ndarray, " seed"], rounding: float, widest: fl
         "", "", n, mean, max(mean - half, -widest), min(mean + half, widest),
         p=float(2 * special.stdtr(n - 1, -abs(mean) / spread * math.sqrt(n))),
         p_wilcoxon=p_signs,
-        effect=mean / spread * _hedges(n - 1) if n > 2 else math.nan,
+        effect=mean / spread * hedges(n - 1) if n > 2 else math.nan,
     )  # fmt: skip
 
 
-def _hedges(degrees: int) -> float:
+def hedges(degrees: int) -> float:
     """What corrects a standardised mean of few values, which is too large (Hedges 1981, eq. 6e)."""
     logs = special.gammaln(degrees / 2) - special.gammaln((degrees - 1) / 2)
     return float(np.exp(logs) / math.sqrt(degrees / 2))

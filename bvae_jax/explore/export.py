@@ -11,12 +11,11 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from bvae_jax.comparison.base import Comparison
-from bvae_jax.comparison.matching import match
+from bvae_jax.comparison.matching import match, representatives
 from bvae_jax.comparison.rates import sweeps_of
 from bvae_jax.comparison.reading import read_comparison
 from bvae_jax.comparison.report import title as title_of
 from bvae_jax.errors import UserError
-from bvae_jax.evaluation.evaluate import EVALUATION
 from bvae_jax.explore.page import COLUMNS, Explorer, atlas, make_page, program_json, rounded
 from bvae_jax.explore.program import Program, trace
 from bvae_jax.gates import Rates
@@ -195,42 +194,6 @@ def of_comparison(
         models.append(Model(setting, run, *rates))
     title = title_of(sweeps_of(comparison))
     return _page(title, models, [program_of(one.run) for one in models], float32)
-
-
-def representatives(comparison: Comparison, seed: int | None = None) -> dict[str, str]:
-    """Setting -> the member whose score is nearest to the setting's mean, or which has the seed.
-
-    Raises:
-        UserError: no member has the seed.
-    """
-    rows: Any = comparison.members
-    if seed is not None:
-        rows = rows[rows["seed"] == seed]
-        if not len(rows):
-            seeds = ", ".join(map(str, sorted(set(comparison.members["seed"].tolist()))))
-            raise UserError(f"--seed: got {seed}, wanted one of {seeds}.")
-    scores = _scores(comparison).loc[rows.index]
-    away = (scores - scores.groupby(rows["setting"]).transform("mean")).abs().fillna(0)
-    return {
-        setting: str(away[rows["setting"] == setting].idxmin())
-        for setting in comparison.settings
-        if (rows["setting"] == setting).any()
-    }
-
-
-def _scores(comparison: Comparison) -> Any:
-    """MIG of all members, by name; where one has none, the ELBO or the distortion."""
-    rows: Any = comparison.members.copy()
-    if "mig" not in rows:
-        rows["mig"] = [_stored_mig(comparison.run_dirs[name]) for name in rows.index]
-    known = [name for name in ("mig", "elbo") if name in rows and rows[name].notna().all()]
-    return rows[(known or ["nll"])[0]].astype(float)
-
-
-def _stored_mig(run_dir: Path) -> float:
-    path = run_dir / EVALUATION
-    found = rundir.read_json(path) if path.exists() else {}
-    return float(found.get("mig", {}).get("score", "nan"))
 
 
 def _page(

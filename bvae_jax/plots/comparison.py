@@ -348,15 +348,23 @@ def _draw_ranks(figure: Figure, bar: Axes, shades: Float[np.ndarray, "rank 4"]) 
 
 
 def save_factor_scores(
-    path: Path, shares: pd.DataFrame, settings: Sequence[Setting], xlabel: str, ylabel: str
+    path: Path,
+    shares: pd.DataFrame,
+    settings: Sequence[Setting],
+    xlabel: str,
+    ylabel: str,
+    intervals: Mapping[str, Sequence[Interval]] = {},
 ) -> None:
     """A line for each factor, the mean over seeds, with every seed beside it.
 
     Args:
-        shares: column `setting`, maybe `seed`, and one for each factor.
+        shares: column `setting`, maybe `seed`, and one for each factor; those without any number
+            are left out.
         ylabel: what the numbers are, and their unit.
+        intervals: factor -> (centre, low, high) for each setting; nan: none is drawn.
     """
-    factors = [name for name in shares if name not in ("setting", "seed")]
+    columns = shares.columns[shares.notna().any()]
+    factors = [name for name in columns if name not in ("setting", "seed")]
     x = places(settings)
     with panels(path, [2.0]) as (figure, grid):
         axes, handles = grid[0, 0], []
@@ -370,6 +378,8 @@ def save_factor_scores(
             handles += axes.plot(
                 x, means, color=colour, ms=3, label=short_name(str(factor)), **look
             )
+            _, low, high = np.array(intervals.get(factor, [(np.nan,) * 3] * len(x))).T
+            axes.vlines(x, low, high, color=colour, lw=0.8)
         axes.set_ylim(min(0, axes.get_ylim()[0]), axes.get_ylim()[1])
         axes.set_ylabel(ylabel)
         legend_below(figure, handles)

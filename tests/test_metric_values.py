@@ -3,6 +3,7 @@
 import inspect
 import itertools
 import warnings
+from typing import Any
 
 import jax
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from metric_points import FACTORS, MIXED, ROTATED, TRAIN, TRUE, arrays, score
 from scipy.integrate import quad
 from scipy.linalg import sqrtm
-from scipy.stats import entropy, norm, spearmanr
+from scipy.stats import entropy, norm, pearsonr, spearmanr
 from sklearn.ensemble import GradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression, LogisticRegressionCV
 from sklearn.metrics import (
@@ -38,6 +39,8 @@ from bvae_jax.metrics import (
     infomec,
     irs,
     jemmig,
+    matched_information,
+    mcc,
     med,
     mig,
     mig_chen,
@@ -630,3 +633,56 @@ def test_dci_es_first_probe_is_least_squares():
     error = np.mean((design_test @ weights - Y_TEST) ** 2, axis=0)
     baseline = np.mean((Y_TEST - Y.mean(axis=0)) ** 2, axis=0)
     np.testing.assert_allclose(found["loss"][0], error / baseline, atol=1e-3)
+
+
+def largest_sum(matrix):
+    """Latents of their own for the factors, by trying all."""
+    latents, factors = matrix.shape
+    return max(
+        itertools.permutations(range(latents), factors),
+        key=lambda chosen: sum(matrix[j, k] for k, j in enumerate(chosen)),
+    )
+
+
+def test_mcc_by_trying_all_pairs():
+    found = mcc(X, Y, X_TEST, Y_TEST)
+    kinds: Any = (pearsonr, found["score"]), (spearmanr, found["spearman"])
+    for kind, scores in kinds:
+        train, test = (
+            np.array([[abs(kind(z, v)[0]) for v in b.T] for z in a.T])
+            for a, b in ((X, Y), (X_TEST, Y_TEST))
+        )
+        chosen = largest_sum(train)
+        assert scores == pytest.approx(np.mean([test[j, k] for k, j in enumerate(chosen)]))
+        if kind is pearsonr:
+            assert list(found["latent"]) == list(chosen)
+
+
+def test_mcc_of_fewer_latents_than_factors_of_curves_and_of_chance():
+    one = mcc(-2.0 * Y[:, :1], Y, -2.0 * Y_TEST[:, :1], Y_TEST)
+    assert one["score"] == pytest.approx(1 / 3)
+    assert list(one["latent"]) == [0, -1, -1]
+    curved = mcc(np.exp(3.0 * Y), Y, np.exp(3.0 * Y_TEST), Y_TEST)
+    assert curved["spearman"] == pytest.approx(1)
+    assert curved["score"] < 0.9
+    rng = np.random.default_rng(0)
+    noise, other = rng.normal(size=(30, 9)), rng.normal(size=(3000, 9))
+    y, y_test = rng.integers(0, 5, (30, 3)), rng.integers(0, 5, (3000, 3))
+    assert mcc(noise, y, other, y_test)["score"] < 0.1 < mcc(noise, y, noise, y)["score"]
+
+
+def test_matched_information_by_trying_all_pairs():
+    matrix = np.array([[mutual_info_score(z, v) for v in Y.T] for z in BINNED.T])
+    chosen = largest_sum(matrix)
+    nats = sum(matrix[j, k] for k, j in enumerate(chosen))
+    found = matched_information(X, Y)
+    assert found["nats"] == pytest.approx(nats)
+    assert found["score"] == pytest.approx(nats / sum(entropy(np.bincount(v)) for v in Y.T))
+    assert list(found["latent"]) == list(chosen)
+    # A latent that knows every factor counts for one of them; a copy of it counts for another.
+    every = (Y @ [1, 10, 100])[:, None].astype(float)
+    bins = 10_000
+    largest = max(entropy(np.bincount(v)) for v in Y.T)
+    assert matched_information(every, Y, bins=bins)["nats"] == pytest.approx(largest)
+    copied = np.repeat(every, 3, axis=1)
+    assert matched_information(copied, Y, bins=bins)["score"] == pytest.approx(1)

@@ -113,6 +113,7 @@ AT_RANDOM = {
     "irs": (0.1, 0.3),
     "modularity": (0.5, 0.9),  # of the tiny informations by chance one is largest
     "infomec": (0.1, 0.7),
+    "matched_information": (0, 0.08),
     "active_units": (3, 3),
 }
 """Between what the headline lies where latents know nothing; about 0 elsewhere."""
@@ -298,7 +299,7 @@ def test_points_without_two_of_a_value_score_or_say_so(name):
         assert np.isfinite(headline(name, points))
 
 
-TAKES_NUMBERS = {"sap_r2", "irs", "dci_es"}
+TAKES_NUMBERS = {"sap_r2", "irs", "dci_es", "mcc"}
 """These read class indices as numbers: 1000 is far from 7."""
 
 
@@ -454,6 +455,7 @@ AXES = {
     "latent": "f",
     "entropy": "f",
     "importance": "lf",
+    "correlations": "lf",
     "mutual_information": "lf",
     "normalised_information": "lf",
     "matrix": "lf",

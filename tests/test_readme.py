@@ -49,7 +49,7 @@ FLAG = re.compile(r"(?<!\S)--[a-z][\w-]*")
 # Of scripts and other programs; every other flag is one of ours.
 FOREIGN_FLAGS = {"--scale", "--dir", "--pictures", "--json"}
 FOREIGN_FLAGS |= {f"--{field.name}" for field in dataclasses.fields(benchmarks.Settings)}
-ADDED = {"free_bits", "mcc", "discs", "tilted"}
+ADDED = {"free_bits", "linear_r2", "discs", "tilted"}
 """Names that CONTRIBUTING.md and the guide add."""
 
 

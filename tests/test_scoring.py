@@ -17,7 +17,7 @@ from bvae_jax.metrics import METRICS, Metric, scoring
 from bvae_jax.metrics.codes import Codes, draw
 from bvae_jax.metrics.scoring import metric_names, score, score_all
 
-FAST_NAMES = "beta_vae_score factor_vae_score mig mig_sup jemmig rmig sap_r2 modularity irs med"
+FAST_NAMES = "beta_vae_score factor_vae_score mig mig_sup jemmig rmig mcc sap_r2 modularity irs med"
 FAST = {*FAST_NAMES.split(), "unsupervised", "active_units"}
 
 
@@ -50,7 +50,8 @@ def test_unknown_names(wanted):
 
 def test_the_registry_is_what_was_published():
     names = (
-        "beta_vae_score factor_vae_score mig mig_chen mig_sup jemmig rmig dcimig sap sap_r2 dci "
+        "beta_vae_score factor_vae_score mig mig_chen mig_sup jemmig rmig dcimig matched_information mcc "
+        "sap sap_r2 dci "
         "dci_es modularity explicitness irs infomec med unsupervised downstream udr active_units"
     )
     assert set(METRICS) == set(names.split())

@@ -34,6 +34,8 @@ NAMES: Mapping[str, str] = {
     "jemmig": "JEMMIG",
     "rmig": "RMIG",
     "dcimig": "DCIMIG",
+    "matched_information": "I_m",
+    "mcc": "MCC",
     "sap": "SAP",
     "sap_r2": "SAP (R²)",
     "dci/disentanglement": "DCI",

@@ -17,6 +17,8 @@ from bvae_jax.metrics.factor_vae_score import FACTOR_VAE_SCORE, factor_vae_score
 from bvae_jax.metrics.infomec import INFOMEC, infomec
 from bvae_jax.metrics.irs import IRS, irs
 from bvae_jax.metrics.jemmig import JEMMIG, jemmig
+from bvae_jax.metrics.matched_information import MATCHED_INFORMATION, matched_information
+from bvae_jax.metrics.mcc import MCC, mcc
 from bvae_jax.metrics.med import MED, med
 from bvae_jax.metrics.mig import MIG, mig
 from bvae_jax.metrics.mig_chen import MIG_CHEN, mig_chen
@@ -41,6 +43,8 @@ __all__ = [
     "infomec",
     "irs",
     "jemmig",
+    "matched_information",
+    "mcc",
     "med",
     "mig",
     "mig_chen",
@@ -64,6 +68,8 @@ METRICS: dict[str, Metric] = {
         JEMMIG,
         RMIG,
         DCIMIG,
+        MATCHED_INFORMATION,
+        MCC,
         SAP,
         SAP_R2,
         DCI,

@@ -1,0 +1,96 @@
+"""Mean correlation coefficient of factors and latents that are matched one to one."""
+
+import numpy as np
+from jaxtyping import Float, Int, Shaped
+from scipy.optimize import linear_sum_assignment
+from scipy.stats import rankdata
+
+from bvae_jax.metrics.base import (
+    CodeArray,
+    CodesTest,
+    FactorsTest,
+    Matrix,
+    Metric,
+    checked_split,
+    mean,
+    ratio,
+    varying,
+)
+from bvae_jax.types import CodeMatrix, Factors, Score
+
+
+def mcc(
+    codes: CodeMatrix, factors: Factors, codes_test: CodesTest, factors_test: FactorsTest
+) -> Score:
+    """Mean over factors of the size of the correlation with a latent of its own, on test points.
+
+    Each factor gets one latent, so that the correlations of training points have the largest sum; a
+    factor for which none is left has 0. `score` is of Pearson's correlations, `spearman` of those
+    of ranks, which ask for an order instead of a line. Class indices are taken as numbers, so that
+    it makes sense for ordered factors. Many codes score on the points that they match by: there
+    chance alone has more than 0.
+
+    Args:
+        codes: [n, latent] to match by.
+        factors: [n, factor] class indices.
+        codes_test: [m, latent] to score on.
+        factors_test: [m, factor].
+
+    Returns:
+        `score` and `spearman` in [0, 1]; `per_factor` [factor] of `score`, nan of those with one
+        value; `latent` [factor], its number, -1 for none; `correlations` [latent, factor] of the
+        training points, in size.
+
+    Raises:
+        ValueError: arrays that do not fit or are not finite.
+
+    Hyvärinen & Morioka, 2016, "Unsupervised feature extraction by time-contrastive learning",
+    section 6; Khemakhem et al., 2020, "Variational autoencoders and nonlinear ICA", section 5.
+    """
+    arrays = checked_split(codes, factors, codes_test, factors_test)
+    matrix = correlations(*arrays[:2])
+    latent = matched(matrix)
+    per_factor = _of(latent, *arrays[2:])
+    ranks = [rankdata(array, axis=0) for array in arrays]
+    by_rank = _of(matched(correlations(*ranks[:2])), *ranks[2:])
+    return {
+        "score": mean(per_factor),
+        "spearman": mean(by_rank),
+        "per_factor": per_factor,
+        "latent": latent,
+        "correlations": matrix,
+    }
+
+
+def correlations(codes: CodeArray, factors: Shaped[np.ndarray, "n factor"]) -> Matrix:
+    """Sizes of Pearson's correlations; nan where one of the two is constant."""
+    a, b = codes, factors
+    a, b = a - a.mean(axis=0), b - b.mean(axis=0)
+    vary = np.outer(varying(a), varying(b))
+    found = np.abs(ratio(a.T @ b / len(a), np.outer(a.std(axis=0), b.std(axis=0))))
+    return np.where(vary, np.minimum(found, 1), np.nan)
+
+
+def matched(matrix: Matrix) -> Int[np.ndarray, " factor"]:
+    """For each factor a latent of its own, so that the sum is largest; -1 for none. Kuhn 1955."""
+    latents, factors = linear_sum_assignment(np.nan_to_num(matrix), maximize=True)
+    found = np.full(matrix.shape[1], -1)
+    found[factors] = latents
+    return found
+
+
+def _of(
+    latent: Int[np.ndarray, " factor"], codes: CodeArray, factors: Shaped[np.ndarray, "n factor"]
+) -> Float[np.ndarray, " factor"]:
+    """What each factor has with its latent: 0 where that is none or constant."""
+    found = np.nan_to_num(correlations(codes, factors)[latent, np.arange(len(latent))])
+    return np.where(varying(factors), found * (latent >= 0), np.nan)
+
+
+MCC = Metric(
+    mcc,
+    "mean correlation of each factor with a latent of its own, on held-out points",
+    "Hyvärinen & Morioka 2016",
+    others=("spearman",),
+    fast=True,
+)

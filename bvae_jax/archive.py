@@ -5,10 +5,8 @@ of it is trusted: headers come first, then the data, block by block.
 """
 
 import contextlib
-import glob
 import io
 import math
-import os
 import sys
 import textwrap
 import warnings
@@ -21,10 +19,7 @@ import numpy as np
 from numpy.lib import format as npy
 
 from bvae_jax.errors import UserError
-from bvae_jax.files import (
-    held,
-    remove_abandoned,
-)
+from bvae_jax.files import replacing
 
 # NumPy's own limit: Python's parser is not safe with more. A true header has some 100 bytes.
 HEADER_LIMIT = 10_000
@@ -211,15 +206,9 @@ def write_npz(path: Path, *, compress: bool = False, **arrays: np.ndarray | str)
 
     Where that cannot be done, one line on stderr says so.
     """
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        remove_abandoned(path.parent, f".{glob.escape(path.name)}.*.part")
-        with part.open("wb") as file, held(part):
+        with replacing(path) as file:
             (np.savez_compressed if compress else np.savez)(file, **arrays)  # pyright: ignore
-            file.flush()
-            part.replace(path)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            part.unlink()
         print(f"bvae: cannot write {path} ({error}): going on without.", file=sys.stderr)

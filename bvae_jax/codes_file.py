@@ -38,6 +38,8 @@ FIELDS = {
     "codes_test": ("real", ("m", "latent")),
     "factors_test": ("labels", ("m", "factor")),
 }
+# What `bvae encode` adds, which no score needs.
+UNREAD = ("indices", "files")
 # NumPy's letters for the types of each kind. Floats pass as whole: `_whole` says what to do.
 KINDS = {"real": "fiu", "whole": "iuf", "labels": "iufbSU", "text": "U"}
 WANTED = {
@@ -109,7 +111,8 @@ def _members(archive: zipfile.ZipFile) -> tuple[dict[str, zipfile.ZipInfo], list
         want(key in found, f"holds no {key}, wanted codes and factors. Its keys: {keys}.")
     both = ("codes_test" in found) == ("factors_test" in found)
     want(both, "holds only one of codes_test and factors_test, wanted both or neither.")
-    return {k: found[k] for k in FIELDS if k in found}, [k for k in found if k not in FIELDS]
+    unused = [k for k in found if k not in (*FIELDS, *UNREAD)]
+    return {k: found[k] for k in FIELDS if k in found}, unused
 
 
 def _check_headers(headers: dict[str, Header]) -> None:

@@ -15,7 +15,7 @@ import types
 import typing
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from bvae_jax.errors import UserError
 
@@ -96,13 +96,24 @@ def write_json(path: Path, value: Any, *, checksum: bool = False) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write a file so that a reader, or a crash, sees the old one or the new one."""
+    # Names of files may hold bytes that are no UTF-8.
+    with replacing(path, "x", encoding="utf-8", errors="backslashreplace") as file:
+        file.write(text)
+
+
+@contextlib.contextmanager
+def replacing(path: Path, mode: str = "xb", **options: Any) -> Iterator[IO[Any]]:
+    """A file beside its place, which is moved there at the end, or removed after an exception.
+
+    Args:
+        mode: "x" for text, with the options of `open`, or "xb".
+    """
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     remove_abandoned(path.parent, f".{glob.escape(path.name)}.*.part")
     part.unlink(missing_ok=True)  # never through a link
     try:
-        # Names of files may hold bytes that are no UTF-8.
-        with part.open("x", encoding="utf-8", errors="backslashreplace") as file, held(part):
-            file.write(text)
+        with part.open(mode, **options) as file, held(part):
+            yield file
             file.flush()
             os.fsync(file.fileno())
             part.replace(path)

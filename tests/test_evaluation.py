@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import changed
+from conftest import assert_close, changed
 from scipy.stats import multivariate_normal
 
 from bvae_jax.cli.run import in_one_line
@@ -37,7 +37,7 @@ from bvae_jax.runs.checkpoint import fingerprint
 from bvae_jax.runs.encode import codes_of, encode_points, encode_run, encoding_order, same_images
 from bvae_jax.runs.loggers import read_records
 from bvae_jax.runs.trainer import NO_POSTERIOR, Trainer, calibrated
-from bvae_jax.types import Posterior
+from bvae_jax.types import Posterior, key_for
 from bvae_jax.vae import VAE, decode, encode, init_params
 
 SMALL = {"network": "tiny", "image_source": "rendered", "batch_size": 4, "latents": 3}
@@ -272,6 +272,13 @@ def test_an_autoencoder_has_no_posterior(tmp_path, capsys):
         assert "codes are points" in capsys.readouterr().err
     with np.load(run.run_dir / encoding.CACHE) as arrays:
         assert sorted(arrays) == ["identity", "means"]
+    with pytest.raises(UserError, match=r"no prior to draw z from\. Its codes can be drawn"):
+        run.sample(4)
+    train = run.trainer.split.train
+    drawn = run.sample(4, source="aggregate", temperature=9.0)
+    key, _ = jax.random.split(key_for("samples", 0))
+    chosen = train[np.asarray(jax.random.randint(key, (4,), 0, len(train)))]
+    assert_close(drawn, run.reconstruct(run.trainer.images(chosen)))
     found = evaluate_elbo(run, 50, 40, 5, num_points=POINTS)
     assert [of["skipped"] for of in found.values()] == [NO_POSTERIOR] * 2
     print_elbo(found)

@@ -10,6 +10,7 @@ import pytest
 from conftest import assert_close, assert_equal
 
 import bvae_jax
+from bvae_jax import cli
 from bvae_jax.comparison.rates import TITLE, differences
 from bvae_jax.config import Config, ScoreConfig
 from bvae_jax.errors import UserError
@@ -254,7 +255,7 @@ def found(tiny_network, tmp_path_factory):
     return bvae_jax.train(Config(**SMALL), directory, progress=False, figures=False)
 
 
-def test_a_run_at_a_beta_is_a_run(found):
+def test_a_run_at_a_beta_is_a_run(found, tmp_path):
     images = found.trainer.images(np.arange(5))
     other = found.at(0.5)
     assert found.at(4.0).run_dir == found.run_dir  # the β of its config
@@ -269,6 +270,10 @@ def test_a_run_at_a_beta_is_a_run(found):
     )
     assert_close(other.encode(images), gated)
     assert not np.array_equal(other.encode(images).mean, found.encode(images).mean)
+    argv = ["sample", str(found.run_dir), "--beta", "0.5", "-n", "2", "-o", str(tmp_path / "drawn")]
+    assert cli.main(argv) == 0
+    with np.load(tmp_path / "drawn" / "samples.npz") as drawn:
+        np.testing.assert_array_equal(drawn["images"], other.sample(2))
 
 
 def test_what_is_kept_of_a_beta_is_kept_apart(found):

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable, Sequence
 
 from bvae_jax import runtime
-from bvae_jax.cli import data, lists, run, score
+from bvae_jax.cli import data, lists, run, score, share
 from bvae_jax.cli.flags import Flags, completion
 from bvae_jax.errors import UserError, unknown
 
@@ -21,6 +21,8 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "suggest": score.suggest,
     "traverse": run.traverse,
     "explore": run.explore,
+    "encode": share.encode,
+    "sample": share.sample,
     "data": data.data,
     "beta": lists.beta,
     "list": lists.list_,
@@ -33,6 +35,8 @@ FLAGS: dict[str, Callable[[], Flags]] = {
     "suggest": score.suggest_flags,
     "traverse": run.traverse_flags,
     "explore": run.explore_flags,
+    "encode": share.encode_flags,
+    "sample": share.sample_flags,
     "beta": lists.beta_flags,
     "list": lists.list_flags,
     **{f"data {name}": flags for name, (_, flags) in data.COMMANDS.items()},
@@ -49,6 +53,8 @@ The laboratory for beta-VAEs in JAX.
   bvae suggest DIR [--rate 8 ...]           choose a setting of it without labels
   bvae traverse DIR [--range 3 ...]         draw latent traversals of a run again
   bvae explore DIR [-o FILE]                a page to move the latents of a run or a sweep
+  bvae encode DIR IMAGES -o FILE            codes of pictures, into an .npz or .csv file
+  bvae sample DIR -n 64 -o DIR              pictures of the prior or the aggregate posterior
   bvae data list|show|prepare               data sets: which there are, a look, fetching
   bvae beta --from disent --value 0.03      what other codes call beta, in our units
   bvae list [objectives|presets|...]        what --objective, --preset, --metrics, ... may be

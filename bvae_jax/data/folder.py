@@ -146,7 +146,7 @@ def _prepare(
         sizes |= set(part.sizes)
         small += [min(size) for size in part.sizes if min(size) < shape[0]]
         shown.update(len(part.rows) + len(part.failed))
-    _check_broken(folder, pictures, broken)
+    check_broken(folder, pictures, broken)
     if told := all_but_black(writer.lightest):
         raise UserError(one_line(folder, told))
     found = found.without(list(broken))
@@ -159,7 +159,7 @@ def _prepare(
         )
     for sentence in told:
         print(one_line(f"bvae: {folder}", sentence), file=sys.stderr)
-    meta["pictures"] = _in_words(sizes) + colours
+    meta["pictures"] = in_words(sizes) + colours
     classes = [text(name) for name in found.classes]
     if classes:
         meta |= {"factor_names": ["class"], "factor_sizes": [len(classes)], "classes": classes}
@@ -168,8 +168,8 @@ def _prepare(
     writer.finish(meta, found.labels if classes else None)
 
 
-def _in_words(sizes: set[tuple[int, int]]) -> str:
-    """Widths and heights of pictures."""
+def in_words(sizes: set[tuple[int, int]]) -> str:
+    """Widths and heights of pictures, as 28×30, or 12 to 41 pixels."""
     if len(sizes) == 1:
         ((width, height),) = sizes
         return f"{height}×{width}"
@@ -229,16 +229,26 @@ def _look(folder: Path, name: str) -> list[Picture]:
     return [Picture(name, status.st_size, status.st_mtime_ns, status.st_ctime_ns)]
 
 
-def _check_broken(folder: Path, pictures: Sequence[Picture], broken: dict[int, str]) -> None:
-    """Say which pictures are left out; refuse where they are most of them."""
+def check_broken(
+    folder: Path, pictures: Sequence[Picture], broken: dict[int, str], fewest: int = FEWEST
+) -> None:
+    """Say on stderr which pictures are left out.
+
+    Args:
+        broken: index of a picture that cannot be read -> why.
+        fewest: pictures that must be whole.
+
+    Raises:
+        UserError: most are left out, or too few are whole.
+    """
     whole = len(pictures) - len(broken)
     reasons = [f"{pictures[index].name} ({broken[index]})" for index in sorted(broken)]
     which = f": {listed(reasons)}." if broken else "."
     if len(broken) > whole:
         told = f"got {len(broken)} pictures that cannot be read and {whole} that can{which}"
         raise UserError(one_line(folder, told))
-    if whole < FEWEST:
-        told = f"got {whole} pictures that can be read, wanted at least {FEWEST}{which}"
+    if whole < fewest:
+        told = f"got {whole} pictures that can be read, wanted at least {fewest}{which}"
         raise UserError(one_line(folder, told))
     if broken:
         told = f"{len(broken)} of {len(pictures)} pictures cannot be read and are left out{which}"

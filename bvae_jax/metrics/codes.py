@@ -49,7 +49,8 @@ class Codes:
         kl: [latent] mean KL from the prior, in nats.
         codes_of_runs: of this and other runs, for the same points in the same order.
         kl_of_runs: of the same, where it is known.
-        indices: [n] of the images in a run's data set.
+        indices: [n] of the images in their data set.
+        files: [n] names of the pictures, where they are of a folder.
     """
 
     codes: np.ndarray
@@ -63,6 +64,7 @@ class Codes:
     codes_of_runs: Sequence[np.ndarray] | None = None
     kl_of_runs: Sequence[np.ndarray | None] | None = None
     indices: np.ndarray | None = None
+    files: Sequence[str] | None = None
 
     def names(self) -> list[str]:
         """Of the factors; numbered where they have none."""
@@ -71,10 +73,12 @@ class Codes:
         return [f"factor {k}" for k in range(self.factors.shape[1])]
 
     def frame(self) -> "pd.DataFrame":
-        """A row for each point: index (of a run's image), z0, ..., logvar0, ..., the factors."""
+        """A row for each point: its name (a file's) or index (in a data set), z0, ..., logvar0,
+        ..., the factors."""
         import pandas as pd
 
-        parts = [] if self.indices is None else [pd.DataFrame({"index": self.indices})]
+        named = {"name": self.files, "index": self.indices}
+        parts = [pd.DataFrame({name: of}) for name, of in named.items() if of is not None]
         for name, array in (("z", self.codes), ("logvar", self.logvars)):
             if array is not None:
                 parts.append(pd.DataFrame(array).add_prefix(name))
@@ -167,7 +171,7 @@ def draw(points: Codes, train_points: int, test_points: int, key: PRNGKey) -> Dr
     n = len(points.codes)
     order = generator(draw_key).permutation(n)
     count = min(train_points, n)
-    apart = ("codes_test", "factors_test", "factor_names", "indices")
+    apart = ("codes_test", "factors_test", "factor_names", "indices", "files")
     pool = {k: v for k, v in vars(points).items() if v is not None and k not in apart}
     pool["key"] = metric_key
 

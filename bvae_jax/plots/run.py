@@ -1,5 +1,6 @@
 """Figures of one run: grids of images, animated traversals, curves of its training."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,24 @@ def save_image_grid(
         axes.set_title(title, loc="left")
         figure.draw_without_rendering()
         heights[0] = axes.bbox.width / figure.dpi * picture.shape[0] / picture.shape[1]
+
+
+def save_samples(
+    directory: Path, images: Float[np.ndarray, "n height width channels"]
+) -> list[Path]:
+    """samples.png, a grid of images in [0, 1], and sample-0.png, ..., each in its own size."""
+    columns = math.ceil(math.sqrt(len(images)))
+    grid = np.full((-(-len(images) // columns) * columns, *images.shape[1:]), np.nan, np.float32)
+    grid[: len(images)] = images
+    grid = enlarged(grid.reshape(-1, columns, *images.shape[1:]))
+    digits = len(str(len(images) - 1))
+    shown = {"samples": grid} | {
+        f"sample-{number:0{digits}}": image[None, None] for number, image in enumerate(images)
+    }
+    paths = [directory / f"{stem}.png" for stem in shown]
+    for path, one in zip(paths, shown.values(), strict=True):
+        Image.fromarray(np.rint(255 * mosaic(one)).astype(np.uint8)).save(path)
+    return paths
 
 
 def save_traversal_gif(

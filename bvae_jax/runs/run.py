@@ -4,7 +4,7 @@ import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +23,7 @@ from bvae_jax.runs.hyper import many_rates
 from bvae_jax.runs.trainer import Trainer, Trainers, build_model, eval_split, weights_of
 from bvae_jax.runs.writer import finished_summary, summarise
 from bvae_jax.traversal import by_size, traverse
-from bvae_jax.types import ImageShape, Params, Posterior, TrainState, key_for
+from bvae_jax.types import ImageShape, Params, Posterior, TrainState
 from bvae_jax.vae import VAE, decode, encode
 
 if TYPE_CHECKING:
@@ -172,17 +172,42 @@ class Run:
         """
         return self.decode(self.encode(images).mean)
 
-    def sample(self, n: int, *, seed: int = 0) -> Float[Array, "n height width channels"]:
-        """Decoded draws of the prior N(0, I).
+    def encode_to(self, path: str | Path, images: str | Path, *, progress: bool = False) -> int:
+        """Codes of images into an .npz or .csv file, in the images' order; how many there are.
+
+        Args:
+            images: a folder of pictures, an .npz file, or the name of a data set, perhaps its own.
 
         Raises:
-            UserError: the run has no prior, since it is an autoencoder; or `n` is below 1.
+            UserError: there are no such images, or they or the file are not as wanted.
         """
-        if not self.variational:
-            raise UserError(f"{self.run_dir} is an autoencoder: it has no prior to draw z from.")
-        if n < 1:
-            raise UserError(f"sample: got {n}, wanted at least 1.")
-        return self.decode(jax.random.normal(key_for("samples", seed), (n, self.config.latents)))
+        from bvae_jax.runs.codes import encode_to
+
+        return encode_to(self, Path(path).expanduser(), images, progress)
+
+    def sample(
+        self,
+        n: int,
+        *,
+        seed: int = 0,
+        temperature: float = 1.0,
+        source: Literal["prior", "aggregate"] = "prior",
+    ) -> Float[Array, "n height width channels"]:
+        """Decoded draws of the prior N(0, I), or of the aggregate posterior.
+
+        Args:
+            temperature: what standard deviations of z are multiplied by.
+            source: prior, or aggregate: z ~ q(z|x) of training images drawn at random, of an
+                autoencoder their codes.
+
+        Raises:
+            UserError: a value does not fit, the run is an autoencoder and has no prior, or it was
+                loaded without the data that aggregate needs.
+        """
+        from bvae_jax.runs.samples import draw_z
+
+        draws = {"seed": seed, "temperature": temperature, "source": source}
+        return self.decode(draw_z(self, n, **draws))
 
     def traverse(
         self,

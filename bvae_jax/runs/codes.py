@@ -1,0 +1,207 @@
+"""Codes of images, batch by batch, and the file that they go to.
+
+Pictures of a folder are made into images as those of a data set are: see `data.folder`. No more
+than a batch of them is in memory at a time.
+"""
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+
+from bvae_jax.archive import one_line
+from bvae_jax.config import Config
+from bvae_jax.data import DATASETS, PUBLISHED, USED_BY, open_dataset
+from bvae_jax.data.base import Dataset, Rendered
+from bvae_jax.data.classes import classify
+from bvae_jax.data.folder import check_broken, in_words, list_pictures
+from bvae_jax.data.pictures import decode_all
+from bvae_jax.data.sources import make_source
+from bvae_jax.data.store import text
+from bvae_jax.errors import UserError
+from bvae_jax.files import replacing
+from bvae_jax.runs import encode as encoding
+from bvae_jax.runs.run import Run
+from bvae_jax.runtime import Interrupt, bar
+
+if TYPE_CHECKING:
+    from bvae_jax.metrics.codes import Codes
+
+AT_ONCE = 256
+"""Images of a data set that are encoded at once."""
+
+
+def encode_to(run: Run, path: Path, images: str | Path, progress: bool) -> int:
+    """See `Run.encode_to`. The file is there whole or not at all."""
+    if path.suffix not in WRITERS or path.is_dir():
+        raise UserError(f"{path}: wanted the name of a file that ends in {' or '.join(WRITERS)}.")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write, options = WRITERS[path.suffix]
+    count = 0
+
+    def counted() -> "Iterator[Codes]":
+        nonlocal count
+        for part in stream(run, images, progress=progress):
+            count += len(part.codes)
+            yield part
+            interrupt.check()
+
+    with Interrupt() as interrupt, replacing(path, **options) as file:
+        write(file, counted())
+    return count
+
+
+def is_own(config: Config, images: str | Path) -> bool:
+    """Whether images are a run's own data set. A folder is none: it is read anew, by file name."""
+    own = images_config(config, images).dataset == config.dataset
+    return own and not config.dataset.startswith("folder:")
+
+
+def images_config(config: Config, images: str | Path) -> Config:
+    """A run's config with other images, all of them, and no option that their kind has no use for.
+
+    Raises:
+        UserError: this is no name of images.
+    """
+    known = str(images) in (*DATASETS, *PUBLISHED)
+    path = images if known or not os.path.isdir(os.path.expanduser(images)) else Path(images)
+    named = Config(dataset=path).dataset  # pyright: ignore[reportArgumentType]
+    kind = named.partition(":")[0]
+    unused = {name: getattr(Config, name) for name, kinds in USED_BY.items() if kind not in kinds}
+    return config.replace(dataset=named, only="", **unused)
+
+
+def stream(run: Run, images: str | Path, *, progress: bool = False) -> "Iterator[Codes]":
+    """Codes of images in their order, part by part: see `Run.encode_to`."""
+    if is_own(run.config, images):
+        yield _of_own(run, progress)
+        return
+    height, width, channels = run.image_shape
+    config = images_config(run.config, images)
+    kind, _, path = config.dataset.partition(":")
+    if kind == "folder":
+        if height != width or channels not in (1, 3):
+            raise UserError(
+                f"{path}: pictures become squares of 1 or 3 channels, but the run's images are "
+                f"{height}×{width}×{channels}: give an .npz file."
+            )
+        yield from _of_folder(run, Path(path).expanduser(), progress)
+        return
+    wanted = {"image_size": height, "grey": channels == 1}
+    config = config.replace(**{name: v for name, v in wanted.items() if kind in USED_BY[name]})
+    dataset = open_dataset(config, progress=progress)
+    if dataset.image_shape != run.image_shape:
+        got = "×".join(map(str, dataset.image_shape))
+        raise UserError(
+            f"{config.dataset}: got images of {got}, but the run's are {height}×{width}×{channels}."
+        )
+    yield from _of_dataset(run, dataset, progress)
+
+
+def _of_own(run: Run, progress: bool) -> "Codes":
+    """By the encode that is kept in the run's directory, put into the order of the images."""
+    trainer = run.trainer
+    options = {"count": trainer.dataset.size, "progress": progress}
+    encoded = encoding.encode_run(run.run_dir, trainer, run.params, **options)
+    order = np.argsort(encoding.encoding_order(trainer))
+    logvars = None if encoded.logvars is None else encoded.logvars[order]
+    return _known(trainer.dataset, np.arange(len(order)), encoded.means[order], logvars)
+
+
+def _of_dataset(run: Run, dataset: Dataset, progress: bool) -> "Iterator[Codes]":
+    kind = "auto" if isinstance(dataset.pixels, Rendered) else "streamed"
+    source = make_source(dataset, kind, jax.default_backend(), progress=progress)
+    look = jax.jit(source.look)
+    with _bar(dataset.size, progress) as shown:
+        for start in range(0, dataset.size, AT_ONCE):
+            # The last batch is filled up with its last image: one shape, one compile.
+            filled = np.minimum(np.arange(start, start + AT_ONCE), dataset.size - 1)
+            indices = np.unique(filled)
+            seen = np.asarray(look(source.reach(filled), filled))[: len(indices)]
+            yield _known(dataset, indices, *_encode(run, seen))
+            shown.update(len(indices))
+
+
+def _known(dataset: Dataset, indices: np.ndarray, means: np.ndarray, logvars: Any) -> "Codes":
+    """Codes of images of a data set, with their factors."""
+    from bvae_jax.metrics.codes import Codes  # scikit-learn takes a second
+
+    factors = np.asarray(dataset.factors(indices))
+    names, sizes = dataset.factor_names, np.array(dataset.factor_sizes, int)
+    return Codes(means, factors, logvars, factor_sizes=sizes, factor_names=names, indices=indices)
+
+
+def _of_folder(run: Run, folder: Path, progress: bool) -> "Iterator[Codes]":
+    from bvae_jax.metrics.codes import Codes
+
+    pictures = list_pictures(folder)
+    names = [picture.name for picture in pictures]
+    found = classify(folder, names)
+    factor = ("class",) if found.classes else ()
+    factor_sizes = np.array([len(found.classes)] * len(factor), int)
+    broken: dict[int, str] = {}
+    sizes: set[tuple[int, int]] = set()
+    with _bar(len(names), progress) as shown:
+        for part in decode_all([folder / name for name in names], run.image_shape):
+            broken |= part.failed
+            sizes |= set(part.sizes)
+            if part.rows:
+                means, logvars = _encode(run, part.images)
+                files = [text(names[row]) for row in part.rows]
+                labels = found.labels[part.rows]
+                yield Codes(
+                    means, labels, logvars,
+                    factor_sizes=factor_sizes, factor_names=factor, files=files,
+                )  # fmt: skip
+            shown.update(len(part.rows) + len(part.failed))
+    check_broken(folder, pictures, broken, fewest=1)
+    height, width, channels = run.image_shape
+    if sizes != {(width, height)}:
+        told = (
+            f"pictures of {in_words(sizes)}, their central squares as {height}×{width}×{channels}"
+        )
+        print(one_line(f"bvae: {folder}", told), file=sys.stderr)
+
+
+def _encode(run: Run, images: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    means, logvars = (np.asarray(x) for x in run.encode(images))
+    return means, logvars if run.variational else None
+
+
+def _bar(total: int, progress: bool) -> Any:
+    return bar(total=total, desc="encode", unit=" images", unit_scale=True, disable=not progress)
+
+
+def _write_npz(file: IO[bytes], parts: "Iterator[Codes]") -> None:
+    """Arrays by the names that `bvae evaluate` takes; no array of what is not known."""
+    from bvae_jax.metrics.codes import mean_kl
+
+    first, *others = parts
+    by_image = ("codes", "logvars", "factors", "indices", "files")
+    columns = {n: [getattr(part, n) for part in (first, *others)] for n in by_image}
+    arrays = {n: np.concatenate(c) for n, c in columns.items() if c[0] is not None}
+    if first.factors.shape[1]:
+        arrays["factor_names"] = np.array(first.factor_names)
+        arrays["factor_sizes"] = np.asarray(first.factor_sizes)
+    else:
+        del arrays["factors"]
+    if "logvars" in arrays:
+        arrays["kl"] = mean_kl(arrays["codes"], arrays["logvars"])
+    np.savez(file, **arrays)  # pyright: ignore
+
+
+def _write_csv(file: IO[str], parts: "Iterator[Codes]") -> None:
+    """A line for each image, written as it is encoded."""
+    for number, part in enumerate(parts):
+        part.frame().to_csv(file, index=False, header=not number)
+
+
+WRITERS: dict[str, tuple[Callable[..., None], dict[str, Any]]] = {
+    ".npz": (_write_npz, {}),
+    ".csv": (_write_csv, {"mode": "x", "encoding": "utf-8", "newline": ""}),
+}
+"""How a file is written, and opened, by the end of its name."""

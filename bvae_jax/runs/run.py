@@ -206,8 +206,8 @@ class Run:
         """
         from bvae_jax.runs.samples import draw_z
 
-        draws = {"seed": seed, "temperature": temperature, "source": source}
-        return self.decode(draw_z(self, n, **draws))
+        z = draw_z(self, n, seed=seed, temperature=temperature, source=source)
+        return self.decode(z)
 
     def traverse(
         self,

@@ -19,7 +19,7 @@ ROOMS = (
     {"runs"},
     {"evaluation"},
     {"comparison"},
-    {"explore"},
+    {"explore", "export"},
     {"cli", "__init__"},
     {"__main__"},
 )
@@ -38,8 +38,9 @@ ABOVE = {
     ("runs.run", "evaluation.evaluate"),
     *((above, f"explore{part}") for above in ("runs.run", "runs.sweep", "comparison.compare")
       for part in ("", ".export", ".page")),
+    *(("runs.run", f"export{part}") for part in ("", ".weights")),
 }  # fmt: skip
-"""Run.evaluate, Run.explore and compare import when they are called what is built on them."""
+"""Methods of Run, load and compare import when they are called what is built on them."""
 ONLY_IN = {
     "orbax": ("runs.checkpoint",),
     "matplotlib": ("plots.",),
@@ -51,7 +52,8 @@ ONLY_IN = {
     "tqdm": ("runtime",),
     "tensorflow_datasets": ("data.tfds",),
     "h5py": ("data.published",),
-    "torch": (),
+    "safetensors": ("export.weights", "export.template."),
+    "torch": ("export.template.",),
 }
 """Heavy packages, and how the names of their importers begin."""
 

@@ -326,7 +326,8 @@ def load(
     """A run from its directory, as `train` returned it. Changes nothing there.
 
     Args:
-        run_dir: of the run, or RUN_DIR/beta=BETA, as of `Run.at`.
+        run_dir: of the run, or RUN_DIR/beta=BETA, as of `Run.at`; or a directory or file that
+            `Run.export` wrote.
         step: of the checkpoint to take; the newest if None.
         dataset: where its images are now, as folder:DIRECTORY or npz:FILE; where they were when it
             was trained if None.
@@ -341,6 +342,12 @@ def load(
     directory, own = rundir.of_beta(Path(run_dir).expanduser())
     if None not in (own, beta) and own != beta:
         raise UserError(f"beta: got {beta:g}, but {run_dir} is a run at another: give {directory}.")
+    if rundir.is_exported(directory):
+        from bvae_jax.export.weights import load_exported
+
+        options: Any = {"data": data, "trainer": trainer, "progress": progress}
+        run = load_exported(directory, step=step, dataset=dataset, **options)
+        return run if beta is None else run.at(beta)
     config = rundir.read_config(directory)
     rundir.check_parts(directory, config)
     if data:

@@ -30,6 +30,8 @@ from bvae_jax.runtime import git_commit, versions
 from bvae_jax.types import ImageShape
 
 CONFIG, PROVENANCE, SUMMARY = "config.json", "provenance.json", "summary.json"
+WEIGHTS = "model.safetensors"
+"""Of a run that was exported, which has no checkpoints."""
 ALWAYS = ("dataset", "network", "latents", "objective", "steps", "seed")
 """Fields that no config.json of ours was ever without."""
 PACKAGES = ("bvae_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
@@ -130,6 +132,24 @@ def _move_aside(run_dir: Path) -> None:
         else:
             remove_replaced(run_dir)
             run_dir.rename(aside)
+
+
+def is_exported(path: Path) -> bool:
+    """Whether this is a directory of weights that were exported, and no checkpoints; or a file."""
+    return path.is_file() or ((path / WEIGHTS).is_file() and not (path / "checkpoints").exists())
+
+
+def check_resumable(run_dir: Path) -> None:
+    """Refuse to go on with a run that was exported.
+
+    Raises:
+        UserError: it was.
+    """
+    if is_exported(run_dir):
+        raise UserError(
+            f"--resume: {run_dir} was exported: it has weights and no checkpoints, from which one "
+            "goes on. Give the directory in which it was trained."
+        )
 
 
 def read_config(run_dir: Path) -> Config:
@@ -409,17 +429,18 @@ def earlier_devices(run_dir: Path) -> int:
     return sessions[-1].get("devices", 1) if sessions else 1
 
 
-def check_data(run_dir: Path, dataset: Dataset) -> None:
+def check_data(run_dir: Path, dataset: Dataset, earlier: str = "") -> None:
     """Refuse images that are not those of the run's last session.
 
     Args:
         dataset: that is there now.
+        earlier: the identity of those, where there is no session.
 
     Raises:
         UserError: its images are others.
     """
-    earlier = read_data(run_dir).get("identity")
-    if earlier is not None and dataset.identity != earlier:
+    earlier = read_data(run_dir).get("identity", earlier)
+    if earlier and dataset.identity != earlier:
         raise UserError(
             f"{run_dir} was trained on {earlier}, but {dataset.name} is {dataset.identity} now: "
             "its images changed. Put the old ones back, or train a new run."

@@ -65,6 +65,7 @@ def train(
         raise UserError("Got both --resume and --overwrite: give one of them.")
     check_path(directory)
     if resume:
+        rundir.check_resumable(directory)
         config = placed(directory, config)
     else:
         rundir.check_free(directory, overwrite=overwrite)

@@ -1,0 +1,1 @@
+"""What leaves the house: weights for other libraries, models for a hub."""

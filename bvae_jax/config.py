@@ -160,7 +160,8 @@ class Config:
     alpha: float | None = owned()
     """beta_tcvae: weight of the mutual information. info_vae: 1 - weight of the KL."""
     gamma: float | None = owned(NOT_NEGATIVE)
-    """annealed_vae: weight of |KL - C|. beta_tcvae: of the dimension-wise KL. factor_vae: of TC."""
+    """annealed_vae: weight of |KL - C|. beta_tcvae: of the dimension-wise KL. factor_vae: of TC.
+    hfs_vae: of the distance from a factorised support."""
     capacity: float | None = owned(NOT_NEGATIVE)
     """annealed_vae, control_vae: C, what the KL is held at, nats."""
     capacity_schedule: str | None = owned()
@@ -171,6 +172,8 @@ class Config:
     """dip_vae_i, dip_vae_ii: weight of variances, in multiples of --lambda-od."""
     lambda_mmd: float | None = owned()
     """info_vae: lambda; the MMD's weight is alpha + lambda - 1."""
+    lambda_l2: float | None = owned(NOT_NEGATIVE)
+    """lambda_beta_vae: weight of the squared error, a sum over pixels."""
     kp: float | None = owned(NOT_NEGATIVE)
     """control_vae: proportional gain."""
     ki: float | None = owned(NOT_NEGATIVE)

@@ -50,11 +50,16 @@ class VAEOutput(NamedTuple):
         posterior: q(z|x), from which z was drawn.
         z: [sample, batch, latent].
         log_likelihood: [sample, batch] log p(x|z), nats.
+        images: x.
+        reconstruction: the mean image of p(x|z), of every sample; what no loss reads is not
+            computed in the end.
     """
 
     posterior: Posterior
     z: Float[Array, "sample batch latent"]
     log_likelihood: Float[Array, "sample batch"]
+    images: Images
+    reconstruction: Float[Array, "sample batch height width channels"]
 
 
 class TrainState(NamedTuple):

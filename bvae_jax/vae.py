@@ -65,13 +65,20 @@ class VAE(nn.Module):
         self, z: Samples, images: Images, beta: PerImage | None = None
     ) -> Float[Array, "sample batch"]:
         """log p(x|z) of every sample, nats."""
+        return self._compared(z, images, beta)[0]
+
+    def _compared(
+        self, z: Samples, images: Images, beta: PerImage | None
+    ) -> tuple[Float[Array, "sample batch"], Float[Array, "sample batch height width channels"]]:
+        """log p(x|z) of every sample in nats, and its mean image."""
         samples, batch, _ = z.shape
         betas = None if beta is None else jnp.tile(beta, samples)
         decoded = self.decode(z.reshape(samples * batch, -1), betas)
         repeated = jnp.broadcast_to(images[None], (samples, *images.shape))
         repeated = repeated.reshape(decoded.shape[0], *images.shape[1:])
         log_prob = self.likelihood.log_prob(decoded, repeated, dict(self.own))
-        return log_prob.reshape(samples, batch)
+        mean = self.likelihood.mean(decoded)
+        return log_prob.reshape(samples, batch), mean.reshape(samples, *images.shape)
 
     def __call__(
         self,
@@ -86,7 +93,8 @@ class VAE(nn.Module):
         if adapt is not None:
             posterior = adapt(posterior)
         z = reparameterize(posterior, key, samples) if noise else posterior.mean[None]
-        return VAEOutput(posterior, z, self.log_likelihood(z, images, beta))
+        log_likelihood, reconstruction = self._compared(z, images, beta)
+        return VAEOutput(posterior, z, log_likelihood, images, reconstruction)
 
 
 def reparameterize(posterior: Posterior, key: PRNGKey, samples: int = 1) -> Samples:

@@ -1,6 +1,7 @@
 """Every objective against NumPy in float64, and the laws that all of them obey."""
 
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -8,13 +9,22 @@ import numpy as np
 import optax
 import pytest
 from conftest import float64
+from jax.test_util import check_grads
 
 from bvae_jax.config import Config
 from bvae_jax.elbo import gaussian_kl
 from bvae_jax.errors import UserError
 from bvae_jax.likelihoods import make_likelihood
 from bvae_jax.networks.mlp import MLPDecoder, MLPEncoder
-from bvae_jax.objectives import OBJECTIVES, ada, beta_tcvae, factor_vae, get_objective, info_vae
+from bvae_jax.objectives import (
+    OBJECTIVES,
+    ada,
+    beta_tcvae,
+    factor_vae,
+    get_objective,
+    hfs_vae,
+    info_vae,
+)
 from bvae_jax.objectives.base import NOTHING, Inputs, Loss
 from bvae_jax.runs.hyper import hyperparameters, resolved
 from bvae_jax.step import (
@@ -142,10 +152,20 @@ def arrays(samples=2, batch=BATCH):
     return mean, logvar, z, -50 + rng.normal(size=(samples, batch))
 
 
+def pictures(samples, batch):
+    """Images and reconstructions in float64."""
+    rng = np.random.default_rng(1)
+    return rng.random((batch, 2, 3, 1)), rng.random((samples, batch, 2, 3, 1))
+
+
+def output(posterior, z, log_likelihood):
+    return VAEOutput(posterior, z, log_likelihood, *map(jnp.asarray, pictures(*z.shape[:2])))
+
+
 def inputs(name, *, aux=None, memory=None, changes=NOTHING):
     """The same arrays as an objective gets them."""
     mean, logvar, z, log_likelihood = map(jnp.asarray, arrays())
-    out = VAEOutput(Posterior(mean, logvar), z, log_likelihood)
+    out = output(Posterior(mean, logvar), z, log_likelihood)
     values = {**OBJECTIVES[name].hyper, **changes}
     return Inputs(
         out=out,
@@ -221,6 +241,23 @@ def numpy_control(hyper):
     return nll + beta * kl
 
 
+def numpy_l2(hyper):
+    images, reconstruction = pictures(2, BATCH)
+    error = np.mean([((x - images[i]) ** 2).sum() for of in reconstruction
+                     for i, x in enumerate(of)])  # fmt: skip
+    return plain(hyper["beta"]) + hyper["lambda_l2"] * error
+
+
+def numpy_hfs(hyper):
+    """Every combination of two values of two latents, and the code that is nearest."""
+    mean = arrays()[0]
+    total = 0.0
+    for i, j in itertools.combinations(range(LATENTS), 2):
+        combined = itertools.product(mean[:, i], mean[:, j])
+        total += max(min((a - c[i]) ** 2 + (b - c[j]) ** 2 for c in mean) for a, b in combined)
+    return plain(hyper["beta"]) + hyper["gamma"] * total
+
+
 def plain(weight):
     nll, kl = nll_and_kl()
     return nll + weight * kl
@@ -241,6 +278,8 @@ REFERENCES = {
     "dip_vae_ii": lambda h: numpy_dip(h, second=True),
     "info_vae": numpy_info,
     "control_vae": numpy_control,
+    "lambda_beta_vae": numpy_l2,
+    "hfs_vae": numpy_hfs,
     "ada_gvae": lambda h: plain(h["beta"]),
     "ada_mlvae": lambda h: plain(h["beta"]),
 }
@@ -250,6 +289,8 @@ CHANGES = {
     "beta_tcvae_mss": {"alpha": 0.3, "beta": 2.5, "gamma": 1.7},
     "info_vae": {"alpha": -0.5, "lambda_mmd": 7.0},
     "control_vae": {"kp": 0.3, "ki": 0.05},
+    "lambda_beta_vae": {"beta": 2.5, "lambda_l2": 0.7},
+    "hfs_vae": {"beta": 2.5, "gamma": 0.7},
 }
 """Hyperparameters for the comparison, where the defaults would hide a term."""
 
@@ -358,7 +399,7 @@ def test_the_estimate_approaches_the_total_correlation_of_a_gaussian(monkeypatch
         draw_key, loss_key = jax.random.split(key)
         z = jax.random.normal(draw_key, (batch, 2)) @ root.T
         zero = jnp.zeros((batch, 2))
-        out = VAEOutput(Posterior(zero, zero), z[None], jnp.zeros((1, batch)))
+        out = output(Posterior(zero, zero), z[None], jnp.zeros((1, batch)))
         hyper = {"gamma": jnp.float32(1)}
         found = factor_vae.loss(Inputs(out, zero, hyper, aux, {}, loss_key, batch))
         return found.value, found.metrics["tc"]
@@ -411,7 +452,7 @@ def test_what_batches_report_is_what_its_name_says(name):
         given, found = inputs(name), []
         for i in range(0, n, batch):
             part = Posterior(posterior.mean[i : i + batch], posterior.logvar[i : i + batch])
-            out = VAEOutput(part, z[None, i : i + batch], jnp.zeros((1, batch)))
+            out = output(part, z[None, i : i + batch], jnp.zeros((1, batch)))
             some = given._replace(out=out, kl=gaussian_kl(part), dataset_size=n)
             found.append(OBJECTIVES[name].loss(some).metrics)
         average = {key: np.mean([float(f[key]) for f in found]) for key in found[0]}
@@ -503,7 +544,7 @@ def test_the_controller_brings_a_simulated_kl_to_its_target():
 
     @jax.jit
     def control(kl, memory):
-        out = VAEOutput(Posterior(zero, zero), zero[None], zero)
+        out = output(Posterior(zero, zero), zero[None], zero)
         values = {k: jnp.float32(v) for k, v in hyper.items()}
         given = Inputs(out, kl[None, None], values, {}, memory, jax.random.key(0), 1)
         found = loss(given)
@@ -515,6 +556,20 @@ def test_the_controller_brings_a_simulated_kl_to_its_target():
     assert betas[-1] == pytest.approx(4, rel=0.02)
     assert max(betas) < 8
     assert float(memory["integral"]) == pytest.approx(4, rel=0.02)
+
+
+def test_a_factorised_support_has_no_distance():
+    """Correlated as it may be; a missing corner is as far away as its nearest neighbour."""
+    grid = jnp.array([[a, b, 0.0] for a, b in itertools.product((0.0, 1, 2), (0.0, 3))])
+    assert hfs_vae.factorised_support_distance(jnp.concatenate([grid, grid[:2]])) == 0
+    assert hfs_vae.factorised_support_distance(grid[1:]) == 1
+    assert hfs_vae.factorised_support_distance(grid[:, :1]) == 0
+    slope = jax.grad(hfs_vae.factorised_support_distance)(grid[1:] * jnp.array([[2.0, 1, 1]]))
+    assert slope[:, 0].sum() == pytest.approx(0)
+    assert abs(slope).max() > 1
+    codes = jax.random.normal(jax.random.key(0), (7, 4))
+    distance = lambda codes: hfs_vae.factorised_support_distance(jnp.asarray(codes))
+    check_grads(distance, (codes,), 1, ("rev",), eps=1e-3, rtol=0.02)
 
 
 def test_autoencoder_draws_nothing():

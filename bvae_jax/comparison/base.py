@@ -57,6 +57,8 @@ NAMES: Mapping[str, str] = {
     "dip_vae_ii": "DIP-VAE-II",
     "info_vae": "InfoVAE",
     "control_vae": "ControlVAE",
+    "lambda_beta_vae": "λβ-VAE",
+    "hfs_vae": "β-VAE with HFS",
     "ada_gvae": "Ada-GVAE",
     "ada_ml_vae": "Ada-ML-VAE",
     "dsprites": "dSprites",

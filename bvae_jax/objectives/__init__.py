@@ -10,7 +10,9 @@ from bvae_jax.objectives import (
     control_vae,
     dip_vae,
     factor_vae,
+    hfs_vae,
     info_vae,
+    lambda_beta_vae,
 )
 from bvae_jax.objectives.base import Objective
 
@@ -26,6 +28,8 @@ OBJECTIVES: dict[str, Objective] = {
     "dip_vae_ii": dip_vae.SECOND,
     "info_vae": info_vae.OBJECTIVE,
     "control_vae": control_vae.OBJECTIVE,
+    "lambda_beta_vae": lambda_beta_vae.OBJECTIVE,
+    "hfs_vae": hfs_vae.OBJECTIVE,
     "ada_gvae": ada.GVAE,
     "ada_mlvae": ada.MLVAE,
 }

@@ -25,7 +25,8 @@ class Inputs(NamedTuple):
     """What a loss is computed from.
 
     Attributes:
-        out: what the model made of the batch: posterior, z and log p(x|z).
+        out: what the model made of the batch: posterior, z, log p(x|z), reconstructions; and the
+            images.
         kl: KL(q(z|x) || p(z)) for each image and latent, nats.
         hyper: the objective's hyperparameters at this step, schedules applied.
         aux: the objective's own parameters.

@@ -29,6 +29,7 @@ SYMBOLS = {
     "capacity": "C",
     "gamma": "γ",
     "lambda_d_factor": "λ_d/λ_od",
+    "lambda_l2": "λ",
     "lambda_mmd": "λ",
     "lambda_od": "λ_od",
     "multi_rate": "multi-rate",

@@ -8,7 +8,7 @@
 
 import inspect
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import jax
@@ -63,6 +63,26 @@ def presets() -> str:
     """Where settings come from, and what is uncertain."""
     rows = ((f"`{name}`", preset.source, preset.unsure) for name, preset in PRESETS.items())
     return table(("`--preset`", "source", "not sure"), rows)
+
+
+DIFFERS = "Where it differs: "
+
+
+def differences() -> str:
+    """Where a metric is not what its paper or the best known code computes, from its docstring."""
+
+    def rows() -> Iterator[Row]:
+        for name, metric in METRICS.items():
+            for text in paragraphs(metric.function):
+                if text.startswith(DIFFERS):
+                    said = text.removeprefix(DIFFERS)
+                    yield (
+                        f"`{name}`",
+                        f"{said[0].upper()}{said[1:]}",
+                        "yes" if metric.compat else "",
+                    )
+
+    return table(("metric", "where it differs", "theirs by `--compat`"), rows())
 
 
 def metrics() -> str:
@@ -126,6 +146,7 @@ def datasets() -> str:
 TABLES: dict[str, Callable[[], str]] = {
     "objectives": objectives,
     "presets": presets,
+    "differences": differences,
     "metrics": metrics,
     "networks": networks,
     "likelihoods": likelihoods,

@@ -167,6 +167,13 @@ def test_a_constant_factor_changes_nothing(name):
         assert headline(name, more) == pytest.approx(headline(name, points), abs=1e-9)
 
 
+def test_what_compat_changes_is_said():
+    for name in NAMES:
+        assert not METRICS[name].compat or "Where it differs: " in str(
+            METRICS[name].function.__doc__
+        )
+
+
 COUNTING = [name for name in NAMES if METRICS[name].null]
 
 

@@ -46,6 +46,9 @@ def dci_es(
     counts -1, the worst, for it would need more capacity than there is. The paper leaves the family
     of probes open: compare only scores of the same family.
 
+    Where it differs: by the paper's formula a factor that no probe predicts has the best E, 1;
+    here it has the worst, -1. The paper's probes may be any; here they are ridge regressions.
+
     Args:
         codes: [n, latent] to fit on.
         factors: [n, factor] class indices.

@@ -31,6 +31,9 @@ def jemmig(
     no entropy, and so no joint entropy to speak of: there collapse scores well. Factors with one
     value are left out.
 
+    Where it differs: the paper's number is in nats and better when low (`jemmig`), and its
+    entropies are those of densities; here it is normalised, better when high, and of bins.
+
     Args:
         codes: [n, latent] posterior means.
         factors: [n, factor] class indices.

@@ -22,6 +22,9 @@ def matched_information(codes: CodeMatrix, factors: Factors, *, bins: int = BINS
     knows the factor too, so that it tells how much is lost and not how it is shared out; a latent
     that knows all factors counts once.
 
+    Where it differs: the paper's number is the sum in nats (`nats`); here it is divided by the
+    entropy of all factors.
+
     Args:
         codes: [n, latent].
         factors: [n, factor] class indices.

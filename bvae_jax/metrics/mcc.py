@@ -27,8 +27,10 @@ def mcc(
     Each factor gets one latent, so that the correlations of training points have the largest sum; a
     factor for which none is left has 0. `score` is of Pearson's correlations, `spearman` of those
     of ranks, which ask for an order instead of a line. Class indices are taken as numbers, so that
-    it makes sense for ordered factors. Many codes score on the points that they match by: there
-    chance alone has more than 0.
+    it makes sense for ordered factors. On the points that latents are matched by, chance alone has
+    more than 0.
+
+    Where it differs: many codes score on the points by which they match; here on others.
 
     Args:
         codes: [n, latent] to match by.

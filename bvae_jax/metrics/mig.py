@@ -21,6 +21,10 @@ def mig(codes: CodeMatrix, factors: Factors, *, bins: int = BINS) -> Score:
     range. It falls below 1 even for perfect codes whose factor has more values than there are
     bins, and is biased upwards by few points. `mig_chen` is the density form of the paper.
 
+    Where it differs: the paper takes sampled codes by their density, over the logarithm of the
+    factor's size (`mig_chen`); here, as in disentanglement_lib, means are counted in bins, over
+    the factor's entropy.
+
     Args:
         codes: [n, latent].
         factors: [n, factor] class indices.

@@ -43,6 +43,9 @@ def mig_chen(
     densities, q(z_j | v) that of the points with the same value. Normalised by the logarithm of
     the factor's size, which is its entropy on a full grid.
 
+    Where it differs: the authors leave out the shape of dSprites, which has no order; here
+    every factor counts.
+
     Args:
         codes: [n, latent] posterior means.
         factors: [n, factor] class indices.

@@ -24,6 +24,9 @@ def mig_sup(
     It falls when one latent mixes factors, which MIG does not see. Latents whose mean hardly varies
     are left out, as by the authors; without any other the score is 0.
 
+    Where it differs: the authors estimate information from samples of the posterior; here means
+    are counted in bins.
+
     Args:
         codes: [n, latent].
         factors: [n, factor] class indices.

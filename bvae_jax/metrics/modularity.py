@@ -33,6 +33,9 @@ def modularity(
     best factor by chance: pure noise scores about .7. Left out, therefore, are latents that are
     not active (`metrics.base.active`) or know nothing at all; without any other the score is 0.
 
+    Where it differs: disentanglement_lib counts latents that are constant as 0; here those that
+    are not active are left out.
+
     Args:
         codes: [n, latent].
         factors: [n, factor] class indices.

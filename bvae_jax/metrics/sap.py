@@ -40,6 +40,9 @@ def sap(
     that. A lone latent is compared with guessing. The score depends on the codes' scale and mean,
     through the regularisation.
 
+    Where it differs: disentanglement_lib takes plain accuracy; here, as in the paper, all
+    classes count alike.
+
     Args:
         codes: [n, latent] to fit on.
         factors: [n, factor] class indices.

@@ -34,6 +34,9 @@ def udr(
     Latents that are not active (`metrics.base.active`) are left out; the paper asks for a KL above
     0.01 nats instead.
 
+    Where it differs: the paper leaves out latents whose KL is below 0.01 nats; here those that
+    are not active, by their variance.
+
     Args:
         codes_of_runs: of each run [n, latent], for the same points in the same order.
         kl_of_runs: of each run [latent], mean KL from the prior in nats, where it is known.

@@ -39,6 +39,9 @@ def unsupervised(
     Constant latents are left out of the total correlation (they add nothing to the others). Low is
     independent, which is not the same as disentangled.
 
+    Where it differs: disentanglement_lib counts constant latents, so that the total correlation
+    is nan where there is one; here they are left out.
+
     Args:
         codes: [n, latent].
         kl: [latent] mean KL from the prior, in nats.

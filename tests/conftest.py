@@ -129,6 +129,15 @@ def wandb(monkeypatch):
     return fake
 
 
+@pytest.fixture
+def hub(tmp_path_factory, monkeypatch):
+    """A Hugging Face Hub on this machine, instead of the real one."""
+    import hub_server
+
+    with hub_server.serving(tmp_path_factory.mktemp("hub"), monkeypatch) as opened:
+        yield opened
+
+
 REAL_DATA = Path(os.environ.get("BVAE_TEST_DATA", REPOSITORY.parent / "shared" / "data"))
 
 

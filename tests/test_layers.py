@@ -38,7 +38,7 @@ ABOVE = {
     ("runs.run", "evaluation.evaluate"),
     *((above, f"explore{part}") for above in ("runs.run", "runs.sweep", "comparison.compare")
       for part in ("", ".export", ".page")),
-    *(("runs.run", f"export{part}") for part in ("", ".weights")),
+    *(("runs.run", f"export{part}") for part in ("", ".weights", ".hub")),
 }  # fmt: skip
 """Methods of Run, load and compare import when they are called what is built on them."""
 ONLY_IN = {
@@ -52,6 +52,7 @@ ONLY_IN = {
     "tqdm": ("runtime",),
     "tensorflow_datasets": ("data.tfds",),
     "h5py": ("data.published",),
+    "huggingface_hub": ("export.hub", "export.card"),
     "safetensors": ("export.weights", "export.template."),
     "torch": ("export.template.",),
 }

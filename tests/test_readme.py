@@ -309,7 +309,7 @@ SMALLER = "steps=2, batch_size=4, network='tiny', image_source='rendered', eval_
     "name",
     ["README.md", *(f"docs/{n}.md" for n in ("python", "metrics", "choosing-beta", "sharing"))],
 )
-def test_python_runs(name, tmp_path, monkeypatch, registries):
+def test_python_runs(name, tmp_path, monkeypatch, registries, hub):
     """As it is, in its order, but smaller."""
     monkeypatch.chdir(tmp_path)
     runpy.run_path(str(TINY))

@@ -23,6 +23,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "explore": run.explore,
     "encode": share.encode,
     "sample": share.sample,
+    "push": share.push,
     "data": data.data,
     "beta": lists.beta,
     "list": lists.list_,
@@ -37,6 +38,7 @@ FLAGS: dict[str, Callable[[], Flags]] = {
     "explore": run.explore_flags,
     "encode": share.encode_flags,
     "sample": share.sample_flags,
+    "push": share.push_flags,
     "beta": lists.beta_flags,
     "list": lists.list_flags,
     **{f"data {name}": flags for name, (_, flags) in data.COMMANDS.items()},
@@ -55,6 +57,7 @@ The laboratory for beta-VAEs in JAX.
   bvae explore DIR [-o FILE]                a page to move the latents of a run or a sweep
   bvae encode DIR IMAGES -o FILE            codes of pictures, into an .npz or .csv file
   bvae sample DIR -n 64 -o DIR              pictures of the prior or the aggregate posterior
+  bvae push DIR hf:USER/NAME [-o DIR]       a run to the Hugging Face Hub, with a model card
   bvae data list|show|prepare               data sets: which there are, a look, fetching
   bvae beta --from disent --value 0.03      what other codes call beta, in our units
   bvae list [objectives|presets|...]        what --objective, --preset, --metrics, ... may be

@@ -1,4 +1,4 @@
-"""`bvae encode` and `bvae sample`: what leaves a run."""
+"""`bvae encode`, `bvae sample` and `bvae push`: what leaves a run."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -78,4 +78,27 @@ def sample(argv: Sequence[str]) -> int:
     run = load(given.pop("run_dir"), **options, data=given.get("source") == "aggregate")
     arrays, grid, *pictures = write_samples(run, given.pop("out").expanduser(), **given)
     print(f"{grid}\n{arrays}\n{pictures[0]} to {pictures[-1].name}")
+    return 0
+
+
+def push_flags() -> Flags:
+    """Those of `bvae push`."""
+    with fatal():
+        from bvae_jax.export.hub import push
+
+    flags = of_function(push)
+    flags["to"] = flags["to"]._replace(positional=True, required=True)
+    flags["out"] = flags["out"]._replace(aliases=("-o",))
+    return flags | {"run": RUN}
+
+
+def push(argv: Sequence[str]) -> int:
+    """Push a run to the Hugging Face Hub: weights, config, scores, figures, and a model card that
+    is made from them. bvae_jax.load("hf:USER/NAME") and all commands take it from there."""
+    given = parse(argv, "bvae push", push.__doc__, push_flags())
+    with fatal():
+        from bvae_jax.export.hub import push as run_push
+
+    given.pop("plugin", None)
+    print(run_push(given.pop("run"), given.pop("to"), **given))
     return 0

@@ -27,7 +27,7 @@ from bvae_jax.runs.curve import betas_of
 from bvae_jax.runs.encode import codes_of, encode_points, encode_run, encoding_order, same_images
 from bvae_jax.runs.grid import SYMBOLS, text
 from bvae_jax.runs.hyper import many_rates
-from bvae_jax.runs.run import Run, load, load_shared
+from bvae_jax.runs.run import Run, load, load_shared, located
 from bvae_jax.runs.sweepdir import SweepConfig
 from bvae_jax.runs.trainer import Trainers
 from bvae_jax.runs.traversals import best_start
@@ -99,7 +99,7 @@ def explore(
     The score is MIG where `bvae compare` left it, otherwise the ELBO or the distortion.
 
     Args:
-        path: directory of a run or of a sweep.
+        path: directory of a run or of a sweep, or hf:USER/NAME.
         out: the file; explore.html in that directory if None.
         seed: of a sweep, the runs of this seed.
         float32: keep all digits of the weights: twice the size.
@@ -113,7 +113,7 @@ def explore(
         UserError: there is no run or sweep, nothing is trained yet, or its decoder is too large for
             a page or uses what a page cannot compute.
     """
-    directory = Path(path).expanduser()
+    directory = located(path)
     file = Path(out).expanduser() if out else directory / FILE
     if file.is_dir():
         raise UserError(f"--out: {file} is a directory, wanted the name of a file.")

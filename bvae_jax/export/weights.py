@@ -96,7 +96,8 @@ def export_run(
         if run.summary:
             write_json(part / SUMMARY, run.summary, checksum=True)
             if (run.run_dir / "figures").is_dir():
-                shutil.copytree(run.run_dir / "figures", part / "figures")
+                without = shutil.ignore_patterns("training")  # what an animation is made from
+                shutil.copytree(run.run_dir / "figures", part / "figures", ignore=without)
         for write in more:
             write(part)
     return out

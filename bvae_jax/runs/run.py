@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from bvae_jax.metrics.codes import Codes
     from bvae_jax.metrics.scoring import Entry
 
+HUB = "hf:"
+"""What stands before the name of a model on the Hugging Face Hub."""
 AT_ONCE = 256
 """Images that go through a network at once."""
 
@@ -277,6 +279,19 @@ class Run:
 
         return of_run(self, float32=float32)
 
+    def push(self, to: str, **options: Any) -> str:
+        """Push the run to the Hugging Face Hub, as `bvae push`; see `bvae_jax.export.hub.push`.
+
+        Args:
+            to: hf:USER/NAME, perhaps with @BRANCH.
+
+        Returns:
+            The address of the model's page.
+        """
+        from bvae_jax.export.hub import push
+
+        return push(self, to, **options)
+
     def _checked(self, images: Any) -> np.ndarray:
         """As float32 in [0, 1], with the axis of channels."""
         given = np.asarray(images)
@@ -326,8 +341,8 @@ def load(
     """A run from its directory, as `train` returned it. Changes nothing there.
 
     Args:
-        run_dir: of the run, or RUN_DIR/beta=BETA, as of `Run.at`; or a directory or file that
-            `Run.export` wrote.
+        run_dir: of the run, or RUN_DIR/beta=BETA, as of `Run.at`; a directory or file that
+            `Run.export` wrote; or hf:USER/NAME, perhaps with @REVISION, on the Hugging Face Hub.
         step: of the checkpoint to take; the newest if None.
         dataset: where its images are now, as folder:DIRECTORY or npz:FILE; where they were when it
             was trained if None.
@@ -339,7 +354,7 @@ def load(
     Raises:
         UserError: there is no run, no checkpoint yet, none can be read, or its data are others now.
     """
-    directory, own = rundir.of_beta(Path(run_dir).expanduser())
+    directory, own = rundir.of_beta(located(run_dir))
     if None not in (own, beta) and own != beta:
         raise UserError(f"beta: got {beta:g}, but {run_dir} is a run at another: give {directory}.")
     if rundir.is_exported(directory):
@@ -371,6 +386,19 @@ def load(
     run = Run(directory, config, summary, restored.state, model, shape, opened)
     beta = own if beta is None else beta
     return run if beta is None else run.at(beta)
+
+
+def located(run_dir: str | Path) -> Path:
+    """The directory of a run. That of hf:USER/NAME is in the Hub's cache, once it is fetched.
+
+    Raises:
+        UserError: there is no such model on the Hub, or it cannot be reached.
+    """
+    if str(run_dir).startswith(HUB):
+        from bvae_jax.export.hub import fetched
+
+        return fetched(str(run_dir))
+    return Path(run_dir).expanduser()
 
 
 def load_shared(run_dir: Path, trainers: Trainers) -> Run:

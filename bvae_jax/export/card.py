@@ -1,0 +1,289 @@
+"""The model card of a run: README.md of a repository on the Hugging Face Hub."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from bvae_jax.comparison.base import DIRECTIONS, heading, name_of
+from bvae_jax.config import OWN_FILES, Config
+from bvae_jax.data import DATASETS
+from bvae_jax.data.catalogue import KNOWN
+from bvae_jax.evaluation.evaluate import EVALUATION
+from bvae_jax.metrics import METRICS
+from bvae_jax.metrics.scoring import headline, numbers
+from bvae_jax.objectives import get_objective
+from bvae_jax.runs import rundir, sweepdir
+from bvae_jax.runs.grid import SYMBOLS, text
+from bvae_jax.runs.run import Run
+
+HOME = "https://github.com/bvae-jax/bvae_jax"
+TAGS = ("beta-vae", "variational-autoencoder", "disentanglement", "representation-learning", "jax")
+FIGURES = {
+    "traversal": "Latent traversals: an image and its reconstruction, then a row for each active "
+    "latent, which is moved from low to high while the others stay.",
+    "reconstructions": "Held-out images, and below each what its code decodes to.",
+    "samples": "Decoded draws of the prior N(0, I).",
+    "loss_curves": "Training.",
+    "rate_distortion": "Rate and distortion at each β.",
+}
+"""Name of a figure -> what it shows; in this order, those that are there."""
+TRAINING = ("nll", "kl", "elbo")
+NATS = "nats per image"
+
+
+def model_card(run: Run, exported: Path, repository: str, licence: str | None) -> str:
+    """The text of README.md, with its metadata.
+
+    Args:
+        run: finished.
+        exported: what is pushed beside it.
+        repository: USER/NAME.
+        licence: of the model; not spoken of if None.
+
+    Raises:
+        UserError: a file of the run is damaged.
+    """
+    from huggingface_hub import ModelCard, ModelCardData
+
+    assert run.summary is not None
+    title, scores = title_of(run.config), read_scores(run.run_dir, run.summary)
+    data = ModelCardData(
+        library_name="bvae_jax",
+        license=licence,
+        pipeline_tag="image-feature-extraction",
+        tags=[*TAGS, run.config.objective, run.config.dataset.partition(":")[0]],
+        model_name=repository.partition("/")[2],
+        eval_results=_results(run.config, scores),
+    )
+    sections = {
+        "Use": _use(run, repository),
+        "The model": _model(run),
+        "Data": _data(run),
+        "Scores": _scores(run, scores),
+        "Figures": _figures(exported),
+        "Intended use and limits": _limits(run),
+        "Citation": _citation(run.config),
+    }
+    body = "".join(f"\n## {name}\n\n{part}\n" for name, part in sections.items() if part)
+    first = (
+        f"An encoder and a decoder of {_shape(run)} images with {run.config.latents} latents, "
+        f"trained by [bvae_jax]({HOME})."
+    )
+    return str(ModelCard(f"---\n{data.to_yaml()}\n---\n\n# {title}\n\n{first}\n{body}"))
+
+
+def title_of(config: Config) -> str:
+    """As "β-VAE on dSprites, β = 4"."""
+    hyper = [f"{SYMBOLS.get(n, n)} = {text(config.value(n))}" for n in _hyper(config)[:1]]
+    return ", ".join([f"{name_of(config.objective)} on {data_name(config)}", *hyper])
+
+
+def data_name(config: Config) -> str:
+    """What a data set is called; of files of the user's own without their path."""
+    kind, _, path = config.dataset.partition(":")
+    if kind in OWN_FILES or path.startswith(("/", ".", "~")):
+        return f"{Path(path).name} ({kind})"
+    return name_of(config.dataset) if config.dataset in DATASETS else config.dataset
+
+
+def read_scores(run_dir: Path, summary: Mapping[str, Any]) -> dict[str, tuple[float, int]]:
+    """Score -> its value and on how many images or points, of the run's own parameters."""
+    found = {name: (summary[name], summary["eval_images"]) for name in TRAINING if name in summary}
+    path = run_dir / EVALUATION
+    entries = rundir.read_json(path) if path.exists() else {}
+    entries = {
+        name: entry
+        for name, entry in entries.items()
+        if name in METRICS and entry["request"].get("params_sha256") == summary["params_sha256"]
+    }
+    values = numbers(entries)
+    shown = {headline(name): entry for name, entry in entries.items()}
+    return found | {n: (values[n], entry["n"]) for n, entry in shown.items() if n in values}
+
+
+def seeds_of(run_dir: Path) -> list[Path]:
+    """Finished members of a member's sweep that differ in nothing but the seed, itself as well."""
+    sweep_dir = run_dir.parent.parent
+    if run_dir.parent.name != sweepdir.MEMBERS or not (sweep_dir / sweepdir.CONFIG).is_file():
+        return []
+    members = {one.name: one for one in sweepdir.read_sweep(sweep_dir).members()}
+    if run_dir.name not in members:
+        return []
+    wanted = members[run_dir.name].values | {"seed": None}
+    alike = [one for one in members.values() if one.values | {"seed": None} == wanted]
+    done = [one for one in alike if sweepdir.status(sweep_dir, one) == "done"]
+    return [sweepdir.member_dir(sweep_dir, one) for one in done]
+
+
+def _hyper(config: Config) -> list[str]:
+    """Hyperparameters of the objective, β first."""
+    return sorted(get_objective(config.objective).hyper, key=lambda name: name != "beta")
+
+
+def _shape(run: Run) -> str:
+    return "×".join(map(str, run.image_shape))
+
+
+def _table(rows: Iterable[Sequence[str]]) -> str:
+    """In Markdown; the first row is the head."""
+    lines = [[cell.replace("|", "\\|") for cell in row] for row in rows]
+    lines.insert(1, ["---"] * len(lines[0]))
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _results(config: Config, scores: Mapping[str, tuple[float, int]]) -> Any:
+    from huggingface_hub import EvalResult
+
+    name = data_name(config)
+    return [
+        EvalResult(
+            task_type="image-feature-extraction",
+            dataset_type=name.replace(" ", "-"),
+            dataset_name=name,
+            metric_type=score.replace("/", "_"),
+            metric_name=f"{name_of(score)}{f', {NATS}' if score in TRAINING else ''}, n = {n}",
+            metric_value=round(value, 4),
+        )
+        for score, (value, n) in scores.items()
+    ]
+
+
+def _use(run: Run, repository: str) -> str:
+    height, width, channels, latents = *run.image_shape, run.config.latents
+    return f"""With `pip install 'bvae_jax[hub]'`:
+
+```python
+import bvae_jax
+
+run = bvae_jax.load("hf:{repository}", data=False)
+codes = run.encode(images).mean  # [n, {height}, {width}, {channels}] -> [n, {latents}]
+pictures = run.decode(codes)  # [n, {height}, {width}, {channels}], pixels in [0, 1]
+```
+
+The weights alone, for PyTorch, with `pip install huggingface_hub safetensors torch`:
+
+```python
+from huggingface_hub import hf_hub_download
+from safetensors.torch import load_file
+
+tensors = load_file(hf_hub_download("{repository}", "model.safetensors"))
+```
+
+`bvae export hf:{repository} --to torch` makes a file for PyTorch of it that defines the encoder and
+the decoder. Kernels of convolutions are [height, width, in, out], of dense layers [in, out]."""
+
+
+def _model(run: Run) -> str:
+    config, summary = run.config, run.summary or {}
+    objective = get_objective(config.objective)
+    count = sum(np.size(leaf) for leaf in jax.tree.leaves(run.params))
+    # Runs of before counted by another rule.
+    active = summary.get("active_latents") if "variance_per_latent" in summary else None
+    rows = [
+        ("", ""),
+        ("objective", f"{name_of(config.objective)}: {objective.formula} ({NATS})"),
+        ("from", objective.reference),
+        *((SYMBOLS.get(n, n.replace("_", " ")), text(config.value(n))) for n in _hyper(config)),
+        ("network", f"`{config.network}`, {count:,} parameters"),
+        (
+            "latents",
+            f"{config.latents}" + ("" if active is None else f", of which {active} active"),
+        ),
+        ("likelihood", f"`{config.likelihood}`"),
+        (
+            "training",
+            f"{summary['step']:,} steps of {config.batch_size} images, {config.optimizer}, "
+            f"learning rate {config.learning_rate:g}, seed {config.seed}",
+        ),
+        ("SHA-256 of the parameters", f"`{summary['params_sha256']}`"),
+    ]
+    return "\n\n".join(filter(None, [_table(rows), _unit(summary)]))
+
+
+def _unit(summary: Mapping[str, Any]) -> str:
+    """What β means."""
+    if summary.get("beta") is None:
+        return ""
+    return (
+        f"β = {summary['beta']:g} weighs its term in the formula, in which −log p(x|z) is summed "
+        "over pixels and the KL over latents, both in nats per image. In units of Higgins et al. "
+        f"(β times latents over pixels) it is beta_norm = {summary['beta_norm']:.3g}."
+    )
+
+
+def _data(run: Run) -> str:
+    config = run.config
+    found: dict[str, Any] = {**rundir.read_data(run.run_dir)}
+    known = next((one for one in (*DATASETS.values(), *KNOWN) if one.name == config.dataset), None)
+    lines = [f"- {data_name(config)}, as {_shape(run)}"]
+    restricted = [f"{n} {value}" for n in ("only", "exclude", "correlate", "augment")
+                  if (value := getattr(config, n))]  # fmt: skip
+    lines += [f"- restricted: {', '.join(restricted)}"] if restricted else []
+    if {"images", "train", "holdout"} <= found.keys():
+        lines.append(
+            f"- {found['images']:,} images: {found['train']:,} to train on, {found['holdout']:,} "
+            "held out"
+        )
+    for name in ("licence", "citation") if known else ():
+        if value := getattr(known, name):
+            lines.append(f"- {name}: {value}")
+    if known is None or not known.licence:
+        lines.append("- licence: not on record; ask whoever the images are from")
+    return "\n".join(lines)
+
+
+def _scores(run: Run, scores: Mapping[str, tuple[float, int]]) -> str:
+    others = [read_scores(path, rundir.read_json(path / rundir.SUMMARY))
+              for path in seeds_of(run.run_dir)]  # fmt: skip
+    better = {headline(name): metric.best for name, metric in METRICS.items()}
+    rows = [["score", "this model", "n"]]
+    for name, (value, n) in scores.items():
+        side = DIRECTIONS.get(name) or better.get(name, "")
+        row = [heading(name, side if side in ("high", "low") else ""), f"{value:.3f}", f"{n:,}"]
+        alike = [of[name][0] for of in others if of.get(name, (0, 0))[1] == n]
+        if len(alike) > 1:
+            mean = math.fsum(alike) / len(alike)
+            row.append(f"{mean:.3f} ({min(alike):.3f} to {max(alike):.3f}; {len(alike)} seeds)")
+        rows.append(row)
+    width = max(map(len, rows))
+    rows[0] += ["mean over seeds (lowest to highest)"] * (width - 3)
+    rows = [[*row, *[""] * (width - len(row))] for row in rows]
+    split = (run.summary or {}).get("split", "holdout")
+    words = [f"NLL, KL and ELBO: {NATS}, of n images of the split {split}."]
+    if len(scores) > len(TRAINING):
+        words.append(
+            "The others: disentanglement metrics, with n points whose factors are known. One "
+            "training tells little: other seeds differ by more than the digits that are shown."
+        )
+    return "\n\n".join([_table(rows), " ".join(words)])
+
+
+def _figures(exported: Path) -> str:
+    there = {n: words for n, words in FIGURES.items() if (exported / f"figures/{n}.png").is_file()}
+    return "\n\n".join(f"![{n}](figures/{n}.png)\n\n*{words}*" for n, words in there.items())
+
+
+def _limits(run: Run) -> str:
+    lines = [
+        "- For research on representations: codes of images, traversals, comparisons with other "
+        "models. It was not made or tested for decisions about people.",
+        f"- It knows {data_name(run.config)} only. Images must have its size and look; codes of "
+        "others mean nothing, and nothing warns of that.",
+        "- Nothing told it which factors there are. A latent need not be one factor, and another "
+        "seed may order, mirror or mix them.",
+        "- Decoded images are means, so they are smoother than images of the data.",
+        "- Terms of the data's licence may hold for what was learned from them.",
+    ]
+    warnings = (run.summary or {}).get("warnings", {})
+    return "\n".join([*lines, *(f"- Warning: {line}" for line in warnings.values())])
+
+
+def _citation(config: Config) -> str:
+    known = next((one for one in (*DATASETS.values(), *KNOWN) if one.name == config.dataset), None)
+    lines = [get_objective(config.objective).reference, known.citation if known else ""]
+    lines.append(f"The bvae_jax authors: bvae_jax, the laboratory for beta-VAEs in JAX, {HOME}")
+    return "\n".join(f"- {line}" for line in lines if line)

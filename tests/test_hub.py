@@ -1,0 +1,174 @@
+"""A run goes to the Hugging Face Hub and comes back, by a hub on this machine."""
+
+import dataclasses
+import shutil
+import sys
+
+import huggingface_hub
+import pytest
+from huggingface_hub import constants
+from PIL import Image
+
+import bvae_jax
+from bvae_jax import Config, cli
+from bvae_jax.export import hub as the_hub
+from bvae_jax.export.card import data_name
+from bvae_jax.runs.checkpoint import fingerprint
+
+pytestmark = pytest.mark.usefixtures("tiny_network")
+
+CONFIG = Config(network="tiny", image_source="rendered", batch_size=4, latents=3, steps=2,
+                eval_images=16, eval_metrics="mig")  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    path = tmp_path_factory.mktemp("runs") / "r"
+    found = bvae_jax.train(CONFIG, path, figures=False, progress=False)
+    (path / "figures").mkdir()
+    Image.new("L", (4, 4)).save(path / "figures" / "traversal.png")
+    return found
+
+
+def files(hub, name="user/name", branch="main"):
+    """Of the newest commit."""
+    return hub.repos[name][branch][-1]
+
+
+def test_a_run_is_pushed_and_comes_back(run, hub, tmp_path, capsys):
+    pushed = ["push", str(run.run_dir), "hf:user/name", "--private", "--licence", "mit"]
+    assert cli.main([*pushed, "--message", "first"]) == 0
+    assert capsys.readouterr().out.strip() == f"{hub.url}/user/name"
+    assert (hub.messages, hub.private) == (["first"], {"user/name"})
+    sent = files(hub)
+    assert {"README.md", "config.json", "model.safetensors", "figures/traversal.png"} <= sent.keys()
+    assert not {"provenance.json", "metrics.jsonl"} & sent.keys()
+    assert not any(str(run.run_dir.parent).encode() in body for body in sent.values())
+
+    back = bvae_jax.load("hf:user/name", data=False)
+    assert fingerprint(back.params) == run.summary["params_sha256"]
+    assert back.summary == run.summary
+    assert cli.main(["explore", "hf:user/name", "-o", str(tmp_path / "x.html")]) == 0
+
+
+def test_what_is_left_for_a_look_is_pushed_as_it_is(run, hub, tmp_path):
+    """The card may be written by hand. What the model does not have goes, other files stay."""
+    run.push("hf:user/name")
+    hub.repos["user/name"]["main"][-1]["LICENSE"] = b"yes"
+    assert run.push("hf:user/other", out=tmp_path / "dry") == str(tmp_path / "dry")
+    assert "user/other" not in hub.repos
+    (tmp_path / "dry" / "README.md").write_text("# mine\n")
+    shutil.rmtree(tmp_path / "dry" / "figures")
+    page = bvae_jax.load(tmp_path / "dry", data=False).push("hf:user/name@v2")
+    assert page == f"{hub.url}/user/name/tree/v2"
+    old, new = files(hub), files(hub, branch="v2")
+    assert new["README.md"] == b"# mine\n"
+    assert old.keys() - new.keys() == {"figures/traversal.png"}
+    assert "LICENSE" in new
+    first, second = (bvae_jax.load(f"hf:user/name{at}", data=False) for at in ("", "@v2"))
+    assert fingerprint(first.params) == fingerprint(second.params)
+    assert first.run_dir != second.run_dir
+
+
+def test_the_card_says_what_the_model_is(run, hub, tmp_path):
+    directory = run.push("hf:user/name", out=tmp_path / "dry", licence="mit")
+    card = huggingface_hub.ModelCard.load(f"{directory}/README.md")
+    data = card.data.to_dict()
+    assert (data["library_name"], data["license"]) == ("bvae_jax", "mit")
+    values = {m["type"]: m["value"] for m in data["model-index"][0]["results"][0]["metrics"]}
+    assert values["nll"] == pytest.approx(run.summary["nll"], abs=1e-4)
+    for said in (
+        "β-VAE on dSprites, β = 4",
+        'bvae_jax.load("hf:user/name", data=False)',
+        "Higgins et al., beta-VAE, 2017",
+        f"beta_norm = {4 * 3 / 4096:.3g}",
+        "Matthey, Higgins, Hassabis, Lerchner: dSprites, 2017",
+        f"| NLL ↓ | {run.summary['nll']:.3f}",
+        "](figures/traversal.png)",
+        run.summary["params_sha256"],
+    ):
+        assert said in card.text
+    assert "figures/samples.png" not in card.text
+
+
+def test_own_pictures_are_named_without_their_path():
+    for place in ("folder:/home/me/secret/pics", "npz:/home/me/secret/pics.npz"):
+        name = data_name(Config(dataset=place))
+        assert name.startswith("pics")
+        assert "secret" not in name
+
+
+def unfinished(hub, run, monkeypatch):
+    begun = dataclasses.replace(run, config=run.config.replace(steps=9), summary=None)
+    monkeypatch.setattr(the_hub, "load", lambda *_, **__: begun)
+
+
+def no_token(hub, run, monkeypatch):
+    monkeypatch.setattr(huggingface_hub, "get_token", lambda: None)
+
+
+def may_not_write(hub, run, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_of_somebody_else")
+
+
+def offline(hub, run, monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    hub.forget()
+
+
+def no_network(hub, run, monkeypatch):
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+
+
+def not_installed(hub, run, monkeypatch):
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+
+
+def nothing(hub, run, monkeypatch):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("case", "argv", "message"),
+    [
+        (nothing, "traverse hf:user/none", "hf:user/none: no such model, or a private one"),
+        (nothing, "traverse hf:user/real@v9", "@v9: there is no such branch, tag or commit"),
+        (nothing, "traverse hf:user", "Got hf:user, wanted hf:USER/NAME or hf:USER/NAME@REVISION"),
+        (nothing, "traverse hf:user/empty", "hf:user/empty has no config.json: it is no model of"),
+        (nothing, "traverse hf:user/bert", "its config.json is that of something else: it is no"),
+        (nothing, "traverse hf:user/bare", "hf:user/bare has no model.safetensors: it is no model"),
+        (offline, "traverse hf:user/real", "cannot be reached (HF_HUB_OFFLINE is set)"),
+        (no_network, "traverse hf:user/real", "not in the cache, and the Hub cannot be reached"),
+        (not_installed, "traverse hf:user/real", "pip install 'bvae_jax[hub]'"),
+        (nothing, "push RUN user/name", "Got user/name, wanted hf:USER/NAME"),
+        (nothing, "push RUN hf:user/name -o RUN", "/r is not empty: choose another directory"),
+        (unfinished, "push RUN hf:user/name", "is not finished: train it on with --resume"),
+        (no_token, "push RUN hf:user/name", "pushing needs a token that may write: hf auth login"),
+        (may_not_write, "push RUN hf:user/name", "the token may not do that: hf auth login"),
+        (offline, "push RUN hf:user/name", "HF_HUB_OFFLINE is set: nothing can be pushed"),
+        (no_network, "push RUN hf:user/name", "hf:user/name: the Hub cannot be reached ("),
+        (not_installed, "push RUN hf:user/name", "pip install 'bvae_jax[hub]'"),
+    ],
+)
+def test_what_goes_wrong_is_one_line(run, hub, monkeypatch, capsys, case, argv, message):
+    config = (run.run_dir / "config.json").read_bytes()
+    others = {
+        "real": {"config.json": config, "model.safetensors": b""},
+        "empty": {},
+        "bert": {"config.json": b'{"hidden_size": 768}'},
+        "bare": {"config.json": config},
+    }
+    hub.repos = {f"user/{name}": {"main": [content]} for name, content in others.items()}
+    case(hub, run, monkeypatch)
+    assert cli.main([str(run.run_dir) if word == "RUN" else word for word in argv.split()]) == 2
+    *_, line = capsys.readouterr().err.splitlines()  # there may be bars above it
+    assert message in line
+
+
+def test_without_a_network_the_cache_is_taken(run, hub, monkeypatch):
+    run.push("hf:user/name")
+    first = bvae_jax.load("hf:user/name", data=False)
+    for case in (no_network, offline):
+        case(hub, run, monkeypatch)
+        again = bvae_jax.load("hf:user/name", data=False)
+        assert again.run_dir == first.run_dir

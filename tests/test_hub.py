@@ -12,7 +12,8 @@ from PIL import Image
 import bvae_jax
 from bvae_jax import Config, cli
 from bvae_jax.export import hub as the_hub
-from bvae_jax.export.card import data_name
+from bvae_jax.export.card import data_name, model_card
+from bvae_jax.runs import rundir
 from bvae_jax.runs.checkpoint import fingerprint
 
 pytestmark = pytest.mark.usefixtures("tiny_network")
@@ -89,6 +90,20 @@ def test_the_card_says_what_the_model_is(run, hub, tmp_path):
     ):
         assert said in card.text
     assert "figures/samples.png" not in card.text
+
+
+def test_the_card_of_a_member_has_the_other_seeds(run, tmp_path):
+    rundir.write_json(
+        tmp_path / "config.json", {"config": CONFIG.to_dict(), "values": {"seed": [0, 1, 2]}}
+    )
+    for seed in (0, 1):
+        member = tmp_path / "members" / f"seed={seed}"
+        shutil.copytree(run.run_dir, member)
+        rundir.write_json(member / "config.json", run.config.replace(seed=seed).to_dict())
+        rundir.write_json(member / "summary.json", run.summary | {"nll": 10.0 + seed})
+    first = bvae_jax.load(tmp_path / "members" / "seed=0", data=False)
+    card = model_card(first, tmp_path, "user/name", None)
+    assert "| NLL ↓ | 10.000 | 16 | 10.500 (10.000 to 11.000; 2 seeds) |" in card
 
 
 def test_own_pictures_are_named_without_their_path():

@@ -187,7 +187,11 @@ def traverse_flags() -> Flags:
     with fatal():
         from bvae_jax.runs.run import load
 
-    flags = {"run_dir": Flag(Path, "Directory of a run.", positional=True, required=True)}
+    flags = {
+        "run_dir": Flag(
+            Path, "Directory of a run, or hf:USER/NAME.", positional=True, required=True
+        )
+    }
     flags |= {name: of_function(load)[name] for name in ("step", "dataset", "beta")}
     flags["out"] = Flag(Path, "Directory for the pictures; RUN_DIR/figures if not given.")
     return flags | {"traversal": group("traversal", of_dataclass(TraversalSettings))}
@@ -216,7 +220,9 @@ def explore_flags() -> Flags:
         from bvae_jax.explore.export import explore
 
     flags = of_function(explore, "path")
-    path = Flag(Path, "Directory of a run or of a sweep.", positional=True, required=True)
+    path = Flag(
+        Path, "Directory of a run or of a sweep, or hf:USER/NAME.", positional=True, required=True
+    )
     return {"path": path} | flags | {"out": flags["out"]._replace(aliases=("-o",))}
 
 

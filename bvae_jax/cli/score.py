@@ -28,9 +28,9 @@ def evaluate_flags() -> Flags:
     return QUIET | {
         "path": Flag(
             Path,
-            "Directory of a run, or an .npz file from any framework with codes [n, latent] and "
-            "factors [n, factor] (class indices or strings), and perhaps logvars, codes_test and "
-            "factors_test, factor_sizes, factor_names, kl [latent].",
+            "Directory of a run, hf:USER/NAME, or an .npz file from any framework with codes "
+            "[n, latent] and factors [n, factor] (class indices or strings), and perhaps logvars, "
+            "codes_test and factors_test, factor_sizes, factor_names, kl [latent].",
             positional=True,
             required=True,
         ),

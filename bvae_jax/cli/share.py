@@ -7,7 +7,7 @@ from typing import Any
 from bvae_jax.cli.flags import QUIET, Flag, Flags, of_function, parse
 from bvae_jax.runtime import fatal
 
-RUN = Flag(Path, "Directory of a run.", positional=True, required=True)
+RUN = Flag(Path, "Directory of a run, or hf:USER/NAME.", positional=True, required=True)
 
 
 def _loading() -> Flags:

@@ -183,6 +183,7 @@ def _model(run: Run) -> str:
     count = sum(np.size(leaf) for leaf in jax.tree.leaves(run.params))
     # Runs of before counted by another rule.
     active = summary.get("active_latents") if "variance_per_latent" in summary else None
+    rates = f"; for all β in {config.multi_rate} at once" if config.multi_rate else ""
     rows = [
         ("", ""),
         ("objective", f"{name_of(config.objective)}: {objective.formula} ({NATS})"),
@@ -197,7 +198,7 @@ def _model(run: Run) -> str:
         (
             "training",
             f"{summary['step']:,} steps of {config.batch_size} images, {config.optimizer}, "
-            f"learning rate {config.learning_rate:g}, seed {config.seed}",
+            f"learning rate {config.learning_rate:g}, seed {config.seed}{rates}",
         ),
         ("SHA-256 of the parameters", f"`{summary['params_sha256']}`"),
     ]
@@ -217,7 +218,7 @@ def _unit(summary: Mapping[str, Any]) -> str:
 
 def _data(run: Run) -> str:
     config = run.config
-    found: dict[str, Any] = {**rundir.read_data(run.run_dir)}
+    found: dict[str, Any] = {**rundir.read_data(rundir.of_beta(run.run_dir)[0])}
     known = next((one for one in (*DATASETS.values(), *KNOWN) if one.name == config.dataset), None)
     lines = [f"- {data_name(config)}, as {_shape(run)}"]
     restricted = [f"{n} {value}" for n in ("only", "exclude", "correlate", "augment")

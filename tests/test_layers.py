@@ -20,6 +20,7 @@ ROOMS = (
     {"evaluation"},
     {"comparison"},
     {"explore", "export"},
+    {"sklearn"},
     {"cli", "__init__"},
     {"__main__"},
 )
@@ -45,7 +46,7 @@ ONLY_IN = {
     "orbax": ("runs.checkpoint",),
     "matplotlib": ("plots.",),
     "tyro": ("cli.",),
-    "sklearn": ("metrics.", "evaluation."),
+    "sklearn": ("metrics.", "evaluation.", "sklearn"),
     "lightgbm": ("metrics.trees",),
     "tensorboardX": ("runs.loggers",),
     "wandb": ("runs.loggers",),

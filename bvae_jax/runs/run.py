@@ -142,7 +142,7 @@ class Run:
             UserError: the images are of another shape or type.
         """
         images = self._checked(images)
-        parts = [_encode(self.model, self.params, part) for part in _parts(images)]
+        parts = [_encode(self.model, self.params, part) for part in in_parts(images)]
         means, logvars = (
             jnp.concatenate([part[i] for part in parts])[: len(images)] for i in range(2)
         )
@@ -163,7 +163,7 @@ class Run:
         if z.ndim != 2 or z.shape[1] != self.config.latents or not len(z):
             raise UserError(f"Got z of shape {z.shape}, wanted [n, {self.config.latents}].")
         z = z.astype(np.float32)
-        parts = [_decode(self.model, self.params, part) for part in _parts(z)]
+        parts = [_decode(self.model, self.params, part) for part in in_parts(z)]
         return jnp.concatenate(parts)[: len(z)]
 
     def reconstruct(self, images: Any) -> Float[Array, "n height width channels"]:
@@ -319,11 +319,11 @@ _encode = jax.jit(encode, static_argnums=0)
 _decode = jax.jit(decode, static_argnums=0)
 
 
-def _parts(rows: np.ndarray) -> list[np.ndarray]:
+def in_parts(rows: np.ndarray, most: int = AT_ONCE) -> list[np.ndarray]:
     """Rows in parts of equal length, the last filled up: many sizes, few compilations."""
     if len(rows) <= 1:
         return [rows]
-    size = min(AT_ONCE, 1 << (len(rows) - 1).bit_length())
+    size = min(most, 1 << (len(rows) - 1).bit_length())
     filled = rows[np.minimum(np.arange(-(-len(rows) // size) * size), len(rows) - 1)]
     return np.split(filled, len(filled) // size)
 

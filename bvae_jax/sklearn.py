@@ -24,12 +24,12 @@ from bvae_jax.config import FIELDS, Config
 from bvae_jax.data import DATASETS
 from bvae_jax.data.base import from_arrays
 from bvae_jax.data.npz import to_levels
-from bvae_jax.elbo import elbo, importance_weighted
+from bvae_jax.elbo import gaussian_kl, log_normal
 from bvae_jax.errors import UserError
 from bvae_jax.runs.run import AT_ONCE, Run, in_parts
 from bvae_jax.runs.train import train
 from bvae_jax.runs.trainer import NO_POSTERIOR, build_model, calibrated
-from bvae_jax.types import Images, Params, PerImage, TrainState, VAEOutput, key_for
+from bvae_jax.types import Images, Params, PerImage, TrainState, key_for
 from bvae_jax.vae import VAE, encode, log_likelihood
 
 try:
@@ -210,5 +210,9 @@ def _bounds(model: VAE, params: Params, images: Images, seeds: jax.Array, sample
 
     noise = jax.vmap(draw, out_axes=1)(seeds)
     z = posterior.mean[None] + jnp.exp(posterior.logvar / 2)[None] * noise
-    out = VAEOutput(posterior, z, log_likelihood(model, params, z, images))
-    return importance_weighted(out) if samples else elbo(out)
+    found = log_likelihood(model, params, z, images)
+    if not samples:
+        return found[0] - gaussian_kl(posterior).sum(axis=1)
+    q = log_normal(z, posterior.mean[None], posterior.logvar[None])
+    ratio = (log_normal(z, jnp.zeros_like(z), jnp.zeros_like(z)) - q).sum(axis=2)
+    return jax.nn.logsumexp(found + ratio, axis=0) - math.log(samples)

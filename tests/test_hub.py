@@ -139,6 +139,13 @@ def not_installed(hub, run, monkeypatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
 
 
+def breaks_off(hub, run, monkeypatch):
+    def fail(*_, **__):
+        raise RuntimeError("Error while uploading 'model.safetensors'\nto the Hub.")
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "upload_folder", fail)
+
+
 def nothing(hub, run, monkeypatch):
     pass
 
@@ -162,6 +169,7 @@ def nothing(hub, run, monkeypatch):
         (may_not_write, "push RUN hf:user/name", "the token may not do that: hf auth login"),
         (offline, "push RUN hf:user/name", "HF_HUB_OFFLINE is set: nothing can be pushed"),
         (no_network, "push RUN hf:user/name", "hf:user/name: the Hub cannot be reached ("),
+        (breaks_off, "push RUN hf:user/name", "the transfer failed (Error while uploading 'model"),
         (not_installed, "push RUN hf:user/name", "pip install 'bvae_jax[hub]'"),
     ],
 )

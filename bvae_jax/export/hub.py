@@ -117,18 +117,20 @@ def push(
     card = functools.partial(_write_card, run, repository, licence)
     if directory:
         return str(export_run(run, directory, more=[card]))
-    with tempfile.TemporaryDirectory() as aside, in_one_line(to):
-        hub = HfApi(library_name="bvae_jax")
-        page = str(hub.create_repo(repository, private=private, exist_ok=True))
-        if branch:
-            hub.create_branch(repository, branch=branch, exist_ok=True)
-        hub.upload_folder(
-            repo_id=repository,
-            folder_path=export_run(run, Path(aside, "run"), more=[card]),
-            revision=branch,
-            commit_message=message or f"{title_of(run.config)}, by bvae push",
-            delete_patterns=list(OURS),
-        )
+    with tempfile.TemporaryDirectory() as aside:
+        made = export_run(run, Path(aside, "run"), more=[card])
+        with in_one_line(to):
+            hub = HfApi(library_name="bvae_jax")
+            page = str(hub.create_repo(repository, private=private, exist_ok=True))
+            if branch:
+                hub.create_branch(repository, branch=branch, exist_ok=True)
+            hub.upload_folder(
+                repo_id=repository,
+                folder_path=made,
+                revision=branch,
+                commit_message=message or f"{title_of(run.config)}, by bvae push",
+                delete_patterns=list(OURS),
+            )
     return f"{page}/tree/{branch}" if branch else page
 
 
@@ -176,6 +178,8 @@ def in_one_line(what: str) -> Iterator[None]:
         wrong = "HF_HUB_OFFLINE is set: nothing can be pushed"
     except (*foreign, ConnectionError, TimeoutError) as error:
         wrong = f"the Hub cannot be reached ({error})"
+    except RuntimeError as error:  # of the upload of large files
+        wrong = f"the transfer failed ({error})"
     else:
         return
     raise UserError(f"{what}: {' '.join(wrong.split())}.")

@@ -49,6 +49,7 @@ def test_a_run_is_pushed_and_comes_back(run, hub, tmp_path, capsys):
     back = bvae_jax.load("hf:user/name", data=False)
     assert fingerprint(back.params) == run.summary["params_sha256"]
     assert back.summary == run.summary
+    assert not (back.run_dir / "figures" / "traversal.png").is_symlink()  # into the cache
     assert cli.main(["explore", "hf:user/name", "-o", str(tmp_path / "x.html")]) == 0
 
 
@@ -162,6 +163,7 @@ def nothing(hub, run, monkeypatch):
         (offline, "traverse hf:user/real", "cannot be reached (HF_HUB_OFFLINE is set)"),
         (no_network, "traverse hf:user/real", "not in the cache, and the Hub cannot be reached"),
         (not_installed, "traverse hf:user/real", "pip install 'bvae_jax[hub]'"),
+        (nothing, "train --run-dir hf:user/name", "got an address on the Hub, wanted a directory"),
         (nothing, "push RUN user/name", "Got user/name, wanted hf:USER/NAME"),
         (nothing, "push RUN hf:user/name -o RUN", "/r is not empty: choose another directory"),
         (unfinished, "push RUN hf:user/name", "is not finished: train it on with --resume"),

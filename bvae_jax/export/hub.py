@@ -4,6 +4,7 @@ import contextlib
 import functools
 import re
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any, NamedTuple
 from bvae_jax.errors import UserError, needs
 from bvae_jax.export.card import model_card, title_of
 from bvae_jax.export.weights import export_run
+from bvae_jax.files import replacing
 from bvae_jax.runs import rundir
 from bvae_jax.runs.run import Run, load
 
@@ -66,6 +68,11 @@ def fetched(text: str) -> Path:
         found = snapshot_download(repository, revision=Path(found).name)
     if not Path(found, rundir.WEIGHTS).is_file():
         raise UserError(f"{text} has no {rundir.WEIGHTS}: {none_of_ours}.")
+    for link in Path(found, "figures").glob("*"):
+        if link.is_symlink():  # into the cache: who draws it again would write through it
+            content = link.read_bytes()
+            with replacing(link) as file:
+                file.write(content)
     return Path(found)
 
 
@@ -138,6 +145,7 @@ def _write_card(run: Run, repository: str, licence: str | None, directory: Path)
     """That of the run's directory, or one that is made."""
     if (own := run.run_dir / CARD).is_file():
         shutil.copyfile(own, directory / CARD)
+        print(f"bvae: note: the card is {own}, as it is.", file=sys.stderr)
     else:
         rundir.write_text(directory / CARD, model_card(run, directory, repository, licence))
 

@@ -47,6 +47,10 @@ class Meta(TypedDict):
     images_per_second: NotRequired[float | None]
 
 
+HUB = "hf:"
+"""What stands before the name of a model on the Hugging Face Hub."""
+
+
 def check_path(directory: Path, *, read_only: bool = False) -> None:
     """Refuse a directory that Orbax or TensorStore would take for another.
 
@@ -56,6 +60,10 @@ def check_path(directory: Path, *, read_only: bool = False) -> None:
     Raises:
         UserError: a part of its absolute path means something to one of them.
     """
+    if str(directory).startswith(HUB):
+        raise UserError(
+            f"{directory}: got an address on the Hub, wanted a directory: see bvae push."
+        )
     text = str(directory.absolute())
     strange = r"\\|\[[^/]+\]|gs:(?=/)|[\ud800-\udfff]" + ("" if read_only else r"|[*?]")
     if found := re.search(strange, text):

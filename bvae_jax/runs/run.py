@@ -18,7 +18,7 @@ from bvae_jax.errors import UserError
 from bvae_jax.objectives import get_objective
 from bvae_jax.runs import encode as encoding
 from bvae_jax.runs import rundir
-from bvae_jax.runs.checkpoint import Checkpoints
+from bvae_jax.runs.checkpoint import HUB, Checkpoints
 from bvae_jax.runs.hyper import many_rates
 from bvae_jax.runs.trainer import Trainer, Trainers, build_model, eval_split, weights_of
 from bvae_jax.runs.writer import finished_summary, summarise
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from bvae_jax.metrics.codes import Codes
     from bvae_jax.metrics.scoring import Entry
 
-HUB = "hf:"
-"""What stands before the name of a model on the Hugging Face Hub."""
 AT_ONCE = 256
 """Images that go through a network at once."""
 

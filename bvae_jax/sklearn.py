@@ -26,10 +26,11 @@ from bvae_jax.data.base import from_arrays
 from bvae_jax.data.npz import to_levels
 from bvae_jax.elbo import gaussian_kl, log_normal
 from bvae_jax.errors import UserError
-from bvae_jax.runs.run import AT_ONCE, Run, in_parts
+from bvae_jax.export.weights import export_run
+from bvae_jax.runs.run import AT_ONCE, in_parts, load
 from bvae_jax.runs.train import train
-from bvae_jax.runs.trainer import NO_POSTERIOR, build_model, calibrated
-from bvae_jax.types import Images, Params, PerImage, TrainState, key_for
+from bvae_jax.runs.trainer import NO_POSTERIOR, calibrated
+from bvae_jax.types import Images, Params, PerImage, key_for
 from bvae_jax.vae import VAE, encode, log_likelihood
 
 try:
@@ -64,7 +65,7 @@ class BetaVAE(TransformerMixin, BaseEstimator):
         verbose: show what `train` shows.
 
     Attributes:
-        run_: the `Run`. What was pickled has its weights, and neither data nor a directory.
+        run_: the `Run`. Pickled is what `Run.export` writes of it; it has no data then.
         shape_in_: of an image in X.
     """
 
@@ -183,19 +184,17 @@ class BetaVAE(TransformerMixin, BaseEstimator):
     def __getstate__(self) -> dict[str, Any]:
         state: dict[str, Any] = {**super().__getstate__()}  # pyright: ignore
         if "run_" in state:
-            run: Run = state["run_"]
-            arrays = run.state.step, run.state.params["vae"], run.state.hyper, run.state.ema
-            kept = str(run.run_dir), run.config.to_dict(), run.summary, run.image_shape
-            state["run_"] = (*kept, jax.tree.map(np.asarray, arrays))
+            with tempfile.TemporaryDirectory() as place:
+                files = export_run(self.run_, Path(place, "run")).iterdir()
+                state["run_"] = {file.name: file.read_bytes() for file in files if file.is_file()}
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         if "run_" in state:
-            run_dir, values, summary, shape, (step, vae, hyper, ema) = state["run_"]
-            config, params = Config.from_dict(values), {"vae": vae, "aux": {}}
-            found = TrainState(step, params, {}, key_for("run", config.seed), hyper, (), ema)
-            model, _ = build_model(config, shape)
-            state |= {"run_": Run(Path(run_dir), config, summary, found, model, shape)}
+            with tempfile.TemporaryDirectory() as place:
+                for name, content in state["run_"].items():
+                    Path(place, name).write_bytes(content)
+                state = state | {"run_": load(place, data=False)}
         super().__setstate__(state)
 
 

@@ -114,7 +114,8 @@ class Config:
     """Use the images for which conditions hold, as shape=2,x>20,orientation=0:40:5 (class indices;
     the values that are left are numbered anew)."""
     exclude: str = ""
-    """Never train on combinations of factors, as shape=2,x>20;scale=0."""
+    """Never train on combinations of factors, as shape=2,x>20;scale=0. Of dSprites and 3D Shapes
+    also recombination_to_element, recombination_to_range, extrapolation (Montero et al. 2021)."""
     correlate: str = ""
     """Train with correlated factors, as shape,scale=0.2: the smaller the width, the stronger."""
     augment: str = ""

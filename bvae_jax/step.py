@@ -143,8 +143,9 @@ def make_loss(recipe: Recipe, *, training: bool) -> Callable:
     no z is drawn there is no posterior: no KL, and no bound.
 
     Args:
-        training: let the objective change the batch's posteriors, if it wants to; else report what
-            the codes know of the images, too, and variances over the batch.
+        training: let the objective change the batch's posteriors, if it wants to; else report the
+            mean squared error of reconstructions and what the codes know of the images, too, and
+            variances over the batch.
     """
     objective = recipe.objective
     adapt = objective.adapt if training else None
@@ -194,8 +195,11 @@ def make_loss(recipe: Recipe, *, training: bool) -> Callable:
                 "variance_per_latent": q.mean.var(axis=0),
             }
         if not training:
-            variances = {"nll": out.log_likelihood.mean(axis=0), "kl": inputs.kl.sum(axis=-1)}
-            reported |= {f"{n}_variance": x.var() for n, x in variances.items() if n in reported}
+            error = jnp.square(images[None] - out.reconstruction).mean(axis=(0, 2, 3, 4))
+            reported["mse"] = error.mean()
+            of_image = {"nll": out.log_likelihood.mean(axis=0), "kl": inputs.kl.sum(axis=-1)}
+            of_image["mse"] = error
+            reported |= {f"{n}_variance": x.var() for n, x in of_image.items() if n in reported}
         if len(out.z) > 1:
             reported["iwae"] = importance_weighted(out).mean()
         memory = state.memory if loss.memory is None else loss.memory

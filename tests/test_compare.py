@@ -26,7 +26,7 @@ from bvae_jax.comparison.report import make_report, title, varied_values
 from bvae_jax.comparison.suggest import suggest
 from bvae_jax.comparison.tables import make_table, to_markdown
 from bvae_jax.config import Config, ScoreConfig
-from bvae_jax.evaluation import baselines
+from bvae_jax.evaluation import baselines, generalisation
 from bvae_jax.explore.export import of_comparison
 from bvae_jax.metrics import METRICS
 from bvae_jax.metrics.codes import Codes
@@ -39,10 +39,18 @@ pytestmark = pytest.mark.usefixtures("tiny_network")
 
 BASE = Config(
     network="tiny", image_source="rendered", batch_size=4, latents=3, steps=4, log_every=2,
-    eval_every=4, eval_images=16, checkpoint_every=4,
+    eval_every=4, eval_images=16, checkpoint_every=4, exclude="recombination_to_range",
 )  # fmt: skip
 SCORE = ScoreConfig(metrics="mig,sap_r2", train_points=200, test_points=50, permutations=0)
 FAST: dict[str, Any] = {"score": SCORE, "num_points": 300, "decomposition": 20, "progress": False}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_images():
+    """Of excluded combinations."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(generalisation, "IMAGES", 16)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -80,8 +88,13 @@ def test_members_are_evaluated_and_the_others_named(swept, compared):
         assert row["nll"] == summary["nll"]
         parts = rundir.read_json(run_dir / "elbo.json")["decomposition"]
         assert row["total_correlation"] == parts["total_correlation"]
+        gap = rundir.read_json(run_dir / "elbo.json")["generalisation"]
+        assert (gap["request"]["split"], gap["images"]) == ("excluded", 16)
+        assert (row["nll_gap"], row["mse_excluded"]) == (gap["nll_gap"], gap["mse"])
         shares = np.max(scores["mig"]["mutual_information"], axis=0) / scores["mig"]["entropy"]
         np.testing.assert_allclose(found.factor_scores.loc[name], shares)
+    assert {"nll_gap", "mse_gap"} <= set(found.scores)
+    assert not found.better["nll_gap"]
 
 
 @pytest.mark.once
@@ -206,8 +219,9 @@ def test_all_files_are_there(compared):
     directory = compared.files[0].parent
     names = {str(path.relative_to(directory)) for path in compared.files}
     figures = {
-        "rate_distortion", "scores", "all_scores", "kl_spectrum", "factors", "metric_agreement",
-        "variance", "profiles", "learning_curves", "matched_traversals", "reconstructions",
+        "rate_distortion", "scores", "all_scores", "generalisation", "kl_spectrum", "factors",
+        "metric_agreement", "variance", "profiles", "learning_curves", "matched_traversals",
+        "reconstructions",
     }  # fmt: skip
     assert names == {
         "table.csv", "table.md", "table.tex", "statistics.md", "statistics.json", "report.html",
@@ -244,7 +258,7 @@ def test_the_report_is_for_somebody_who_was_not_there(compared):
     ]  # fmt: skip
     first = page.split("</thead>")[0]
     assert re.findall('<th scope="col">(.*?)</th>', first) == [
-        "NLL\xa0↓", "KL", "ELBO\xa0↑", "active latents", "MIG\xa0↑", "SAP (R²)\xa0↑",
+        "NLL\xa0↓", "KL", "NLL gap", "squared error gap", "MIG\xa0↑", "SAP (R²)\xa0↑",
     ]  # fmt: skip
     assert len(sections.split("<img ")) == 6
     assert "has a median UDR" in sections

@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import json
 import os
+import re
 import signal
 import time
 from typing import Any
@@ -19,8 +20,11 @@ from scipy.stats import multivariate_normal
 from bvae_jax.cli.run import in_one_line
 from bvae_jax.cli.score import print_elbo, print_scores
 from bvae_jax.config import Config, ScoreConfig
+from bvae_jax.data.splits import batches_of
+from bvae_jax.elbo import gaussian_kl
 from bvae_jax.errors import UserError
 from bvae_jax.evaluation import evaluate as evaluation
+from bvae_jax.evaluation import generalisation
 from bvae_jax.evaluation import log_likelihood as held_out
 from bvae_jax.evaluation.baselines import run_baselines
 from bvae_jax.evaluation.evaluate import evaluate, evaluate_elbo, score_file
@@ -38,7 +42,7 @@ from bvae_jax.runs.encode import codes_of, encode_points, encode_run, encoding_o
 from bvae_jax.runs.loggers import read_records
 from bvae_jax.runs.trainer import NO_POSTERIOR, Trainer, calibrated
 from bvae_jax.types import Posterior, key_for
-from bvae_jax.vae import VAE, decode, encode, init_params
+from bvae_jax.vae import VAE, decode, encode, forward, init_params
 
 SMALL = {"network": "tiny", "image_source": "rendered", "batch_size": 4, "latents": 3}
 SMALL |= {"eval_images": 16, "log_every": 2, "eval_every": 2}
@@ -365,6 +369,43 @@ def test_a_damaged_evaluation_is_made_anew(run, capsys):
 
 
 @pytest.mark.once
+def test_the_gap_to_other_images_is_that_of_their_losses(run, monkeypatch, capsys):
+    """Batch for batch by the model itself, with the same noise; kept, and not computed again."""
+    monkeypatch.setattr(generalisation, "IMAGES", 8)
+    monkeypatch.setattr(generalisation, "BATCH", 4)
+    found = evaluate_elbo(run, 0, split="holdout", **QUIET)["generalisation"]
+    errors = {}
+    for name, suffix in (("holdout", ""), ("train", "_train")):
+        of_image: dict[str, Any] = {"nll": [], "kl": [], "mse": []}
+        batches = batches_of(run.trainer.split.named(name), 8, 4)
+        assert set(batches.ravel()) <= set(getattr(run.trainer.split, name).tolist())
+        for number, batch in enumerate(batches):
+            key = jax.random.fold_in(key_for("evaluation", 0), number)
+            images = run.trainer.images(batch)
+            out = forward(run.model, run.params, images, jax.random.split(key)[0])
+            of_image["nll"] += (-out.log_likelihood[0]).tolist()
+            of_image["kl"] += gaussian_kl(out.posterior).sum(axis=1).tolist()
+            squares = np.square(np.asarray(images) - np.asarray(out.reconstruction[0]))
+            of_image["mse"] += squares.mean(axis=(1, 2, 3)).tolist()
+        for number, values in of_image.items():
+            assert found[number + suffix] == pytest.approx(np.mean(values), rel=1e-4)
+            errors[number + suffix] = np.std(values, ddof=1) / np.sqrt(8)
+            assert found[f"{number}{suffix}_error"] == pytest.approx(
+                errors[number + suffix], rel=1e-3
+            )
+    for number in ("nll", "kl", "mse"):
+        assert found[f"{number}_gap"] == found[number] - found[f"{number}_train"]
+        both = np.hypot(errors[number], errors[f"{number}_train"])
+        assert found[f"{number}_gap_error"] == pytest.approx(both, rel=1e-3)
+    assert evaluation.stored_generalisation(run.run_dir, "holdout") == found
+    assert evaluation.stored_generalisation(run.run_dir, "test") is None
+    print_elbo({"generalisation": found})
+    said = capsys.readouterr().out
+    assert re.match(r"holdout: NLL [\d.]+ ± .*, training images .* gap .* \(nats; 8 and 8 im", said)
+    with pytest.raises(UserError, match="excluded"):
+        evaluate_elbo(run, 0, split="excluded", **QUIET)
+
+
 def test_udr_compares_runs(run, tmp_path):
     other = runner.train(
         Config(**SMALL, steps=2, seed=1), tmp_path / "other", figures=False, progress=False

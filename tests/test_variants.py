@@ -132,6 +132,44 @@ def test_without_factors_there_is_nothing_to_choose_by():
         variants.training_pool(plain, np.arange(60), "a,b=1")
 
 
+def by_values(*axes):
+    """[image, factor] the values of factors, of a whole grid."""
+    return np.stack([x.ravel() for x in np.meshgrid(*axes, indexing="ij")], axis=1)
+
+
+def test_named_combinations_are_those_of_montero():
+    """By the values of factors, as their code selects them."""
+    turn = np.linspace(0, 2 * np.pi, 40)
+    half = np.linspace(0, 1, 32)
+    shape, scale, angle, x, y = by_values(
+        np.arange(1, 4), np.linspace(0.5, 1, 6), turn, half, half
+    ).T
+    third = 2 * np.pi / 3
+    apart = (scale > 0.6 + 1e-9) & (angle > third + 1e-9) & (angle < 2 * third - 1e-9)
+    wanted = {
+        "recombination_to_element": (shape == 2) & apart & (x > 0.66) & (y > 0.66),
+        "recombination_to_range": (shape == 1) & (x > 0.5),
+        "extrapolation": x > 0.5,
+    }
+    for name, out in wanted.items():
+        np.testing.assert_array_equal(variants.excluded(DSPRITES, name), out)
+    hues = np.arange(10) / 10
+    grid = hues, hues, hues, np.linspace(0.75, 1.25, 8), np.arange(4), np.linspace(-30, 30, 15)
+    floor, wall, thing, scale, shape, angle = by_values(*grid).T
+    bright = (floor >= 0.8) & (wall >= 0.8) & (thing >= 0.8)
+    wanted = {
+        "recombination_to_element": bright & (scale >= 1.1) & (shape == 1) & (angle > 20),
+        "recombination_to_range": (shape == 3) & (thing >= 0.5),
+        "extrapolation": floor >= 0.5,
+    }
+    for name, out in wanted.items():
+        np.testing.assert_array_equal(variants.excluded(DATASETS["shapes3d_render"], name), out)
+    with pytest.raises(UserError, match="got 'extrapolated', wanted recombination_to_element, "):
+        variants.excluded(DSPRITES, "extrapolated")
+    with pytest.raises(UserError, match="tiny has no combinations with a name"):
+        variants.excluded(tiny(), "extrapolation")
+
+
 def test_excluded_combinations_are_never_drawn():
     out = variants.excluded(tiny(), "a=2,b>1;c=0")
     a, b, c = np.unravel_index(np.arange(60), (3, 4, 5))

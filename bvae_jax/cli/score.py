@@ -195,6 +195,18 @@ def print_elbo(found: dict[str, dict[str, Any]]) -> None:
         if "skipped" in of:
             print(f"{name.replace('_', ' ')}: skipped: {of['skipped']}")
     found = {name: of for name, of in found.items() if "skipped" not in of}
+    if "generalisation" in found:
+        of = found["generalisation"]
+        for name, label in (("nll", "NLL"), ("kl", "KL"), ("mse", "squared error")):
+            if name in of:
+                here, train, gap = (
+                    f"{of[key]:.4g} ± {of[key + '_error']:.2g}"
+                    for key in (name, f"{name}_train", f"{name}_gap")
+                )
+                unit = "mean over pixels" if name == "mse" else "nats"
+                numbers = f"{of['images']:,} and {of['train_images']:,} images"
+                print(f"{of['request']['split']}: {label} {here}, training images {train}, "
+                      f"gap {gap} ({unit}; {numbers})")  # fmt: skip
     if "decomposition" in found:
         of = found["decomposition"]
         terms = "  ".join(

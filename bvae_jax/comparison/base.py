@@ -17,12 +17,17 @@ from bvae_jax.runs.loggers import Record
 
 TRAINING = dict.fromkeys(("nll", "kl", "elbo", "active_latents"), "")
 ELBO_PARTS = dict.fromkeys(("mutual_information", "total_correlation", "dimension_wise_kl"), "")
+GAPS = dict.fromkeys(("nll_gap", "mse_gap"), "")
+"""Of excluded combinations: their NLL and squared error less those of training images. No setting
+wins: one that has learnt nothing has no gap."""
 OPTIMISED = ("unsupervised/gaussian_total_correlation",)
 """What objectives weigh or optimise by construction, so that no setting wins by it: β = 1 is the
 ELBO, the smallest β has the best likelihood, the largest the least KL and total correlation."""
 
 NAMES: Mapping[str, str] = {
     "nll": "NLL",
+    "nll_gap": "NLL gap",
+    "mse_gap": "squared error gap",
     "kl": "KL",
     "elbo": "ELBO",
     "dimension_wise_kl": "dimension-wise KL",
@@ -69,14 +74,14 @@ DIRECTIONS: Mapping[str, str] = {"nll": "low", "elbo": "high"}
 """The better end of scores that no setting wins, for their arrows."""
 ARROWS = {"high": " ↑", "low": " ↓", "": ""}
 UNITS: Mapping[str, str] = {
-    **dict.fromkeys(("nll", "kl", "elbo"), "nats per image"),
+    **dict.fromkeys(("nll", "kl", "elbo", "nll_gap"), "nats per image"),
     "active_units": "latents",
     **dict.fromkeys(ELBO_PARTS, "nats"),
     "unsupervised/gaussian_total_correlation": "nats",
 }
 """Of scores that are no pure numbers."""
 PREFERRED = (
-    "nll", "kl", "mig", "dci/disentanglement", "factor_vae_score", "sap_r2",
+    "nll", "kl", "nll_gap", "mse_gap", "mig", "dci/disentanglement", "factor_vae_score", "sap_r2",
     "elbo", "active_latents", "mutual_information", "total_correlation",
 )  # fmt: skip
 """Of these the first `MOST_COLUMNS` that are known are the columns of a paper's table."""
@@ -127,7 +132,7 @@ def default_scores(known: Collection[str]) -> tuple[str, ...]:
 
 def is_metric(score: str) -> bool:
     """Whether a score tells of disentanglement."""
-    return score not in TRAINING | ELBO_PARTS
+    return score not in TRAINING | ELBO_PARTS | GAPS
 
 
 @dataclass(frozen=True)
@@ -178,7 +183,7 @@ def known_scores(metrics: Iterable[str]) -> dict[str, str]:
     """Columns that can be compared, and whether "high" or "low" is better, or "" for neither."""
     better = {"high": "high", "low": "low"}
     headlines = {headline(name): better.get(METRICS[name].best, "") for name in metrics}
-    return TRAINING | ELBO_PARTS | headlines | {s: "" for s in OPTIMISED if s in headlines}
+    return TRAINING | GAPS | ELBO_PARTS | headlines | {s: "" for s in OPTIMISED if s in headlines}
 
 
 def known_ranges(metrics: Iterable[str], likelihoods: Iterable[str]) -> dict[str, Range]:

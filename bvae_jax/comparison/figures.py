@@ -114,6 +114,8 @@ class _Figures:
         yield self.scores("scores", average, columns)
         if set(comparison.scores) - set(columns):
             yield self.scores("all_scores", average, comparison.scores)
+        if "nll_gap" in comparison.scores:
+            yield self.generalisation(average)
         if comparison.kl_per_latent:
             yield self.spectrum()
         if len(comparison.factor_scores):
@@ -171,7 +173,7 @@ class _Figures:
         rows: Any = comparison.baselines
         means = {name: rows[rows["baseline"] == name] for name in BASELINES}
         baselines = {
-            name_of(name): {score: float(found[score].mean()) for score in scores}
+            name_of(name): {s: float(found[s].mean()) for s in scores if s in found}
             for name, found in means.items()
             if len(found)
         }
@@ -187,6 +189,16 @@ class _Figures:
             caption += f" As lines: {', '.join(baselines)}; the other baselines are in the table."
         every = "All scores" if name == "all_scores" else "Scores"
         return Drawn(path, f"{every} against {self.xlabel}", caption)
+
+    def generalisation(self, average: Average) -> Drawn:
+        """Training images, excluded combinations, and what lies between them."""
+        columns = [f"{n}_{of}" for n in ("nll", "mse") for of in ("train", "excluded", "gap")]
+        drawn = self.scores("generalisation", average, columns)
+        caption = (
+            "Training images, combinations that --exclude kept from training, and the difference: "
+            "of the negative log-likelihood (nats per image) and of the mean squared error."
+        )
+        return drawn._replace(title="Held-out combinations", caption=caption)
 
     def spectrum(self) -> Drawn:
         path, known = self.directory / "kl_spectrum", self.comparison.kl_per_latent

@@ -21,6 +21,7 @@ from bvae_jax.evaluation.evaluate import (
     evaluate,
     evaluate_elbo,
     stored_decomposition,
+    stored_generalisation,
     stored_scores,
 )
 from bvae_jax.metrics.scoring import Entry, metric_names, numbers
@@ -79,11 +80,13 @@ class Evaluation(NamedTuple):
     Attributes:
         entries: metric -> its scores.
         decomposition: the parts of its ELBO.
+        generalisation: to excluded combinations, where there are any.
     """
 
     summary: dict[str, Any]
     entries: Mapping[str, Entry]
     decomposition: Mapping[str, Any]
+    generalisation: Mapping[str, Any] = {}
 
 
 def read_comparison(
@@ -254,7 +257,8 @@ def evaluate_members(
     with bar(total=len(done), desc="evaluate", unit=" members", disable=not progress) as shown:
         for name, each in done.items():
             try:
-                found[name] = _evaluated(each.run_dir, settings, trainers)
+                held_out = bool(each.config.exclude)
+                found[name] = _evaluated(each.run_dir, settings, trainers, held_out)
             except UserError as error:
                 failed[name] = str(error)
             shown.update(1)
@@ -262,9 +266,13 @@ def evaluate_members(
 
 
 def _evaluated(
-    run_dir: Path, settings: EvaluationSettings | None, trainers: Trainers
+    run_dir: Path, settings: EvaluationSettings | None, trainers: Trainers, held_out: bool
 ) -> Evaluation:
-    """The run is loaded only if some of its scores are not there."""
+    """The run is loaded only if some of its scores are not there.
+
+    Args:
+        held_out: measure the gap to excluded combinations, too.
+    """
     summary = _summary(run_dir, trainers)
     if settings is None:
         return Evaluation(summary, {}, {})
@@ -272,14 +280,18 @@ def _evaluated(
     scored = settings.score.metrics != "none"
     entries = stored_scores(run_dir, settings.score, count) if scored else {}
     parts = stored_decomposition(run_dir, draws, count, split) if draws else {}
-    if entries is None or parts is None:
+    gap = stored_generalisation(run_dir, "excluded") if held_out else {}
+    if entries is None or parts is None or gap is None:
         run = load_shared(run_dir, trainers)
         if entries is None:
             entries = evaluate(run, settings.score, num_points=count, figures=False, progress=False)
         if parts is None:
             found = evaluate_elbo(run, draws, num_points=count, split=split, progress=False)
             parts = found["decomposition"]
-    return Evaluation(summary, entries, parts)
+        if gap is None:
+            found = evaluate_elbo(run, 0, split="excluded", progress=False)
+            gap = found["generalisation"]
+    return Evaluation(summary, entries, parts, gap)
 
 
 def _summary(run_dir: Path, trainers: Trainers) -> dict[str, Any]:
@@ -319,14 +331,18 @@ def assemble(
         metrics: that were asked for.
     """
     rows, kl, shares = [], {}, {}
-    for name, (summary, entries, parts) in evaluated.items():
+    for name, (summary, entries, parts, gap) in evaluated.items():
         config = found[name].config
         row = {"member": name, "setting": found[name].setting, "seed": config.seed}
         row |= {f: config.value(f) for f in varied} | plain_numbers(summary) | numbers(entries)
         if "variance_per_latent" not in summary:  # a run of before: it counted by another rule
             row.pop("active_latents", None)
             row |= {"active_latents": parts["active_units"]} if "active_units" in parts else {}
-        rows.append(row | {part: parts[part] for part in ELBO_PARTS if part in parts})
+        row |= {part: parts[part] for part in ELBO_PARTS if part in parts}
+        for number in ("nll", "mse") if gap else ():
+            row |= {f"{number}_{of}": gap[f"{number}_{of}"] for of in ("train", "gap")}
+            row[f"{number}_excluded"] = gap[number]
+        rows.append(row)
         if "kl_per_latent" in summary:
             kl[name] = np.array(summary["kl_per_latent"])
         if "mutual_information" in entries.get("mig", {}):

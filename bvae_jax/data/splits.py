@@ -126,7 +126,13 @@ def evaluation_batches(split: Split, images: int, batch: int) -> Int[np.ndarray,
         images: how many are wanted; fewer where there are fewer, or to fill whole batches.
         batch: size of a batch, made smaller where there are fewer images.
     """
-    pool = split.holdout if len(split.holdout) else split.train
+    return batches_of(split.holdout if len(split.holdout) else split.train, images, batch)
+
+
+def batches_of(
+    pool: Int[np.ndarray, " image"], images: int, batch: int
+) -> Int[np.ndarray, "batches batch"]:
+    """Some of these images, at random but the same in every run, in whole batches."""
     images = min(images, len(pool))
     batch = min(images, batch)
     chosen = np.random.RandomState(0).permutation(pool)[: images - images % batch]

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from bvae_jax.config import Config
+from bvae_jax.data import dsprites, shapes3d
 from bvae_jax.data.base import Dataset
 from bvae_jax.data.sampling import Pool, uniform_pool, weighted_pool
 from bvae_jax.data.splits import Split, split
@@ -16,6 +17,25 @@ from bvae_jax.errors import UserError
 CONDITION = re.compile(r"\s*([\w ]*\w)\s*(!=|<=|>=|=|<|>)\s*(\S.*?)\s*$")
 COMPARISONS = {"<": np.less, "<=": np.less_equal, ">": np.greater, ">=": np.greater_equal}
 MOST_CELLS = 2**20
+Grid = tuple[tuple[str, ...], tuple[int, ...]]
+HELD_OUT: dict[Grid, dict[str, str]] = {
+    (dsprites.FACTOR_NAMES, dsprites.FACTOR_SIZES): {
+        "recombination_to_element": "shape=1,scale>1,orientation=14:26,x>20,y>20",
+        "recombination_to_range": "shape=0,x>15",
+        "extrapolation": "x>15",
+    },
+    (shapes3d.FACTOR_NAMES, shapes3d.FACTOR_SIZES): {
+        "recombination_to_element": (
+            "object_hue>7,wall_hue>7,floor_hue>7,scale>4,shape=1,orientation>11"
+        ),
+        "recombination_to_range": "shape=3,object_hue>4",
+        "extrapolation": "floor_hue>4",
+    },
+}
+"""Names and numbers of values of all factors -> combinations that have a name, as in the code of
+Montero et al. ("The role of disentanglement in generalisation", ICLR 2021; "Lost in latent space",
+NeurIPS 2022): some values of every factor, a value of one factor with half of another, and half of
+a factor."""
 
 
 class Condition(NamedTuple):
@@ -121,11 +141,20 @@ def only(dataset: Dataset, text: str) -> Dataset:
 
 def excluded(dataset: Dataset, text: str) -> Bool[np.ndarray, " image"]:
     """Whether an image is one of the combinations named: conditions that hold together, and
-    others after a semicolon, as `shape=2,x>20;scale=0`.
+    others after a semicolon, as `shape=2,x>20;scale=0`; or a name of `HELD_OUT`.
 
     Raises:
-        UserError: see `parse_conditions`.
+        UserError: see `parse_conditions`; or the name is not one of this data set.
     """
+    if text.strip().isidentifier():
+        names = HELD_OUT.get((dataset.factor_names, dataset.factor_sizes), {})
+        if text.strip() not in names:
+            known = f"{', '.join(names)} or " if names else ""
+            raise UserError(
+                f"--exclude: got {text!r}, wanted {known}conditions as shape=2,x>20"
+                + ("." if names else f": {dataset.name} has no combinations with a name.")
+            )
+        text = names[text.strip()]
     combinations = [parse_conditions(part, dataset, "--exclude") for part in text.split(";")]
     factors = all_factors(dataset)
     out = np.zeros(dataset.size, bool)

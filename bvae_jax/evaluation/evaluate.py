@@ -15,6 +15,7 @@ from bvae_jax.evaluation.answers import Answers
 from bvae_jax.evaluation.baselines import file_baselines, run_baselines
 from bvae_jax.evaluation.decomposition import decompose
 from bvae_jax.evaluation.figures import draw_score_figures
+from bvae_jax.evaluation.generalisation import IMAGES, SPLITS, generalisation
 from bvae_jax.evaluation.log_likelihood import FEW, held_out_log_likelihood
 from bvae_jax.metrics import METRICS
 from bvae_jax.metrics.codes import Codes, read_codes
@@ -320,12 +321,14 @@ def evaluate_elbo(
         log_likelihood: importance samples for each image to estimate log p(x), as 5000; 0 for none.
         images: held-out images for the log-likelihood.
         num_points: images to encode; the whole data set if None.
+        split: of which images; of those that training does not draw, how much worse they are.
         step: of the checkpoint to take from a directory; the newest if None.
         dataset: where the images of a directory's run are now, as for `load`.
 
     Returns:
         `decomposition`: see `decomposition.Decomposition`; `log_likelihood`: see
         `log_likelihood.HeldOut`. Either only if it is wanted; {"skipped": why} of an autoencoder.
+        `generalisation`, of images that training does not draw: see the function of that name.
 
     Raises:
         UserError: no run, no checkpoint, or settings that do not fit.
@@ -333,11 +336,16 @@ def evaluate_elbo(
     """
     check_settings(decomposition, log_likelihood, images)
     run = _loaded(run, step, dataset, progress)
-    if not run.variational:
-        asked = {"decomposition": decomposition, "log_likelihood": log_likelihood}
-        return {name: {"skipped": NO_POSTERIOR} for name, draws in asked.items() if draws}
     count = point_count(run.trainer.dataset, run.config, split, num_points)
     answers, found = Answers(run.run_dir / ELBO), {}
+    if split in SPLITS:
+        request = _generalisation_request(_identity(run), split)
+        found["generalisation"] = answers.kept(
+            "generalisation", request, lambda: jsonable(generalisation(run, split))
+        )
+    if not run.variational:
+        asked = {"decomposition": decomposition, "log_likelihood": log_likelihood}
+        return found | {name: {"skipped": NO_POSTERIOR} for name, draws in asked.items() if draws}
     if decomposition:
         found["decomposition"] = answers.kept(
             "decomposition",
@@ -352,6 +360,16 @@ def evaluate_elbo(
             lambda: _log_likelihood(run, log_likelihood, images, progress),
         )
     return found
+
+
+def _generalisation_request(identity: dict[str, Any], split: str) -> dict[str, Any]:
+    return identity | {"split": split, "most_images": IMAGES}
+
+
+def stored_generalisation(run_dir: Path, split: str) -> Entry | None:
+    """What `evaluate_elbo` found of a split, if it is there."""
+    request = _generalisation_request(_stored_identity(run_dir), split)
+    return Answers(run_dir / ELBO).get("generalisation", request)
 
 
 def stored_decomposition(

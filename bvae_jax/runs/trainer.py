@@ -247,10 +247,20 @@ class Trainer:
         state, found = on_each(self._eval_mesh, state._replace(**used)), {}
         for split in splits or self.eval_data:
             data = self._placed_eval_data[split]
-            batches, batch = data[1].shape
-            _, fetch = self._evaluate(jnp.int32(0), (state, *data), batches)
-            found[split] = with_errors(fetch(), batches * batch)
+            found[split] = self._evaluated(state, data)
         return found
+
+    def measure(self, state: TrainState, indices: np.ndarray) -> dict[str, Any]:
+        """What `evaluate` finds of a split, of any images: [batches, batch] of their indices."""
+        used = {"params": state.params | {"vae": self.weights(state)}, "ema": {}}
+        reached = jax.tree.map(jnp.asarray, self.source.reach(indices))
+        data = on_each(self._eval_mesh, (reached, jnp.asarray(indices), key_for("evaluation", 0)))
+        return self._evaluated(on_each(self._eval_mesh, state._replace(**used)), data)
+
+    def _evaluated(self, state: TrainState, data: Any) -> dict[str, Any]:
+        batches, batch = data[1].shape
+        _, fetch = self._evaluate(jnp.int32(0), (state, *data), batches)
+        return with_errors(fetch(), batches * batch)
 
     def weights(self, state: TrainState) -> Params:
         """See `weights_of`."""
@@ -453,15 +463,15 @@ def averaged(metrics: dict[str, np.ndarray]) -> dict[str, Any]:
 def with_errors(metrics: dict[str, np.ndarray], images: int) -> dict[str, Any]:
     """`averaged`, and what there is of all images only.
 
-    That are the standard errors of nll and KL, of one image none; the variance of each latent's
-    mean, and how many latents are active.
+    That are the standard errors of nll, KL and squared error, of one image none; the variance of
+    each latent's mean, and how many latents are active.
 
     Args:
         metrics: of batches of equal size, with the variances in each.
         images: in all batches.
     """
     found = averaged(metrics)
-    for name in ("nll", "kl"):
+    for name in ("nll", "kl", "mse"):
         if name not in metrics:
             continue
         variance = found.pop(f"{name}_variance") + np.var(metrics[name], dtype=np.float64)

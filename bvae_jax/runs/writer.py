@@ -27,7 +27,18 @@ from bvae_jax.types import TrainState
 
 OpenLoggers = Callable[..., contextlib.AbstractContextManager[list[Logger]]]
 FIGURES = "figures"
-REPORTED = ("loss", "nll", "nll_error", "kl", "kl_error", "elbo", "bits_per_dim", "iwae")
+REPORTED = (
+    "loss",
+    "nll",
+    "nll_error",
+    "kl",
+    "kl_error",
+    "mse",
+    "mse_error",
+    "elbo",
+    "bits_per_dim",
+    "iwae",
+)
 """Numbers of an evaluation that are in summary.json."""
 OF_CODES = ("information", "kl_per_latent", "variance_per_latent", "active_latents")
 """And what it says of codes."""

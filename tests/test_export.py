@@ -1,5 +1,6 @@
 """Weights leave and come back with the same bits; what is not ours is refused in one line."""
 
+import importlib.util
 import json
 
 import jax
@@ -8,11 +9,15 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from bvae_jax import cli
 from bvae_jax.config import Config
 from bvae_jax.errors import UserError
-from bvae_jax.export import weights
+from bvae_jax.export import formats, weights
 from bvae_jax.export.weights import export_run, metadata, named, read, write_npz
 from bvae_jax.files import write_json
+from bvae_jax.likelihoods import LIKELIHOODS, make_likelihood
+from bvae_jax.likelihoods.base import expected_image
+from bvae_jax.networks import NETWORKS
 from bvae_jax.runs.checkpoint import fingerprint
 from bvae_jax.runs.run import Run, load
 from bvae_jax.runs.train import train
@@ -169,3 +174,107 @@ def test_a_damaged_file_is_one_line(run, tmp_path):
     (tmp_path / "w.npz").write_bytes((tmp_path / "w.npz").read_bytes()[:-300])
     with pytest.raises(UserError, match=r"w\.npz"):
         load(tmp_path / "w.npz", data=False)
+
+
+@pytest.fixture(scope="module")
+def torch():
+    return pytest.importorskip("torch", exc_type=ImportError)
+
+
+MODELS = (
+    *((network, "bernoulli", (11, 14, 1)) for network in NETWORKS if network != "tiny"),
+    *(("mlp", name, (3, 2, 3)) for name in ("continuous_bernoulli", "logistic_mixture")),
+    *(("mlp", "logistic_mixture", (2, 2, channels)) for channels in (1, 4)),
+)
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(("network", "likelihood", "shape"), MODELS)
+def test_torch_gives_what_jax_gives(torch, tmp_path, network, likelihood, shape):
+    """Through the files: odd sides, every network, every mean image."""
+    config = Config(network=network, likelihood=likelihood, latents=3)
+    run = some_run(config, shape, tmp_path / "run")
+    run.export(tmp_path / "out", to="torch")
+    vae = imported(tmp_path / "out").load(tmp_path / "out")
+    rng = np.random.default_rng(1)
+    images, z = rng.random((5, *shape), np.float32), 2 * rng.normal(size=(5, 3)).astype(np.float32)
+    with torch.no_grad():
+        found = vae.encode(torch.tensor(images).movedim(3, 1))
+        pictures = vae.decode(torch.tensor(z)).movedim(1, 3)
+    assert pictures.std(dim=0).max() > 0.02
+    for one, other in zip((*found, pictures), (*run.encode(images), run.decode(z)), strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=1e-5)
+
+
+def imported(directory):
+    spec = importlib.util.spec_from_file_location("bvae_torch", directory / "bvae_torch.py")
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_what_torch_cannot_know_is_said(run, tmp_path, torch):
+    with pytest.raises(UserError, match=r"network tiny is your own.*--to safetensors or npz"):
+        run.export(tmp_path / "out", to="torch")
+    run.export(tmp_path / "out")
+    module = imported(formats.TEMPLATE.parent)
+    with pytest.raises(ValueError, match=r"uses \{'tiny'\}: wanted some of"):
+        module.load(tmp_path / "out")
+    save_file({"a": np.zeros(1)}, tmp_path / "other.safetensors")
+    with pytest.raises(ValueError, match="no weights of bvae_jax"):
+        module.load(tmp_path / "other.safetensors")
+    known = {*module.NETS, *module.LOGISTIC, *module.MEANS}
+    assert known == {*NETWORKS, *LIKELIHOODS} - {"tiny"}
+    for name in module.LOGISTIC:
+        assert make_likelihood(name, 1.0).mean is expected_image
+    text = formats.TEMPLATE.read_text()
+    assert len(text.splitlines()) <= 120
+    assert "jax" not in text.replace("bvae_jax", "")
+
+
+@pytest.mark.once
+def test_onnx_gives_what_jax_gives(tmp_path):
+    for package in ("torch", "onnxscript", "onnxruntime"):
+        pytest.importorskip(package)
+    onnx = pytest.importorskip("onnx")
+    config = Config(network="small", likelihood="logistic_mixture", latents=3)
+    run = some_run(config, (5, 7, 3), tmp_path / "run")
+    out = run.export(tmp_path / "out", to="onnx")
+    for images in (1, 6):  # a batch of any size
+        assert max(formats.check_onnx(run, out, images).values()) < 1e-5
+    assert fingerprint(load(out, data=False).params) == fingerprint(run.params)
+    opened = onnx.load(out / formats.ENCODER)
+    assert [one.version for one in opened.opset_import if not one.domain] == [formats.OPSET]
+    other = some_run(config, (5, 7, 3), tmp_path / "run", seed=1)
+    with pytest.raises(UserError, match=r"mean of the ONNX file is .* away from JAX"):
+        formats.check_onnx(other, out)
+
+
+def test_export_says_what_it_cannot(run, tmp_path, monkeypatch):
+    with pytest.raises(UserError, match="wanted it with --to npz only"):
+        run.export(tmp_path / "a", dtype="float16")
+    with pytest.raises(UserError, match=r"wanted the name of an \.npz file"):
+        run.export(tmp_path / "a", to="npz")
+    run.export(tmp_path / "a.npz", to="npz")
+    with pytest.raises(UserError, match="there already: give --overwrite"):
+        run.export(tmp_path / "a.npz", to="npz")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    small = some_run(TINY.replace(network="small"), SHAPE, tmp_path / "run")
+    with pytest.raises(UserError, match=r"--to onnx needs torch: pip install 'bvae_jax\[export\]'"):
+        small.export(tmp_path / "b", to="onnx")
+    assert not (tmp_path / "b").exists()
+
+
+def test_the_command_exports_to_a_place_of_its_own(run, tmp_path, monkeypatch, capsys):
+    export_run(run, tmp_path / "a")
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["export", "a", "--to", "npz", "--dtype", "float16"]) == 0
+    assert capsys.readouterr().out == "exports/a.npz\n"
+    assert cli.main(["export", "exports/a.npz", "-o", "b"]) == 0
+    assert capsys.readouterr().out == "b: config.json, model.safetensors\n"
+    assert cli.main(["export", "a", "--to", "keras"]) == 2
+    assert "--to: got 'keras', wanted one of" in capsys.readouterr().err
+    assert cli.main(["export", "a", "--step", "3"]) == 2
+    assert "--step: got 3, but a was exported at step 20" in capsys.readouterr().err

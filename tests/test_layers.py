@@ -39,7 +39,7 @@ ABOVE = {
     ("runs.run", "evaluation.evaluate"),
     *((above, f"explore{part}") for above in ("runs.run", "runs.sweep", "comparison.compare")
       for part in ("", ".export", ".page")),
-    *(("runs.run", f"export{part}") for part in ("", ".weights", ".hub")),
+    *(("runs.run", f"export{part}") for part in ("", ".weights", ".formats", ".hub")),
 }  # fmt: skip
 """Methods of Run, load and compare import when they are called what is built on them."""
 ONLY_IN = {
@@ -55,7 +55,9 @@ ONLY_IN = {
     "h5py": ("data.published",),
     "huggingface_hub": ("export.hub", "export.card"),
     "safetensors": ("export.weights", "export.template."),
-    "torch": ("export.template.",),
+    "torch": ("export.template.", "export.formats"),
+    "onnx": ("export.formats",),
+    "onnxruntime": ("export.formats",),
 }
 """Heavy packages, and how the names of their importers begin."""
 

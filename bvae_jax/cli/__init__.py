@@ -23,6 +23,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "explore": run.explore,
     "encode": share.encode,
     "sample": share.sample,
+    "export": share.export,
     "push": share.push,
     "data": data.data,
     "beta": lists.beta,
@@ -38,6 +39,7 @@ FLAGS: dict[str, Callable[[], Flags]] = {
     "explore": run.explore_flags,
     "encode": share.encode_flags,
     "sample": share.sample_flags,
+    "export": share.export_flags,
     "push": share.push_flags,
     "beta": lists.beta_flags,
     "list": lists.list_flags,
@@ -57,6 +59,7 @@ The laboratory for beta-VAEs in JAX.
   bvae explore DIR [-o FILE]                a page to move the latents of a run or a sweep
   bvae encode DIR IMAGES -o FILE            codes of pictures, into an .npz or .csv file
   bvae sample DIR -n 64 -o DIR              pictures of the prior or the aggregate posterior
+  bvae export DIR --to torch [-o DIR]       weights as safetensors, PyTorch code, ONNX or .npz
   bvae push DIR hf:USER/NAME [-o DIR]       a run to the Hugging Face Hub, with a model card
   bvae data list|show|prepare               data sets: which there are, a look, fetching
   bvae beta --from disent --value 0.03      what other codes call beta, in our units

@@ -1,4 +1,4 @@
-"""`bvae encode`, `bvae sample` and `bvae push`: what leaves a run."""
+"""`bvae encode`, `bvae sample`, `bvae export` and `bvae push`: what leaves a run."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -78,6 +78,33 @@ def sample(argv: Sequence[str]) -> int:
     run = load(given.pop("run_dir"), **options, data=given.get("source") == "aggregate")
     arrays, grid, *pictures = write_samples(run, given.pop("out").expanduser(), **given)
     print(f"{grid}\n{arrays}\n{pictures[0]} to {pictures[-1].name}")
+    return 0
+
+
+def export_flags() -> Flags:
+    """Those of `bvae export`."""
+    with fatal():
+        from bvae_jax.export.formats import export
+
+        loading = _loading()
+
+    flags = of_function(export, "run")
+    flags["out"] = flags["out"]._replace(aliases=("-o",))
+    return {"run_dir": RUN} | flags | loading
+
+
+def export(argv: Sequence[str]) -> int:
+    """Write a run's weights for other libraries: as safetensors, as PyTorch code, as ONNX or as an
+    .npz file. bvae_jax.load and all commands take what it writes, too."""
+    given = parse(argv, "bvae export", export.__doc__, export_flags())
+    with fatal():
+        from bvae_jax.runs.run import load
+
+    given.pop("plugin", None)
+    options: Any = {name: given.pop(name, None) for name in ("step", "beta")}
+    out = load(given.pop("run_dir"), **options, data=False).export(**given)
+    names = sorted(path.name for path in out.iterdir()) if out.is_dir() else ()
+    print(f"{out}: {', '.join(names)}" if names else out)
     return 0
 
 

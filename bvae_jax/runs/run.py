@@ -277,6 +277,20 @@ class Run:
 
         return of_run(self, float32=float32)
 
+    def export(self, out: str | Path | None = None, **options: Any) -> Path:
+        """Write the weights for other libraries, as `bvae export`.
+
+        Args:
+            out: a directory, or of `to="npz"` a file; exports/NAME if None.
+            options: `to`, `dtype`, `overwrite`: see `bvae_jax.export.formats.export`.
+
+        Returns:
+            The directory or the file.
+        """
+        from bvae_jax.export.formats import export
+
+        return export(self, out, **options)
+
     def push(self, to: str, **options: Any) -> str:
         """Push the run to the Hugging Face Hub, as `bvae push`; see `bvae_jax.export.hub.push`.
 

@@ -1,0 +1,162 @@
+"""`bvae export`: a run in the formats of other libraries."""
+
+import functools
+import importlib.util
+import logging
+import shutil
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+
+from bvae_jax.errors import UserError, needs
+from bvae_jax.export.weights import export_run, metadata, write_npz
+from bvae_jax.likelihoods import LIKELIHOODS
+from bvae_jax.networks import NETWORKS
+from bvae_jax.runs.run import Run
+
+To = Literal["safetensors", "torch", "onnx", "npz"]
+TEMPLATE = Path(__file__).with_name("template") / "bvae_torch.py"
+ENCODER, DECODER = "encoder.onnx", "decoder.onnx"
+OPSET = 18
+CLOSE = 1e-3
+"""How far the check of an ONNX file lets codes and pixels be away from JAX's, and of their size."""
+
+
+def export(
+    run: Run,
+    out: str | Path | None = None,
+    *,
+    to: To = "safetensors",
+    dtype: Literal["float32", "float16"] = "float32",
+    overwrite: bool = False,
+) -> Path:
+    """Write a run's weights for other libraries: see docs/sharing.md for what the files hold.
+
+    Args:
+        out: the directory, or of npz the file; exports/NAME or exports/NAME.npz if None.
+        to: safetensors: a directory of the weights, config, summary, scores and figures. torch:
+            the same and bvae_torch.py, which defines the networks in PyTorch. onnx: the same and
+            encoder.onnx, decoder.onnx. npz: one file.
+        dtype: of the numbers in an npz, float32 or float16.
+        overwrite: replace what was exported there before.
+
+    Returns:
+        The directory or the file.
+
+    Raises:
+        UserError: something is there already, a package is missing, or a part of the user's own
+            has no counterpart in PyTorch.
+    """
+    if to not in get_args(To):
+        raise UserError(f"--to: got {to!r}, wanted one of {', '.join(get_args(To))}.")
+    if dtype != "float32" and to != "npz":
+        raise UserError(f"--dtype: got {dtype} with --to {to}, wanted it with --to npz only.")
+    path = Path(out).expanduser() if out else Path("exports", run.run_dir.resolve().name)
+    if to == "npz":
+        path = path if out else path.with_name(f"{path.name}.npz")
+        if path.suffix != ".npz":
+            raise UserError(f"--out: got {path}, wanted the name of an .npz file.")
+        if path.exists() and not overwrite:
+            raise UserError(f"{path} is there already: give --overwrite, or another place.")
+        return write_npz(run, path, dtype)
+    more = []
+    if to in ("torch", "onnx"):
+        _check_parts(run, to)
+        more.append(lambda part: shutil.copyfile(TEMPLATE, part / TEMPLATE.name))
+    if to == "onnx":
+        for package in ("torch", "onnx", "onnxscript"):
+            needs(package, "export", "--to onnx")
+        more.append(functools.partial(write_onnx, run))
+    return export_run(run, path, overwrite=overwrite, more=more)
+
+
+def _check_parts(run: Run, to: str) -> None:
+    """Refuse what only the user's own code computes."""
+    for kind, known in (("network", NETWORKS), ("likelihood", LIKELIHOODS)):
+        name = getattr(run.config, kind)
+        if not known[name].__module__.startswith("bvae_jax."):
+            raise UserError(
+                f"--to {to}: {kind} {name} is your own, which bvae_torch.py cannot know: wanted "
+                "--to safetensors or npz, whose weights you give to PyTorch code of your own."
+            )
+
+
+def write_onnx(run: Run, directory: Path) -> None:
+    """Encoder and decoder as ONNX files, from the PyTorch ones that are in the directory.
+
+    encoder.onnx: images [batch, channels, height, width] -> mean, logvar [batch, latent];
+    decoder.onnx: z [batch, latent] -> images. Where onnxruntime is installed they are run, and
+    compared with JAX.
+
+    Raises:
+        UserError: they do not give what JAX gives.
+    """
+    import onnx  # pyright: ignore[reportMissingImports]
+    import torch  # pyright: ignore[reportMissingImports]
+
+    spec: Any = importlib.util.spec_from_file_location("bvae_torch", directory / TEMPLATE.name)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    vae, about = module.load(directory), metadata(run)
+    height, width, channels = run.image_shape
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it says that there is no torchvision
+    parts = (
+        (ENCODER, vae.encode, (channels, height, width), "images", ("mean", "logvar")),
+        (DECODER, vae.decode, (run.config.latents,), "z", ("images",)),
+    )
+    for name, function, shape, taken, given in parts:
+        whole = torch.nn.Module()
+        whole.vae, whole.forward = vae, function
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            made: Any = torch.onnx.export(
+                whole,
+                (torch.rand(2, *shape),),
+                input_names=[taken],
+                output_names=list(given),
+                dynamic_shapes=({0: torch.export.Dim("batch")},),
+                opset_version=OPSET,
+                dynamo=True,
+                verbose=False,
+            )
+        proto = made.model_proto
+        onnx.helper.set_model_props(proto, about)
+        onnx.save_model(proto, directory / name)
+    if importlib.util.find_spec("onnxruntime"):
+        check_onnx(run, directory)
+
+
+def check_onnx(run: Run, directory: Path, images: int = 3) -> dict[str, float]:
+    """Run the ONNX files on random images and compare with JAX.
+
+    Returns:
+        mean, logvar, images -> the largest difference.
+
+    Raises:
+        UserError: it is larger than rounding explains.
+    """
+    import onnxruntime  # pyright: ignore[reportMissingImports]
+
+    rng = np.random.default_rng(0)
+    x = rng.random((images, *run.image_shape), np.float32)
+    z = rng.normal(size=(images, run.config.latents)).astype(np.float32)
+    posterior, pictures = run.encode(x), np.moveaxis(np.asarray(run.decode(z)), 3, 1)
+
+    def ran(name: str, **inputs: np.ndarray) -> Sequence[Any]:
+        providers = ["CPUExecutionProvider"]
+        return onnxruntime.InferenceSession(directory / name, providers=providers).run(None, inputs)
+
+    found = (*ran(ENCODER, images=np.moveaxis(x, 3, 1)), *ran(DECODER, z=z))
+    wanted = (posterior.mean, posterior.logvar, pictures)
+    differences = {}
+    for name, one, other in zip(("mean", "logvar", "images"), found, wanted, strict=True):
+        differences[name] = float(np.max(np.abs(one - np.asarray(other))))
+        if not np.allclose(one, other, rtol=CLOSE, atol=CLOSE, equal_nan=True):
+            raise UserError(
+                f"--to onnx: {name} of the ONNX file is {differences[name]:g} away from JAX; "
+                f"at most {CLOSE:g} is wanted. Another version of torch or onnxruntime may do."
+            )
+    return differences

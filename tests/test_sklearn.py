@@ -30,7 +30,9 @@ SMALL: dict[str, Any] = {
     "batch_size": 4,
     "random_state": 0,
 }
-IMAGES = np.random.default_rng(0).random((40, 4, 6)) ** 4
+LEVELS = np.random.default_rng(0).random((40, 1, 2))
+IMAGES = np.broadcast_to(LEVELS.repeat(3, axis=2) ** 4, (40, 4, 6)).copy()
+"""Left and right halves of levels of their own."""
 ROWS = IMAGES.reshape(40, 24)
 LABELS = np.arange(40) % 2
 
@@ -41,7 +43,7 @@ def small(kind: Any = BetaVAE, **changes: Any) -> Any:
 
 @pytest.fixture(scope="module")
 def fitted():
-    return small(steps=200, learning_rate=1e-2).fit(IMAGES)
+    return small(steps=200, learning_rate=1e-2, beta=1.0).fit(IMAGES)
 
 
 class Squashed(BetaVAE):
@@ -103,7 +105,7 @@ def test_codes_and_pictures_are_those_of_the_run(fitted):
 
 
 def test_rows_are_images_of_their_shape(fitted):
-    other = small(image_shape=(4, 6), config={"steps": 200, "learning_rate": 1e-2})
+    other = small(image_shape=(4, 6), config={"steps": 200, "learning_rate": 1e-2, "beta": 1.0})
     np.testing.assert_array_equal(other.fit_transform(ROWS), fitted.transform(IMAGES))
     assert other.inverse_transform(np.zeros((3, 2))).shape == (3, 24)
 
@@ -143,19 +145,21 @@ def test_bounds_against_the_integral_over_all_z(fitted):
     log_prior = -0.5 * np.square(z).sum(axis=1) - np.log(2 * np.pi)
     wanted = logsumexp(log_likelihood + log_prior, axis=1) + 2 * np.log(points[1] - points[0])
     found = pickle.loads(pickle.dumps(fitted)).set_params(importance_samples=2000)
-    np.testing.assert_allclose(found.score_samples(IMAGES[:9]), wanted, atol=0.1)
-    elbos = fitted.score_samples(IMAGES)
+    off = found.score_samples(IMAGES[:9]) - wanted
+    assert np.median(abs(off)) < 0.06  # a rare draw with a large weight is far off
+    assert abs(off).max() < 0.6
+    elbos, summary = fitted.score_samples(IMAGES), fitted.run_.summary
+    assert summary["kl"] > 1
+    assert elbos.mean() == pytest.approx(summary["elbo"], abs=0.3)  # of other draws of z
     assert elbos[:9].mean() < wanted.mean()
     assert fitted.score(IMAGES) == pytest.approx(elbos.mean())
     np.testing.assert_allclose(fitted.score_samples(IMAGES[5:3:-1]), elbos[5:3:-1], rtol=1e-5)
-    summary = fitted.run_.summary
-    assert elbos.mean() == pytest.approx(summary["elbo"], abs=float(elbos.std()))
 
 
 @pytest.mark.parametrize(
     ("use", "message"),
     [
-        (lambda f: f.transform(-IMAGES), "negative values or large ones, -0.998007 to"),
+        (lambda f: f.transform(-IMAGES), "negative values or large ones, -0.988886 to"),
         (lambda f: f.transform(IMAGES * 255), "see MinMaxScaler"),
         (lambda f: f.transform(IMAGES[:, :, :5]), r"got \(40, 4, 5\), wanted \[n, 4, 6\], as fit"),
         (lambda f: BetaVAE(image_shape=(5, 5)).fit(ROWS), "wanted one that fits"),

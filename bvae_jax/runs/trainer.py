@@ -247,7 +247,7 @@ class Trainer:
         state, found = on_each(self._eval_mesh, state._replace(**used)), {}
         for split in splits or self.eval_data:
             data = self._placed_eval_data[split]
-            found[split] = self._evaluated(state, data)
+            found[split] = self._measured(state, data)
         return found
 
     def measure(self, state: TrainState, indices: np.ndarray) -> dict[str, Any]:
@@ -255,9 +255,9 @@ class Trainer:
         used = {"params": state.params | {"vae": self.weights(state)}, "ema": {}}
         reached = jax.tree.map(jnp.asarray, self.source.reach(indices))
         data = on_each(self._eval_mesh, (reached, jnp.asarray(indices), key_for("evaluation", 0)))
-        return self._evaluated(on_each(self._eval_mesh, state._replace(**used)), data)
+        return self._measured(on_each(self._eval_mesh, state._replace(**used)), data)
 
-    def _evaluated(self, state: TrainState, data: Any) -> dict[str, Any]:
+    def _measured(self, state: TrainState, data: Any) -> dict[str, Any]:
         batches, batch = data[1].shape
         _, fetch = self._evaluate(jnp.int32(0), (state, *data), batches)
         return with_errors(fetch(), batches * batch)

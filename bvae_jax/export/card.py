@@ -31,6 +31,8 @@ FIGURES = {
     "rate_distortion": "Rate and distortion at each β.",
 }
 """Name of a figure -> what it shows; in this order, those that are there."""
+TORCH = "bvae_torch.py"
+"""Defines the networks in PyTorch, where a model has networks of the package."""
 TRAINING = ("nll", "kl", "elbo")
 NATS = "nats per image"
 
@@ -60,7 +62,7 @@ def model_card(run: Run, exported: Path, repository: str, licence: str | None) -
         eval_results=_results(run.config, scores),
     )
     sections = {
-        "Use": _use(run, repository),
+        "Use": _use(run, exported, repository),
         "The model": _model(run),
         "Data": _data(run),
         "Scores": _scores(run, scores),
@@ -152,9 +154,9 @@ def _results(config: Config, scores: Mapping[str, tuple[float, int]]) -> Any:
     ]
 
 
-def _use(run: Run, repository: str) -> str:
+def _use(run: Run, exported: Path, repository: str) -> str:
     height, width, channels, latents = *run.image_shape, run.config.latents
-    return f"""With `pip install 'bvae_jax[hub]'`:
+    with_jax = f"""With `pip install 'bvae_jax[hub]'`:
 
 ```python
 import bvae_jax
@@ -162,7 +164,26 @@ import bvae_jax
 run = bvae_jax.load("hf:{repository}", data=False)
 codes = run.encode(images).mean  # [n, {height}, {width}, {channels}] -> [n, {latents}]
 pictures = run.decode(codes)  # [n, {height}, {width}, {channels}], pixels in [0, 1]
-```
+```"""
+    if (exported / TORCH).is_file():
+        return f"""{with_jax}
+
+In PyTorch, with `pip install huggingface_hub safetensors torch`:
+
+```python
+import sys
+
+from huggingface_hub import snapshot_download
+
+directory = snapshot_download("{repository}")
+sys.path.append(directory)
+import {TORCH.removesuffix(".py")}
+
+vae = {TORCH.removesuffix(".py")}.load(directory)
+mean, logvar = vae.encode(images)  # [n, {channels}, {height}, {width}] -> [n, {latents}] each
+pictures = vae.decode(mean)  # [n, {channels}, {height}, {width}], pixels in [0, 1]
+```"""
+    return f"""{with_jax}
 
 The weights alone, for PyTorch, with `pip install huggingface_hub safetensors torch`:
 
@@ -173,8 +194,7 @@ from safetensors.torch import load_file
 tensors = load_file(hf_hub_download("{repository}", "model.safetensors"))
 ```
 
-`bvae export hf:{repository} --to torch` makes a file for PyTorch of it that defines the encoder and
-the decoder. Kernels of convolutions are [height, width, in, out], of dense layers [in, out]."""
+Kernels of convolutions are [height, width, in, out], of dense layers [in, out]."""
 
 
 def _model(run: Run) -> str:

@@ -91,6 +91,11 @@ def test_the_card_says_what_the_model_is(run, hub, tmp_path):
     ):
         assert said in card.text
     assert "figures/samples.png" not in card.text
+    assert "bvae_torch" not in card.text  # it knows no network of somebody's own
+    known = dataclasses.replace(run, config=run.config.replace(network="mlp"))
+    known.push("hf:user/name", out=tmp_path / "known")
+    assert (tmp_path / "known" / "bvae_torch.py").is_file()
+    assert "vae = bvae_torch.load(directory)" in (tmp_path / "known" / "README.md").read_text()
 
 
 def test_the_card_of_a_member_has_the_other_seeds(run, tmp_path):

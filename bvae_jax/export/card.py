@@ -13,6 +13,7 @@ from bvae_jax.config import OWN_FILES, Config
 from bvae_jax.data import DATASETS
 from bvae_jax.data.catalogue import KNOWN
 from bvae_jax.evaluation.evaluate import EVALUATION
+from bvae_jax.export.formats import TEMPLATE
 from bvae_jax.metrics import METRICS
 from bvae_jax.metrics.scoring import headline, numbers
 from bvae_jax.objectives import get_objective
@@ -31,8 +32,6 @@ FIGURES = {
     "rate_distortion": "Rate and distortion at each β.",
 }
 """Name of a figure -> what it shows; in this order, those that are there."""
-TORCH = "bvae_torch.py"
-"""Defines the networks in PyTorch, where a model has networks of the package."""
 TRAINING = ("nll", "kl", "elbo")
 NATS = "nats per image"
 
@@ -165,7 +164,7 @@ run = bvae_jax.load("hf:{repository}", data=False)
 codes = run.encode(images).mean  # [n, {height}, {width}, {channels}] -> [n, {latents}]
 pictures = run.decode(codes)  # [n, {height}, {width}, {channels}], pixels in [0, 1]
 ```"""
-    if (exported / TORCH).is_file():
+    if (exported / TEMPLATE.name).is_file():
         return f"""{with_jax}
 
 In PyTorch, with `pip install huggingface_hub safetensors torch`:
@@ -177,9 +176,9 @@ from huggingface_hub import snapshot_download
 
 directory = snapshot_download("{repository}")
 sys.path.append(directory)
-import {TORCH.removesuffix(".py")}
+import {TEMPLATE.stem}
 
-vae = {TORCH.removesuffix(".py")}.load(directory)
+vae = {TEMPLATE.stem}.load(directory)
 mean, logvar = vae.encode(images)  # [n, {channels}, {height}, {width}] -> [n, {latents}] each
 pictures = vae.decode(mean)  # [n, {channels}, {height}, {width}], pixels in [0, 1]
 ```"""

@@ -5,7 +5,7 @@ import importlib.util
 import logging
 import shutil
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -62,10 +62,14 @@ def export(
         if path.exists() and not overwrite:
             raise UserError(f"{path} is there already: give --overwrite, or another place.")
         return write_npz(run, path, dtype)
-    more = []
+    more: list[Callable[[Path], None]] = []
     if to in ("torch", "onnx"):
-        _check_parts(run, to)
-        more.append(lambda part: shutil.copyfile(TEMPLATE, part / TEMPLATE.name))
+        if part := own_part(run):
+            raise UserError(
+                f"--to {to}: {part} is your own, which {TEMPLATE.name} cannot know: wanted "
+                "--to safetensors or npz, whose weights you give to PyTorch code of your own."
+            )
+        more.append(torch_code)
     if to == "onnx":
         for package in ("torch", "onnx", "onnxscript"):
             needs(package, "export", "--to onnx")
@@ -73,15 +77,18 @@ def export(
     return export_run(run, path, overwrite=overwrite, more=more)
 
 
-def _check_parts(run: Run, to: str) -> None:
-    """Refuse what only the user's own code computes."""
+def torch_code(directory: Path) -> None:
+    """Write the file that defines the networks in PyTorch."""
+    shutil.copyfile(TEMPLATE, directory / TEMPLATE.name)
+
+
+def own_part(run: Run) -> str:
+    """As "network mine": what of a run only its user's own code computes; empty if nothing is."""
     for kind, known in (("network", NETWORKS), ("likelihood", LIKELIHOODS)):
         name = getattr(run.config, kind)
         if not known[name].__module__.startswith("bvae_jax."):
-            raise UserError(
-                f"--to {to}: {kind} {name} is your own, which bvae_torch.py cannot know: wanted "
-                "--to safetensors or npz, whose weights you give to PyTorch code of your own."
-            )
+            return f"{kind} {name}"
+    return ""
 
 
 def write_onnx(run: Run, directory: Path) -> None:

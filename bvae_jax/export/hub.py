@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from bvae_jax.errors import UserError, needs
 from bvae_jax.export.card import model_card, title_of
+from bvae_jax.export.formats import TEMPLATE, own_part, torch_code
 from bvae_jax.export.weights import export_run
 from bvae_jax.files import replacing
 from bvae_jax.runs import rundir
@@ -19,7 +20,7 @@ from bvae_jax.runs.run import Run, load
 
 CARD = "README.md"
 CLIENTS = ("httpx", "requests")
-OURS = ("figures/*", "summary.json", "evaluation.json", "elbo.json")
+OURS = ("figures/*", "summary.json", "evaluation.json", "elbo.json", TEMPLATE.name)
 """What a push removes where the run that is pushed has no such file."""
 
 
@@ -86,8 +87,9 @@ def push(
     beta: float | None = None,
     out: str | Path | None = None,
 ) -> str:
-    """Push a finished run to the Hugging Face Hub: weights, config, summary, scores, figures and a
-    model card made from them. A README.md that is in the run's directory is taken for the card.
+    """Push a finished run to the Hugging Face Hub: weights, config, summary, scores, figures, the
+    networks in PyTorch, and a model card made from them. A README.md that is in the run's directory
+    is taken for the card.
 
     Args:
         run: its directory, or what `load` returned.
@@ -122,10 +124,11 @@ def push(
         run = (run if run.opened else load(run.run_dir, progress=False)).summarised()
 
     card = functools.partial(_write_card, run, repository, licence)
+    more = [card] if own_part(run) else [torch_code, card]
     if directory:
-        return str(export_run(run, directory, more=[card]))
+        return str(export_run(run, directory, more=more))
     with tempfile.TemporaryDirectory() as aside:
-        made = export_run(run, Path(aside, "run"), more=[card])
+        made = export_run(run, Path(aside, "run"), more=more)
         with in_one_line(to):
             hub = HfApi(library_name="bvae_jax")
             page = str(hub.create_repo(repository, private=private, exist_ok=True))

@@ -207,7 +207,7 @@ RESUME_BAD = "train --run-dir {tmp}/bad --resume --quiet"
 MISTAKES = [
     (
         "fly",
-        "Unknown command 'fly'. Known: beta, compare, data, evaluate, explore, list, suggest",
+        "Unknown command 'fly'. Known: beta, compare, data, encode, evaluate, explore, export, list",
         None,
     ),
     ("train", "--run-dir", None),
@@ -274,7 +274,7 @@ MISTAKES = [
     ("traverse {tmp}/bad", "latents: 2 -> 5", edited_config),
     ("traverse", "PATH", None),
     ("traverse {tmp}/none", "No run in", None),
-    ("traverse {tmp}/file", "No run in", a_file),
+    ("traverse {tmp}/file", "is damaged or no safetensors file", a_file),
     ("traverse {tmp}/bad", "has no checkpoint yet", no_checkpoints),
     ("explore", "PATH", None),
     ("explore {tmp}/none", "No run in", None),

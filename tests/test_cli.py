@@ -207,7 +207,7 @@ RESUME_BAD = "train --run-dir {tmp}/bad --resume --quiet"
 MISTAKES = [
     (
         "fly",
-        "Unknown command 'fly'. Known: beta, compare, data, encode, evaluate, explore, export, list",
+        "Unknown command 'fly'. Known: beta, compare, data, encode, evaluate, explore, export",
         None,
     ),
     ("train", "--run-dir", None),

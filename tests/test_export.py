@@ -126,6 +126,7 @@ DAMAGED = (
     ("it is a text, wanted a list", lambda a, m: changed(a, m, image_shape='"5"')),
     ("wanted height, width, channels", lambda a, m: changed(a, m, image_shape="[5, 7]")),
     ("wanted height, width, channels", lambda a, m: changed(a, m, image_shape="[5, 0, 1]")),
+    ("step 2147483648", lambda a, m: changed(a, m, step=str(2**31))),
     ("is [105, 16], wanted [35, 16]", lambda a, m: (a | {
         "encoder.Dense_0.kernel": np.zeros((105, 16), np.float32)}, m)),
     ("Unknown network 'nobody'", lambda a, m: changed(a, m, config=m["config"].replace(

@@ -271,7 +271,7 @@ def _read_about(file: Path, about: Mapping[str, str]) -> tuple[Config, ImageShap
         if wrong:
             raise UserError(f"{file}: {key} in its metadata is damaged: {wrong}. {ANEW}")
     shape, step = found["image_shape"], found["step"]
-    if len(shape) != 3 or not all(0 < side < 10_000 for side in shape) or step < 0:
+    if len(shape) != 3 or not all(0 < side < 10_000 for side in shape) or not 0 <= step < 2**31:
         raise UserError(
             f"{file}: got image_shape {shape}, step {step}, wanted height, width, channels. {ANEW}"
         )

@@ -107,6 +107,9 @@ def test_nothing_is_replaced_that_is_something_else(run, tmp_path):
     with pytest.raises(OSError, match="no space"):
         export_run(run, out, overwrite=True, more=[fail])
     assert fingerprint(read(out).params) == fingerprint(run.params)
+    (out / "README.md").write_text("kept")
+    with pytest.raises(UserError, match=r"holds more than an export: README\.md"):
+        export_run(run, out, overwrite=True)
     with pytest.raises(UserError, match=r"--resume: .*out was exported"):
         train(TINY, out, resume=True, progress=False)
 
@@ -273,8 +276,8 @@ def test_the_command_exports_to_a_place_of_its_own(run, tmp_path, monkeypatch, c
     monkeypatch.chdir(tmp_path)
     assert cli.main(["export", "a", "--to", "npz", "--dtype", "float16"]) == 0
     assert capsys.readouterr().out == "exports/a.npz\n"
-    assert cli.main(["export", "exports/a.npz", "-o", "b"]) == 0
-    assert capsys.readouterr().out == "b: config.json, model.safetensors\n"
+    assert cli.main(["export", "exports/a.npz"]) == 0
+    assert capsys.readouterr().out == "exports/a: config.json, model.safetensors\n"
     assert cli.main(["export", "a", "--to", "keras"]) == 2
     assert "--to: got 'keras', wanted one of" in capsys.readouterr().err
     assert cli.main(["export", "a", "--step", "3"]) == 2

@@ -12,14 +12,14 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from bvae_jax.errors import UserError, needs
-from bvae_jax.export.weights import export_run, metadata, write_npz
+from bvae_jax.export.weights import DECODER, ENCODER, TORCH, export_run, metadata, write_npz
 from bvae_jax.likelihoods import LIKELIHOODS
 from bvae_jax.networks import NETWORKS
+from bvae_jax.runs import rundir
 from bvae_jax.runs.run import Run
 
 To = Literal["safetensors", "torch", "onnx", "npz"]
-TEMPLATE = Path(__file__).with_name("template") / "bvae_torch.py"
-ENCODER, DECODER = "encoder.onnx", "decoder.onnx"
+TEMPLATE = Path(__file__).with_name("template") / TORCH
 OPSET = 18
 CLOSE = 1e-3
 """How far the check of an ONNX file lets codes and pixels be away from JAX's, and of their size."""
@@ -54,7 +54,7 @@ def export(
         raise UserError(f"--to: got {to!r}, wanted one of {', '.join(get_args(To))}.")
     if dtype != "float32" and to != "npz":
         raise UserError(f"--dtype: got {dtype} with --to {to}, wanted it with --to npz only.")
-    path = Path(out).expanduser() if out else Path("exports", run.run_dir.resolve().name)
+    path = Path(out).expanduser() if out else Path("exports", _name(run))
     if to == "npz":
         path = path if out else path.with_name(f"{path.name}.npz")
         if path.suffix != ".npz":
@@ -80,6 +80,15 @@ def export(
 def torch_code(directory: Path) -> None:
     """Write the file that defines the networks in PyTorch."""
     shutil.copyfile(TEMPLATE, directory / TEMPLATE.name)
+
+
+def _name(run: Run) -> str:
+    """That of its directory, or of its file without what is after the dot."""
+    place = run.run_dir.resolve()
+    whole, beta = rundir.of_beta(place)
+    if beta is not None:
+        return f"{whole.name}-{place.name}"
+    return place.stem if place.is_file() else place.name
 
 
 def own_part(run: Run) -> str:

@@ -28,6 +28,7 @@ from bvae_jax.evaluation.evaluate import ELBO, EVALUATION
 from bvae_jax.files import misfit, replacing, write_json
 from bvae_jax.runs import rundir
 from bvae_jax.runs.checkpoint import fingerprint
+from bvae_jax.runs.encode import CACHE
 from bvae_jax.runs.hyper import hyperparameters, resolved
 from bvae_jax.runs.run import Run, placed
 from bvae_jax.runs.rundir import CONFIG, SUMMARY, WEIGHTS
@@ -39,6 +40,9 @@ from bvae_jax.vae import VAE
 FORMAT, VERSION = "bvae_jax", "1"
 KEYS = ("format", "format_version", "config", "image_shape", "step", "params_sha256")
 """Of the metadata; `data`, which images the run was trained on, may be among them."""
+TORCH, ENCODER, DECODER = "bvae_torch.py", "encoder.onnx", "decoder.onnx"
+OURS = {WEIGHTS, CONFIG, SUMMARY, EVALUATION, ELBO, TORCH, ENCODER, DECODER, CACHE, "figures"}
+"""What an earlier export and commands leave in a directory, which is replaced with it."""
 ANEW = "Export the run anew, or fetch the file again."
 Arrays = dict[str, np.ndarray]
 
@@ -115,6 +119,8 @@ def directory_written(out: Path, *, overwrite: bool) -> Iterator[Path]:
         raise UserError(f"{out} exists and is no exported run: it is left alone. Choose another.")
     if there and not overwrite:
         raise UserError(f"{out} holds an exported run already: give --overwrite, or another place.")
+    if there and (more := sorted({path.name for path in out.iterdir()} - OURS)):
+        raise UserError(f"{out} holds more than an export: {more[0]}. Move that away first.")
     if there and Path.cwd().is_relative_to(os.path.realpath(out)):
         raise UserError(f"--overwrite: {out} is where you are. Change the directory first.")
     out.parent.mkdir(parents=True, exist_ok=True)

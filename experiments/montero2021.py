@@ -11,9 +11,10 @@ from common import COLOURS, LONG, QUICK, Scale
 
 BETAS = (1.0, 8.0, 12.0)
 SPLITS = {
-    "recombination_to_element": "element", "recombination_to_range": "range",
+    "recombination_to_element": "recombination\nto element",
+    "recombination_to_range": "recombination\nto range",
     "extrapolation": "extrapolation",
-}  # fmt: skip
+}
 COLUMNS = {
     "nll_train": "−log p(x\\|z), training", "nll_excluded": "excluded", "nll_gap": "gap",
     "mse_train": "squared error, training", "mse_excluded": "excluded", "mse_gap": "gap",
@@ -35,8 +36,9 @@ def draw(path, members):
                 both = rows[["nll_train", "nll_excluded"]].to_numpy().T
                 lines = axes.plot([0, 1], both, "o-", color=colour, ms=3, lw=0.8)
                 lines[0].set_label(f"β = {beta:g}")
-            axes.set(title=title, xlim=(-0.4, 1.4), xticks=[0, 1])
-            axes.set_xticklabels(["training", "excluded"])
+            axes.set(title=title, xlim=(-0.4, 1.4), yscale="log")
+            axes.set_xticks([0, 1], ["training", "excluded"])
+            axes.yaxis.set_major_formatter("{x:g}")
         panels[0].set_ylabel("−log p(x|z) (nats per image)")
         panels[0].legend(frameon=False)
 

@@ -143,8 +143,14 @@ def refused(tmp_path, name, match):
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_absent_files_are_named_with_all_that_is_known(tmp_path, name):
     file = PUBLISHED[name].file
-    wanted = [file.name, file.url, str(file.size or "size unknown"), str(manual_dir(tmp_path))]
-    wanted.append(file.digest.partition(":")[2] or "checksum unknown")
+    wanted = [
+        file.name,
+        file.url,
+        file.mirror,
+        str(file.size or "size unknown"),
+        str(manual_dir(tmp_path)),
+    ]
+    wanted += [file.mirror, file.digest.partition(":")[2] or "checksum unknown"]
     with pytest.raises(UserError) as info:
         opened(name, tmp_path)
     assert not [part for part in wanted if part not in str(info.value)]

@@ -302,6 +302,8 @@ def test_what_can_be_downloaded_is_kept(data, monkeypatch, server):
     assert f"({len(content)} bytes, sha256 {file.digest[7:]})" in message
     assert str(manual_dir(data)) in message
     path.write_bytes(content)
+    gone = file._replace(url=f"{url}/gone.h5", mirror=file.url)
+    monkeypatch.setitem(PUBLISHED, "shapes3d_h5", known._replace(file=gone))
     np.testing.assert_array_equal(opened("shapes3d", data, fetch=True).pixels.images, images)
     path.unlink()
     again: Any = open_published("shapes3d_h5", data, progress=False)  # the file is kept
@@ -310,8 +312,8 @@ def test_what_can_be_downloaded_is_kept(data, monkeypatch, server):
 
 
 def test_a_file_without_a_checksum_is_not_downloaded(data):
-    with pytest.raises(UserError, match=r"fetch by hand .*mpi3d_real\.npz .*checksum unknown"):
-        open_published("mpi3d_real", data, progress=False, fetch=True)
+    with pytest.raises(UserError, match=r"by hand .*google.*checksum unknown"):
+        open_published("mpi3d_real_complex", data, progress=False, fetch=True)
 
 
 @pytest.mark.parametrize(

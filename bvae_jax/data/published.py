@@ -234,18 +234,21 @@ class PublishedFile(NamedTuple):
         url: where it is.
         size: in bytes; 0 where it is not known for certain.
         digest: "sha256:..." or "md5:..."; empty where it is not known for certain.
+        mirror: where it is, too; empty where nowhere is known.
     """
 
     name: str
     url: str
     size: int = 0
     digest: str = ""
+    mirror: str = ""
 
     def described(self) -> str:
-        """URL, size and checksum."""
+        """URLs, size and checksum."""
         known = [f"{self.size} bytes" if self.size else "size unknown"]
         known.append(self.digest.replace(":", " ") or "checksum unknown")
-        return f"{self.url} ({', '.join(known)})"
+        urls = " or ".join(filter(None, (self.url, self.mirror)))
+        return f"{urls} ({', '.join(known)})"
 
 
 class Published(NamedTuple):
@@ -301,7 +304,9 @@ SPRITES = "dsprites_ndarray_co1sh3sc6or40x32y32_64x64"
 SHAPES_URL = "https://storage.googleapis.com/3d-shapes/3dshapes.h5"
 CARS_URL = "http://www.scottreed.info/files/nips2015-analogy-data.tar.gz"
 COMPLEX_URL = "https://drive.google.com/file/d/1Tp8eTdHxgUMtsZv5uAoYAbJR1BOa_OQm"
-STORAGE = "https://storage.googleapis.com/disentanglement_dataset/Final_Dataset"
+STORAGE = "https://storage.googleapis.com/mpi3d_disentanglement_dataset/data"
+MIRROR = "https://huggingface.co/datasets/waleedgondal/mpi3d/resolve/main"
+"""Both of MPI3D are its owner's; the addresses in older code answer with a billing error."""
 
 SPRITES_NPZ = PublishedFile(
     f"{SPRITES}.npz", f"{GITHUB}/{SPRITES}.npz", digest="md5:7da33b31b13a06f4b04a70402ce90c2e"
@@ -323,9 +328,12 @@ CARS = PublishedFile(
 )
 
 
-def _mpi3d(file: str, digest: str = "", url: str = "", layout: Layout = MPI3D) -> Published:
-    found = PublishedFile(file, url or f"{STORAGE}/{file}", digest=digest)
-    return Published(found, layout, mpi3d_npz, *OF_MPI3D)
+def _mpi3d(kind: str, digest: str, there: str = "") -> Published:
+    name = f"mpi3d_{kind}.npz"
+    file = PublishedFile(
+        name, f"{STORAGE}/{there or name}", digest=digest, mirror=f"{MIRROR}/{name}"
+    )
+    return Published(file, MPI3D, mpi3d_npz, *OF_MPI3D)
 
 
 PUBLISHED: dict[str, Published] = {
@@ -334,11 +342,14 @@ PUBLISHED: dict[str, Published] = {
         SPRITES_HDF5, DSPRITES, dsprites_hdf5, *OF_DSPRITES, True, canonical
     ),
     "shapes3d_h5": Published(SHAPES_H5, SHAPES3D, shapes3d_hdf5, *OF_SHAPES3D),
-    "mpi3d_toy": _mpi3d("mpi3d_toy.npz", "md5:55889cb7c7dfc655d6e0277beee88868"),
-    "mpi3d_realistic": _mpi3d("mpi3d_realistic.npz"),
-    "mpi3d_real": _mpi3d("mpi3d_real.npz"),
-    "mpi3d_real_complex": _mpi3d(
-        "real3d_complicated_shapes_ordered.npz", url=COMPLEX_URL, layout=COMPLEX
+    "mpi3d_toy": _mpi3d("toy", "md5:55889cb7c7dfc655d6e0277beee88868"),
+    "mpi3d_realistic": _mpi3d("realistic", "md5:59a6225b88b635365f70c91b3e52f70f"),
+    "mpi3d_real": _mpi3d("real", "md5:0f33f609918fb5c97996692f91129802", "real.npz"),
+    "mpi3d_real_complex": Published(
+        PublishedFile("real3d_complicated_shapes_ordered.npz", COMPLEX_URL),
+        COMPLEX,
+        mpi3d_npz,
+        *OF_MPI3D,
     ),
     "cars3d": Published(CARS, CARS3D, cars3d, *OF_CARS3D),
 }
@@ -408,14 +419,17 @@ def find(
     folder.mkdir(parents=True, exist_ok=True)
     remove_abandoned(folder, f".{glob.escape(file.name)}.*.part")
     try:
-        with part.open("wb") as whole, held(part):
-            _download(file.url, whole, progress)
-            check(part, file, progress=progress)
-            return part.replace(folder / file.name)
-    except (OSError, http.client.HTTPException) as error:
-        if isinstance(error, urllib.error.HTTPError):
-            error.close()
-        raise by_hand from error
+        for url in filter(None, (file.url, file.mirror)):
+            try:
+                with part.open("wb") as whole, held(part):
+                    _download(url, whole, progress)
+                    check(part, file, progress=progress)
+                    return part.replace(folder / file.name)
+            except (OSError, http.client.HTTPException) as error:
+                if isinstance(error, urllib.error.HTTPError):
+                    error.close()
+                by_hand.__cause__ = error
+        raise by_hand
     finally:
         part.unlink(missing_ok=True)
 

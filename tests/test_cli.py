@@ -82,7 +82,8 @@ def test_train_resume_and_traverse_in_processes(tmp_path):
 def test_from_python_in_three_lines(tmp_path):
     code = """
 from bvae_jax import Config, train
-result = train(Config(steps=2, batch_size=4, image_source="rendered", eval_images=4))
+small = Config(steps=2, batch_size=4, image_source="rendered", eval_images=4, network="mlp")
+result = train(small)
 print(result.run_dir, result.summary["step"])
 """
     done = subprocess.run(
@@ -447,7 +448,7 @@ def test_other_errors_are_not_hidden(monkeypatch):
 def test_a_full_disk_is_one_line_and_loses_nothing(tmp_path):
     """Files may not grow beyond a size that the metrics stay below and a checkpoint does not."""
     directory = tmp_path / "run"
-    assert bvae("train", "--run-dir", directory, *QUICK).returncode == 0
+    assert bvae("train", "--run-dir", directory, *QUICK, "--network", "mlp").returncode == 0
     kept = {path.name for path in (directory / "checkpoints").iterdir()}
     limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)); "
     run = "from bvae_jax.cli import run_main; run_main()"

@@ -87,7 +87,7 @@ class Config:
 
     dataset: str = option("dsprites", role=Role.IMAGES | Role.PLACE)
     """Data set to train on: a name that bvae data list shows, a folder of pictures (DIRECTORY/ or
-    folder:DIRECTORY), or an .npz file (FILE.npz or npz:FILE)."""
+    folder:DIRECTORY), an .npz file (FILE.npz or npz:FILE), or hf:USER/NAME of the Hub."""
     data_dir: str = option(
         "", role=Role.IMAGES | Role.PLACE | Role.RESUMABLE | Role.UNCOMPILED | Role.NO_SETTING
     )
@@ -99,17 +99,17 @@ class Config:
     """How images come to the device: rendered in the step, gathered from an array that stays there,
     or streamed from the host. auto: what is fastest of what fits."""
     image_size: int | None = option(None, SIDE, role=Role.IMAGES)
-    """folder, tfds: side of the images, to which pictures are cropped and resized. Not given: they
-    stay as they are; those of a folder unless all have the same side of 8 to 64 pixels: 64."""
+    """folder, hf, tfds: side of the images, to which pictures are cropped and resized. Not given:
+    tfds stays as it is; others unless all have the same side of 8 to 64 pixels: 64."""
     grey: bool | None = option(None, role=Role.IMAGES)
-    """folder: images of one channel; --no-grey: of three. Not given: of one where all pictures are
-    grey."""
+    """folder, hf: images of one channel; --no-grey: of three. Not given: of one where all pictures
+    are grey."""
     background: str = option("", role=Role.IMAGES | Role.PLACE)
     """scream_dsprites: picture behind the sprites. Not given: a generated one."""
     image_key: str = option("", role=Role.IMAGES)
-    """tfds: the feature that is the image. Not given: the builder's only one."""
+    """hf, tfds: the column that is the image. Not given: the only one."""
     factor_keys: str = option("", role=Role.IMAGES)
-    """tfds: features that are factors, with commas, or none. Not given: labels, whole numbers."""
+    """hf, tfds: columns that are factors, with commas; or none. Not given: labels and integers."""
     only: str = option("", role=Role.IMAGES)
     """Use the images for which conditions hold, as shape=2,x>20,orientation=0:40:5 (class indices;
     the values that are left are numbered anew)."""
@@ -237,7 +237,9 @@ class Config:
     def __post_init__(self) -> None:
         object.__setattr__(self, "dataset", _in_full(self.dataset))
         _check(self)
-        if not self.dataset.startswith("folder:"):  # elsewhere earlier versions wrote 0 and false
+        if not self.dataset.startswith(
+            ("folder:", "hf:")
+        ):  # elsewhere earlier versions wrote 0 and false
             for name in OF_PICTURES:
                 object.__setattr__(self, name, getattr(self, name) or None)
 
@@ -388,7 +390,8 @@ def _place(config: Config, name: str) -> tuple[str, str]:
     kind, colon, path = value.partition(":")
     if name != "dataset":
         return "", value
-    return (kind + colon, path) if kind in OWN_FILES else ("", "")
+    own = kind in OWN_FILES or (kind == "hf" and is_here(path))
+    return (kind + colon, path) if own else ("", "")
 
 
 def places(config: Config) -> dict[str, str]:
@@ -422,6 +425,11 @@ def is_path(dataset: str) -> bool:
     return "/" in dataset or dataset.startswith((".", "~")) or dataset.endswith(".npz")
 
 
+def is_here(path: str) -> bool:
+    """Whether what stands after hf: is a path of this machine."""
+    return path.startswith(("/", ".", "~"))
+
+
 def _in_full(dataset: Any) -> Any:
     """The path of a folder or an .npz file that is there, with what it is before the colon."""
     if hasattr(dataset, "__array__"):
@@ -432,7 +440,7 @@ def _in_full(dataset: Any) -> Any:
     path = os.fspath(dataset) if isinstance(dataset, os.PathLike) else dataset
     if not isinstance(path, str) or (path is dataset and not is_path(path)):
         return dataset
-    if path.partition(":")[0] in (*OWN_FILES, "tfds"):
+    if path.partition(":")[0] in (*OWN_FILES, "hf", "tfds"):
         return path
     there = os.path.expanduser(path)
     if os.path.isdir(there):
@@ -442,8 +450,9 @@ def _in_full(dataset: Any) -> Any:
 
 def has_files(config: Config, name: str) -> bool:
     """Whether there is something in the place that a field of `PLACES` holds, if it holds one."""
-    _, path = _place(config, name)
-    return not path or os.path.exists(os.path.expanduser(path))
+    kind, path = _place(config, name)
+    found = [path, path.rpartition(":")[0]] if kind == "hf:" else [path]  # as DIRECTORY:SPLIT
+    return not path or any(os.path.exists(os.path.expanduser(p)) for p in found if p)
 
 
 _TYPES = {

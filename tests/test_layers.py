@@ -53,6 +53,7 @@ ONLY_IN = {
     "tqdm": ("runtime",),
     "tensorflow_datasets": ("data.tfds",),
     "h5py": ("data.published",),
+    "datasets": ("data.hf",),
     "huggingface_hub": ("export.hub", "export.card"),
     "safetensors": ("export.weights", "export.template."),
     "torch": ("export.template.", "export.formats"),

@@ -17,8 +17,9 @@ import tensorflow_datasets as tfds
 
 from bvae_jax.data import dsprites
 from bvae_jax.data.catalogue import KNOWN
+from bvae_jax.data.columns import classes
 from bvae_jax.data.published import PUBLISHED, manual_dir, open_published
-from bvae_jax.data.tfds import choose, classes, in_order, open_tfds, tfds_place
+from bvae_jax.data.tfds import choose, in_order, open_tfds, tfds_place
 from bvae_jax.errors import UserError
 
 

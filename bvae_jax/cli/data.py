@@ -28,6 +28,7 @@ bvae data COMMAND --help lists a command's flags."""
 FORMS = {
     "folder:DIRECTORY": "PNG, JPEG or WebP pictures; folders are classes, train and test a split",
     "npz:FILE": "an .npz file with images, and perhaps factors (or labels) and factor_names",
+    "hf:NAME": "of the Hugging Face Hub: USER/NAME; or ./FILE.parquet, ./DIRECTORY of such files",
     "tfds:NAME": "what TensorFlow Datasets prepared as array_record",
 }
 
@@ -35,7 +36,7 @@ FORMS = {
 NAME: Flags = {
     "name": Flag(
         str,
-        "What bvae data list shows, folder:DIRECTORY or npz:FILE.",
+        "What bvae data list shows, folder:DIRECTORY, npz:FILE or hf:NAME.",
         positional=True,
         required=True,
     )

@@ -13,6 +13,7 @@ from bvae_jax.data.dsprites_variants import (
     scream_dsprites,
 )
 from bvae_jax.data.folder import open_folder
+from bvae_jax.data.hf import open_hf
 from bvae_jax.data.npz import open_npz
 from bvae_jax.data.published import PUBLISHED, open_published
 from bvae_jax.data.store import data_dir
@@ -31,15 +32,15 @@ DATASETS: dict[str, Dataset] = {
 """What `--dataset` may be, besides published files and the forms below. A script may add its own
 set (`base.from_arrays`): whatever takes a `Config` then knows it."""
 
-FORMS = ("folder:DIRECTORY", "npz:FILE", "tfds:NAME")
+FORMS = ("folder:DIRECTORY", "npz:FILE", "hf:NAME", "tfds:NAME")
 """Forms of `--dataset` that say where images are."""
 
 USED_BY = {
-    "image_size": ("folder", "tfds"),
-    "grey": ("folder",),
+    "image_size": ("folder", "hf", "tfds"),
+    "grey": ("folder", "hf"),
     "background": ("scream_dsprites",),
-    "image_key": ("tfds",),
-    "factor_keys": ("tfds",),
+    "image_key": ("hf", "tfds"),
+    "factor_keys": ("hf", "tfds"),
 }
 """Fields of `Config` that only some sets use."""
 
@@ -112,8 +113,11 @@ def _open_stored(config: Config, progress: bool, fetch: bool) -> Dataset | None:
         )
     if kind == "npz" and colon:
         return open_npz(Path(rest).expanduser(), data_dir=where, progress=progress)
+    keys = config.image_key, config.factor_keys
+    if kind == "hf" and colon:
+        form = {"image_size": config.image_size, "grey": config.grey}
+        return open_hf(name, where, *keys, **form, progress=progress, fetch=fetch)
     if name.startswith(PREFIX):
-        keys = config.image_key, config.factor_keys
         return open_tfds(
             name, where, *keys, image_size=config.image_size or 0, progress=progress, fetch=fetch
         )

@@ -156,10 +156,11 @@ def describe(dataset: Dataset) -> Entry:
 def _own(data_dir: Path) -> Iterator[Dataset]:
     for directory in sorted(data_dir.glob("*")):
         kind = directory.name.partition("-")[0]
-        if kind not in OWN_FILES:
+        if kind not in (*OWN_FILES, "hf"):
             continue
         try:
-            source = json.loads((directory / "meta.json").read_bytes())["source"]
-            yield open_prepared(directory, name=f"{kind}:{source}", check=False)
+            meta = json.loads((directory / "meta.json").read_bytes())
+            name = meta.get("name") or f"{kind}:{meta['source']}"
+            yield open_prepared(directory, name=name, check=False)
         except (OSError, ValueError, KeyError, TypeError, UserError):
             continue  # whoever uses it will be told

@@ -14,7 +14,7 @@ import contextlib
 import os
 import stat
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,7 +23,7 @@ import numpy as np
 from bvae_jax.archive import one_line
 from bvae_jax.data.base import Dataset
 from bvae_jax.data.classes import Classified, classify, listed, remarks
-from bvae_jax.data.pictures import SIDE, Form, decode_all, find_form
+from bvae_jax.data.pictures import SIDE, File, Form, decode_all, find_form
 from bvae_jax.data.store import (
     Writer,
     all_but_black,
@@ -136,36 +136,62 @@ def _prepare(
     """
     names = [picture.name for picture in pictures]
     found = classify(folder, names)
-    broken: dict[int, str] = {}
-    sizes: set[tuple[int, int]] = set()
-    small: list[int] = []
-    for part in decode_all([folder / name for name in names], shape):
-        if len(part.rows):
-            writer.add(part.images)
-        broken |= part.failed
-        sizes |= set(part.sizes)
-        small += [min(size) for size in part.sizes if min(size) < shape[0]]
-        shown.update(len(part.rows) + len(part.failed))
-    check_broken(folder, pictures, broken)
-    if told := all_but_black(writer.lightest):
-        raise UserError(one_line(folder, told))
+    files = [folder / name for name in names]
+    broken, small, sizes = add_pictures(folder, files, names.__getitem__, writer, shown, shape)
     found = found.without(list(broken))
     _check_classes(folder, found)
-    told = remarks(folder, names, found)
-    if small and shape[0] == SIDE:
-        told.append(
-            f"{len(small)} of {len(names)} pictures are smaller than {SIDE} pixels and are "
-            f"enlarged, the smallest has {min(small)}: see --image-size."
-        )
-    for sentence in told:
+    for sentence in [*remarks(folder, names, found), *small]:
         print(one_line(f"bvae: {folder}", sentence), file=sys.stderr)
-    meta["pictures"] = in_words(sizes) + colours
+    meta["pictures"] = sizes + colours
     classes = [text(name) for name in found.classes]
     if classes:
         meta |= {"factor_names": ["class"], "factor_sizes": [len(classes)], "classes": classes}
     if found.tested.any():
         meta["published_test"] = np.flatnonzero(found.tested)
     writer.finish(meta, found.labels if classes else None)
+
+
+def add_pictures(
+    where: Path | str,
+    files: Sequence[File],
+    name_of: Callable[[int], str],
+    writer: Writer,
+    shown: Any,
+    shape: ImageShape,
+) -> tuple[list[int], list[str], str]:
+    """Add pictures to a prepared set.
+
+    Args:
+        where: they are from.
+        files: of the pictures.
+        name_of: index of a picture -> what to call it.
+        shown: a bar.
+        shape: of an image.
+
+    Returns:
+        The indices of those that are left out; remarks; their sizes, in words.
+
+    Raises:
+        UserError: most cannot be read, too few can, or all are black.
+    """
+    broken: dict[int, str] = {}
+    sizes: set[tuple[int, int]] = set()
+    small: list[int] = []
+    for part in decode_all(files, shape):
+        if len(part.rows):
+            writer.add(part.images)
+        broken |= part.failed
+        sizes |= set(part.sizes)
+        small += [min(size) for size in part.sizes if min(size) < shape[0]]
+        shown.update(len(part.rows) + len(part.failed))
+    check_broken(where, {name_of(i): why for i, why in sorted(broken.items())}, len(files))
+    if told := all_but_black(writer.lightest):
+        raise UserError(one_line(where, told))
+    remark = (
+        f"{len(small)} of {len(files)} pictures are smaller than {SIDE} pixels and are enlarged, "
+        f"the smallest has {min(small, default=0)}: see --image-size."
+    )
+    return list(broken), [remark] if small and shape[0] == SIDE else [], in_words(sizes)
 
 
 def in_words(sizes: set[tuple[int, int]]) -> str:
@@ -230,29 +256,31 @@ def _look(folder: Path, name: str) -> list[Picture]:
 
 
 def check_broken(
-    folder: Path, pictures: Sequence[Picture], broken: dict[int, str], fewest: int = FEWEST
+    where: Path | str, broken: Mapping[str, str], pictures: int, fewest: int = FEWEST
 ) -> None:
     """Say on stderr which pictures are left out.
 
     Args:
-        broken: index of a picture that cannot be read -> why.
+        where: they are from.
+        broken: name of a picture that cannot be read -> why.
+        pictures: how many there are.
         fewest: pictures that must be whole.
 
     Raises:
         UserError: most are left out, or too few are whole.
     """
-    whole = len(pictures) - len(broken)
-    reasons = [f"{pictures[index].name} ({broken[index]})" for index in sorted(broken)]
+    whole = pictures - len(broken)
+    reasons = [f"{name} ({why})" for name, why in broken.items()]
     which = f": {listed(reasons)}." if broken else "."
     if len(broken) > whole:
         told = f"got {len(broken)} pictures that cannot be read and {whole} that can{which}"
-        raise UserError(one_line(folder, told))
+        raise UserError(one_line(where, told))
     if whole < fewest:
         told = f"got {whole} pictures that can be read, wanted at least {fewest}{which}"
-        raise UserError(one_line(folder, told))
+        raise UserError(one_line(where, told))
     if broken:
-        told = f"{len(broken)} of {len(pictures)} pictures cannot be read and are left out{which}"
-        print(one_line(f"bvae: {folder}", told), file=sys.stderr)
+        told = f"{len(broken)} of {pictures} pictures cannot be read and are left out{which}"
+        print(one_line(f"bvae: {where}", told), file=sys.stderr)
 
 
 def _check_classes(folder: Path, found: Classified) -> None:

@@ -241,13 +241,13 @@ def read_factors(
     names = _factor_names(archive, found, width) or (
         [key.removesuffix("s")] if values.ndim == 1 else [f"factor{k}" for k in range(width)]
     )
-    known = [_classes(columns[:, k], f"{key}: {name}") for k, name in enumerate(names)]
+    known = [value_classes(columns[:, k], f"{key}: {name}") for k, name in enumerate(names)]
     sizes = tuple(size for size, _ in known)
     labels = np.stack([classes for _, classes in known], axis=1)
     return Factors(tuple(names), sizes, None if in_grid_order(labels, sizes) else labels)
 
 
-def _classes(
+def value_classes(
     column: Shaped[np.ndarray, " image"], what: str
 ) -> tuple[int, Int[np.ndarray, " image"]]:
     """The number of values of a factor, and which of them each image has."""

@@ -1,6 +1,7 @@
-"""Pictures in files as images: what they have in common, and their pixels."""
+"""Pictures in files, or in memory, as images: what they have in common, and their pixels."""
 
 import contextlib
+import io
 import math
 import os
 import warnings
@@ -29,6 +30,8 @@ GREY_MODES = ("1", "L", "LA", "La", "I;16", "I;16B", "I;16L", "I")
 GREY_STEPS = {"L;2": 85, "L;4": 17}
 """Eight-bit levels from one grey to the next, by Pillow's name of the depth in the file."""
 
+File = Path | io.BytesIO
+"""A picture that nobody has decoded."""
 Pixels = UInt8[np.ndarray, "height width channels"]
 Images = UInt8[np.ndarray, "image height width channels"]
 
@@ -45,7 +48,7 @@ class Form(NamedTuple):
     grey: bool
 
 
-def find_form(files: Sequence[Path], shown: str = "") -> Form:
+def find_form(files: Sequence[File], shown: str = "") -> Form:
     """That of these pictures; those that cannot be read have no say.
 
     Args:
@@ -70,7 +73,7 @@ def find_form(files: Sequence[Path], shown: str = "") -> Form:
     return Form(min(sides) if kept else SIDE, grey and bool(sides))
 
 
-def _side_and_grey(file: Path, known: bool) -> tuple[int, bool]:
+def _side_and_grey(file: File, known: bool) -> tuple[int, bool]:
     """A picture's shorter side, 0 where it cannot be read, and whether it is grey, which is not
     looked at where it is `known` that not all are."""
     try:
@@ -104,7 +107,7 @@ class Decoded(NamedTuple):
 
 
 def decode_all(
-    files: Sequence[Path], shape: ImageShape, threads: int = THREADS
+    files: Sequence[File], shape: ImageShape, threads: int = THREADS
 ) -> Iterator[Decoded]:
     """Decode pictures in chunks, in their order.
 
@@ -132,12 +135,13 @@ def _size_matters() -> Iterator[None]:
         yield
 
 
-def _try(file: Path, shape: ImageShape) -> tuple[Pixels, tuple[int, int]] | str:
+def _try(file: File, shape: ImageShape) -> tuple[Pixels, tuple[int, int]] | str:
     """The image and the picture's width and height, or why there is none."""
     try:
         return _decode(file, shape)
     except UnidentifiedImageError:
-        return "empty" if not file.stat().st_size else "not PNG, JPEG or WebP"
+        size = file.getbuffer().nbytes if isinstance(file, io.BytesIO) else file.stat().st_size
+        return "not PNG, JPEG or WebP" if size else "empty"
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
         return f"more than {Image.MAX_IMAGE_PIXELS} pixels"
     except OSError as error:
@@ -148,7 +152,7 @@ def _try(file: Path, shape: ImageShape) -> tuple[Pixels, tuple[int, int]] | str:
         return str(error) or type(error).__name__
 
 
-def decode(file: Path, shape: ImageShape) -> Pixels:
+def decode(file: File, shape: ImageShape) -> Pixels:
     """A picture's central square, resized.
 
     Args:
@@ -160,7 +164,7 @@ def decode(file: Path, shape: ImageShape) -> Pixels:
     return _decode(file, shape)[0]
 
 
-def _decode(file: Path, shape: ImageShape) -> tuple[Pixels, tuple[int, int]]:
+def _decode(file: File, shape: ImageShape) -> tuple[Pixels, tuple[int, int]]:
     side, _, channels = shape
     with Image.open(file, formats=FORMATS) as picture:
         size = picture.size

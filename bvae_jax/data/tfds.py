@@ -10,18 +10,18 @@ the published file. They have the published order of their factors however they 
 builders' factors are class labels, booleans and whole numbers, in alphabetical order.
 """
 
-import contextlib
 import dataclasses
 import io
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from bvae_jax.data.base import Dataset
+from bvae_jax.data.columns import classes, grid_order, in_one_line, pick_factors, pick_image
 from bvae_jax.data.dsprites import canonical
 from bvae_jax.data.published import PUBLISHED, convert, find
 from bvae_jax.data.store import Writer, open_prepared, place
@@ -44,7 +44,6 @@ FACTORS = {
     "smallnorb": "label_category,instance,label_elevation,label_azimuth,label_lighting",
 }
 """The factors of builders in their published order, which TFDS does not keep."""
-NO_FACTORS = "none"
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 """Pillow's names of colours, by the number of channels."""
 CHUNK = 256
@@ -132,7 +131,7 @@ def open_tfds(
         if found is not None or bare not in PUBLISHED_AS:
             needs("tensorflow_datasets", "data", name)
         if found is not None:
-            with _one_line(f"{name}: {found} cannot be read", "delete it, and prepare it again"):
+            with in_one_line(f"{name}: {found} cannot be read", "delete it, and prepare it again"):
                 builder = _open_builder(found, bare, data_dir)
                 chosen = choose(builder.info.features, builder.name, name, image_key, factor_keys)
                 _write(builder, chosen._replace(side=image_size), directory, name, progress)
@@ -211,18 +210,6 @@ def _open_builder(directory: Path, bare: str, data_dir: Path) -> Any:
     return builder
 
 
-@contextlib.contextmanager
-def _one_line(what: str, remedy: str) -> Iterator[None]:
-    """Turn whatever TFDS raises on a damaged directory into one line."""
-    try:
-        yield
-    except UserError:
-        raise
-    except Exception as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise UserError(f"{what} ({reason}): {remedy}.") from error
-
-
 def choose(
     features: Any, builder: str, name: str, image_key: str = "", factor_keys: str = ""
 ) -> Chosen:
@@ -243,13 +230,7 @@ def choose(
 
     known = dict(sorted(_flat(features).items()))  # TFDS keeps no order on the disk
     images = [key for key, feature in known.items() if type(feature) is tfds.features.Image]
-    only = images[0] if len(images) == 1 else ""
-    image = image_key or ("image" if "image" in images else only)
-    if image not in images:
-        raise UserError(
-            f"{name}: --image-key: got {image_key!r}, wanted a feature that is an image: "
-            f"{', '.join(images) or 'it has none'}."
-        )
+    image = pick_image(name, image_key, images)
     kind, shape = known[image].np_dtype, known[image].shape
     if kind != np.uint8 or shape[-1] not in MODES:
         raise UserError(
@@ -257,14 +238,9 @@ def choose(
             "channels."
         )
     labels = [key for key, feature in known.items() if _is_factor(feature)]
-    wanted = factor_keys or FACTORS.get(builder, "") or ",".join(labels)
-    factors = [key.strip() for key in wanted.split(",") if wanted not in ("", NO_FACTORS)]
-    if not set(factors) <= set(labels) or len(set(factors)) != len(factors):
-        raise UserError(
-            f"{name}: --factor-keys: got {factor_keys!r}, wanted some of: "
-            f"{', '.join(labels) or 'it has none'}; or none."
-        )
-    return Chosen(image, shape[-1], tuple(factors), tuple(known[key] for key in factors))
+    usual = FACTORS[builder].split(",") if builder in FACTORS else labels
+    factors = pick_factors(name, factor_keys, usual, labels)
+    return Chosen(image, shape[-1], factors, tuple(known[key] for key in factors))
 
 
 def _flat(features: Any, prefix: str = "") -> dict[str, Any]:
@@ -369,49 +345,3 @@ def _meta(builder: Any, name: str) -> dict[str, Any]:
         "citation": " ".join(info.citation.split()),
         "made_from": str(builder.data_dir),
     }
-
-
-def classes(
-    values: np.ndarray, features: Sequence[Any], keys: Sequence[str], name: str
-) -> tuple[np.ndarray, list[int]]:
-    """Class indices from the values of factors, and the number of classes of each.
-
-    A class label is its index. Other whole numbers are numbered in their order.
-
-    Args:
-        values: [image, factor].
-        features: of the factors.
-        keys: of the factors.
-        name: what `--dataset` calls the set.
-
-    Raises:
-        UserError: a class label is none, as -1 is where labels are secret.
-    """
-    columns, sizes = [], []
-    for column, feature, key in zip(values.T, features, keys, strict=True):
-        size = getattr(feature, "num_classes", None)
-        if size is None:
-            kept, column = np.unique(column, return_inverse=True)
-            size = len(kept)
-        elif column.min() < 0 or column.max() >= size:
-            raise UserError(
-                f"{name}: got a {key} of {column.min() if column.min() < 0 else column.max()}, "
-                f"wanted 0 to {size - 1}: leave it out with --factor-keys."
-            )
-        columns.append(column)
-        sizes.append(int(size))
-    return np.stack(columns, axis=1).astype(np.int32), sizes
-
-
-def grid_order(labels: np.ndarray, sizes: list[int]) -> np.ndarray | None:
-    """Where the image of each combination of factors is, if there is exactly one of each.
-
-    Args:
-        labels: [image, factor] class indices.
-        sizes: number of values of each factor.
-    """
-    if len(labels) != np.prod(sizes, dtype=float):
-        return None
-    flat = np.asarray(np.ravel_multi_index(tuple(labels.T), tuple(sizes)))
-    order = np.argsort(flat, kind="stable")
-    return order if np.array_equal(flat[order], np.arange(len(flat))) else None

@@ -138,8 +138,7 @@ def _known(dataset: Dataset, indices: np.ndarray, means: np.ndarray, logvars: An
 def _of_folder(run: Run, folder: Path, progress: bool) -> "Iterator[Codes]":
     from bvae_jax.metrics.codes import Codes
 
-    pictures = list_pictures(folder)
-    names = [picture.name for picture in pictures]
+    names = [picture.name for picture in list_pictures(folder)]
     found = classify(folder, names)
     factor = ("class",) if found.classes else ()
     factor_sizes = np.array([len(found.classes)] * len(factor), int)
@@ -158,7 +157,8 @@ def _of_folder(run: Run, folder: Path, progress: bool) -> "Iterator[Codes]":
                     factor_sizes=factor_sizes, factor_names=factor, files=files,
                 )  # fmt: skip
             shown.update(len(part.rows) + len(part.failed))
-    check_broken(folder, pictures, broken, fewest=1)
+    left_out = {names[row]: why for row, why in sorted(broken.items())}
+    check_broken(folder, left_out, len(names), fewest=1)
     height, width, channels = run.image_shape
     if sizes != {(width, height)}:
         told = (

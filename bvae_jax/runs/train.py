@@ -181,6 +181,6 @@ def _default_dir(config: Config) -> str:
     """The objective's first hyperparameter is the one that papers vary."""
     first = [f"{name}{config.value(name):g}" for name in get_objective(config.objective).hyper]
     kind, _, rest = config.dataset.partition(":")
-    name = f"{kind}-{Path(rest).stem}" if kind in OWN_FILES else config.dataset
+    name = f"{kind}-{Path(rest).stem}" if kind in (*OWN_FILES, "hf") else config.dataset
     parts = (name, config.objective, *first[:1], f"seed{config.seed}")
     return f"runs/{'-'.join(parts)}"

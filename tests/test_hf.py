@@ -166,6 +166,8 @@ def test_files_that_are_none(parquet, tmp_path, monkeypatch):
     (tmp_path / "empty").mkdir()
     refused("cannot be read .*: mend that", f"hf:{tmp_path / 'empty'}", tmp_path)
     refused("a/b/c/d: wanted hf:USER/NAME", "hf:a/b/c/d", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    refused("wanted hf:./empty, or another directory", "hf:empty", tmp_path)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     refused("needs datasets: pip install 'bvae_jax.hub.'", parquet(), tmp_path)
 

@@ -70,6 +70,8 @@ def parse(name: str) -> Where:
     """
     bare = name.removeprefix(PREFIX)
     if not is_here(bare):
+        if os.path.exists(bare):  # the library would take it, and not the one of the Hub
+            raise UserError(f"{name}: {bare} is here: wanted hf:./{bare}, or another directory.")
         if found := NAME.fullmatch(bare):
             return Where(path=Path(), **found.groupdict())
         raise UserError(f"{name}: wanted {WANTED}.")

@@ -102,6 +102,12 @@ def test_codes_in_files(run, folder, tmp_path, capsys):
     assert table["name"].tolist() == found["files"].tolist()
     np.testing.assert_allclose(table[["z0", "z1"]], found["codes"], rtol=1e-6)
     assert {path.name for path in (tmp_path / "new").iterdir()} == {"few.npz", "few.csv"}
+    (small / "alone.png").symlink_to(folder / "cat/1.png")  # beside the folders: of no class
+    run.encode_to(tmp_path / "new/few.npz", small)
+    found = read_npz(tmp_path / "new/few.npz")
+    assert found["files"].tolist() == ["alone.png", "cat/1.png", "cat/3.png", "dog/2.png"]
+    assert "factors" not in found
+    np.testing.assert_allclose(found["codes"][0], found["codes"][1], rtol=1e-5, atol=1e-6)
 
 
 def test_data_sets_in_their_order_and_the_own_from_what_is_kept(run, tmp_path, capsys):
@@ -148,9 +154,9 @@ def test_what_cannot_be_encoded_or_drawn_is_one_line(run, tmp_path, capsys):
         "encode RUN {tmp}/grey.npz -o {tmp}/c.npz": "got images of 8×8×1, but the run's are 8×8×3",
         "encode RUN {tmp}/empty -o {tmp}/c.npz": "got no pictures, wanted files .png",
         "encode RUN {tmp}/none -o {tmp}/c.npz": "got 1 pictures that cannot be read and 0 that can",
-        "encode RUN {tmp}/gone/ -o {tmp}/c.npz": "gone/: got nothing there, wanted a folder",
+        "encode RUN {tmp}/gone/ -o {tmp}/c.npz": "gone/, which is not there: wanted a folder",
         "encode RUN xy_squares -o {tmp}/c.npz": "got images of 64×64×3, but the run's",
-        "encode RUN dsprite -o {tmp}/c.npz": "Unknown dataset 'dsprite'",
+        "encode RUN dsprite -o {tmp}/c.npz": "Got dsprite, which is not there: wanted a folder",
         "encode RUN {tmp} -o {tmp}/c.txt": "wanted the name of a file that ends in .npz or .csv",
         "sample RUN -o {tmp}": "wanted a new or empty directory",
         "sample RUN -o {tmp}/s -n 0": "got 0, wanted at least 1",

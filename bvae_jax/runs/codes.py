@@ -4,6 +4,7 @@ Pictures of a folder are made into images as those of a data set are: see `data.
 than a batch of them is in memory at a time.
 """
 
+import contextlib
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -17,7 +18,7 @@ from bvae_jax.archive import one_line
 from bvae_jax.config import Config
 from bvae_jax.data import DATASETS, PUBLISHED, USED_BY, open_dataset
 from bvae_jax.data.base import Dataset, Rendered
-from bvae_jax.data.classes import classify
+from bvae_jax.data.classes import Classified, classify
 from bvae_jax.data.folder import check_broken, in_words, list_pictures
 from bvae_jax.data.pictures import decode_all
 from bvae_jax.data.sources import make_source
@@ -70,6 +71,11 @@ def images_config(config: Config, images: str | Path) -> Config:
     known = str(images) in (*DATASETS, *PUBLISHED)
     path = images if known or not os.path.isdir(os.path.expanduser(images)) else Path(images)
     named = Config(dataset=path).dataset  # pyright: ignore[reportArgumentType]
+    if not known and ":" not in named:
+        raise UserError(
+            f"Got {images}, which is not there: wanted a folder of pictures, an .npz file, or the "
+            "name of a data set (bvae data list)."
+        )
     kind = named.partition(":")[0]
     unused = {name: getattr(Config, name) for name, kinds in USED_BY.items() if kind not in kinds}
     return config.replace(dataset=named, only="", **unused)
@@ -139,7 +145,9 @@ def _of_folder(run: Run, folder: Path, progress: bool) -> "Iterator[Codes]":
     from bvae_jax.metrics.codes import Codes
 
     names = [picture.name for picture in list_pictures(folder)]
-    found = classify(folder, names)
+    found = Classified([], np.zeros((len(names), 0), np.int32), np.array([""] * len(names)))
+    with contextlib.suppress(UserError):  # some beside folders: codes are codes without a class
+        found = classify(folder, names)
     factor = ("class",) if found.classes else ()
     factor_sizes = np.array([len(found.classes)] * len(factor), int)
     broken: dict[int, str] = {}

@@ -75,8 +75,10 @@ def evaluate(argv: Sequence[str]) -> int:
     settings = [given.get(name, flags[name].default) for name in ELBO_SETTINGS]
     evaluation.check_settings(*settings)
     scored = config.metrics != "none"
-    if not (scored or any(settings[:2])):
-        raise UserError("--metrics none: wanted at least --decomposition or --log-likelihood then.")
+    if not (scored or any(settings[:2]) or config.split in evaluation.SPLITS):
+        raise UserError(
+            "--metrics none: wanted at least --decomposition, --log-likelihood or --split then."
+        )
     count, figures = given.get("num_points"), given.get("figures", True)
     try:
         options: Any = {name: given.get(name) for name in ("step", "dataset", "beta")}

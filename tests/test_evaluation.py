@@ -59,7 +59,7 @@ def run(tmp_path_factory, tiny_network):
 
 @pytest.fixture(autouse=True)
 def clean(run):
-    for name in (encoding.CACHE, evaluation.EVALUATION):
+    for name in (encoding.CACHE, evaluation.EVALUATION, evaluation.ELBO):
         (run.run_dir / name).unlink(missing_ok=True)
 
 

@@ -15,7 +15,14 @@ import pandas as pd
 import pytest
 
 from bvae_jax.comparison import findings, tables
-from bvae_jax.comparison.base import Comparison, default_scores, find_scores, heading, known_scores
+from bvae_jax.comparison.base import (
+    GAPS,
+    Comparison,
+    default_scores,
+    find_scores,
+    heading,
+    known_scores,
+)
 from bvae_jax.comparison.compare import write_tables
 from bvae_jax.comparison.latex import latex, to_latex
 from bvae_jax.comparison.statistics import Interval, interval, pair_tests, sentence, wide
@@ -419,8 +426,9 @@ def test_columns_are_found_by_their_metrics_and_have_names():
     for typed, got in ((["nll", "mgi"], "mgi"), ([], "none")):
         with pytest.raises(UserError, match=rf"--columns: got {got}, wanted some of nll, kl"):
             find_scores(typed, known, "--columns")
-    fast = [name for name in known if "dci" not in name]
+    fast = [name for name in known if "dci" not in name and name not in GAPS]
     assert default_scores(fast) == ("nll", "kl", "elbo", "factor_vae_score", "mig", "sap_r2")
+    assert default_scores(known)[:4] == ("nll", "kl", "nll_gap", "mse_gap")
     assert default_scores(["a", "b"]) == ("a", "b")
     headings = [heading(name, better) for name, better in known.items()]
     assert not any(re.search("[_/]", text) for text in headings)

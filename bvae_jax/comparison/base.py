@@ -39,7 +39,6 @@ NAMES: Mapping[str, str] = {
     "jemmig": "JEMMIG",
     "rmig": "RMIG",
     "dcimig": "DCIMIG",
-    "matched_information": "I_m",
     "mcc": "MCC",
     "sap": "SAP",
     "sap_r2": "SAP (R²)",

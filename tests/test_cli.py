@@ -464,7 +464,9 @@ def test_a_full_disk_is_one_line_and_loses_nothing(tmp_path):
     )
     names = {path.name for path in (directory / "checkpoints").iterdir() if path.name.isdigit()}
     assert names == kept
-    done = bvae("train", "--run-dir", directory, "--resume", "--steps", "8", "--quiet")
+    done = bvae(
+        "train", "--run-dir", directory, "--resume", "--steps", "8", "--quiet", "--no-figures"
+    )
     assert done.returncode == 0, done.stderr
 
 

@@ -78,7 +78,7 @@ def test_a_parquet_file(parquet, tmp_path, capsys, monkeypatch):
     assert found.pictures == "12×12 grey"
     assert found.identity == f"hf-v{found.version}"
     with monkeypatch.context() as patch:
-        patch.setattr(datasets, "load_dataset", None)  # must not be called
+        patch.setattr(datasets, "load_dataset_builder", None)  # must not be called
         assert opened(name, tmp_path).version == found.version
     other = opened(name, tmp_path, "image", "word,height,label", image_size=8, grey=False)
     assert other.image_shape == (8, 8, 3)
@@ -135,6 +135,17 @@ def test_a_folder_with_splits_and_pictures_of_several_sizes(tmp_path, capsys):
         opened(f"{name}:val", tmp_path)
 
 
+def test_splits_without_images(parquet, tmp_path):
+    full: Any = datasets.Dataset.from_dict(columns(), datasets.Features(KINDS))
+    (tmp_path / "p").mkdir()
+    full.to_parquet(str(tmp_path / "p/train.parquet"))
+    full.select([]).to_parquet(str(tmp_path / "p/test.parquet"))
+    refused("got no images", f"hf:{tmp_path / 'p/test.parquet'}", tmp_path)
+    refused("got the split test, wanted one of train", f"hf:{tmp_path / 'p'}:test", tmp_path)
+    found = opened(f"hf:{tmp_path / 'p'}", tmp_path)
+    assert (found.size, found.published_test) == (24, None)
+
+
 @pytest.mark.parametrize(
     ("match", "keys", "changed"),
     [
@@ -182,15 +193,17 @@ def test_a_set_of_the_hub(parquet, tmp_path, monkeypatch):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     refused("not in the cache, and the Hub cannot be reached", name, tmp_path, fetch=True)
     monkeypatch.undo()
-    table = datasets.load_dataset("parquet", data_files=parquet()[3:], cache_dir=str(tmp_path))
+    builder = datasets.load_dataset_builder(
+        "parquet", data_files=parquet()[3:], cache_dir=str(tmp_path)
+    )
 
-    def load_dataset(path, **options):
+    def load_dataset_builder(path, **options):
         asked.append((path, options))
         if path == "me/none":
             raise datasets.exceptions.DatasetNotFoundError("Dataset 'me/none' doesn't exist")
-        return table
+        return builder
 
-    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    monkeypatch.setattr(datasets, "load_dataset_builder", load_dataset_builder)
     refused("the Hub has no such data set", "hf:me/none", tmp_path, fetch=True)
     found = opened(name, tmp_path, fetch=True)
     assert asked[1:] == [("me/pets", {"name": "small", "revision": "v2"})]

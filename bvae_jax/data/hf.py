@@ -189,7 +189,8 @@ def _library(progress: bool) -> Iterator[None]:
 
 
 def _load(name: str, where: Where, scratch: Path) -> tuple[dict[str, Any], Any]:
-    """Tables by split, in order, and what is known of the set. Nothing is read into memory.
+    """Tables by split, in order, without empty ones, and what is known of the set. Nothing is read
+    into memory.
 
     Raises:
         UserError: there is no such set or split, it cannot be reached, or is damaged.
@@ -207,7 +208,10 @@ def _load(name: str, where: Where, scratch: Path) -> tuple[dict[str, Any], Any]:
     remedy = "fetch it again" if where.repository else "mend that"
     with in_one_line(f"{name} cannot be read", remedy):
         try:
-            found: Any = datasets.load_dataset(path, **options)
+            builder: Any = datasets.load_dataset_builder(path, **options)
+            builder.download_and_prepare()
+            filled = [split for split, of in builder.info.splits.items() if of.num_examples]
+            found = {split: builder.as_dataset(split) for split in filled}
         except DatasetNotFoundError as error:
             if not where.repository:
                 raise
@@ -223,6 +227,8 @@ def _load(name: str, where: Where, scratch: Path) -> tuple[dict[str, Any], Any]:
             if "onfig" not in str(error):
                 raise
             raise UserError(one_line(name, f"{error} Wanted {WANTED}.")) from error
+    if not found:
+        raise UserError(f"{name}: got no images.")
     splits = {split: found[split] for split in sorted(found, key=lambda s: ORDER.get(s, 3))}
     if where.split and where.split not in splits:
         raise UserError(f"{name}: got the split {where.split}, wanted one of {', '.join(splits)}.")
@@ -334,10 +340,7 @@ def _write(
     progress: bool,
 ) -> None:
     """Write the prepared set, and say on stderr what may not be meant so."""
-    name = table.name
-    if not len(table):
-        raise UserError(f"{name}: got no images.")
-    form = None
+    name, form = table.name, None
     if image_size is None or grey is None:
         form = find_form(table, f"looking at {name} (once)" if progress else "")
         image_size = form.side if image_size is None else image_size

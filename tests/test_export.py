@@ -264,6 +264,14 @@ def test_export_says_what_it_cannot(run, tmp_path, monkeypatch):
     run.export(tmp_path / "a.npz", to="npz")
     with pytest.raises(UserError, match="there already: give --overwrite"):
         run.export(tmp_path / "a.npz", to="npz")
+    run.export(tmp_path / "a.npz", to="npz", overwrite=True)
+    np.savez(tmp_path / "codes.npz", codes=np.zeros((2, 3)))
+    (tmp_path / "cut.npz").write_bytes(b"no archive")
+    for name in ("codes.npz", "cut.npz"):
+        before = (tmp_path / name).read_bytes()
+        with pytest.raises(UserError, match="is no exported run: it is left alone"):
+            run.export(tmp_path / name, to="npz", overwrite=True)
+        assert (tmp_path / name).read_bytes() == before
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     small = some_run(TINY.replace(network="small"), SHAPE, tmp_path / "run")
     with pytest.raises(UserError, match=r"--to onnx needs torch: pip install 'bvae_jax\[export\]'"):

@@ -12,7 +12,15 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from bvae_jax.errors import UserError, needs
-from bvae_jax.export.weights import DECODER, ENCODER, TORCH, export_run, metadata, write_npz
+from bvae_jax.export.weights import (
+    DECODER,
+    ENCODER,
+    TORCH,
+    export_run,
+    is_exported_npz,
+    metadata,
+    write_npz,
+)
 from bvae_jax.likelihoods import LIKELIHOODS
 from bvae_jax.networks import NETWORKS
 from bvae_jax.runs import rundir
@@ -61,6 +69,8 @@ def export(
             raise UserError(f"--out: got {path}, wanted the name of an .npz file.")
         if path.exists() and not overwrite:
             raise UserError(f"{path} is there already: give --overwrite, or another place.")
+        if path.exists() and not is_exported_npz(path):
+            raise UserError(f"{path} is no exported run: it is left alone. Choose another place.")
         return write_npz(run, path, dtype)
     more: list[Callable[[Path], None]] = []
     if to in ("torch", "onnx"):

@@ -195,6 +195,14 @@ def write_npz(run: Run, file: Path, dtype: str = "float32") -> Path:
     return file
 
 
+def is_exported_npz(path: Path) -> bool:
+    """Whether a file is one of `write_npz`, which a later one may replace."""
+    try:
+        return path.is_file() and str(read_npz(path).get("format")) == FORMAT
+    except DamagedError:
+        return False
+
+
 def read(path: Path) -> Weights:
     """The weights of an exported directory, or of one file.
 

@@ -192,7 +192,7 @@ def test_codes_of_a_run_are_scored_as_its_evaluation(finished):
         (lambda r: r.encode(["a"]), r"images of shape \(1,\)"),
         (lambda r: r.decode(np.zeros((2, 4))), r"z of shape \(2, 4\), wanted \[n, 3\]"),
         (lambda r: r.decode([["a", "b", "c"]]), "z of <U1, wanted numbers"),
-        (lambda r: r.sample(0), "sample: got 0, wanted at least 1"),
+        (lambda r: r.sample(0), "sample: got n = 0, wanted at least 1"),
         (
             lambda r: r.traverse(np.zeros((64, 64, 1)), latents=np.array([3])),
             r"latents \[3\], wanted",

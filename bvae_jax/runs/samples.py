@@ -14,6 +14,8 @@ from bvae_jax.types import Latents, key_for
 
 ZSource = Literal["prior", "aggregate"]
 ARRAYS = "samples.npz"
+MOST, HOTTEST = 100_000, 1000.0
+"""Pictures that are drawn by one call, and the largest temperature."""
 AT_ONCE = 256
 """Training images that are encoded at once."""
 
@@ -22,10 +24,12 @@ def draw_z(
     run: Run, n: int, *, seed: int = 0, temperature: float = 1.0, source: ZSource = "prior"
 ) -> Latents:
     """z of `Run.sample`, [n, latent]."""
-    if n < 1:
-        raise UserError(f"sample: got {n}, wanted at least 1.")
-    if not 0 <= temperature < float("inf"):
-        raise UserError(f"temperature: got {temperature:g}, wanted a number of at least 0.")
+    if not 1 <= n <= MOST:
+        raise UserError(f"sample: got n = {n}, wanted at least 1 and at most {MOST:,}.")
+    if not 0 <= temperature <= HOTTEST:
+        raise UserError(f"temperature: got {temperature:g}, wanted a number from 0 to {HOTTEST:g}.")
+    if not 0 <= seed < 2**32:
+        raise UserError(f"seed: got {seed}, wanted a whole number from 0 to {2**32 - 1}.")
     if source not in ("prior", "aggregate"):
         raise UserError(f"source: got {source!r}, wanted 'prior' or 'aggregate'.")
     key = key_for("samples", seed)

@@ -199,6 +199,8 @@ class Config:
     """Adam's decay of the mean of gradients."""
     adam_b2: float = option(0.999, FRACTION)
     """Adam's decay of the mean of squared gradients."""
+    adam_eps: float = option(1e-8, POSITIVE)
+    """What Adam adds to the root of that mean."""
     momentum: float = option(0.0, FRACTION)
     """Momentum of sgd."""
     weight_decay: float = option(1e-4, NOT_NEGATIVE)

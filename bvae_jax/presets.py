@@ -123,7 +123,7 @@ def preset(name: str, **changes: Any) -> Config:
 OWNED = {
     "objective": HYPERPARAMETERS,
     "likelihood": ("sigma",),
-    "optimizer": ("adam_b1", "adam_b2", "momentum", "weight_decay"),
+    "optimizer": ("adam_b1", "adam_b2", "adam_eps", "momentum", "weight_decay"),
 }
 """Fields that belong to the choice of another: where the choice changes, they are not kept."""
 

@@ -345,14 +345,14 @@ def _host_loop(body: Body) -> Loop:
     return loop
 
 
-NUMBERS = ("adam_b1", "adam_b2", "momentum", "weight_decay")
+NUMBERS = ("adam_b1", "adam_b2", "adam_eps", "momentum", "weight_decay")
 """What optimizers take, by name; each takes what it knows."""
 Numbers = dict[str, float]
 
 
 def _adam(numbers: Numbers) -> optax.GradientTransformation:
     """Kingma & Ba, 2015."""
-    return optax.scale_by_adam(numbers["adam_b1"], numbers["adam_b2"])
+    return optax.scale_by_adam(numbers["adam_b1"], numbers["adam_b2"], numbers["adam_eps"])
 
 
 def _adamw(numbers: Numbers) -> optax.GradientTransformation:

@@ -123,7 +123,13 @@ def test_gates_are_few(name):
 
 
 def recipe_of(rates, optimizer="sgd"):
-    numbers = {"adam_b1": 0.9, "adam_b2": 0.999, "momentum": 0.0, "weight_decay": 0.0}
+    numbers = {
+        "adam_b1": 0.9,
+        "adam_b2": 0.999,
+        "adam_eps": 1e-8,
+        "momentum": 0.0,
+        "weight_decay": 0.0,
+    }
     objective = OBJECTIVES["beta_vae"]
     if rates:
         objective = objective._replace(loss=objective.multi_rate)

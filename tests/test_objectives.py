@@ -37,7 +37,7 @@ from bvae_jax.types import Posterior, VAEOutput
 from bvae_jax.vae import VAE
 
 SHAPE, LATENTS, BATCH, SIZE = (16, 16, 1), 3, 6, 1000
-NUMBERS = {"adam_b1": 0.9, "adam_b2": 0.999, "momentum": 0.0, "weight_decay": 0.0}
+NUMBERS = {"adam_b1": 0.9, "adam_b2": 0.999, "adam_eps": 1e-8, "momentum": 0.0, "weight_decay": 0.0}
 
 
 @functools.cache

@@ -83,6 +83,7 @@ def _check_used(config: Config, objective: Objective) -> None:
         "weight_decay": ("optimizer", config.optimizer == "adamw"),
         "adam_b1": adam,
         "adam_b2": adam,
+        "adam_eps": adam,
         "pair_changes": ("objective", objective.pairs),
         "multi_rate_decoder": ("multi_rate", bool(config.multi_rate)),
     }

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from bvae_jax.config import OWN_FILES
 from bvae_jax.data import DATASETS
 from bvae_jax.data.base import Dataset, Rendered
-from bvae_jax.data.published import PUBLISHED, published_place
+from bvae_jax.data.published import NOT_STATED, PUBLISHED, published_place
 from bvae_jax.data.sources import cache_path
 from bvae_jax.data.store import open_prepared
 from bvae_jax.data.tfds import PREFIX, PUBLISHED_AS, tfds_place
@@ -27,7 +27,7 @@ class Entry(NamedTuple):
         factors: their names with their numbers of values, or those of groups of them.
         size: bytes on disk once it is prepared; 0 where it needs none.
         source: URL, or words.
-        licence: of the images; empty where none is stated.
+        licence: of the images, as their owner states it; empty for the user's own.
         citation: of the set.
         present: whether it can be used now, with nothing to fetch.
     """
@@ -94,7 +94,7 @@ KNOWN: tuple[Entry, ...] = (
            "http://codh.rois.ac.jp/kmnist/index.html.en", "CC BY-SA 4.0",
            "Clanuwat et al.: Deep Learning for Classical Japanese Literature, 2018"),
     _of_tfds("emnist", 814_255, DIGIT, LABEL,
-           "https://www.nist.gov/itl/products-and-services/emnist-dataset", "",
+           "https://www.nist.gov/itl/products-and-services/emnist-dataset", NOT_STATED,
            "Cohen, Afshar, Tapson, van Schaik: EMNIST, 2017"),
     _of_tfds("omniglot", 32_460, (105, 105, 3), ("alphabet", "alphabet_char_id", "label"),
            "https://github.com/brendenlake/omniglot/", "MIT",
@@ -103,7 +103,7 @@ KNOWN: tuple[Entry, ...] = (
            "http://ufldl.stanford.edu/housenumbers/", "non-commercial",
            "Netzer et al.: Reading Digits in Natural Images with Unsupervised Learning, 2011"),
     _of_tfds("cifar10", 60_000, (32, 32, 3), LABEL,
-           "https://www.cs.toronto.edu/~kriz/cifar.html", "",
+           "https://www.cs.toronto.edu/~kriz/cifar.html", NOT_STATED,
            "Krizhevsky: Learning Multiple Layers of Features from Tiny Images, 2009"),
     _of_tfds("celeb_a", 202_599, (218, 178, 3), ("attributes", "identity", "landmarks"),
            "http://mmlab.ie.cuhk.edu.hk/projects/CelebA.html", RESEARCH,

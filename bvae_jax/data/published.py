@@ -243,12 +243,16 @@ class PublishedFile(NamedTuple):
     digest: str = ""
     mirror: str = ""
 
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """All places, the first to be tried first."""
+        return (self.url, self.mirror) if self.mirror else (self.url,)
+
     def described(self) -> str:
         """URLs, size and checksum."""
         known = [f"{self.size} bytes" if self.size else "size unknown"]
         known.append(self.digest.replace(":", " ") or "checksum unknown")
-        urls = " or ".join(filter(None, (self.url, self.mirror)))
-        return f"{urls} ({', '.join(known)})"
+        return f"{' or '.join(self.urls)} ({', '.join(known)})"
 
 
 class Published(NamedTuple):
@@ -258,7 +262,7 @@ class Published(NamedTuple):
         file: where it is, and its checksum.
         layout: what it is to hold.
         read: its reader.
-        licence: of the images; empty where none is stated.
+        licence: of the images, as their owner states it, or `NOT_STATED`.
         citation: of the set.
         packed: whether all pixels are 0 or 1.
         canonical: see `Dataset`.
@@ -290,6 +294,7 @@ MPI3D = Layout(
 COMPLEX = MPI3D._replace(sizes=(4, 4, 2, 3, 3, 40, 40))
 CARS3D = Layout(("elevation", "azimuth", "object"), (4, 24, 183), (64, 64, 3))
 
+NOT_STATED = "none stated by the owner"
 OF_DSPRITES = ("Apache-2.0", "Matthey, Higgins, Hassabis, Lerchner: dSprites, 2017")
 OF_SHAPES3D = ("Apache-2.0", "Burgess, Kim: 3D Shapes Dataset, 2018")
 OF_MPI3D = (
@@ -297,7 +302,7 @@ OF_MPI3D = (
     "Gondal et al.: On the Transfer of Inductive Bias from Simulation to the Real World: a New "
     "Disentanglement Dataset, 2019",
 )
-OF_CARS3D = ("", "Reed, Zhang, Zhang, Lee: Deep Visual Analogy-Making, 2015")
+OF_CARS3D = (NOT_STATED, "Reed, Zhang, Zhang, Lee: Deep Visual Analogy-Making, 2015")
 
 GITHUB = "https://github.com/google-deepmind/dsprites-dataset/raw/master"
 SPRITES = "dsprites_ndarray_co1sh3sc6or40x32y32_64x64"
@@ -410,7 +415,7 @@ def find(
             check(path, file, progress=progress)
             return path
     by_hand = UserError(
-        f"{name}: fetch by hand {file.described()}. Put {file.name} into {folder}, then: "
+        f"{name}: fetch by hand {file.described()}. Put it into {folder} as {file.name}, then: "
         f"bvae data prepare {name}."
     )
     if not (fetch and file.digest):
@@ -418,18 +423,21 @@ def find(
     part = folder / f".{file.name}.{os.getpid()}.part"
     folder.mkdir(parents=True, exist_ok=True)
     remove_abandoned(folder, f".{glob.escape(file.name)}.*.part")
+    other: UserError | None = None
     try:
-        for url in filter(None, (file.url, file.mirror)):
+        for url in file.urls:
             try:
                 with part.open("wb") as whole, held(part):
                     _download(url, whole, progress)
-                    check(part, file, progress=progress)
+                    check(part, file, progress=progress, called=url)
                     return part.replace(folder / file.name)
+            except UserError as error:
+                other = error
             except (OSError, http.client.HTTPException) as error:
                 if isinstance(error, urllib.error.HTTPError):
                     error.close()
                 by_hand.__cause__ = error
-        raise by_hand
+        raise other or by_hand
     finally:
         part.unlink(missing_ok=True)
 
@@ -445,25 +453,28 @@ def _download(url: str, whole: Any, progress: bool) -> None:
     whole.flush()
 
 
-def check(path: Path, file: PublishedFile, *, progress: bool = True) -> None:
+def check(path: Path, file: PublishedFile, *, progress: bool = True, called: str = "") -> None:
     """See whether a file is what was published, as far as that is known.
+
+    Args:
+        called: what messages call it; not given: its path.
 
     Raises:
         UserError: it is no file, cannot be read, or has another size or checksum.
     """
-    again = f"fetch it again from {file.url}"
+    called, again = called or str(path), f"fetch it again from {' or '.join(file.urls)}"
     if not path.is_file():
-        raise UserError(f"{path}: got a directory, wanted the file {file.name}: {again}.")
+        raise UserError(f"{called}: got a directory, wanted the file {file.name}: {again}.")
     size = path.stat().st_size
     if not size or (file.size and size != file.size):
-        raise UserError(f"{path}: got {size} bytes, wanted {file.size or 'more'}: {again}.")
+        raise UserError(f"{called}: got {size} bytes, wanted {file.size or 'more'}: {again}.")
     if not file.digest:
         return
     method, _, wanted = file.digest.partition(":")
     with _reading(path, again):
         got = _digest(path, method, progress)
     if got != wanted:
-        raise UserError(f"{path}: got {method} {got}, wanted {wanted}: {again}.")
+        raise UserError(f"{called}: got {method} {got}, wanted {wanted}: {again}.")
 
 
 def _digest(path: Path, method: str, progress: bool) -> str:

@@ -45,6 +45,10 @@ jobs() {  # of a stage, a line for each
                 echo time --network "$network" --precision $precision --torch $mode
             done
         done ;;
+    published)
+        for script in "dubois2019.py --scale full" {locatello2019,higgins2017,chen2018}.py" --scale gpu"; do
+            echo "experiments/$script --dir $OUT/sweeps --figures $OUT"
+        done ;;
     esac
 }
 
@@ -53,7 +57,7 @@ for stage in "$@"; do
     if [ -n "${DRY:-}" ]; then
         jobs "$stage"
     elif [ "$stage" = published ]; then
-        timeout -s INT "${LIMIT:-600}" $PYTHON experiments/dubois2019.py --scale full --dir "$out/sweeps" --figures "$out"
+        jobs "$stage" | timeout -s INT "${LIMIT:-600}" xargs -L1 $PYTHON
     else
         jobs "$stage" | sed "s/$/ ${QUICK:-}/" | timeout "${LIMIT:-600}" xargs -P "${JOBS:-4}" -I{} bash -c "one {}"
     fi

@@ -2,10 +2,10 @@
 
 Chen et al., Isolating Sources of Disentanglement in VAEs, 2018. Numbers in the figure are beta.
 
-python experiments/chen2018.py [--scale small|full] [--shard 1/4]
+python experiments/chen2018.py [--scale small|gpu|full] [--shard 1/4]
 """
 
-from common import QUICK, Rival, Scale, arguments, compared, drawing, print_table, trade_off
+from common import GPU, QUICK, Rival, Scale, arguments, compared, drawing, print_table, trade_off
 
 RIVALS = (
     Rival("beta_vae", "chen2018", "beta"),
@@ -14,6 +14,7 @@ RIVALS = (
 METRICS = "mig,mig_chen"
 SCALES = {
     "small": Scale(QUICK | {"steps": 800}, 2, ((1.0, 4.0, 8.0), (1.0, 4.0, 8.0)), 12_000, METRICS),
+    "gpu": Scale(GPU, 4, ((1.0, 6.0), (6.0,)), metrics=METRICS),
     "full": Scale({}, 10, 2 * ((1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0),), metrics=METRICS),
 }
 

@@ -6,7 +6,7 @@ python experiments/locatello2019.py [--scale small|gpu|full] [--shard 1/4]
 """
 
 import common
-from common import COLOURS, LONG, QUICK, Scale
+from common import COLOURS, GPU, LONG, QUICK, Scale
 
 from bvae_jax import suggest
 from bvae_jax.comparison.suggest import in_words
@@ -19,7 +19,7 @@ SCORES = {
 CHEAP = "beta_vae_score,factor_vae_score,mig,modularity,sap"
 SCALES = {
     "small": Scale(QUICK | {"steps": 800}, 3, BETAS, 12_000, CHEAP),
-    "gpu": Scale({"steps": 30_000, "checkpoint_every": 5000}, 10, BETAS, metrics="all"),
+    "gpu": Scale(GPU, 3, BETAS, metrics=CHEAP),
     "full": Scale(LONG, 50, BETAS, metrics="all"),
 }
 

@@ -281,7 +281,13 @@ def test_jobs_of_the_gpu_script_are_tasks(tmp_path):
     dry = subprocess.run(
         ["bash", script, tmp_path], env=os.environ | {"DRY": "1"}, text=True, capture_output=True
     )
-    jobs = [gpu.parse([str(tmp_path), *line.split()]) for line in dry.stdout.splitlines()]
+    lines = [line.split() for line in dry.stdout.splitlines()]
+    scripts = [line for line in lines if line[0].startswith("experiments/")]
+    assert len(scripts) == 4
+    for path, *_, scale, _, directory, _, _ in scripts:
+        assert f'"{scale}": Scale(' in (script.parents[1] / path).read_text()
+        assert directory == f"{tmp_path}/sweeps"
+    jobs = [gpu.parse([str(tmp_path), *line]) for line in lines if line not in scripts]
     assert {job.task for job in jobs} == set(gpu.TASKS)
     assert {(job.members, job.precision, job.torch) for job in jobs} >= {
         (64, "bfloat16", ""), (1, "tensorfloat32", "cudagraph"),

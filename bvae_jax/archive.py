@@ -7,7 +7,6 @@ of it is trusted: headers come first, then the data, block by block.
 import contextlib
 import io
 import math
-import sys
 import textwrap
 import warnings
 import zipfile
@@ -18,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.lib import format as npy
 
-from bvae_jax.errors import UserError
+from bvae_jax.errors import UserError, printable, say
 from bvae_jax.files import replacing
 
 # NumPy's own limit: Python's parser is not safe with more. A true header has some 100 bytes.
@@ -54,8 +53,7 @@ def want(condition: object, otherwise: str) -> None:
 
 def one_line(start: Path | str, text: str) -> str:
     """Names and values from the file can be long, and hold line breaks or terminal codes."""
-    line = f"{start}: {textwrap.shorten(text[:2000], 500)}"
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
+    return printable(f"{start}: {textwrap.shorten(text[:2000], 500)}")
 
 
 @contextlib.contextmanager
@@ -211,4 +209,4 @@ def write_npz(path: Path, *, compress: bool = False, **arrays: np.ndarray | str)
         with replacing(path) as file:
             (np.savez_compressed if compress else np.savez)(file, **arrays)  # pyright: ignore
     except OSError as error:
-        print(f"bvae: cannot write {path} ({error}): going on without.", file=sys.stderr)
+        say(f"cannot write {path} ({error}): going on without.")

@@ -6,7 +6,6 @@ All headers come first, and types, shapes and sizes are checked before any array
 import contextlib
 import math
 import os
-import sys
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,7 +24,7 @@ from bvae_jax.archive import (
     reading,
     want,
 )
-from bvae_jax.errors import UserError
+from bvae_jax.errors import UserError, say
 
 # What an array holds and its axes. Axes of one name are equally long; the first array sets it.
 FIELDS = {
@@ -79,7 +78,7 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
         headers, unused = _headers(archive)
         arrays = _read_arrays(archive, headers)
     if unused:
-        print(one_line(f"bvae: {path}", f"keys not used: {', '.join(unused)}"), file=sys.stderr)
+        say(one_line(path, f"keys not used: {', '.join(unused)}"))
     return arrays
 
 

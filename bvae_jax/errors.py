@@ -1,7 +1,19 @@
 """The one exception that the command line turns into a single line and exit code 2."""
 
 import importlib.util
+import sys
 from collections.abc import Iterable
+
+
+def printable(text: str) -> str:
+    """Line breaks, terminal codes and the like as Python writes them: names and metadata that
+    somebody else made may hold any."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def say(line: str) -> None:
+    """A line on stderr."""
+    print(printable(f"bvae: {line}"), file=sys.stderr)
 
 
 class UserError(Exception):
@@ -9,6 +21,9 @@ class UserError(Exception):
 
     The message is one line: what was got, what was wanted, what to do.
     """
+
+    def __init__(self, message: str = ""):
+        super().__init__(printable(message))
 
 
 class MissingPackage(UserError):

@@ -109,16 +109,30 @@ def replacing(path: Path, mode: str = "xb", **options: Any) -> Iterator[IO[Any]]
         mode: "x" for text, with the options of `open`, or "xb".
     """
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    remove_abandoned(path.parent, f".{glob.escape(path.name)}.*.part")
-    part.unlink(missing_ok=True)  # never through a link
+    with blaming(path):
+        remove_abandoned(path.parent, f".{glob.escape(path.name)}.*.part")
+        part.unlink(missing_ok=True)  # never through a link
+        try:
+            with part.open(mode, **options) as file, held(part):
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+                part.replace(path)
+        except BaseException:
+            part.unlink(missing_ok=True)
+            raise
+
+
+@contextlib.contextmanager
+def blaming(path: Path) -> Iterator[None]:
+    """Let the system's errors name `path`, where they name nothing, as when a disk is full, or a
+    hidden part of it that is written beside it."""
     try:
-        with part.open(mode, **options) as file, held(part):
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-            part.replace(path)
-    except BaseException:
-        part.unlink(missing_ok=True)
+        yield
+    except OSError as error:
+        named = str(error.filename2 or error.filename or "")  # of a copy both, the second is new
+        if error.errno and (not named or named.startswith(str(path.with_name(f".{path.name}")))):
+            error.filename, error.filename2 = str(path), None
         raise
 
 

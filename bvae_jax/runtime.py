@@ -1,9 +1,9 @@
 """What the process has of its surroundings: memory, signals, compiled programs kept on disk,
 installed versions."""
 
+import _thread
 import contextlib
 import ctypes
-import gc
 import hashlib
 import importlib.metadata
 import os
@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator, MutableMapping, Sequence
 from pathlib import Path
 from types import FrameType
@@ -124,28 +125,32 @@ def git_commit() -> str | None:
 @contextlib.contextmanager
 def fatal() -> Iterator[None]:
     """Ctrl-C ends the process at once: for imports, some of which swallow KeyboardInterrupt."""
-    ours = signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    if not (ours and threading.current_thread() is threading.main_thread()):
-        yield
-        return
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        before = {number: signal.getsignal(number) for number in SIGNALS}
+    raising = (signal.default_int_handler, Interrupt._handle)
+    ours = {n: h for n, h in before.items() if getattr(h, "__func__", h) in raising}
+    for number in ours:
+        signal.signal(number, signal.SIG_DFL)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        for number, handler in ours.items():
+            signal.signal(number, handler)
 
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+AGAIN = 0.05
+"""Seconds after which a signal comes again that would have been swallowed."""
 
 
 class Interrupt(contextlib.AbstractContextManager):
     """Turns Ctrl-C, SIGTERM and SIGHUP into a wish inside `deferred()`, and an exception elsewhere.
 
-    Where Python would swallow an exception, inside a callback of the garbage collector, it is a
-    wish as well, which `check` turns into the exception at the next safe place. The second signal
-    is an exception, unless it is SIGHUP. What the process was started to ignore, as SIGHUP under
-    nohup, stays ignored. Outside the main thread, where Python delivers no signals, nothing
-    changes.
+    Where Python swallows an exception, as in callbacks of the garbage collector, the signal comes
+    again a little later, and `check` need not wait for that. The second signal is an exception,
+    unless it is SIGHUP. What the process was started to ignore, as SIGHUP under nohup, stays
+    ignored. Outside the main thread, where Python delivers no signals, nothing changes.
 
     Attributes:
         requested: whether a signal came.
@@ -154,16 +159,23 @@ class Interrupt(contextlib.AbstractContextManager):
     def __init__(self):
         self.requested = False
         self._depth = 0
+        self._number = 0
         self._old = {}
+        self._again = 0
+        """A signal that comes again, for it was swallowed."""
+        self._hook = sys.unraisablehook
 
     def __enter__(self) -> "Interrupt":
         if threading.current_thread() is threading.main_thread():
             for number in SIGNALS:
                 if signal.getsignal(number) is not signal.SIG_IGN:
                     self._old[number] = signal.signal(number, self._handle)
+            self._hook, sys.unraisablehook = sys.unraisablehook, self._swallowed
         return self
 
     def __exit__(self, *exception) -> None:
+        if self._old:
+            self._again, sys.unraisablehook = 0, self._hook
         for number, handler in self._old.items():
             # None: it was not set from Python, and cannot be set back.
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
@@ -187,21 +199,27 @@ class Interrupt(contextlib.AbstractContextManager):
             raise KeyboardInterrupt
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        first, self.requested = not self.requested, True
+        first, self.requested = not self.requested or self._again == number, True
+        self._number, self._again = number, 0
         # A terminal that is closed may say so twice: once itself, and once through its shell.
         wish = self._depth and (first or number == signal.SIGHUP)
         if wish and first:
             _tell("\nbvae: interrupted; finishing these steps and saving. Once more stops at once.")
-        if not wish and not _in_garbage_collection(frame):
+        if not wish:
             raise KeyboardInterrupt
 
+    def _swallowed(self, ignored: Any) -> None:
+        """What Python calls with an exception that it swallows."""
+        if not issubclass(ignored.exc_type, KeyboardInterrupt):
+            self._hook(ignored)
+        elif self.requested:
+            self._again = self._number
+            _thread.start_new_thread(self._send_again, ())  # no locks: any of them may be held
 
-def _in_garbage_collection(frame: FrameType | None) -> bool:
-    """Whether Python runs a callback of the garbage collector, which swallows exceptions."""
-    callbacks = [getattr(callback, "__code__", None) for callback in gc.callbacks]
-    while frame and frame.f_code not in callbacks:
-        frame = frame.f_back
-    return frame is not None
+    def _send_again(self) -> None:
+        time.sleep(AGAIN)
+        if self._again:
+            signal.pthread_kill(threading.main_thread().ident or 0, self._again)
 
 
 def _tell(line: str) -> None:

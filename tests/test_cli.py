@@ -435,6 +435,22 @@ def test_running_out_of_memory_is_one_line(monkeypatch, capsys, error):
     assert capsys.readouterr().err.startswith("bvae: Out of memory. Lower --batch-size")
 
 
+def test_ctrl_c_ends_the_process_at_once(monkeypatch, capsys):
+    """Python would take itself down under JAX's threads, which may then crash."""
+
+    def interrupted(argv):
+        os.kill(os.getpid(), signal.SIGINT)
+
+    ended = []
+    monkeypatch.setattr(os, "_exit", ended.append)
+    monkeypatch.setattr(sys, "argv", ["bvae", "sample"])
+    monkeypatch.setitem(cli.COMMANDS, "sample", interrupted)
+    with pytest.raises(SystemExit):
+        cli.run_main()
+    assert ended == [130]
+    assert capsys.readouterr().err == "Interrupted.\n"
+
+
 def test_other_errors_are_not_hidden(monkeypatch):
     def fail(argv):
         raise RuntimeError("a bug")

@@ -8,10 +8,11 @@ from typing import Any, NotRequired, TypedDict
 import numpy as np
 import pytest
 
+from bvae_jax import cli
 from bvae_jax.archive import (
     write_npz,
 )
-from bvae_jax.errors import UserError
+from bvae_jax.errors import UserError, say
 from bvae_jax.files import (
     misfit,
     read_json,
@@ -129,3 +130,13 @@ def test_what_json_has_no_word_for_is_not_written(tmp_path, bad):
         write_json(path, {"scores": [1.0, bad]})
     assert [p.name for p in tmp_path.iterdir()] == ["file.json"]
     assert read_json(path) == {"nll": 1.0}
+
+
+def test_text_of_others_reaches_the_terminal_as_python_writes_it(capsys):
+    """Names, metadata and addresses may hold line breaks, terminal codes and no UTF-8."""
+    strange, shown = "é\n\x1b[31m\udce9", r"é\n\x1b[31m\udce9"
+    assert str(UserError(strange)) == shown
+    say(strange)
+    assert capsys.readouterr().err == f"bvae: {shown}\n"
+    assert cli.main(["export", f"{strange}.npz"]) == 2
+    assert shown in capsys.readouterr().err

@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from bvae_jax.runs.sweep import sweep
 from bvae_jax.runs.sweepdir import SweepConfig, open_sweep
 from bvae_jax.runs.writer import Writer
 from bvae_jax.runtime import (
+    SIGNALS,
     Interrupt,
     fatal,
 )
@@ -677,6 +679,11 @@ def test_a_signal_that_python_would_swallow_is_raised_at_the_next_safe_place():
             assert interrupt.requested
             with pytest.raises(KeyboardInterrupt):
                 interrupt.check()
+        signals.append(signal.SIGINT)
+        with Interrupt():
+            gc.collect()
+            with pytest.raises(KeyboardInterrupt):
+                time.sleep(5)  # it comes again
     finally:
         gc.callbacks.remove(callback)
 
@@ -699,6 +706,11 @@ def test_ctrl_c_is_fatal_inside_fatal_and_as_before_outside():
     with fatal():
         assert signal.getsignal(signal.SIGINT) is signal.SIG_DFL
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    with Interrupt():
+        with fatal():
+            assert {signal.getsignal(number) for number in SIGNALS} == {signal.SIG_DFL}
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGTERM)
 
 
 def test_interrupt_is_harmless_in_other_threads():

@@ -1,5 +1,8 @@
 """Codes of images into files, and pictures out of a run."""
 
+import errno
+from pathlib import Path
+
 import jax
 import numpy as np
 import pandas as pd
@@ -173,6 +176,36 @@ def test_what_cannot_be_encoded_or_drawn_is_one_line(run, tmp_path, capsys):
         assert told in said, argv
         assert said.count("\n") == 1, argv
     assert not [*tmp_path.glob("c.*"), *tmp_path.glob(".*")]
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        ("encode RUN SET -o OUT.csv", "out.csv"),
+        ("sample RUN -n 2 -o OUT", "out/samples.npz"),
+        ("export RUN -o OUT", "out"),
+    ],
+)
+def test_a_full_disk_and_a_place_to_read_only_are_named(
+    run, tmp_path, monkeypatch, capsys, words, name
+):
+    """Not the hidden file beside it; and nothing is said of --resume."""
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    full_disk = "No space left on device. The disk is full: make room."
+    nowhere = "No such file or directory. Check the path."
+    for place, told in ((tmp_path, full_disk), (Path("/proc"), nowhere)):
+        named = {"RUN": str(run.run_dir), "SET": run.config.dataset}
+        argv = [named.get(word, word.replace("OUT", f"{place}/out")) for word in words.split()]
+        assert cli.main(argv) == 2
+        *_, line = capsys.readouterr().err.splitlines()  # below a bar
+        assert (
+            line == f"bvae: {place / (name if told == full_disk else Path(name).parts[0])}: {told}"
+        )
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
 def test_draws_of_the_prior_and_of_the_aggregate_posterior(run):

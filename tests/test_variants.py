@@ -176,6 +176,11 @@ def test_excluded_combinations_are_never_drawn():
     np.testing.assert_array_equal(out, ((a == 2) & (b > 1)) | (c == 0))
     parts = splits.split(tiny(), 0.2, 0.1, excluded=out)
     np.testing.assert_array_equal(parts.excluded, np.flatnonzero(out))
+    told = splits.parts_of({name: len(part) for name, part in parts._asdict().items()})
+    assert told == "28 to train on, 8 held out, 4 for the test, 20 excluded"
+    assert splits.parts_of({"train": 1000, "holdout": 0, "test": 0, "excluded": 0, "split": 1}) == (
+        "1,000 to train on"
+    )
     assert sorted(np.concatenate(parts)) == list(range(60))
     counts = np.bincount(drawn(variants.training_pool(tiny(), parts.train, ""), 40_000),
                          minlength=60)  # fmt: skip

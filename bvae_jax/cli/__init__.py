@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from bvae_jax import runtime
 from bvae_jax.cli import data, lists, run, score, share
 from bvae_jax.cli.flags import Flags, completion
-from bvae_jax.errors import UserError, unknown
+from bvae_jax.errors import UserError, say, unknown
 
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "train": run.train,
@@ -46,6 +46,8 @@ FLAGS: dict[str, Callable[[], Flags]] = {
     **{f"data {name}": flags for name, (_, flags) in data.COMMANDS.items()},
 }
 """Command -> what makes its flags; `bvae data` has commands of its own."""
+RESUMED = ("train", "sweep")
+"""What goes on with --resume."""
 USAGE = """usage: bvae COMMAND ...
 
 The laboratory for beta-VAEs in JAX.
@@ -94,14 +96,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 0
         if command not in COMMANDS:
             raise unknown("command", command, COMMANDS)
-        return COMMANDS[command](rest)
+        with runtime.Interrupt():
+            return COMMANDS[command](rest)
     except UserError as error:
         return _fail(str(error))
     except BrokenPipeError:  # whoever read our output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
-        return _fail(_describe(error))
+        return _fail(_describe(error, command))
     except KeyboardInterrupt:
         print("Interrupted.", file=sys.stderr)
         return 130
@@ -118,22 +121,30 @@ def run_main() -> None:
     warnings.filterwarnings("ignore", message="Error (reading|writing) persistent compilation")
     # A failed write is reported once, by us; not again by every background task of Orbax.
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
-    sys.exit(main())
+    if sys.stdout:
+        sys.stdout.reconfigure(errors="backslashreplace")  # pyright: ignore (names of files)
+    code = main()
+    if code == 130:  # at once: JAX may be compiling, and crash when Python takes itself down
+        for stream in filter(None, (sys.stdout, sys.stderr)):
+            stream.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def _fail(message: str) -> int:
-    print(f"bvae: {message}", file=sys.stderr)
+    say(message)
     return 2
 
 
-def _describe(error: OSError) -> str:
+def _describe(error: OSError, command: str) -> str:
+    again = "make room, then go on with --resume." if command in RESUMED else "make room."
     what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
     advice = {
         errno.EACCES: "Choose a place that you may read and write.",
         errno.EPERM: "Choose a place that you may read and write.",
         errno.EROFS: "Choose a place that you may read and write.",
-        errno.ENOSPC: "The disk is full: make room, then go on with --resume.",
-        errno.EDQUOT: "The disk quota is used up: make room, then go on with --resume.",
+        errno.ENOSPC: f"The disk is full: {again}",
+        errno.EDQUOT: f"The disk quota is used up: {again}",
         errno.ENOTDIR: "A part of the path is a file: choose another path.",
         errno.EEXIST: "There is a file in the way: choose another path.",
     }

@@ -1,7 +1,6 @@
 """`bvae compare` from Python: sweeps in, the paper's table and figures out."""
 
 import dataclasses
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, cast
@@ -26,7 +25,7 @@ from bvae_jax.comparison.statistics import AVERAGES, Average
 from bvae_jax.comparison.suggest import Suggestion, of_comparison
 from bvae_jax.comparison.tables import Table, make_table, to_frame, to_markdown
 from bvae_jax.config import ScoreConfig
-from bvae_jax.errors import UserError
+from bvae_jax.errors import UserError, say
 from bvae_jax.evaluation.evaluate import check_settings
 from bvae_jax.metrics.scoring import metric_names
 from bvae_jax.runs import rundir
@@ -159,7 +158,7 @@ def _shown(comparison: Comparison, chosen: Sequence[str]) -> tuple[str, ...]:
     """The chosen columns that are there, or those of a paper's table."""
     for name in chosen:
         if name not in comparison.scores:
-            print(f"bvae: note: --columns: no member has {name}.", file=sys.stderr)
+            say(f"note: --columns: no member has {name}.")
     there = tuple(name for name in chosen if name in comparison.scores)
     return there or default_scores(comparison.scores)
 
@@ -168,7 +167,7 @@ def _suggestion(comparison: Comparison, trainers: Trainers, progress: bool) -> S
     try:
         return of_comparison(comparison, trainers, progress=progress)
     except UserError as error:
-        print(f"bvae: note: no setting is suggested: {error}", file=sys.stderr)
+        say(f"note: no setting is suggested: {error}")
         return None
 
 
@@ -180,7 +179,7 @@ def explorer_section(comparison: Comparison, trainers: Trainers, directory: Path
     try:
         found = of_comparison(comparison, trainers)
     except UserError as error:
-        print(f"bvae: note: there is no explorer: {error}", file=sys.stderr)
+        say(f"note: there is no explorer: {error}")
         return ""
     if len(found.html) <= IN_REPORT:
         return found.frame()
@@ -197,7 +196,7 @@ def one_run_each(comparison: Comparison, trainers: Trainers) -> dict[str, Run]:
     try:
         runs = {n: load_shared(comparison.run_dirs[m], trainers) for n, m in chosen.items()}
     except UserError as error:
-        print(f"bvae: there are no matched traversals: {error}", file=sys.stderr)
+        say(f"there are no matched traversals: {error}")
         return {}
     first, *_ = runs.values()
     return runs if all(same_images(first.trainer, run.trainer) for run in runs.values()) else {}

@@ -1,7 +1,6 @@
 """From the directories of sweeps to a `Comparison`: read, evaluate, assemble."""
 
 import math
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,7 +14,7 @@ from bvae_jax.comparison.rates import common_betas, placed, sweep_of
 from bvae_jax.config import NO_SETTING, Config, ScoreConfig
 from bvae_jax.config import places as absolute_places
 from bvae_jax.data import open_dataset
-from bvae_jax.errors import UserError
+from bvae_jax.errors import UserError, say
 from bvae_jax.evaluation.baselines import baseline_scores
 from bvae_jax.evaluation.evaluate import (
     evaluate,
@@ -118,7 +117,7 @@ def read_comparison(
     failed = {name: each.reason for name, each in found.items() if each.status == "failed"}
     failed |= unreadable
     for name, reason in failed.items():
-        print(f"bvae: {name} is left out: {reason}", file=sys.stderr)
+        say(f"{name} is left out: {reason}")
     if not evaluated:
         raise UserError(f"No member can be compared. {next(iter(failed.values()))}")
     _say_what_is_skipped(evaluated)
@@ -158,7 +157,7 @@ def read_members(sweep_dirs: Sequence[Path]) -> dict[str, Candidate]:
                 other = by_config[key]
                 if found[other].status == "done" != candidate.status:
                     name, other, candidate = other, name, found[other]
-                print(f"bvae: note: {other} is left out for {name}.", file=sys.stderr)
+                say(f"note: {other} is left out for {name}.")
                 found.pop(other, None)
             by_config[key], found[name] = name, candidate
     datasets = sorted({_fields(each.config)["dataset"] for each in found.values()})
@@ -312,7 +311,7 @@ def _say_what_is_skipped(evaluated: Mapping[str, Evaluation]) -> None:
                 skipped.setdefault(metric, []).append(entry["skipped"])
     for metric, why in skipped.items():
         which = f"{len(why)} of {len(evaluated)} members"
-        print(f"bvae: note: {metric}: skipped for {which}: {why[0].rstrip('.')}.", file=sys.stderr)
+        say(f"note: {metric}: skipped for {which}: {why[0].rstrip('.')}.")
 
 
 def assemble(

@@ -1,7 +1,6 @@
 """`bvae suggest` from Python: which setting to choose without labels, and why."""
 
 import math
-import sys
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from numbers import Real
@@ -26,7 +25,7 @@ from bvae_jax.comparison.agreement import (
 from bvae_jax.comparison.base import Comparison
 from bvae_jax.comparison.reading import read_comparison
 from bvae_jax.comparison.statistics import ALPHA, ROUNDING, half_width
-from bvae_jax.errors import UserError, unknown
+from bvae_jax.errors import UserError, say, unknown
 from bvae_jax.metrics.base import mean
 from bvae_jax.metrics.scoring import jsonable
 from bvae_jax.runs import rundir
@@ -134,7 +133,7 @@ def of_comparison(
             try:
                 run = load_shared(run_dir, trainers)
             except UserError as error:
-                print(f"bvae: {name} is left out: {error}", file=sys.stderr)
+                say(f"{name} is left out: {error}")
                 continue
             count = min(POINTS, run.trainer.dataset.size)
             codes[name] = encode_run(run_dir, run.trainer, run.params, count, progress=False).means

@@ -13,7 +13,6 @@ What their folders say, leaving out those that all pictures are in:
 import contextlib
 import os
 import stat
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,7 +32,7 @@ from bvae_jax.data.store import (
     text,
     write_meta,
 )
-from bvae_jax.errors import UserError
+from bvae_jax.errors import UserError, say
 from bvae_jax.runtime import bar
 from bvae_jax.types import ImageShape
 
@@ -141,7 +140,7 @@ def _prepare(
     found = found.without(list(broken))
     _check_classes(folder, found)
     for sentence in [*remarks(folder, names, found), *small]:
-        print(one_line(f"bvae: {folder}", sentence), file=sys.stderr)
+        say(one_line(folder, sentence))
     meta["pictures"] = sizes + colours
     classes = [text(name) for name in found.classes]
     if classes:
@@ -280,7 +279,7 @@ def check_broken(
         raise UserError(one_line(where, told))
     if broken:
         told = f"{len(broken)} of {pictures} pictures cannot be read and are left out{which}"
-        print(one_line(f"bvae: {where}", told), file=sys.stderr)
+        say(one_line(where, told))
 
 
 def _check_classes(folder: Path, found: Classified) -> None:

@@ -15,7 +15,6 @@ import logging
 import os
 import re
 import shutil
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,7 +29,7 @@ from bvae_jax.data.folder import add_pictures
 from bvae_jax.data.npz import value_classes
 from bvae_jax.data.pictures import SIDE, find_form
 from bvae_jax.data.store import Writer, open_own, own_place, place, text
-from bvae_jax.errors import UserError, needs
+from bvae_jax.errors import UserError, needs, say
 from bvae_jax.files import held, remove_abandoned
 from bvae_jax.runtime import bar
 
@@ -273,7 +272,7 @@ class Table(Sequence):
             self.factors = tuple(key for key in self.factors if key not in ids)
             if ids:
                 told = f"{', '.join(ids)}: another number in each image, and no factor."
-                print(one_line(f"bvae: {name}", told), file=sys.stderr)
+                say(one_line(name, told))
 
     def __len__(self) -> int:
         return len(self.table)
@@ -356,7 +355,7 @@ def _write(
             name, table, lambda row: f"row {row}", writer, shown, shape
         )
         for sentence in told:
-            print(one_line(f"bvae: {name}", sentence), file=sys.stderr)
+            say(one_line(name, sentence))
         rows = np.delete(np.arange(len(table)), broken)
         colours = "" if form is None else " grey" if form.grey else " colour"
         meta |= {"pictures": sizes + colours, **_about(table)}

@@ -12,7 +12,6 @@ The last two may be absent.
 """
 
 import math
-import sys
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -36,7 +35,7 @@ from bvae_jax.archive import (
 from bvae_jax.data.base import Dataset, natural
 from bvae_jax.data.published import PUBLISHED, manual_dir
 from bvae_jax.data.store import Writer, all_but_black, open_own, own_place
-from bvae_jax.errors import UserError
+from bvae_jax.errors import UserError, say
 from bvae_jax.runtime import bar
 from bvae_jax.types import ImageShape
 
@@ -81,7 +80,7 @@ def open_npz(path: Path, *, data_dir: Path, progress: bool) -> Dataset:
         except UserError as error:
             raise UserError(one_line(file, f"{error} {hint}".strip())) from error
         if hint:
-            print(f"bvae: {file}: {hint}", file=sys.stderr)
+            say(f"{file}: {hint}")
     return open_own(directory, name, progress=progress)
 
 

@@ -3,7 +3,6 @@
 import functools
 import math
 import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,7 +14,7 @@ from jaxtyping import Array, UInt8
 
 from bvae_jax.archive import DamagedError, read_npz, write_npz
 from bvae_jax.data.base import Dataset, Rendered, Stored
-from bvae_jax.errors import UserError
+from bvae_jax.errors import UserError, say
 from bvae_jax.runtime import bar, user_cache
 from bvae_jax.types import Images, ImageShape, Indices, PRNGKeys
 
@@ -222,5 +221,5 @@ def _read(path: Path, pixels: Rendered) -> Packed | None:
         reason = f"it holds {packed.dtype}{packed.shape}, wanted uint8{wanted}"
     except DamagedError as error:
         reason = str(error)
-    print(f"bvae: cache {path} is damaged ({reason}): rendering it anew.", file=sys.stderr)
+    say(f"cache {path} is damaged ({reason}): rendering it anew.")
     return None

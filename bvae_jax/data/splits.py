@@ -1,6 +1,7 @@
 """Which images are trained on, and which are held out."""
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Int
@@ -31,6 +32,13 @@ class Split(NamedTuple):
         if name not in self._fields:
             raise UserError(f"split: got {name!r}, wanted all, {', '.join(self._fields)}.")
         return getattr(self, name)
+
+
+def parts_of(counts: Mapping[str, Any]) -> str:
+    """As "900 to train on, 100 held out, 24 excluded", of numbers of images by name of the part."""
+    told = {"train": "to train on", "holdout": "held out", "test": "for the test"}
+    told["excluded"] = "excluded"
+    return ", ".join(f"{counts[name]:,} {words}" for name, words in told.items() if counts[name])
 
 
 def split(

@@ -1,11 +1,10 @@
 """Results in a JSON file, each with the request that it answers: is it on disk already?"""
 
-import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypedDict
 
-from bvae_jax.errors import UserError
+from bvae_jax.errors import UserError, say
 from bvae_jax.files import read_json, write_json
 
 Entry = dict[str, Any]
@@ -48,7 +47,7 @@ class Answers:
                 found = read_json(path, shape, mend="It is computed anew.")
                 self.entries = {"": found} if single else found
             except UserError as error:
-                print(f"bvae: {error}", file=sys.stderr)
+                say(str(error))
 
     def get(self, name: str, request: Entry) -> Entry | None:
         """The entry that answers the request, if it is there."""

@@ -2,7 +2,6 @@
 
 import dataclasses
 import hashlib
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from bvae_jax.config import ScoreConfig
-from bvae_jax.errors import UserError
+from bvae_jax.errors import UserError, say
 from bvae_jax.evaluation.answers import Answers
 from bvae_jax.evaluation.baselines import file_baselines, run_baselines
 from bvae_jax.evaluation.decomposition import decompose
@@ -93,7 +92,7 @@ def evaluate(
             points, [_codes(each, fewer, config.split, progress) for each in (run, *others)]
         )
     if not run.variational:
-        print(f"bvae: note: {NO_POSTERIOR}.", file=sys.stderr)
+        say(f"note: {NO_POSTERIOR}.")
     _remark(points)
     request = _identity(run) | {
         "num_points": count,
@@ -193,11 +192,7 @@ def _say_what_is_replaced(answers: Answers, names: list[str]) -> None:
     had = answers.entries
     replaced = [name for name in names if name in had and "skipped" not in had[name]]
     if replaced:
-        print(
-            f"bvae: {answers.path}: scores under other settings are replaced: "
-            f"{', '.join(replaced)}.",
-            file=sys.stderr,
-        )
+        say(f"{answers.path}: scores under other settings are replaced: {', '.join(replaced)}.")
 
 
 def score_file(
@@ -292,7 +287,7 @@ def _scored(
 def _remark(points: Codes) -> None:
     points.check()
     for remark in points.remarks():
-        print(f"bvae: note: {remark}.", file=sys.stderr)
+        say(f"note: {remark}.")
 
 
 # ELBO
@@ -414,7 +409,7 @@ def _log_likelihood(run: Run, samples: int, images: int, progress: bool) -> Entr
     there = run.trainer.eval_indices.size
     if images > there:
         wanted = f"{images} images wanted for --log-likelihood"
-        print(f"bvae: note: {wanted}, the run's --eval-images has {there}.", file=sys.stderr)
+        say(f"note: {wanted}, the run's --eval-images has {there}.")
     found = held_out_log_likelihood(
         run.trainer, run.params, samples=samples, images=images, progress=progress
     )

@@ -4,13 +4,12 @@ import contextlib
 import functools
 import re
 import shutil
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bvae_jax.errors import UserError, needs
+from bvae_jax.errors import UserError, needs, say
 from bvae_jax.export.card import model_card, title_of
 from bvae_jax.export.formats import TEMPLATE, own_part, torch_code
 from bvae_jax.export.weights import export_run
@@ -148,7 +147,7 @@ def _write_card(run: Run, repository: str, licence: str | None, directory: Path)
     """That of the run's directory, or one that is made."""
     if (own := run.run_dir / CARD).is_file():
         shutil.copyfile(own, directory / CARD)
-        print(f"bvae: note: the card is {own}, as it is.", file=sys.stderr)
+        say(f"note: the card is {own}, as it is.")
     else:
         rundir.write_text(directory / CARD, model_card(run, directory, repository, licence))
 

@@ -25,7 +25,7 @@ from bvae_jax.config import Config, differing_fields, places
 from bvae_jax.errors import UserError
 from bvae_jax.evaluation.answers import Answers
 from bvae_jax.evaluation.evaluate import ELBO, EVALUATION
-from bvae_jax.files import misfit, replacing, write_json
+from bvae_jax.files import blaming, misfit, replacing, write_json
 from bvae_jax.runs import rundir
 from bvae_jax.runs.checkpoint import fingerprint
 from bvae_jax.runs.encode import CACHE
@@ -99,9 +99,9 @@ def export_run(
                 write_json(part / name, entries, checksum=True)
         if run.summary:
             write_json(part / SUMMARY, run.summary, checksum=True)
-            if (run.run_dir / "figures").is_dir():
-                without = shutil.ignore_patterns("training")  # what an animation is made from
-                shutil.copytree(run.run_dir / "figures", part / "figures", ignore=without)
+            for figure in (run.run_dir / "figures").glob("*.*"):  # without frames of an animation
+                (part / "figures").mkdir(exist_ok=True)
+                shutil.copyfile(figure, part / "figures" / figure.name)
         for write in more:
             write(part)
     return out
@@ -124,16 +124,17 @@ def directory_written(out: Path, *, overwrite: bool) -> Iterator[Path]:
     if there and Path.cwd().is_relative_to(os.path.realpath(out)):
         raise UserError(f"--overwrite: {out} is where you are. Change the directory first.")
     out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as part:
+    aside = tempfile.TemporaryDirectory
+    with blaming(out), aside(prefix=f".{out.name}-", dir=out.parent) as part:
         new, old = Path(part, "new"), Path(part, "old")
         new.mkdir()
         yield new
-        if there:
-            out.rename(old)
         try:
-            new.rename(out)
-        except OSError:
             if there:
+                out.rename(old)
+            new.rename(out)
+        except BaseException:
+            if old.exists() and not out.exists():
                 old.rename(out)
             raise
 

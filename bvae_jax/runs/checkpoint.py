@@ -18,7 +18,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jaxtyping import PyTree
 
-from bvae_jax.errors import UserError
+from bvae_jax.errors import UserError, say
 from bvae_jax.files import (
     CHECKSUM,
     digest,
@@ -220,12 +220,10 @@ class Checkpoints(contextlib.AbstractContextManager):
                 refused = refused or error
             except Exception as error:
                 reason = str(error).split("\n")[0][:200]
-                print(f"bvae: checkpoint {path} is damaged ({reason}).", file=sys.stderr)
+                say(f"checkpoint {path} is damaged ({reason}).")
             else:
                 if refused:
-                    print(
-                        f"bvae: the checkpoint after {path} is damaged: {refused}", file=sys.stderr
-                    )
+                    say(f"the checkpoint after {path} is damaged: {refused}")
                 return restored
         if refused:
             raise refused

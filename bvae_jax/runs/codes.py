@@ -6,7 +6,6 @@ than a batch of them is in memory at a time.
 
 import contextlib
 import os
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -23,11 +22,11 @@ from bvae_jax.data.folder import check_broken, in_words, list_pictures
 from bvae_jax.data.pictures import decode_all
 from bvae_jax.data.sources import make_source
 from bvae_jax.data.store import text
-from bvae_jax.errors import UserError
+from bvae_jax.errors import UserError, say
 from bvae_jax.files import replacing
 from bvae_jax.runs import encode as encoding
 from bvae_jax.runs.run import Run
-from bvae_jax.runtime import Interrupt, bar
+from bvae_jax.runtime import bar
 
 if TYPE_CHECKING:
     from bvae_jax.metrics.codes import Codes
@@ -49,9 +48,8 @@ def encode_to(run: Run, path: Path, images: str | Path, progress: bool) -> int:
         for part in stream(run, images, progress=progress):
             count += len(part.codes)
             yield part
-            interrupt.check()
 
-    with Interrupt() as interrupt, replacing(path, **options) as file:
+    with replacing(path, **options) as file:
         write(file, counted())
     return count
 
@@ -172,7 +170,7 @@ def _of_folder(run: Run, folder: Path, progress: bool) -> "Iterator[Codes]":
         told = (
             f"pictures of {in_words(sizes)}, their central squares as {height}×{width}×{channels}"
         )
-        print(one_line(f"bvae: {folder}", told), file=sys.stderr)
+        say(one_line(folder, told))
 
 
 def _encode(run: Run, images: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:

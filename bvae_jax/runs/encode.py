@@ -6,7 +6,6 @@ encode of n images: a cache can be cut, and gone on with.
 
 import collections
 import os
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -20,7 +19,7 @@ from bvae_jax.archive import DamagedError, read_npz, write_npz
 from bvae_jax.config import Config, ScoreConfig
 from bvae_jax.data.base import Dataset
 from bvae_jax.data.variants import split_of
-from bvae_jax.errors import UserError
+from bvae_jax.errors import UserError, say
 from bvae_jax.runs.checkpoint import fingerprint
 from bvae_jax.runs.trainer import Trainer
 from bvae_jax.runtime import Interrupt, bar
@@ -224,7 +223,7 @@ def _read(path: Path, identity: str, trainer: Trainer) -> Encoded | None:
         reason = str(error)
     except KeyError as error:
         reason = f"it has no {error}"
-    print(f"bvae: {path} is damaged ({reason}): encoding anew.", file=sys.stderr)
+    say(f"{path} is damaged ({reason}): encoding anew.")
     return None
 
 

@@ -11,14 +11,13 @@ import json
 import mmap
 import os
 import re
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, TypedDict, runtime_checkable
 
 import numpy as np
 
-from bvae_jax.errors import MissingPackage, UserError, needs
+from bvae_jax.errors import MissingPackage, UserError, needs, say
 from bvae_jax.files import (
     misfit,
 )
@@ -162,7 +161,7 @@ def send_comparison(project: str, sweep_dir: Path, files: Sequence[Path]) -> Non
         needs("wandb", "wandb", "the artifact of a sweep that was trained with --wandb")
         import wandb  # pyright: ignore[reportMissingImports]
     except MissingPackage as error:
-        print(f"bvae: note: {error}", file=sys.stderr)
+        say(f"note: {error}")
         return
     group = sweep_dir.resolve().name
     name = re.sub(r"[^A-Za-z0-9_.-]", "-", f"{group}-comparison")
@@ -174,7 +173,7 @@ def send_comparison(project: str, sweep_dir: Path, files: Sequence[Path]) -> Non
         run.log_artifact(artifact)
         run.finish()
     except (wandb.Error, OSError) as error:
-        print(f"bvae: note: no artifact in W&B: {' '.join(str(error).split())}", file=sys.stderr)
+        say(f"note: no artifact in W&B: {' '.join(str(error).split())}")
 
 
 def check_installed(*, tensorboard: bool, wandb: str | None) -> None:
@@ -212,10 +211,9 @@ def open_loggers(
         metrics = JsonLines(path, step)
         stack.callback(metrics.close)
         if metrics.last_step != step:
-            print(
-                f"bvae: {path} ends at step {metrics.last_step} and the run goes on from step "
-                f"{step}: the records between are lost.",
-                file=sys.stderr,
+            say(
+                f"{path} ends at step {metrics.last_step} and the run goes on from step "
+                f"{step}: the records between are lost."
             )
         loggers: list[Logger] = [metrics]
         if tensorboard:
@@ -294,7 +292,7 @@ def read_records(path: Path, *, most: int = MOST) -> list[Record]:
     if bad and not line.endswith(b"\n"):
         bad.pop()
     if bad:
-        print(f"bvae: {path}: lines {bad} hold no record and are left out.", file=sys.stderr)
+        say(f"{path}: lines {bad} hold no record and are left out.")
     return records
 
 

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from bvae_jax.errors import printable
 from bvae_jax.runtime import bar
 
 
@@ -131,7 +132,7 @@ class SweepProgress(TrainingProgress):
     def say(self, message: str) -> None:
         """A line above the bar."""
         if not self._bar.disable:
-            self._bar.write(f"bvae: {message}", file=sys.stderr)
+            self._bar.write(printable(f"bvae: {message}"), file=sys.stderr)
 
 
 def _duration(seconds: float) -> str:

@@ -21,7 +21,7 @@ import jax
 
 from bvae_jax.config import OWN_FILES, PLACES, Config, differing_fields
 from bvae_jax.data.base import Dataset
-from bvae_jax.errors import UserError
+from bvae_jax.errors import UserError, say
 from bvae_jax.files import read_json, write_json
 from bvae_jax.files import write_text as write_text
 from bvae_jax.registry import PLUGINS, unknown_parts
@@ -319,7 +319,8 @@ def read_summary(run_dir: Path) -> Summary | None:
     if not path.exists():
         return None
     try:
-        return read_json(path, Summary, mend="--resume makes it anew.")
+        mend = "It is left out." if is_exported(run_dir) else "--resume makes it anew."
+        return read_json(path, Summary, mend=mend)
     except UserError as error:
         say_once(str(error))
         return None
@@ -389,7 +390,7 @@ def _read_sessions(run_dir: Path) -> list[SessionRecord] | None:
 @functools.cache
 def say_once(line: str) -> None:
     """A line on stderr, the first time that a process has it to say."""
-    print(f"bvae: {line}", file=sys.stderr)
+    say(line)
 
 
 def add_session(run_dir: Path, start_step: int, **remarks: Any) -> None:
@@ -397,7 +398,7 @@ def add_session(run_dir: Path, start_step: int, **remarks: Any) -> None:
     path, sessions = run_dir / PROVENANCE, _read_sessions(run_dir)
     if sessions is None:
         path.replace(path.with_suffix(".damaged"))
-        print(f"bvae: {path} is kept as {path.stem}.damaged.", file=sys.stderr)
+        say(f"{path} is kept as {path.stem}.damaged.")
     device = jax.local_devices()[0]
     session = {
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),

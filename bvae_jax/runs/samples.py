@@ -1,14 +1,14 @@
 """Codes drawn from a run's prior or from its aggregate posterior, and the pictures of them."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from bvae_jax.errors import UserError
-from bvae_jax.files import replacing
+from bvae_jax.files import blaming, replacing
 from bvae_jax.runs.run import Run
 from bvae_jax.types import Latents, key_for
 
@@ -92,7 +92,8 @@ def write_samples(
     for old in out.glob("sample-*.png"):
         if old.stem.removeprefix("sample-").isdecimal():
             old.unlink()
-    known = {"source": source, "temperature": temperature, "seed": seed}
+    known: Any = {"source": source, "temperature": temperature, "seed": seed}
     with replacing(arrays) as file:
-        np.savez(file, images=images, z=np.asarray(z), **known)  # pyright: ignore
-    return [arrays, *save_samples(out, images)]
+        np.savez(file, images=images, z=np.asarray(z), **known)
+    with blaming(out):
+        return [arrays, *save_samples(out, images)]

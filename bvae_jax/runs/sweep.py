@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +10,7 @@ import jax
 
 from bvae_jax.config import Config
 from bvae_jax.data.store import check_content
-from bvae_jax.errors import UserError, unknown
+from bvae_jax.errors import UserError, say, unknown
 from bvae_jax.runs import loop, rundir, sweepdir
 from bvae_jax.runs.checkpoint import check_path
 from bvae_jax.runs.grid import Member, Values, groups
@@ -341,10 +340,7 @@ class _Runner:
         try:
             found = opened.enter_context(writer)
         except rundir.BusyError:
-            print(
-                f"bvae: {one.name} is being trained by another process: it is left to that.",
-                file=sys.stderr,
-            )
+            say(f"{one.name} is being trained by another process: it is left to that.")
             return None
         # Now that it is ours: the other process may just have finished it.
         return found if self._is_left(one) else None
@@ -363,7 +359,7 @@ class _Runner:
 
     def _say(self, message: str) -> None:
         if self._progress:
-            print(f"bvae: {message}", file=sys.stderr)
+            say(message)
 
 
 def restored_together(writers: Sequence[Writer]) -> list[TrainState]:

@@ -2,7 +2,6 @@
 
 import functools
 import math
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,8 +9,9 @@ from typing import Any
 import jax
 
 from bvae_jax.config import OWN_FILES, Config
+from bvae_jax.data.splits import parts_of
 from bvae_jax.data.store import check_content
-from bvae_jax.errors import UserError
+from bvae_jax.errors import UserError, say
 from bvae_jax.objectives import get_objective
 from bvae_jax.runs import loop, rundir
 from bvae_jax.runs.checkpoint import check_path
@@ -116,7 +116,8 @@ def _train_in(
             _warn(summary)
             return Run(directory, config, summary, state, trainer.model, shape, trainer)
         writer.begin(start, devices=trainer.mesh.size)
-        _say(_opening(trainer, state), progress)
+        for line in _opening(trainer, state):
+            _say(line, progress)
         with TrainingProgress(config.steps, start, progress) as shown:
             lane = loop.Lane(0, writer)
             [state] = loop.train_chunks(trainer, [lane], [state], shown, interrupt)
@@ -130,7 +131,7 @@ def _train_in(
 def _warn(summary: Mapping[str, Any] | None) -> None:
     """Say on stderr what is wrong with a finished run, however quiet."""
     for line in (summary or {}).get("warnings", {}).values():
-        print(f"bvae: warning: {line}", file=sys.stderr)
+        say(f"warning: {line}")
 
 
 def check_config(config: Config) -> None:
@@ -149,7 +150,7 @@ def check_config(config: Config) -> None:
             )
 
 
-def _opening(trainer: Trainer, state: TrainState) -> str:
+def _opening(trainer: Trainer, state: TrainState) -> list[str]:
     """What is trained on what, in two lines."""
     parameters, others = (
         sum(x.size for x in jax.tree.leaves(state.params[part])) for part in ("vae", "aux")
@@ -164,17 +165,17 @@ def _opening(trainer: Trainer, state: TrainState) -> str:
     if beta is not None:
         value = beta * trainer.config.latents / math.prod(data.image_shape)
         norm = f"; β = {beta:g} is beta_norm {value:.2g} here"
-    return (
-        f"{data.name}: {data.size:,} images{shape}; {len(split.train):,} to train on, "
-        f"{len(split.holdout):,} held out{norm}\n"
-        f"bvae: {trainer.config.network}, {parameters:,} parameters{others}, on {number}"
-        f"{devices[0].device_kind}; from step {int(state.step)}"
-    )
+    return [
+        f"{data.name}: {data.size:,} images{shape}; "
+        f"{parts_of({name: len(part) for name, part in split._asdict().items()})}{norm}",
+        f"{trainer.config.network}, {parameters:,} parameters{others}, on {number}"
+        f"{devices[0].device_kind}; from step {int(state.step)}",
+    ]
 
 
 def _say(message: str, progress: bool) -> None:
     if progress:
-        print(f"bvae: {message}", file=sys.stderr)
+        say(message)
 
 
 def _default_dir(config: Config) -> str:

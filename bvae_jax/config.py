@@ -175,6 +175,13 @@ class Config:
     """info_vae: lambda; the MMD's weight is alpha + lambda - 1."""
     lambda_l2: float | None = owned(NOT_NEGATIVE)
     """lambda_beta_vae: weight of the squared error, a sum over pixels."""
+    lambda_quantize: float | None = owned(NOT_NEGATIVE)
+    """qlae: weight of the codebook's squared distance from codes, a sum over latents. To Adam it
+    is all the same."""
+    lambda_commit: float | None = owned(NOT_NEGATIVE)
+    """qlae: weight of the codes' squared distance from their values, a sum over latents."""
+    levels: int = option(10, whole(2, 1000))
+    """qlae: values of each latent."""
     kp: float | None = owned(NOT_NEGATIVE)
     """control_vae: proportional gain."""
     ki: float | None = owned(NOT_NEGATIVE)
@@ -319,7 +326,7 @@ class TraversalSettings:
 
     range: float = option(3.0, Check(lambda v: 0 < v <= 1000, "a number above 0 and up to 1000"))
     """Latents run from -RANGE to RANGE, in standard deviations of the prior (of an autoencoder's
-    codes, around their mean)."""
+    codes, around their mean; of qlae's not used: a column is a value of the codebook)."""
     columns: int = option(11, whole(2, 101))
     """Number of values for each latent."""
     images: tuple[int | str, ...] = ()

@@ -79,6 +79,14 @@ PRESETS: dict[str, Preset] = {
         | {"lambda_d_factor": 1.0},
         unsure="network, batch size, learning rate and steps are not the paper's: study of 2019",
     ),
+    "hsu2023": Preset(
+        "Hsu et al., Disentanglement via Latent Quantization, 2023, "
+        "https://github.com/kylehkhsu/latent_quantization",
+        STUDY
+        | {"network": "locatello", "objective": "qlae", "levels": 10, "batch_size": 128}
+        | {"optimizer": "adamw", "weight_decay": 0.1, "learning_rate": 1e-3, "steps": 200_000},
+        unsure="the network is that of the study of 2019, theirs is larger; trained on all images",
+    ),
     "laptop": Preset(
         "no paper: latents that move one thing each within minutes on two CPU cores",
         {"network": "small", "objective": "beta_tcvae", "beta": 15.0, "learning_rate": 2e-3}
@@ -121,7 +129,7 @@ def preset(name: str, **changes: Any) -> Config:
 
 
 OWNED = {
-    "objective": HYPERPARAMETERS,
+    "objective": (*HYPERPARAMETERS, "levels"),
     "likelihood": ("sigma",),
     "optimizer": ("adam_b1", "adam_b2", "adam_eps", "momentum", "weight_decay"),
 }

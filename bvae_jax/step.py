@@ -27,7 +27,7 @@ from bvae_jax.types import (
     StepFn,
     TrainState,
 )
-from bvae_jax.vae import VAE, forward, init_params
+from bvae_jax.vae import CODEBOOK, VAE, forward, init_params
 
 Body = Callable[[PyTree, PyTree], tuple[PyTree, Metrics]]
 """(carry, data) -> (carry, metrics): one turn of a loop. `data` does not change."""
@@ -357,7 +357,21 @@ def _adam(numbers: Numbers) -> optax.GradientTransformation:
 
 def _adamw(numbers: Numbers) -> optax.GradientTransformation:
     """Adam with decoupled weight decay. Loshchilov & Hutter, 2019."""
-    return optax.chain(_adam(numbers), optax.add_decayed_weights(numbers["weight_decay"]))
+    return optax.chain(_adam(numbers), _decay(numbers["weight_decay"]))
+
+
+def _decay(rate: float) -> optax.GradientTransformation:
+    """+ rate w; where there is a codebook, neither of it nor of biases, as in Hsu et al., 2023."""
+
+    def update(updates: PyTree, params: PyTree) -> PyTree:
+        spared = (CODEBOOK, "bias") if isinstance(params, Mapping) and CODEBOOK in params else ()
+
+        def decayed(path: Any, update: jax.Array, weight: jax.Array) -> jax.Array:
+            return update if path and path[-1].key in spared else update + rate * weight
+
+        return jax.tree_util.tree_map_with_path(decayed, updates, params)
+
+    return optax.stateless(update)
 
 
 def _adagrad(numbers: Numbers) -> optax.GradientTransformation:

@@ -43,6 +43,18 @@ class Posterior(NamedTuple):
     logvar: Latents
 
 
+class Snapped(NamedTuple):
+    """Codes, and the values of a codebook that they were snapped to.
+
+    Attributes:
+        codes: of the encoder.
+        values: nearest to them; their gradient goes to the codebook, not to the encoder.
+    """
+
+    codes: Latents
+    values: Latents
+
+
 class VAEOutput(NamedTuple):
     """One pass through the model, with `sample` draws of z for each image.
 
@@ -53,6 +65,7 @@ class VAEOutput(NamedTuple):
         images: x.
         reconstruction: the mean image of p(x|z), of every sample; what no loss reads is not
             computed in the end.
+        snapped: what became of the codes, where there is a codebook.
     """
 
     posterior: Posterior
@@ -60,6 +73,7 @@ class VAEOutput(NamedTuple):
     log_likelihood: Float[Array, "sample batch"]
     images: Images
     reconstruction: Float[Array, "sample batch height width channels"]
+    snapped: Snapped | None = None
 
 
 class TrainState(NamedTuple):

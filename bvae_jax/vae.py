@@ -19,10 +19,13 @@ from bvae_jax.types import (
     PerImage,
     Posterior,
     PRNGKey,
+    Snapped,
     VAEOutput,
 )
 
 Samples = Float[Array, "sample batch latent"]
+CODEBOOK = "codebook"
+"""Name of the parameter."""
 
 
 class VAE(nn.Module):
@@ -37,6 +40,8 @@ class VAE(nn.Module):
             `jax.default_matmul_precision` names it; left to itself, a GPU rounds to 10 bits.
         rates: the range of β of a network with gates, whose methods want a β for each image; None
             of one without.
+        codebook: how many latents, and values of each, where means are snapped to the nearest value
+            of their latent: a parameter [latent, value], from -.5 to .5 at first. None: they stay.
     """
 
     encoder: nn.Module
@@ -44,17 +49,30 @@ class VAE(nn.Module):
     likelihood: Likelihood
     products: str = "float32"
     rates: Rates | None = None
+    codebook: tuple[int, int] | None = None
 
     def setup(self):
         self.own = {
             name: self.param(name, nn.initializers.constant(value), ())
             for name, value in self.likelihood.own
         }
+        if self.codebook:
+            latents, levels = self.codebook
+            even = jnp.linspace(-0.5, 0.5, levels)
+            self.values = self.param(CODEBOOK, lambda _: jnp.tile(even, (latents, 1)))
 
     def encode(self, images: Images, beta: PerImage | None = None) -> Posterior:
+        return self._encoded(images, beta)[0]
+
+    def _encoded(self, images: Images, beta: PerImage | None) -> tuple[Posterior, Snapped | None]:
+        """q(z|x), whose means have gone through the codebook if there is one, and how."""
         gates = gates_of(self.rates, "encoder", beta)
         with jax.default_matmul_precision(self.products), gates:
-            return self.encoder(images)
+            posterior = self.encoder(images)
+        if not self.codebook:
+            return posterior, None
+        snapped = Snapped(posterior.mean, snap(posterior.mean, self.values))
+        return posterior._replace(mean=straight_through(snapped)), snapped
 
     def decode(self, z: Latents, beta: PerImage | None = None) -> Decoded:
         gates = gates_of(self.rates, "decoder", beta)
@@ -89,12 +107,24 @@ class VAE(nn.Module):
         noise: bool = True,
         beta: PerImage | None = None,
     ) -> VAEOutput:
-        posterior = self.encode(images, beta)
+        posterior, snapped = self._encoded(images, beta)
         if adapt is not None:
             posterior = adapt(posterior)
         z = reparameterize(posterior, key, samples) if noise else posterior.mean[None]
         log_likelihood, reconstruction = self._compared(z, images, beta)
-        return VAEOutput(posterior, z, log_likelihood, images, reconstruction)
+        return VAEOutput(posterior, z, log_likelihood, images, reconstruction, snapped)
+
+
+def snap(codes: Latents, values: Float[Array, "latent value"]) -> Latents:
+    """Of each code the nearest value of its latent, the first of equally near ones."""
+    nearest = jnp.abs(codes[..., None] - values[None]).argmin(axis=-1)
+    return values[jnp.arange(len(values)), nearest]
+
+
+def straight_through(snapped: Snapped) -> Latents:
+    """The values, to the last bit, with the gradient of the codes. Bengio et al., 2013."""
+    codes, values = snapped
+    return jax.lax.stop_gradient(values) + (codes - jax.lax.stop_gradient(codes))
 
 
 def reparameterize(posterior: Posterior, key: PRNGKey, samples: int = 1) -> Samples:

@@ -259,7 +259,7 @@ def test_all_repeats_saw_the_same_points_is_said_where_they_did():
 
 def test_an_autoencoder_has_no_posterior(tmp_path, capsys):
     """Nothing that rests on one is reported, kept, drawn or scored: its variances are untrained."""
-    config = Config(**SMALL, steps=2, objective="ae")
+    config = Config(**SMALL, steps=2, objective="qlae", levels=4)
     run = runner.train(config, tmp_path / "run", progress=False)
     assert run.summary is not None
     assert not {"kl", "elbo", "bits_per_dim", "kl_per_latent", "active_latents"} & set(run.summary)
@@ -279,6 +279,13 @@ def test_an_autoencoder_has_no_posterior(tmp_path, capsys):
     with pytest.raises(UserError, match=r"no prior to draw z from\. Its codes can be drawn"):
         run.sample(4)
     train = run.trainer.split.train
+    values = np.sort(run.params["codebook"])
+    codes = np.asarray(run.codes(POINTS).codes)
+    for column, book in zip(codes.T, values, strict=True):
+        assert np.isin(column, book).all()
+    image = run.trainer.images(train[:1])[0]
+    rows = run.traverse(image, latents=[1])
+    assert_close(rows, run.traverse(image, latents=[1], values=values[1].tolist()))
     drawn = run.sample(4, source="aggregate", temperature=9.0)
     key, _ = jax.random.split(key_for("samples", 0))
     chosen = train[np.asarray(jax.random.randint(key, (4,), 0, len(train)))]

@@ -61,6 +61,8 @@ def test_an_autoencoder_has_the_mean_picture_and_the_rise():
     assert [*find_faults(numbers, 256, PICTURE)] == [MEAN]
     assert "--beta" not in find_faults(numbers, 256, PICTURE)[MEAN]
     assert not find_faults({"nll": 90.0}, 1, PICTURE), "of one image there is no error"
+    assert [*find_faults({"nll": 90.0, "values_used": 1.05}, 256, None)] == ["unused codebook"]
+    assert not find_faults({"nll": 90.0, "values_used": 1.2}, 256, None)
 
 
 @pytest.mark.parametrize("name", ["bernoulli", "gaussian", "continuous_bernoulli", "sigma_vae"])

@@ -24,6 +24,7 @@ from bvae_jax.objectives import (
     get_objective,
     hfs_vae,
     info_vae,
+    qlae,
 )
 from bvae_jax.objectives.base import NOTHING, Inputs, Loss
 from bvae_jax.runs.hyper import hyperparameters, resolved
@@ -33,8 +34,8 @@ from bvae_jax.step import (
     make_loss,
     make_optimizer,
 )
-from bvae_jax.types import Posterior, VAEOutput
-from bvae_jax.vae import VAE
+from bvae_jax.types import Posterior, Snapped, VAEOutput
+from bvae_jax.vae import CODEBOOK, VAE, encode, log_likelihood
 
 SHAPE, LATENTS, BATCH, SIZE = (16, 16, 1), 3, 6, 1000
 NUMBERS = {"adam_b1": 0.9, "adam_b2": 0.999, "adam_eps": 1e-8, "momentum": 0.0, "weight_decay": 0.0}
@@ -43,8 +44,9 @@ NUMBERS = {"adam_b1": 0.9, "adam_b2": 0.999, "adam_eps": 1e-8, "momentum": 0.0, 
 @functools.cache
 def recipe(name, samples=1):
     encoder, decoder = MLPEncoder(LATENTS, (16,)), MLPDecoder(SHAPE[:2], 1, (16,))
+    codebook = (LATENTS, 4) if OBJECTIVES[name].codebook else None
     return Recipe(
-        model=VAE(encoder, decoder, make_likelihood("bernoulli", 1.0)),
+        model=VAE(encoder, decoder, make_likelihood("bernoulli", 1.0), codebook=codebook),
         objective=OBJECTIVES[name],
         optimizer=make_optimizer("adam", NUMBERS),
         samples=samples,
@@ -103,8 +105,8 @@ def test_neutral_setting_is_the_elbo(name):
     assert float(loss) == pytest.approx(-float(metrics["elbo"]), rel=1e-5)
 
 
-def test_only_the_autoencoder_has_no_neutral_setting():
-    assert [name for name, o in OBJECTIVES.items() if o.neutral is None] == ["ae"]
+def test_only_autoencoders_have_no_neutral_setting():
+    assert [name for name, o in OBJECTIVES.items() if o.neutral is None] == ["ae", "qlae"]
 
 
 @pytest.mark.parametrize("name", sorted(OBJECTIVES))
@@ -159,13 +161,15 @@ def pictures(samples, batch):
 
 
 def output(posterior, z, log_likelihood):
-    return VAEOutput(posterior, z, log_likelihood, *map(jnp.asarray, pictures(*z.shape[:2])))
+    x, reconstruction = map(jnp.asarray, pictures(*z.shape[:2]))
+    return VAEOutput(posterior, z, log_likelihood, x, reconstruction)
 
 
 def inputs(name, *, aux=None, memory=None, changes=NOTHING):
     """The same arrays as an objective gets them."""
     mean, logvar, z, log_likelihood = map(jnp.asarray, arrays())
-    out = output(Posterior(mean, logvar), z, log_likelihood)
+    snapped = Snapped(mean, jnp.round(mean)) if OBJECTIVES[name].codebook else None
+    out = output(Posterior(mean, logvar), z, log_likelihood)._replace(snapped=snapped)
     values = {**OBJECTIVES[name].hyper, **changes}
     return Inputs(
         out=out,
@@ -258,6 +262,12 @@ def numpy_hfs(hyper):
     return plain(hyper["beta"]) + hyper["gamma"] * total
 
 
+def numpy_qlae(hyper):
+    mean = arrays()[0]
+    distance = np.square(mean - np.rint(mean)).sum(axis=1).mean()
+    return plain(0) + (hyper["lambda_quantize"] + hyper["lambda_commit"]) * distance
+
+
 def plain(weight):
     nll, kl = nll_and_kl()
     return nll + weight * kl
@@ -280,6 +290,7 @@ REFERENCES = {
     "control_vae": numpy_control,
     "lambda_beta_vae": numpy_l2,
     "hfs_vae": numpy_hfs,
+    "qlae": numpy_qlae,
     "ada_gvae": lambda h: plain(h["beta"]),
     "ada_mlvae": lambda h: plain(h["beta"]),
 }
@@ -291,6 +302,7 @@ CHANGES = {
     "control_vae": {"kp": 0.3, "ki": 0.05},
     "lambda_beta_vae": {"beta": 2.5, "lambda_l2": 0.7},
     "hfs_vae": {"beta": 2.5, "gamma": 0.7},
+    "qlae": {"lambda_quantize": 0.7, "lambda_commit": 2.5},
 }
 """Hyperparameters for the comparison, where the defaults would hide a term."""
 
@@ -580,6 +592,52 @@ def test_autoencoder_draws_nothing():
         loss = make_loss(recipe("ae"), training=True)
         values.add(float(jax.jit(loss)(state.params, state, images(), *keys)[0]))
     assert len(values) == 1
+
+
+# QLAE.
+
+
+def test_qlae_against_numbers_by_hand():
+    """Codes are snapped one by one; each gradient is what its own term says, and nothing else."""
+    weights = {"lambda_quantize": 3.0, "lambda_commit": 0.5}
+    state, model, x = fresh("qlae", weights), recipe("qlae").model, images()
+    params = state.params["vae"]
+    of_encoder = {name: of for name, of in params.items() if name != CODEBOOK}
+    codes = np.asarray(encode(model.clone(codebook=None), of_encoder, x).mean)
+    book = np.quantile(codes, [0.9, 0.1, 0.5, 0.3], axis=0).T.astype(np.float32)
+    params = params | {CODEBOOK: jnp.asarray(book)}
+    nearest = np.array(
+        [[min(range(4), key=lambda k: abs(c - book[j, k])) for j, c in enumerate(row)]
+         for row in codes]
+    )  # fmt: skip
+    assert all(len(np.unique(column)) > 2 for column in nearest.T)
+    values = np.array([[book[j, k] for j, k in enumerate(row)] for row in nearest])
+    np.testing.assert_array_equal(encode(model, params, x).mean, values)
+
+    keys = jax.random.split(jax.random.key(1))
+    grad = jax.value_and_grad(make_loss(recipe("qlae"), training=True), has_aux=True)
+    (loss, (metrics, _)), found = grad({"vae": params, "aux": {}}, state, x, *keys)
+
+    def nll(z):
+        return -log_likelihood(model, params, z[None], x).mean()
+
+    value, slope = jax.value_and_grad(nll)(jnp.asarray(values))
+    distance = np.square(codes - values).sum() / BATCH
+    assert float(loss) == pytest.approx(float(value) + 3.5 * distance, rel=1e-5)
+    assert float(metrics["quantisation"]) == pytest.approx(distance, rel=1e-5)
+    of_book = np.zeros_like(book)
+    for row, places in zip(codes, nearest, strict=True):
+        for j, k in enumerate(places):
+            of_book[j, k] += 3.0 * 2 * (book[j, k] - row[j]) / BATCH
+    np.testing.assert_allclose(found["vae"][CODEBOOK], of_book, rtol=1e-4, atol=1e-6)
+    of_codes = np.asarray(slope) + 0.5 * 2 * (codes - values) / BATCH
+    bias = found["vae"]["encoder"]["head"]["mean"]["bias"]
+    np.testing.assert_allclose(bias, of_codes.sum(axis=0), rtol=1e-4, atol=1e-5)
+
+
+def test_how_many_values_are_used():
+    values = jnp.array([[0.1, 5.0, 1.0], [0.1, 6.0, 1.0], [0.1, 7.0, 2.0], [0.1, 8.0, 2.0]])
+    assert float(qlae.values_used(values)) == pytest.approx((1 + 4 + 2) / 3)
 
 
 @pytest.mark.parametrize("name", ["beta_vae", "beta_tcvae", "factor_vae"])

@@ -250,7 +250,7 @@ def test_gif_goes_there_and_back(tmp_path):
     images = np.linspace(0, 1, 5)[None, :, None, None, None] * np.ones((3, 1, 8, 8, 1))
     path = tmp_path / "t.gif"
     still = {"image": np.full((8, 8, 1), 0.5)}
-    save_traversal_gif(path, images, ["a", "b", "c"], [-2.0, -1.0, 0.0, 1.0, 2.0], still)
+    save_traversal_gif(path, images, ["a", "b", "c"], ["-2", "-1", "0", "1", "2"], still)
     with Image.open(path) as gif:
         frames = getattr(gif, "n_frames", 1)
         assert frames == 8

@@ -13,6 +13,7 @@ from bvae_jax.objectives import OBJECTIVES
 from bvae_jax.presets import PRESETS, get_preset, settle
 from bvae_jax.runs.hyper import hyperparameters, resolved
 from bvae_jax.runs.trainer import Trainer
+from bvae_jax.vae import CODEBOOK
 
 PARAMETERS = {"mlp": 14_196_516, "locatello": 690_517, "burgess": 502_005, "conv": 764_245}
 PARAMETERS |= {"small": 214_493}
@@ -26,7 +27,8 @@ def test_presets_can_be_built(name):
     assert program.config.objective == config.objective
     assert (len(program.split.holdout) == 0) == (name != "laptop")  # papers train on all images
     state = jax.eval_shape(program.init)
-    count = sum(x.size for x in jax.tree.leaves(state.params["vae"]))
+    networks = {name: of for name, of in state.params["vae"].items() if name != CODEBOOK}
+    count = sum(x.size for x in jax.tree.leaves(networks))
     assert config.network == "conv128" or count == PARAMETERS[config.network]
     assert set(state.hyper) == set(hyperparameters(config))
 
@@ -46,6 +48,7 @@ def test_presets_say_what_the_papers_say():
     assert of("chen2018", "beta", "batch_size", "learning_rate") == (6.0, 2048, 1e-3)
     assert of("kumar2018-i", "lambda_d_factor") == (10.0,)
     assert of("kumar2018-ii", "lambda_d_factor") == (1.0,)
+    assert of("hsu2023", "optimizer", "weight_decay", "levels") == ("adamw", 0.1, 10)
     assert of("locatello2019", "batch_size", "steps", "learning_rate") == (64, 300_000, 1e-4)
     # A sum of squares without 1/2: half of it is the nll in units of which beta counts double.
     sigma, beta = of("notebook128", "sigma", "beta")

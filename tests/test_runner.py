@@ -298,6 +298,7 @@ OBJECTIVES = {
     },
     "controller": {"objective": "control_vae", "ki": 0.1, "capacity": 3.0, "clip_norm": 1.0},
     "many betas": {"multi_rate": "0.5:16", "samples": 2, "ema": 0.9},
+    "codebook": {"objective": "qlae", "levels": 4, "optimizer": "adamw", "weight_decay": 0.1},
     "pairs, several samples": {
         "objective": "ada_gvae",
         "samples": 3,

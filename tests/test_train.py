@@ -193,6 +193,21 @@ def test_optimizers_against_their_formulas(name):
     assert float(x) == pytest.approx(numpy_updates(name, gradients, rate), rel=1e-4)
 
 
+def test_of_a_quantised_model_only_kernels_decay():
+    optimizer = make_optimizer("adamw", NUMBERS)
+    weights = {"kernel": jnp.ones(2), "bias": jnp.ones(2)}
+    for params, decayed in (
+        ({"encoder": weights, "codebook": jnp.ones((2, 3))}, {"kernel"}),
+        ({"encoder": weights}, {"kernel", "bias"}),
+    ):
+        none = jax.tree.map(jnp.zeros_like, params)
+        updates, _ = optimizer.update(none, optimizer.init(params), params)
+        found = {
+            path[-1].key for path, u in jax.tree_util.tree_leaves_with_path(updates) if u.any()
+        }
+        assert found == decayed
+
+
 def test_clipping_shortens_long_gradients_only():
     optimizer = make_optimizer("sgd", NUMBERS | {"momentum": 0.0}, clip_norm=1.0)
     for gradient, wanted in (([3.0, 4.0], [0.6, 0.8]), ([0.3, 0.4], [0.3, 0.4])):

@@ -63,6 +63,7 @@ NAMES: Mapping[str, str] = {
     "control_vae": "ControlVAE",
     "lambda_beta_vae": "λβ-VAE",
     "hfs_vae": "β-VAE with HFS",
+    "qlae": "QLAE",
     "ada_gvae": "Ada-GVAE",
     "ada_ml_vae": "Ada-ML-VAE",
     "dsprites": "dSprites",

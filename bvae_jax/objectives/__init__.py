@@ -13,6 +13,7 @@ from bvae_jax.objectives import (
     hfs_vae,
     info_vae,
     lambda_beta_vae,
+    qlae,
 )
 from bvae_jax.objectives.base import Objective
 
@@ -30,6 +31,7 @@ OBJECTIVES: dict[str, Objective] = {
     "control_vae": control_vae.OBJECTIVE,
     "lambda_beta_vae": lambda_beta_vae.OBJECTIVE,
     "hfs_vae": hfs_vae.OBJECTIVE,
+    "qlae": qlae.OBJECTIVE,
     "ada_gvae": ada.GVAE,
     "ada_mlvae": ada.MLVAE,
 }

@@ -104,6 +104,7 @@ class Objective(NamedTuple):
         pairs: a batch is two halves: image i shares factors with image i + batch / 2.
         halves: the loss divides the batch into two halves, though they are alike.
         noise: z is drawn; otherwise it is the encoder's mean, a point: there is no posterior.
+        codebook: means are snapped to values of a codebook: `VAE.codebook`, `VAEOutput.snapped`.
     """
 
     loss: LossFn
@@ -120,3 +121,4 @@ class Objective(NamedTuple):
     pairs: bool = False
     halves: bool = False
     noise: bool = True
+    codebook: bool = False

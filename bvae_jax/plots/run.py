@@ -99,7 +99,7 @@ def save_traversal_gif(
     path: Path,
     images: ImageGrid,
     row_labels: Sequence[str],
-    values: Sequence[float],
+    column_labels: Sequence[str],
     still: Mapping[str, Float[np.ndarray, "height width channels"]],
 ) -> None:
     """Animate a traversal: one picture for each row, moving through the columns and back.
@@ -128,7 +128,7 @@ def save_traversal_gif(
         for column in range(columns):
             for picture, row in zip(pictures, rows, strict=True):
                 picture.set_data(mosaic(row[None, column : column + 1]))
-            below.set_text(f"{values[column]:+.1f} standard deviations")
+            below.set_text(column_labels[column])
             frames.append(_rasterise(figure))
             figure.set_layout_engine("none")  # that of the first frame, for all
         plt.close(figure)

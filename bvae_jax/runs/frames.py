@@ -19,6 +19,7 @@ from bvae_jax.runs.traversals import (
     image_of,
     look,
     rows_of,
+    spans_of,
     values_of,
     with_source,
 )
@@ -28,7 +29,7 @@ from bvae_jax.types import Params
 FRAMES = "training"
 """The directory, beside training.gif, of what it is made from."""
 MOST_FRAMES = 60
-COLUMNS = 7
+SHOWN = TraversalSettings(columns=7)
 SIDE = 64
 """Pixels of an image in a frame, about: more cannot be seen in it."""
 
@@ -55,7 +56,7 @@ def keep_frame(directory: Path, trainer: Trainer, params: Params, step: int, ste
     else:
         start = central(trainer, latents, np.asarray(decoder(jnp.asarray(latents.codes))))
     order = np.asarray(by_size(jnp.asarray(latents.size)))[:MOST_ROWS]
-    values, _, _ = values_of(trainer, latents, order, _spans())
+    values, _, _ = values_of(trainer, latents, order, spans_of(SHOWN, latents))
     rows = np.asarray(traverse(decoder, jnp.asarray(start.code), jnp.asarray(order), values))
     decoded = np.asarray(decoder(jnp.asarray(start.code)[None]))[0]
     grid = with_source(start.image, decoded, rows)
@@ -84,8 +85,8 @@ def draw_training(directory: Path, trainer: Trainer, latents: Latents, step: int
     frames = {s: frame for s, frame in frames.items() if frame}
     if len(frames) < 2:
         return
-    order, left_out = rows_of(TraversalSettings(), latents)
-    spans = _spans()
+    order, left_out = rows_of(SHOWN, latents)
+    spans = spans_of(SHOWN, latents)
     _, axis, what = values_of(trainer, latents, order, spans)
     grids, labels = [], []
     for frame in frames.values():
@@ -108,11 +109,6 @@ def draw_training(directory: Path, trainer: Trainer, latents: Latents, step: int
         [f"{value:.0f}" for value in spans],
         xlabel="\n".join(filter(None, (axis, left_out))),
     )
-
-
-def _spans() -> Float[np.ndarray, " column"]:
-    limit = TraversalSettings().range
-    return np.linspace(-limit, limit, COLUMNS)
 
 
 def _frames(directory: Path) -> list[int]:

@@ -28,10 +28,12 @@ SYMBOLS = {
     "beta": "β",
     "capacity": "C",
     "gamma": "γ",
+    "lambda_commit": "λ_commit",
     "lambda_d_factor": "λ_d/λ_od",
     "lambda_l2": "λ",
     "lambda_mmd": "λ",
     "lambda_od": "λ_od",
+    "lambda_quantize": "λ_quantize",
     "multi_rate": "multi-rate",
     "sigma": "σ",
 }

@@ -26,6 +26,8 @@ LARGE = 1.0
 """KL in nats from which on it should tell images apart."""
 LITTLE = 0.1
 """Part of what the information could be below which it is next to nothing."""
+FEW = 1.1
+"""Values of a codebook, so many being used on average over latents, that tell next to nothing."""
 ALIKE = 1 / 255
 """Standard deviation of every pixel up to which images are all alike: a grey level."""
 IMAGES = 1024
@@ -60,8 +62,8 @@ def find_faults(
     """What a run learned nothing by; empty for a healthy one.
 
     Args:
-        evaluation: its last one: `nll` and `nll_error`, and of a posterior `kl`, `information` and
-            `active_latents`.
+        evaluation: its last one: `nll` and `nll_error`, of a posterior `kl`, `information` and
+            `active_latents`, of a codebook `values_used`.
         batch: images among which `information` is, so that it is log `batch` at most.
         mean_picture: None where it is not known.
         records: of the run; those of evaluations are compared.
@@ -69,6 +71,7 @@ def find_faults(
     checks = (
         _no_better_than(mean_picture, evaluation) if mean_picture else (),
         _uninformed(evaluation, batch),
+        _unused_codebook(evaluation),
         _overfitted(records),
     )
     return {name: line for check in checks for name, line in check}
@@ -114,6 +117,17 @@ def _uninformed(evaluation: Mapping[str, Any], batch: int) -> Iterator[Any]:
             "no active latents",
             f"no latent is active ({ACTIVE}; KL {kl:.2f} nats): the posterior has collapsed. Lower "
             "--beta, or let it grow from 0 (--beta-schedule linear:steps=N).",
+        )
+
+
+def _unused_codebook(evaluation: Mapping[str, Any]) -> Iterator[Any]:
+    used = evaluation.get("values_used", math.inf)
+    if used < FEW:
+        yield (
+            "unused codebook",
+            f"of each latent's codebook {used:.2f} values are used (exp of their entropy; 1: all "
+            "codes are alike): codes tell next to nothing. Give less --weight-decay, or lower the "
+            "--learning-rate.",
         )
 
 

@@ -85,6 +85,7 @@ def _check_used(config: Config, objective: Objective) -> None:
         "adam_b2": adam,
         "adam_eps": adam,
         "pair_changes": ("objective", objective.pairs),
+        "levels": ("objective", objective.codebook),
         "multi_rate_decoder": ("multi_rate", bool(config.multi_rate)),
     }
     for name, (chosen, used) in uses.items():

@@ -24,7 +24,7 @@ from bvae_jax.runs.trainer import Trainer, Trainers, build_model, eval_split, we
 from bvae_jax.runs.writer import finished_summary, summarise
 from bvae_jax.traversal import by_size, traverse
 from bvae_jax.types import ImageShape, Params, Posterior, TrainState
-from bvae_jax.vae import VAE, decode, encode
+from bvae_jax.vae import CODEBOOK, VAE, decode, encode
 
 if TYPE_CHECKING:
     from bvae_jax.explore.page import Explorer
@@ -214,14 +214,14 @@ class Run:
         image: Any,
         *,
         latents: Any = None,
-        values: Sequence[float] = tuple(np.linspace(-3, 3, 11).tolist()),
+        values: Sequence[float] | None = None,
     ) -> Float[Array, "row column height width channels"]:
         """One latent at a time set to each of some values, the others where an image has them.
 
         Args:
             image: [height, width, channels].
             latents: their numbers, a row for each; all, that of the largest KL first, if None.
-            values: a column for each.
+            values: a column for each; eleven from -3 to 3 if None, of a codebook its own.
 
         Raises:
             UserError: the image is of another shape, or there is no such latent.
@@ -233,7 +233,10 @@ class Run:
             raise UserError(
                 f"Got latents {rows.tolist()}, wanted numbers from 0 to {self.config.latents - 1}."
             )
-        return traverse(self.decode, posterior.mean[0], jnp.asarray(rows), jnp.array(values))
+        chosen = jnp.array(np.linspace(-3, 3, 11) if values is None else values, jnp.float32)
+        if values is None and self.model.codebook:
+            chosen = jnp.sort(self.params[CODEBOOK][np.asarray(rows)], axis=1)
+        return traverse(self.decode, posterior.mean[0], jnp.asarray(rows), chosen)
 
     def codes(self, num_points: int | None = None, *, split: str = "all") -> "Codes":
         """Posterior means of the run's own images with their factors: what metrics read.

@@ -350,9 +350,11 @@ def make_recipe(config: Config, image_shape: ImageShape) -> Recipe:
             f"--multi-rate: network {config.network} has layers without gates; wanted conv, "
             "locatello, burgess, conv128, mlp or small."
         )
+    objective = _objective(config)
+    codebook = (config.latents, config.levels) if objective.codebook else None
     return Recipe(
-        model=VAE(*network, likelihood, PRODUCTS[config.precision], rates),
-        objective=_objective(config),
+        model=VAE(*network, likelihood, PRODUCTS[config.precision], rates, codebook),
+        objective=objective,
         optimizer=_optimizer(config),
         schedules=schedules(config),
         samples=config.samples,

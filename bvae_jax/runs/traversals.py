@@ -19,7 +19,7 @@ from bvae_jax.plots.style import short_name
 from bvae_jax.runs.trainer import Trainer
 from bvae_jax.traversal import Decode, by_size, traverse
 from bvae_jax.types import Images, Params, Posterior
-from bvae_jax.vae import decode, encode
+from bvae_jax.vae import CODEBOOK, decode, encode
 
 Encode = Callable[[Images], Posterior]
 Picture = Float[np.ndarray, "height width channels"]
@@ -35,6 +35,7 @@ class Latents(NamedTuple):
         size: mean KL in nats; of an autoencoder the standard deviation of its codes.
         active: whether the posterior mean varies with the image.
         mean, spread: where an autoencoder's latents are traversed.
+        values: of each latent's codebook from the lowest to the highest, where there is one.
     """
 
     images: Images
@@ -43,6 +44,7 @@ class Latents(NamedTuple):
     active: Bool[np.ndarray, " latent"]
     mean: Float[np.ndarray, " latent"]
     spread: Float[np.ndarray, " latent"]
+    values: Float[np.ndarray, "latent value"] | None = None
 
 
 class Start(NamedTuple):
@@ -106,23 +108,24 @@ def draw_traversal(
 ) -> list[Path]:
     """The files of one starting image: see `draw_traversals`."""
     order, left_out = rows_of(settings, latents)
-    spans = np.linspace(-settings.range, settings.range, settings.columns)
+    spans = spans_of(settings, latents)
     values, axis, what = values_of(trainer, latents, order, spans)
     rows = np.asarray(traverse(decoder, jnp.asarray(start.code), jnp.asarray(order), values))
     decoded = np.asarray(decoder(jnp.asarray(start.code)[None]))[0]
     labels = [f"z{latent} ({latents.size[latent]:.2f})" for latent in order]
-    path = directory / start.stem
+    path, digits = directory / start.stem, 1 if latents.values is None else 0
     plots.save_image_grid(
         path,
         with_source(start.image, decoded, rows),
         row_labels=[what, *labels],
-        column_labels=[f"{value:.1f}" for value in spans],
+        column_labels=[f"{value:.{digits}f}" for value in spans],
         xlabel="\n".join(filter(None, (axis, left_out))),
         title=f"{start.title}, and its reconstruction",
     )
     files = [path.with_name(f"{path.name}.{kind}") for kind in ("png", "pdf", "gif")]
     still = {"image": start.image, "decoded": decoded}
-    plots.save_traversal_gif(files[-1], rows, labels, spans.tolist(), still)
+    words = "{:+.1f} standard deviations" if latents.values is None else "value {:.0f}"
+    plots.save_traversal_gif(files[-1], rows, labels, [*map(words.format, spans)], still)
     return files
 
 
@@ -135,6 +138,14 @@ def with_source(
     return np.concatenate([top, rows])
 
 
+def spans_of(settings: TraversalSettings, latents: Latents) -> np.ndarray:
+    """[column] of a traversal: standard deviations, or places in each latent's codebook."""
+    if latents.values is None:
+        return np.linspace(-settings.range, settings.range, settings.columns)
+    last = latents.values.shape[1] - 1
+    return np.unique(np.linspace(0, last, settings.columns).round())
+
+
 def values_of(
     trainer: Trainer, latents: Latents, order: Int[np.ndarray, " row"], spans: np.ndarray
 ) -> tuple[jax.Array, str, str]:
@@ -145,6 +156,12 @@ def values_of(
             "latent\n(KL in nats)",
         )
         return jnp.asarray(spans, jnp.float32), axis, what
+    if latents.values is not None:
+        values, axis = (
+            latents.values[order][:, spans.astype(int)],
+            "value of the latent's codebook, in order",
+        )
+        return jnp.asarray(values, jnp.float32), axis, "latent\n(std. of codes)"
     values = latents.mean[order, None] + latents.spread[order, None] * spans[None]
     axis = "value of the latent (standard deviations from its mean)"
     return jnp.asarray(values, jnp.float32), axis, "latent\n(std. of codes)"
@@ -177,7 +194,8 @@ def rows_of(settings: TraversalSettings, latents: Latents) -> tuple[Int[np.ndarr
         return order[:MOST_ROWS], f"no latent is active (variance of the mean > {ACTIVE_VARIANCE})"
     left = []
     if inactive := len(order) - len(shown):
-        left.append(f"{inactive} not active (variance of the mean ≤ {ACTIVE_VARIANCE})")
+        why = f"variance of the mean ≤ {ACTIVE_VARIANCE}" if latents.values is None else "one value"
+        left.append(f"{inactive} not active ({why})")
     if more := len(shown[MOST_ROWS:]):
         left.append(f"{more} of a smaller KL")
     return shown[:MOST_ROWS], f"not shown: {', '.join(left)}" if left else ""
@@ -246,7 +264,8 @@ def look(trainer: Trainer, params: Params, batches: Int[np.ndarray, "batches bat
         size = np.concatenate([gaussian_kl(posterior) for posterior in found]).mean(axis=0)
         active = is_active(np.square(spread))
     images = trainer.images(batches[0])
-    return Latents(images, codes[: len(images)], size, active, codes.mean(axis=0), spread)
+    values = np.sort(params[CODEBOOK], axis=1) if trainer.model.codebook else None
+    return Latents(images, codes[: len(images)], size, active, codes.mean(axis=0), spread, values)
 
 
 def coders(trainer: Trainer, params: Params) -> tuple[Encode, Decode]:

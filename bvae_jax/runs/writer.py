@@ -40,7 +40,7 @@ REPORTED = (
     "iwae",
 )
 """Numbers of an evaluation that are in summary.json."""
-OF_CODES = ("information", "kl_per_latent", "variance_per_latent", "active_latents")
+OF_CODES = ("information", "kl_per_latent", "variance_per_latent", "active_latents", "values_used")
 """And what it says of codes."""
 
 

@@ -34,7 +34,11 @@ class VAE(nn.Module):
         h = (self.norm(h, "encoder/NormRelu_0") if self.resnet else h).movedim(1, 3).flatten(1)
         for layer in self.layers("encoder/Dense_"):
             h = F.relu(F.linear(h, *self.of(layer)))
-        return tuple(F.linear(h, *self.of(f"encoder/head/{name}")) for name in ("mean", "logvar"))
+        mean, logvar = (F.linear(h, *self.of(f"encoder/head/{n}")) for n in ("mean", "logvar"))
+        if "codebook" in self.weights:  # [value, latent]: the nearest value of each latent
+            values = self.weights["codebook"]
+            mean = values.gather(0, (mean - values[:, None]).abs().argmin(0))
+        return mean, logvar
 
     def decode(self, z: Tensor) -> Tensor:
         sides, h = [self.sides], z

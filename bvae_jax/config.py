@@ -303,8 +303,8 @@ class ScoreConfig:
     """Points to compute a score from, or to fit on."""
     test_points: int = option(5_000, whole(1))
     """Points to test fitted predictors on."""
-    split: Literal["all", "train", "holdout", "test", "excluded"] = "all"
-    """Which images of a run's data set the metrics see."""
+    split: Literal["all", "train", "holdout", "test", "excluded", "correlated"] = "all"
+    """Which images of a run's data set the metrics see; correlated: all, as --correlate draws."""
     permutations: int = option(20, whole(0, 10**6))
     """Of the factors, for the null of scores that rest on mutual information. 0: none."""
     compat: bool = False

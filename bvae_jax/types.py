@@ -99,8 +99,9 @@ StepFn = Callable[[TrainState, Images], tuple[TrainState, Metrics]]
 
 
 Purpose = Literal[
-    "run", "evaluation", "decomposition", "log-likelihood", "samples", "augmentation", "scores"
-]
+    "run", "evaluation", "decomposition", "log-likelihood", "samples", "augmentation", "scores",
+    "correlated",
+]  # fmt: skip
 
 
 def key_for(purpose: Purpose, seed: int) -> PRNGKey:

@@ -186,4 +186,5 @@ def table(members: Any, columns: Mapping[str, str]) -> Iterator[str]:
         means, deviations = rows[list(columns)].mean(), rows[list(columns)].std()
         digits = {name: 2 if abs(mean) >= 1 else 3 for name, mean in means.items()}
         cells = [f"{means[c]:.{d}f} ± {deviations[c]:.{d}f}" for c, d in digits.items()]
-        yield f"| {setting} | {len(rows)} | " + " | ".join(cells).replace(" ± nan", "") + " |"
+        line = " | ".join(cells).replace(" ± nan", "").replace("nan", "")
+        yield f"| {setting} | {len(rows)} | {line} |"

@@ -50,6 +50,7 @@ def few_images():
     """Of excluded combinations."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(generalisation, "IMAGES", 16)
+        patch.setattr(generalisation, "POINTS", 100)
         yield
 
 
@@ -450,7 +451,8 @@ def test_autoencoders_are_compared_without_a_posterior(tmp_path, capsys, wandb):
     """And what was logged to W&B is a group there, with the comparison's files."""
     grid = {"objective": ("ae", "beta_vae")}
     options: dict[str, Any] = {"strategy": "sequential", "progress": False, "wandb": "project"}
-    sweep(BASE, tmp_path, grid=grid, seeds=1, **options)
+    base = BASE.replace(exclude="", correlate="shape,scale=0.2")
+    sweep(base, tmp_path, grid=grid, seeds=1, **options)
     score = dataclasses.replace(SCORE, metrics="mig,mig_chen")
     settings: dict[str, Any] = FAST | {"baselines": False, "score": score}
     found = compare(tmp_path, **settings).comparison
@@ -459,6 +461,15 @@ def test_autoencoders_are_compared_without_a_posterior(tmp_path, capsys, wandb):
     for name in ("kl", "elbo", "active_latents", "total_correlation"):
         assert found.members[name].isna().tolist() == points.tolist()
     assert set(found.kl_per_latent) == set(found.members.index[(~points).to_numpy()])
+    for name, row in found.members.iterrows():
+        gap = rundir.read_json(found.run_dirs[str(name)] / "elbo.json")["generalisation"]
+        assert gap["request"]["split"] == "correlated"
+        wanted = gap["nll"], gap["nll_train"], gap["nll"] - gap["nll_train"], gap["mig_train"]
+        assert tuple(row[["nll_all", "nll_correlated", "nll_gap", "mig_correlated"]]) == wanted
+        entry = rundir.read_json(found.run_dirs[str(name)] / "evaluation.json")["mig"]
+        assert row["entanglement"] == entry["mixing"]["pairs"][0]["entanglement"]
+    assert {"mig_correlated", "entanglement", "entanglement_others"} <= set(found.scores)
+    assert (tmp_path / "figures" / "correlation.png").exists()
     evidence = {e.setting: e for e in suggest(tmp_path, progress=False).evidence}
     assert np.isnan(evidence["objective = ae"].rate).all()
     assert (evidence["objective = ae"].active == 3).all()

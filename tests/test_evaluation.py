@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import assert_close, changed
-from scipy.stats import multivariate_normal
+from scipy.stats import chisquare, multivariate_normal
 
 from bvae_jax.cli.run import in_one_line
 from bvae_jax.cli.score import print_elbo, print_scores
@@ -27,18 +27,28 @@ from bvae_jax.evaluation import evaluate as evaluation
 from bvae_jax.evaluation import generalisation
 from bvae_jax.evaluation import log_likelihood as held_out
 from bvae_jax.evaluation.baselines import run_baselines
+from bvae_jax.evaluation.correlation import mixing, pairs_of
 from bvae_jax.evaluation.evaluate import evaluate, evaluate_elbo, score_file
 from bvae_jax.evaluation.figures import draw_score_figures
 from bvae_jax.evaluation.log_likelihood import held_out_log_likelihood
 from bvae_jax.likelihoods import LIKELIHOODS, Likelihood
 from bvae_jax.metrics import scoring
 from bvae_jax.metrics.codes import Codes
+from bvae_jax.metrics.mig import mig
+from bvae_jax.metrics.scoring import jsonable
 from bvae_jax.plots import scores as score_plots
 from bvae_jax.runs import encode as encoding
 from bvae_jax.runs import rundir
 from bvae_jax.runs import train as runner
 from bvae_jax.runs.checkpoint import fingerprint
-from bvae_jax.runs.encode import codes_of, encode_points, encode_run, encoding_order, same_images
+from bvae_jax.runs.encode import (
+    codes_of,
+    encode_points,
+    encode_run,
+    encoding_order,
+    point_count,
+    same_images,
+)
 from bvae_jax.runs.loggers import read_records
 from bvae_jax.runs.trainer import NO_POSTERIOR, Trainer, calibrated
 from bvae_jax.types import Posterior, key_for
@@ -54,7 +64,8 @@ POINTS = 200
 def run(tmp_path_factory, tiny_network):
     """A run of two steps; tests work in copies of its directory's name, or only look."""
     path = tmp_path_factory.mktemp("evaluation") / "run"
-    return runner.train(Config(**SMALL, steps=2), path, figures=False, progress=False)
+    config = Config(**SMALL, steps=2, correlate="shape,scale=0.2")
+    return runner.train(config, path, figures=False, progress=False)
 
 
 @pytest.fixture(autouse=True)
@@ -86,6 +97,20 @@ def test_every_image_is_encoded_once_in_a_fixed_order(run):
     found = points.kl
     assert found is not None
     np.testing.assert_allclose(found, kl.mean(axis=0), rtol=1e-4)
+
+
+def test_correlated_points_have_the_frequencies_of_the_formula(run):
+    drawn = encoding_order(run.trainer, "correlated")
+    assert len(drawn) == run.trainer.dataset.size
+    factors = np.asarray(run.trainer.dataset.factors(jnp.asarray(drawn)))
+    shape, scale = np.indices((3, 6))
+    weights = np.exp(-((shape / 2 - scale / 5) ** 2) / 0.08)
+    counts = np.bincount(6 * factors[:, 0] + factors[:, 1], minlength=18)
+    assert chisquare(counts, len(drawn) * (weights / weights.sum()).ravel()).pvalue > 1e-3
+    for k in (2, 3, 4):  # the others are uniform
+        assert chisquare(np.bincount(factors[:, k])).pvalue > 1e-3
+    with pytest.raises(UserError, match="trained without --correlate, wanted one with it"):
+        point_count(run.trainer.dataset, Config(), "correlated", None)
 
 
 def test_the_cache_is_cut_and_gone_on_with(run, monkeypatch):
@@ -311,7 +336,33 @@ def test_a_cache_that_cannot_be_written_is_done_without(run, capsys, monkeypatch
     assert not [p for p in run.run_dir.iterdir() if "encoded" in p.name]
 
 
-def test_scores_are_on_disk_with_what_made_them(run):
+def test_a_latent_that_mixes_two_factors_is_found():
+    """z0 adds a and b up, z1 is a and z2 is c: I(z0; a) = I(z0; b) = 1.5 - 1 bits, I(z1; a) = 1."""
+    factors = np.indices((2, 2, 2)).reshape(3, -1).T
+    a, b, c = factors.T
+    codes = np.stack([a + b, a, c], axis=1).astype(float)
+    matrix = mig(codes, factors)["mutual_information"]
+    found = mixing(matrix, "abc", pairs_of("b, a=0.2"), np.ones(3, bool))
+    (pair,) = found["pairs"]
+    bit = np.log(2)
+    assert (pair["factors"], pair["latent"]) == (["a", "b"], 0)
+    np.testing.assert_allclose(pair["nats"], [bit / 2, bit / 2])
+    np.testing.assert_allclose(pair["shares"], [1 / 3, 1])
+    assert pair["entanglement"] == found["entanglement"] == pytest.approx(1 / 3)
+    assert found["entanglement_others"] == pytest.approx(0, abs=1e-9)
+    assert "z0 mixes a and b most: 0.35 nats of a (33% of" in found["sentence"]
+    for used, wanted in ((np.array([True, False, True]), 1), (np.array([False, True, True]), 0)):
+        found = mixing(matrix, "abc", [("a", "b")], used)
+        assert found["entanglement"] == pytest.approx(wanted, abs=1e-9)
+    assert found["sentence"] == "No active latent knows of a and b both."
+    # a and c lie in one group by way of b; d has one value and is in no pair.
+    chain = np.array([[0.8, 0.5, 0, 0], [0.2, 0.5, 0.4, 0], [0, 0, 0.6, 0]])
+    found = mixing(chain, "abcd", pairs_of("a,c=0.1;a,b=1"), np.ones(3, bool))
+    assert [each["entanglement"] for each in found["pairs"]] == [0.4, 0.5]
+    assert (found["entanglement"], found["entanglement_others"]) == (0.5, 0.4)
+
+
+def test_scores_are_on_disk_with_what_made_them(run, capsys):
     settings = ScoreConfig("mig,irs,mig_chen", train_points=100, test_points=50)
     entries = evaluate(run.run_dir, settings, num_points=POINTS, **QUIET)
     stored = rundir.read_json(run.run_dir / evaluation.EVALUATION)
@@ -319,6 +370,11 @@ def test_scores_are_on_disk_with_what_made_them(run):
     assert list(stored) == ["mig", "mig_chen", "irs"]
     assert stored["mig"]["request"]["params_sha256"] == fingerprint(run.params)
     assert (stored["mig"]["n"], stored["mig"]["request"]["num_points"]) == (100, POINTS)
+    matrix, names = np.array(stored["mig"]["mutual_information"]), run.dataset.factor_names
+    mixed = jsonable(mixing(matrix, names, [("shape", "scale")], np.zeros(3, bool)))
+    assert stored["mig"]["mixing"] == mixed
+    print_scores(entries)
+    assert mixed["sentence"] in capsys.readouterr().out
     names = {path.stem for path in (run.run_dir / "figures").iterdir()}
     assert names == {"mutual_information", "best_latents"}, "after two steps none is active"
 
@@ -376,16 +432,21 @@ def test_a_damaged_evaluation_is_made_anew(run, capsys):
 
 
 @pytest.mark.once
-def test_the_gap_to_other_images_is_that_of_their_losses(run, monkeypatch, capsys):
+@pytest.mark.parametrize("split", ["holdout", "correlated"])
+def test_the_gap_to_other_images_is_that_of_their_losses(run, split, monkeypatch, capsys):
     """Batch for batch by the model itself, with the same noise; kept, and not computed again."""
     monkeypatch.setattr(generalisation, "IMAGES", 8)
+    monkeypatch.setattr(generalisation, "POINTS", 100)
     monkeypatch.setattr(generalisation, "BATCH", 4)
-    found = evaluate_elbo(run, 0, split="holdout", **QUIET)["generalisation"]
-    errors = {}
-    for name, suffix in (("holdout", ""), ("train", "_train")):
+    found = evaluate_elbo(run, 0, split=split, **QUIET)["generalisation"]
+    errors, parts = {}, run.trainer.split
+    both_of = parts.holdout, parts.train
+    if split == "correlated":
+        both_of = np.sort(np.concatenate(parts)), encoding_order(run.trainer, split)
+    for chosen, suffix in zip(both_of, ("", "_train"), strict=True):
         of_image: dict[str, Any] = {"nll": [], "kl": [], "mse": []}
-        batches = batches_of(run.trainer.split.named(name), 8, 4)
-        assert set(batches.ravel()) <= set(getattr(run.trainer.split, name).tolist())
+        batches = batches_of(chosen, 8, 4)
+        assert set(batches.ravel()) <= set(chosen.tolist())
         for number, batch in enumerate(batches):
             key = jax.random.fold_in(key_for("evaluation", 0), number)
             images = run.trainer.images(batch)
@@ -404,11 +465,20 @@ def test_the_gap_to_other_images_is_that_of_their_losses(run, monkeypatch, capsy
         assert found[f"{number}_gap"] == found[number] - found[f"{number}_train"]
         both = np.hypot(errors[number], errors[f"{number}_train"])
         assert found[f"{number}_gap_error"] == pytest.approx(both, rel=1e-3)
-    assert evaluation.stored_generalisation(run.run_dir, "holdout") == found
+    assert evaluation.stored_generalisation(run.run_dir, split) == found
     assert evaluation.stored_generalisation(run.run_dir, "test") is None
     print_elbo({"generalisation": found})
     said = capsys.readouterr().out
-    assert re.match(r"holdout: NLL [\d.]+ ± .*, training images .* gap .* \(nats; 8 and 8 im", said)
+    here, there = {
+        "holdout": ("holdout", "training images"),
+        "correlated": ("all images alike", "as --correlate draws them"),
+    }[split]
+    assert re.match(rf"{here}: NLL [\d.]+ ± .*, {there} .* gap .* \(nats; 8 and 8 images", said)
+    for name, key in (("all", "mig"), ("correlated", "mig_train")):
+        if split == "correlated":
+            codes = run.codes(100, split=name)
+            assert found[key] == mig(codes.codes, codes.factors)["score"]
+            assert f"{found[key]:.4f}" in said
     with pytest.raises(UserError, match="excluded"):
         evaluate_elbo(run, 0, split="excluded", **QUIET)
 

@@ -28,6 +28,7 @@ VALUES = {
     "locatello2019": (1.0, 4.0),
     "montero2021": (4.0,),
     "notebook128": (12,),
+    "traeuble2021": (4.0,),
 }
 
 

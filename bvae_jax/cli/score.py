@@ -15,6 +15,8 @@ from bvae_jax.runtime import fatal
 
 OF_FILES = ("path", "json", "baselines", "udr_with", "out", "quiet", "plugin", "score")
 """Flags of `bvae evaluate` that fit an .npz file, too."""
+GENERALISED = {"correlated": ("all images alike", "as --correlate draws them")}
+"""What the two sides of a comparison are called, where they are no split and training images."""
 ELBO_SETTINGS = ("decomposition", "log_likelihood", "log_likelihood_images")
 
 
@@ -130,6 +132,7 @@ def print_scores(entries: dict[str, Any]) -> None:
             below.append(f"{name}: skipped: {entry['skipped']}")
             continue
         below += [f"{name}: {note}" for note in entry.get("notes", ())]
+        below += [entry["mixing"]["sentence"]] if "mixing" in entry else []
         for baseline, scores in entry.get("baselines", {}).items():
             below += [f"{name} of {baseline}: {note}" for note in scores.get("notes", ())]
         for number in (METRICS[name].headline, *METRICS[name].others):
@@ -199,16 +202,20 @@ def print_elbo(found: dict[str, dict[str, Any]]) -> None:
     found = {name: of for name, of in found.items() if "skipped" not in of}
     if "generalisation" in found:
         of = found["generalisation"]
+        here, there = GENERALISED.get(split := of["request"]["split"], (split, "training images"))
         for name, label in (("nll", "NLL"), ("kl", "KL"), ("mse", "squared error")):
             if name in of:
-                here, train, gap = (
+                of_these, train, gap = (
                     f"{of[key]:.4g} ± {of[key + '_error']:.2g}"
                     for key in (name, f"{name}_train", f"{name}_gap")
                 )
                 unit = "mean over pixels" if name == "mse" else "nats"
                 numbers = f"{of['images']:,} and {of['train_images']:,} images"
-                print(f"{of['request']['split']}: {label} {here}, training images {train}, "
-                      f"gap {gap} ({unit}; {numbers})")  # fmt: skip
+                print(f"{here}: {label} {of_these}, {there} {train}, gap {gap} "
+                      f"({unit}; {numbers})")  # fmt: skip
+        if "mig" in of:
+            print(f"{here}: MIG {_short(of['mig'])}, {there} {_short(of['mig_train'])} "
+                  f"({of['points']:,} points of each)")  # fmt: skip
     if "decomposition" in found:
         of = found["decomposition"]
         terms = "  ".join(

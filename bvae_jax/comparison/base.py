@@ -20,6 +20,9 @@ ELBO_PARTS = dict.fromkeys(("mutual_information", "total_correlation", "dimensio
 GAPS = dict.fromkeys(("nll_gap", "mse_gap"), "")
 """Of excluded combinations: their NLL and squared error less those of training images. No setting
 wins: one that has learnt nothing has no gap."""
+CORRELATED = dict.fromkeys(("mig_correlated", "entanglement", "entanglement_others"), "")
+"""Of correlated draws, and of the pairs that were correlated. No setting wins: latents that know
+next to nothing may share it."""
 OPTIMISED = ("unsupervised/gaussian_total_correlation",)
 """What objectives weigh or optimise by construction, so that no setting wins by it: β = 1 is the
 ELBO, the smallest β has the best likelihood, the largest the least KL and total correlation."""
@@ -28,6 +31,11 @@ NAMES: Mapping[str, str] = {
     "nll": "NLL",
     "nll_gap": "NLL gap",
     "mse_gap": "squared error gap",
+    "nll_all": "NLL, all images alike",
+    "nll_correlated": "NLL, correlated draws",
+    "mig_correlated": "MIG, correlated draws",
+    "entanglement": "entanglement of the pair",
+    "entanglement_others": "entanglement of other pairs",
     "kl": "KL",
     "elbo": "ELBO",
     "dimension_wise_kl": "dimension-wise KL",
@@ -81,8 +89,9 @@ UNITS: Mapping[str, str] = {
 }
 """Of scores that are no pure numbers."""
 PREFERRED = (
-    "nll", "kl", "nll_gap", "mse_gap", "mig", "dci/disentanglement", "factor_vae_score", "sap_r2",
-    "elbo", "active_latents", "mutual_information", "total_correlation",
+    "nll", "kl", "nll_gap", "mse_gap", "mig", "entanglement", "dci/disentanglement",
+    "factor_vae_score", "sap_r2", "elbo", "active_latents", "mutual_information",
+    "total_correlation",
 )  # fmt: skip
 """Of these the first `MOST_COLUMNS` that are known are the columns of a paper's table."""
 MOST_COLUMNS = 6
@@ -132,7 +141,7 @@ def default_scores(known: Collection[str]) -> tuple[str, ...]:
 
 def is_metric(score: str) -> bool:
     """Whether a score tells of disentanglement."""
-    return score not in TRAINING | ELBO_PARTS | GAPS
+    return score not in TRAINING | ELBO_PARTS | GAPS | CORRELATED
 
 
 @dataclass(frozen=True)
@@ -183,7 +192,14 @@ def known_scores(metrics: Iterable[str]) -> dict[str, str]:
     """Columns that can be compared, and whether "high" or "low" is better, or "" for neither."""
     better = {"high": "high", "low": "low"}
     headlines = {headline(name): better.get(METRICS[name].best, "") for name in metrics}
-    return TRAINING | GAPS | ELBO_PARTS | headlines | {s: "" for s in OPTIMISED if s in headlines}
+    return (
+        TRAINING
+        | GAPS
+        | CORRELATED
+        | ELBO_PARTS
+        | headlines
+        | {s: "" for s in OPTIMISED if s in headlines}
+    )
 
 
 def known_ranges(metrics: Iterable[str], likelihoods: Iterable[str]) -> dict[str, Range]:

@@ -114,8 +114,10 @@ class _Figures:
         yield self.scores("scores", average, columns)
         if set(comparison.scores) - set(columns):
             yield self.scores("all_scores", average, comparison.scores)
-        if "nll_gap" in comparison.scores:
+        if "nll_excluded" in comparison.members:
             yield self.generalisation(average)
+        if "entanglement" in comparison.scores:
+            yield self.correlation(average)
         if comparison.kl_per_latent:
             yield self.spectrum()
         if len(comparison.factor_scores):
@@ -199,6 +201,20 @@ class _Figures:
             "of the negative log-likelihood (nats per image) and of the mean squared error."
         )
         return drawn._replace(title="Held-out combinations", caption=caption)
+
+    def correlation(self, average: Average) -> Drawn:
+        """Correlated draws beside all images alike, the correlated pair beside other pairs."""
+        columns = ("nll_correlated", "nll_all", "mig_correlated", "mig", "entanglement",
+                   "entanglement_others")  # fmt: skip
+        there = [name for name in columns if name in self.comparison.members]
+        drawn = self.scores("correlation", average, there)
+        caption = (
+            "Images as --correlate draws them and all images alike. Entanglement: the share of "
+            "each of two factors' information that lies in one latent or in latents that hang "
+            "together (as in Träuble et al., 2021); of the correlated pair, and the median of the "
+            "other pairs."
+        )
+        return drawn._replace(title="Correlated factors", caption=caption)
 
     def spectrum(self) -> Drawn:
         path, known = self.directory / "kl_spectrum", self.comparison.kl_per_latent

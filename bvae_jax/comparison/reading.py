@@ -14,8 +14,10 @@ from bvae_jax.comparison.rates import common_betas, placed, sweep_of
 from bvae_jax.config import NO_SETTING, Config, ScoreConfig
 from bvae_jax.config import places as absolute_places
 from bvae_jax.data import open_dataset
+from bvae_jax.elbo import is_active
 from bvae_jax.errors import UserError, say
 from bvae_jax.evaluation.baselines import baseline_scores
+from bvae_jax.evaluation.correlation import mixing, pairs_of
 from bvae_jax.evaluation.evaluate import (
     evaluate,
     evaluate_elbo,
@@ -23,6 +25,7 @@ from bvae_jax.evaluation.evaluate import (
     stored_generalisation,
     stored_scores,
 )
+from bvae_jax.evaluation.generalisation import SPLITS
 from bvae_jax.metrics.scoring import Entry, metric_names, numbers
 from bvae_jax.runs import rundir
 from bvae_jax.runs.encode import available, point_count
@@ -79,7 +82,7 @@ class Evaluation(NamedTuple):
     Attributes:
         entries: metric -> its scores.
         decomposition: the parts of its ELBO.
-        generalisation: to excluded combinations, where there are any.
+        generalisation: to excluded combinations or from correlated draws, where there are any.
     """
 
     summary: dict[str, Any]
@@ -256,8 +259,9 @@ def evaluate_members(
     with bar(total=len(done), desc="evaluate", unit=" members", disable=not progress) as shown:
         for name, each in done.items():
             try:
-                held_out = bool(each.config.exclude)
-                found[name] = _evaluated(each.run_dir, settings, trainers, held_out)
+                of = each.config
+                unseen = "excluded" if of.exclude else "correlated" if of.correlate else ""
+                found[name] = _evaluated(each.run_dir, settings, trainers, unseen)
             except UserError as error:
                 failed[name] = str(error)
             shown.update(1)
@@ -265,12 +269,12 @@ def evaluate_members(
 
 
 def _evaluated(
-    run_dir: Path, settings: EvaluationSettings | None, trainers: Trainers, held_out: bool
+    run_dir: Path, settings: EvaluationSettings | None, trainers: Trainers, unseen: str
 ) -> Evaluation:
     """The run is loaded only if some of its scores are not there.
 
     Args:
-        held_out: measure the gap to excluded combinations, too.
+        unseen: of `SPLITS`, whose gap is measured, too; or "".
     """
     summary = _summary(run_dir, trainers)
     if settings is None:
@@ -279,7 +283,7 @@ def _evaluated(
     scored = settings.score.metrics != "none"
     entries = stored_scores(run_dir, settings.score, count) if scored else {}
     parts = stored_decomposition(run_dir, draws, count, split) if draws else {}
-    gap = stored_generalisation(run_dir, "excluded") if held_out else {}
+    gap = stored_generalisation(run_dir, unseen) if unseen else {}
     if entries is None or parts is None or gap is None:
         run = load_shared(run_dir, trainers)
         if entries is None:
@@ -288,7 +292,7 @@ def _evaluated(
             found = evaluate_elbo(run, draws, num_points=count, split=split, progress=False)
             parts = found["decomposition"]
         if gap is None:
-            found = evaluate_elbo(run, 0, split="excluded", progress=False)
+            found = evaluate_elbo(run, 0, split=unseen, progress=False)
             gap = found["generalisation"]
     return Evaluation(summary, entries, parts, gap)
 
@@ -330,6 +334,7 @@ def assemble(
         metrics: that were asked for.
     """
     rows, kl, shares = [], {}, {}
+    pairs = {pair for each in found.values() for pair in pairs_of(each.config.correlate)}
     for name, (summary, entries, parts, gap) in evaluated.items():
         config = found[name].config
         row = {"member": name, "setting": found[name].setting, "seed": config.seed}
@@ -339,13 +344,23 @@ def assemble(
             row |= {"active_latents": parts["active_units"]} if "active_units" in parts else {}
         row |= {part: parts[part] for part in ELBO_PARTS if part in parts}
         for number in ("nll", "mse") if gap else ():
-            row |= {f"{number}_{of}": gap[f"{number}_{of}"] for of in ("train", "gap")}
-            row[f"{number}_excluded"] = gap[number]
+            here, there = SPLITS[gap["request"]["split"]]
+            row |= {f"{number}_{here}": gap[number], f"{number}_{there}": gap[f"{number}_train"]}
+            row[f"{number}_gap"] = gap[f"{number}_gap"]
+        if "mig_train" in gap:
+            row["mig_correlated"] = float(gap["mig_train"])
         rows.append(row)
         if "kl_per_latent" in summary:
             kl[name] = np.array(summary["kl_per_latent"])
         if "mutual_information" in entries.get("mig", {}):
             shares[name] = _factor_shares(entries["mig"])
+            if pairs and entries["mig"]["request"]["split"] == "all":
+                matrix = np.array(entries["mig"]["mutual_information"], float)
+                used = np.ones(len(matrix), bool)
+                if "kl_per_latent" in summary and "variance_per_latent" in summary:
+                    used = is_active(np.array(summary["variance_per_latent"]))
+                mixed = mixing(matrix, factor_names, pairs, used)
+                row |= {name: mixed[name] for name in ("entanglement", "entanglement_others")}
     members = pd.DataFrame(rows).set_index("member")
     likelihoods = {found[name].config.likelihood for name in evaluated}
     scores = {name: better for name, better in known_scores(metrics).items() if name in members}

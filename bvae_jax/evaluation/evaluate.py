@@ -12,11 +12,13 @@ from bvae_jax.config import ScoreConfig
 from bvae_jax.errors import UserError, say
 from bvae_jax.evaluation.answers import Answers
 from bvae_jax.evaluation.baselines import file_baselines, run_baselines
+from bvae_jax.evaluation.correlation import mixing, pairs_of
 from bvae_jax.evaluation.decomposition import decompose
 from bvae_jax.evaluation.figures import draw_score_figures
 from bvae_jax.evaluation.generalisation import IMAGES, SPLITS, generalisation
 from bvae_jax.evaluation.log_likelihood import FEW, held_out_log_likelihood
 from bvae_jax.metrics import METRICS
+from bvae_jax.metrics.base import active
 from bvae_jax.metrics.codes import Codes, read_codes
 from bvae_jax.metrics.scoring import PACKAGES, Entry, jsonable, metric_names, score_all
 from bvae_jax.runs import rundir
@@ -86,6 +88,11 @@ def evaluate(
                 "of both."
             )
     points = _codes(run, count, config.split, progress)
+    if config.split == "correlated" and points.indices is not None:
+        say(
+            f"note: --split correlated: {count:,} draws by --correlate {run.config.correlate} from "
+            f"all images, {len(np.unique(points.indices)):,} different ones."
+        )
     if others:
         fewer = min(count, config.train_points)
         points = _with_runs(
@@ -113,6 +120,11 @@ def evaluate(
             made = run_baselines(run.trainer, run.config, most, **options)
         rest = dataclasses.replace(config, metrics=",".join(missing))
         for name, entry in _scored(points, rest, made, progress):
+            if run.config.correlate and config.split == "all" and "mutual_information" in entry:
+                matrix, pairs = entry["mutual_information"], pairs_of(run.config.correlate)
+                used = active(points.codes, points.kl)
+                found = mixing(np.array(matrix, float), data.factor_names, pairs, used)
+                entry |= {"mixing": jsonable(found)}
             answers.put(name, entry, request)
     asked = {name: answers.entries[name] for name in wanted}
     if figures:

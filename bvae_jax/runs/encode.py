@@ -18,12 +18,13 @@ from jaxtyping import Float, Int
 from bvae_jax.archive import DamagedError, read_npz, write_npz
 from bvae_jax.config import Config, ScoreConfig
 from bvae_jax.data.base import Dataset
-from bvae_jax.data.variants import split_of
+from bvae_jax.data.sampling import make_pick
+from bvae_jax.data.variants import split_of, training_pool
 from bvae_jax.errors import UserError, say
 from bvae_jax.runs.checkpoint import fingerprint
 from bvae_jax.runs.trainer import Trainer
 from bvae_jax.runtime import Interrupt, bar
-from bvae_jax.types import Params
+from bvae_jax.types import Params, key_for
 
 if TYPE_CHECKING:
     from bvae_jax.metrics.codes import Codes
@@ -53,7 +54,16 @@ class Encoded(NamedTuple):
 
 
 def encoding_order(trainer: Trainer, split: str = "all") -> Int[np.ndarray, " image"]:
-    """Indices of the images of a split, in the order in which they are encoded."""
+    """Indices of the images of a split, in the order in which they are encoded.
+
+    Those of "correlated" are draws from all images, some of them more than once, with the
+    probabilities of the run's `correlate`: the same whatever its seed.
+    """
+    if split == "correlated":
+        images = np.arange(trainer.dataset.size, dtype=np.int32)
+        pool = training_pool(trainer.dataset, images, trainer.config.correlate)
+        pick = make_pick(pool, len(images))
+        return np.asarray(pick(jax.tree.map(jnp.asarray, pool), key_for("correlated", 0)))
     # RandomState, because NumPy promises that its stream never changes.
     order = np.random.RandomState(ORDER_SEED).permutation(trainer.dataset.size)
     if split == "all":
@@ -71,7 +81,18 @@ def same_images(first: Trainer, other: Trainer, split: str = "all") -> bool:
 
 
 def available(dataset: Dataset, config: Config, points: str) -> int:
-    """How many images a split has."""
+    """How many images a split has.
+
+    Raises:
+        UserError: correlated draws are wanted of a run without correlation.
+    """
+    if points == "correlated":
+        if not config.correlate:
+            raise UserError(
+                "--split correlated: got a run that was trained without --correlate, wanted one "
+                "with it."
+            )
+        return dataset.size
     return dataset.size if points == "all" else len(split_of(dataset, config).named(points))
 
 

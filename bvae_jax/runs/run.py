@@ -245,7 +245,7 @@ class Run:
 
         Args:
             num_points: images to encode; all of the split if None.
-            split: all, train, holdout, test or excluded.
+            split: all, train, holdout, test, excluded or correlated.
 
         Raises:
             UserError: the split has fewer images, or the run was loaded without data.

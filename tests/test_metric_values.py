@@ -549,6 +549,20 @@ def test_infomec_leaves_out_latents_of_little_range():
         assert found[entry] == pytest.approx(four[entry], abs=1e-3)
 
 
+@pytest.mark.filterwarnings("ignore:lbfgs failed to converge")
+def test_infomec_counts_the_values_of_quantised_latents():
+    """Which a line cannot tell apart; nor does a latent's scale decide whether it takes part."""
+    rng = np.random.default_rng(0)
+    v = rng.integers(4, size=(800, 2))
+    factors = np.column_stack([v[:, 0] % 2, (v[:, 1] + rng.integers(2, size=800)) % 4])
+    codes = np.array([0.3, -0.2, 0.9, 0.1])[v] * [1, 0.01]
+    found = infomec(codes, factors, jax.random.key(0))
+    assert found["active"].all()
+    wanted = [[mutual_info_score(z, y) / mutual_info_score(y, y) for y in factors.T] for z in v.T]
+    np.testing.assert_allclose(found["normalised_information"], wanted, atol=1e-9)
+    assert found["infoe_per_factor"][0] == pytest.approx(1, abs=1e-3)
+
+
 def test_downstream_learns_separable_data_and_more_from_more_labels():
     codes = TRUE.codes + 0.05 * MIXED.codes[:, :1]
     found = downstream(

@@ -17,10 +17,14 @@ from bvae_jax.metrics.base import (
     for_each,
     generator,
     mean,
+    mutual_information,
     ratio,
     varying,
 )
 from bvae_jax.types import CodeMatrix, Factors, PRNGKey, Score
+
+PER_VALUE = 20
+"""Points for each value of a latent, on average, from which on it is quantised."""
 
 
 def infomec(
@@ -30,6 +34,7 @@ def infomec(
     *,
     neighbours: int = 10,
     pruning: Literal["range", "interquartile"] = "range",
+    counted: bool = True,
 ) -> Score:
     """InfoM and InfoC from nearest-neighbour information, InfoE from logistic regression.
 
@@ -43,6 +48,10 @@ def infomec(
     Latents that vary much less than the one that varies most are left out of InfoM and InfoC.
     InfoM needs two factors, InfoC two active latents; without any active latent both are 0.
 
+    A quantised latent, with at least 20 points to a value, is the authors' discrete one: its
+    information is that of counts, it takes part if it varies at all (where pruning is by range),
+    and the regression has an input for each of its values.
+
     Args:
         codes: [n, latent].
         factors: [n, factor] class indices.
@@ -51,6 +60,7 @@ def infomec(
         pruning: "range" leaves out latents whose range is not above 1/20 of the largest range;
             "interquartile" those whose interquartile range is not above 1/10 of the largest, as in
             Hsu et al., 2024 (Tripod).
+        counted: take quantised latents so; otherwise as all others.
 
     Returns:
         `infom`, `infoc`, `infoe` in [0, 1]; `active` [latent] bool; `normalised_information`
@@ -69,7 +79,10 @@ def infomec(
         reach, share = np.subtract(*np.quantile(codes, (0.75, 0.25), axis=0)), 1 / 10
     else:
         raise ValueError(f"pruning: got {pruning!r}, wanted range or interquartile.")
-    active = (reach > share * reach.max()) & varying(codes)
+    values = np.array([len(np.unique(one)) for one in codes.T])
+    quantised = counted & (len(codes) >= PER_VALUE * values)
+    kept = quantised if pruning == "range" else np.zeros_like(quantised)
+    active = (kept | (reach > share * reach.max())) & varying(codes)
     z = codes[:, active]
     z = (z - z.mean(axis=0)) / z.std(axis=0)
     seed = int(generator(key).integers(2**31))
@@ -91,9 +104,14 @@ def infomec(
         columns = [k for k, is_several in enumerate(several) if is_several]
         found = for_each(nearest, columns)
         matrix[np.ix_(active, columns)] = np.stack(found, axis=1) / entropies(factors)[columns]
+        rows = np.flatnonzero(active & quantised)
+        classes = [np.unique(codes[:, j], return_inverse=True)[1].ravel() for j in rows]
+        if classes:
+            nats = mutual_information(np.stack(classes, axis=1), factors[:, columns])
+            matrix[rows[:, None], columns] = nats / entropies(factors)[columns]
     known = matrix[active][:, several]
     explicit = np.full(factors.shape[1], np.nan)
-    explicit[several] = _explicitness(codes, factors[:, several])
+    explicit[several] = _explicitness(codes, quantised, factors[:, several])
     notes = []
     if why_not_m := alone(varying_factors=np.array(several)):
         notes.append(f"infom is not computed: {why_not_m}")
@@ -119,10 +137,12 @@ def _share(rows: np.ndarray) -> float:
     return float((share.mean() - even) / (1 - even))
 
 
-def _explicitness(codes: np.ndarray, factors: np.ndarray) -> list[float]:
+def _explicitness(codes: np.ndarray, quantised: np.ndarray, factors: np.ndarray) -> list[float]:
     """How much of the loss without latents a regression on all of them saves, by factor."""
     std = codes.std(axis=0)
     z = (codes - codes.mean(axis=0)) / np.where(std > 0, std, 1)
+    each = [one[:, None] == np.unique(one) for one in codes[:, quantised].T]
+    z = np.concatenate([z[:, ~quantised], *each], axis=1)
 
     def saved(y: np.ndarray) -> float:
         loss, baseline = (_loss(x, y) for x in (z, np.zeros((len(z), 1))))

@@ -24,6 +24,7 @@ from bvae_jax.archive import (
     reading,
     want,
 )
+from bvae_jax.continuous import classes, periods
 from bvae_jax.errors import UserError, say
 
 # What an array holds and its axes. Axes of one name are equally long; the first array sets it.
@@ -36,16 +37,18 @@ FIELDS = {
     "factor_names": ("text", ("factor",)),
     "codes_test": ("real", ("m", "latent")),
     "factors_test": ("labels", ("m", "factor")),
+    "continuous": ("declared", ("name",)),
 }
 # What `bvae encode` adds, which no score needs.
 UNREAD = ("indices", "files")
 # NumPy's letters for the types of each kind. Floats pass as whole: `_whole` says what to do.
-KINDS = {"real": "fiu", "whole": "iuf", "labels": "iufbSU", "text": "U"}
+KINDS = {"real": "fiu", "whole": "iuf", "labels": "iufbSU", "text": "U", "declared": "U"}
 WANTED = {
     "real": "float16, float32, float64 or integers",
     "whole": "whole numbers (class indices) of an integer type",
     "labels": "whole numbers (class indices) of an integer type, or strings",
     "text": "unicode strings, as np.array(names, dtype=str)",
+    "declared": "a text, the names of those factors that are numbers, as 'x,angle=360'",
 }
 # In bytes: a quarter of the memory.
 LIMIT = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 4
@@ -61,22 +64,24 @@ def check_codes(path: Path) -> None:
         _headers(archive)
 
 
-def read_arrays(path: Path) -> dict[str, np.ndarray]:
+def read_arrays(path: Path, continuous: str = "") -> dict[str, Any]:
     """Read the arrays of `FIELDS` that the file holds; name its other keys on stderr.
 
     Args:
         path: an .npz file with at least `codes` and `factors`, as `np.savez` writes it.
+        continuous: factors that are numbers, beside those that the file says are.
 
     Returns:
         Arrays in native byte order and C order: real ones as float32 (float64 stays), whole ones
-        as int32, text as it is.
+        as int32, text as it is. Where some factors are numbers, also `values` [n, factor] and
+        `values_test` as float64; `continuous`, what the file says, as one text.
 
     Raises:
         UserError: the file is missing, damaged, too large, or does not hold what is wanted.
     """
     with _opened(path) as archive:
         headers, unused = _headers(archive)
-        arrays = _read_arrays(archive, headers)
+        arrays = _read_arrays(archive, headers, continuous)
     if unused:
         say(one_line(path, f"keys not used: {', '.join(unused)}"))
     return arrays
@@ -123,7 +128,8 @@ def _check_headers(headers: dict[str, Header]) -> None:
         # "g" is long double.
         fits = dtype.kind in KINDS[kind] and dtype.itemsize > 0 and dtype.char != "g"
         want(fits, f"{key} is {dtype.name}, wanted {wanted}.")
-        one = kind == "labels" and len(shape) == 1  # one column
+        # One column, or one text.
+        one = (kind == "labels" and len(shape) == 1) or (kind == "declared" and not shape)
         shape = (*shape, 1) if one else shape
         want(len(shape) == len(names), f"{key} has shape {shape}, wanted {axes}.")
         want(0 not in shape, f"{key} has shape {shape}, wanted {axes}, none of them 0.")
@@ -138,7 +144,9 @@ def _check_headers(headers: dict[str, Header]) -> None:
     want(total <= LIMIT, f"its arrays take {sizes}. Save fewer rows.")
 
 
-def _read_arrays(archive: zipfile.ZipFile, headers: dict[str, Header]) -> dict[str, Any]:
+def _read_arrays(
+    archive: zipfile.ZipFile, headers: dict[str, Header], continuous: str
+) -> dict[str, Any]:
     points: dict[str, Any] = {}
     for key, header in headers.items():
         data = bytearray()  # Grows with what is really there, whatever was claimed.
@@ -148,6 +156,8 @@ def _read_arrays(archive: zipfile.ZipFile, headers: dict[str, Header]) -> dict[s
             array = np.frombuffer(data, header.dtype)
             array = array.reshape(header.shape, order="F" if header.fortran else "C")
         points[key] = array
+    text = ",".join(points.pop("continuous", np.array("")).reshape(-1).tolist())
+    numbers = _numbers(points, text, continuous) if text or continuous else {}
     _index_labels(points)
     read = {"real": _real, "whole": _whole, "labels": _whole, "text": _text}
     points = {key: read[FIELDS[key][0]](key, array) for key, array in points.items()}
@@ -157,7 +167,31 @@ def _read_arrays(archive: zipfile.ZipFile, headers: dict[str, Header]) -> dict[s
             small = sizes <= largest
             least = f"{key} has values up to {largest[small]} in columns {np.flatnonzero(small)}"
             want(not small.any(), f"factor_sizes is {sizes}, but {least}: wanted more.")
-    return points
+    return {**points, **numbers, **({"continuous": text} if text else {})}
+
+
+def _numbers(points: dict[str, Any], *declared: str) -> dict[str, Any]:
+    """Values of those factors that either declaration says are numbers; they become classes."""
+    keys = [key for key in ("factors", "factors_test") if key in points]
+    arrays = [points[key].reshape(len(points[key]), -1) for key in keys]
+    names = [f"factor {k}" for k in range(arrays[0].shape[1])]
+    if "factor_names" in points:
+        names = _text("factor_names", points["factor_names"]).tolist()
+    first, other = (periods(text, names) for text in declared)
+    of = np.where(np.isnan(other), first, other)
+    number = ~np.isnan(of)
+    if not number.any():
+        return {}
+    for key, array in zip(keys, arrays, strict=True):
+        real = array.dtype.kind in "iuf"
+        want(real, f"{key} is {array.dtype.name}, but continuous names some: wanted numbers.")
+    values = [np.ascontiguousarray(array, np.float64) for array in arrays]
+    together = classes(np.concatenate(arrays), np.concatenate(values), of)
+    points |= dict(zip(keys, np.split(together, [len(arrays[0])]), strict=False))
+    if "factor_sizes" in points:
+        found = together.max(axis=0) + 1
+        points["factor_sizes"] = np.where(number, found, points["factor_sizes"])
+    return {k.replace("factors", "values"): v for k, v in zip(keys, values, strict=True)}
 
 
 def _index_labels(points: dict[str, np.ndarray]) -> None:
@@ -191,7 +225,11 @@ def _whole(key: str, array: np.ndarray) -> np.ndarray:
     if array.dtype.kind == "f":
         _refuse(key, ~np.isfinite(array), f"NaN or inf values, wanted {WANTED['whole']}")
         whole = (array == np.rint(array)).all()
-        mend = f"save {key}.astype(int)" if whole else "bin the values, e.g. by np.digitize"
+        mend = (
+            f"save {key}.astype(int)"
+            if whole
+            else "bin the values, e.g. by np.digitize, or say which are numbers by --continuous"
+        )
         raise UserError(f"{key} is {array.dtype.name}, wanted {WANTED['whole']}: {mend}.")
     _refuse(key, array < 0, "negative values, wanted 0 or more")
     most = np.iinfo(np.int32).max

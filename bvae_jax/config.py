@@ -307,6 +307,10 @@ class ScoreConfig:
     """Which images of a run's data set the metrics see; correlated: all, as --correlate draws."""
     permutations: int = option(20, whole(0, 10**6))
     """Of the factors, for the null of scores that rest on mutual information. 0: none."""
+    continuous: str = ""
+    """Factors that are numbers, as x,y,orientation=40: with a period, in units of their values (of
+    class indices where the data do not declare values). none: all are classes. Not given: as the
+    data say."""
     compat: bool = False
     """Where original implementations have known faults, give their scores."""
     seed: int = option(0, SEED)

@@ -70,6 +70,7 @@ def arrays(points: Points, seed: int = 0) -> dict[str, Any]:
         "key": jax.random.key(seed),
         "codes_of_runs": runs,
         "kl_of_runs": [np.ones(run.shape[1]) for run in runs],
+        "numbers": None,
     }
 
 

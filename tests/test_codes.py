@@ -36,7 +36,8 @@ def good(**changes):
 
 def read(path):
     """The arrays of a file by name."""
-    return {key: value for key, value in vars(read_codes(path)).items() if value is not None}
+    found = vars(read_codes(path))
+    return {k: v for k, v in found.items() if not (v is None or isinstance(v, str))}
 
 
 def npy(header, data=b"", version=1, length=None):

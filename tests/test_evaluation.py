@@ -397,6 +397,18 @@ def test_scores_that_are_there_are_not_computed_again(run, monkeypatch):
     assert asked[-1] == "mig"
     stored = rundir.read_json(run.run_dir / evaluation.EVALUATION)
     assert set(stored) == {"mig", "irs"}, "others of the same parameters stay"
+    # Numbers are other scores than classes; what was scored before there were any is of classes.
+    for entry in stored.values():
+        del entry["request"]["continuous"]
+    rundir.write_json(run.run_dir / evaluation.EVALUATION, stored, checksum=True)
+    evaluate(run.run_dir, ScoreConfig("irs", continuous="none"), **options)
+    assert len(asked) == 3
+    for _ in range(2):
+        found = evaluate(run.run_dir, ScoreConfig("irs", continuous="4,orientation=40"), **options)
+    assert asked[3:] == ["irs"]
+    assert found["irs"]["request"]["continuous"] == "orientation=40,y"
+    evaluate(run.run_dir, ScoreConfig("irs"), **options)
+    assert asked[4:] == ["irs"]
 
 
 def test_what_could_not_be_scored_is_not_tried_again(run, monkeypatch):

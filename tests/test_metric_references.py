@@ -62,6 +62,7 @@ def ours(name: str, case: str, **settings) -> dict[str, Any]:
         "factors_test": arrays["factors_test"],
         "kl": arrays[f"{case}/kl"],
         "key": jax.random.key(1),
+        "numbers": None,
     }
     with threadpool_limits(1):
         return METRICS[name].function(*(given[key] for key in METRICS[name].takes), **settings)

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from bvae_jax.continuous import classes, in_words, periods
 from bvae_jax.errors import UserError
 from bvae_jax.types import Factors, Images, ImageShape, Indices, PRNGKey
 
@@ -67,6 +68,8 @@ class Dataset:
         factor_sizes: the number of values of each.
         labels: [image, factor] class indices. None where there is one image for each combination
             of factors, and the last factor changes fastest with the index.
+        values: [image, factor] float64, of those factors that are numbers; None where none is.
+        continuous: which are numbers, as `continuous.py` says.
         rows: [image] which images of `pixels` these are; None for all.
         finish: (image [height, width, channel], key) -> image, what is done to one image when it is
             looked at; pure and jittable. Training draws a new key each time; elsewhere the key
@@ -91,6 +94,8 @@ class Dataset:
     factor_names: tuple[str, ...] = ()
     factor_sizes: tuple[int, ...] = ()
     labels: np.ndarray | None = None
+    values: np.ndarray | None = None
+    continuous: str = ""
     rows: np.ndarray | None = None
     finish: Callable[[Image, PRNGKey], Finished] | None = None
     canonical: Callable[[np.ndarray], np.ndarray] | None = None
@@ -139,13 +144,16 @@ def from_arrays(
     images: np.ndarray,
     factors: np.ndarray | None = None,
     factor_names: Sequence[str] = (),
+    continuous: str = "",
 ) -> Dataset:
     """A data set of arrays in memory, as `DATASETS` wants it.
 
     Args:
         images: uint8 [image, height, width, channel], in 0..255.
-        factors: int [image, factor] class indices, from 0; None where none are known.
+        factors: int [image, factor] class indices, from 0; None where none are known. Of any real
+            type where some are numbers: they become classes as `continuous.classes` says.
         factor_names: of the factors. Not given: factor0, factor1 and so on.
+        continuous: which factors are numbers, as "x,angle=360" (see `continuous.py`).
 
     Raises:
         UserError: an array has another type or shape.
@@ -160,8 +168,13 @@ def from_arrays(
     shape: ImageShape = images.shape[1:]
     if factors is None:
         return Dataset(name, digest.hexdigest()[:16], shape, Stored(images, shape))
-    labels = np.ascontiguousarray(factors, np.int32)
-    names = tuple(factor_names) or tuple(f"factor{k}" for k in range(labels.shape[-1]))
+    given = np.asarray(factors)
+    names = tuple(factor_names) or tuple(f"factor{k}" for k in range(given.shape[-1]))
+    of, values, labels = periods(continuous, names), None, given.astype(np.int32)
+    if not np.isnan(of).all() and given.shape == (len(images), len(names)):
+        values = np.ascontiguousarray(given, np.float64)
+        labels = classes(given, values, of)
+        digest.update(values.tobytes())
     if labels.shape != (len(images), len(names)) or labels.min(initial=0) < 0:
         raise UserError(
             f"{name}: got factors {list(labels.shape)}, wanted class indices from 0, "
@@ -170,7 +183,10 @@ def from_arrays(
     digest.update(labels.tobytes())
     sizes = tuple(int(size) for size in labels.max(axis=0) + 1)
     pixels, version = Stored(images, shape), digest.hexdigest()[:16]
-    return Dataset(name, version, shape, pixels, names, sizes, labels=labels)
+    told = in_words(of, names)
+    return Dataset(
+        name, version, shape, pixels, names, sizes, labels=labels, values=values, continuous=told
+    )
 
 
 def natural(name: str) -> tuple[list[str | float], str]:

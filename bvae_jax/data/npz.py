@@ -7,8 +7,10 @@
   column's values, sorted (texts by the numbers in them), are its classes. `labels` is another name
   for it.
 - `factor_names`: [factor], texts.
+- `continuous`: which factors are numbers, as "x,angle=360" (see `continuous.py`). Their values are
+  kept; of more than 256, 20 bins are its classes.
 
-The last two may be absent.
+The last three may be absent.
 """
 
 import math
@@ -18,7 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Int, Shaped, UInt8
+from jaxtyping import Float, Int, Shaped, UInt8
 
 from bvae_jax.archive import (
     Header,
@@ -32,6 +34,7 @@ from bvae_jax.archive import (
     reading,
     want,
 )
+from bvae_jax.continuous import binned, in_words, periods
 from bvae_jax.data.base import Dataset, natural
 from bvae_jax.data.published import PUBLISHED, manual_dir
 from bvae_jax.data.store import Writer, all_but_black, open_own, own_place
@@ -49,6 +52,7 @@ FEWEST, MOST = 3, 50_000_000
 BLOCK_BYTES = 2**22
 SLACK = 1e-4
 """By which floats may leave [0, 1]: the rounding of an interpolation."""
+WANTED_DECLARED = "a text, as 'x,angle=360'"
 WANTED_FACTORS = "whole numbers, [image] or [image, factor]"
 FACTOR_KEYS = ("factors", "labels")
 MOST_COLUMNS = 1024
@@ -127,8 +131,8 @@ def _prepare(archive: zipfile.ZipFile, directory: Path, meta: dict[str, Any], sh
         if told := not white and all_but_black(writer.lightest):
             raise UserError(told)
         names, sizes = list(factors.names), list(factors.sizes)
-        meta |= {"factor_names": names, "factor_sizes": sizes}
-        writer.finish(meta, factors.labels)
+        meta |= {"factor_names": names, "factor_sizes": sizes, "continuous": factors.continuous}
+        writer.finish(meta, factors.labels, factors.values)
 
 
 def image_shape(header: Header) -> ImageShape:
@@ -209,11 +213,15 @@ class Factors(NamedTuple):
         names: () where none are known.
         sizes: number of values of each.
         labels: class indices; None where there is one image for each combination, in their order.
+        values: of those that are numbers; None where none is.
+        continuous: which are numbers.
     """
 
     names: tuple[str, ...]
     sizes: tuple[int, ...]
     labels: Int[np.ndarray, "image factor"] | None
+    values: Float[np.ndarray, "image factor"] | None = None
+    continuous: str = ""
 
 
 def read_factors(
@@ -240,24 +248,64 @@ def read_factors(
     names = _factor_names(archive, found, width) or (
         [key.removesuffix("s")] if values.ndim == 1 else [f"factor{k}" for k in range(width)]
     )
-    known = [value_classes(columns[:, k], f"{key}: {name}") for k, name in enumerate(names)]
+    of = np.full(width, np.nan)
+    if "continuous" in found:
+        text = _read_whole(archive, "continuous", found, WANTED_DECLARED)
+        want(text.dtype.kind == "U", f"continuous is {text.dtype}, wanted {WANTED_DECLARED}.")
+        of = periods(",".join(text.reshape(-1).tolist()), names)
+    return factors_of(columns, names, of, key)
+
+
+def factors_of(
+    columns: Shaped[np.ndarray, "image factor"],
+    names: Sequence[str],
+    of: Float[np.ndarray, " factor"],
+    key: str,
+) -> Factors:
+    """What is known of factors with these values.
+
+    Args:
+        of: their periods, see `continuous.Numbers`.
+        key: what to call them.
+
+    Raises:
+        UserError: a column cannot be what it is to be.
+    """
+    known = [
+        value_classes(column, f"{key}: {name}", period)
+        for column, name, period in zip(columns.T, names, of, strict=True)
+    ]
     sizes = tuple(size for size, _ in known)
     labels = np.stack([classes for _, classes in known], axis=1)
-    return Factors(tuple(names), sizes, None if in_grid_order(labels, sizes) else labels)
+    values = None if np.isnan(of).all() else np.ascontiguousarray(columns, np.float64)
+    grid = in_grid_order(labels, sizes)
+    return Factors(tuple(names), sizes, None if grid else labels, values, in_words(of, names))
 
 
 def value_classes(
-    column: Shaped[np.ndarray, " image"], what: str
+    column: Shaped[np.ndarray, " image"], what: str, period: float = math.nan
 ) -> tuple[int, Int[np.ndarray, " image"]]:
-    """The number of values of a factor, and which of them each image has."""
+    """The number of values of a factor, and which of them each image has: of a number that has
+    many, in bins.
+
+    Args:
+        period: of the factor, nan where it is no number.
+    """
+    number = not math.isnan(period)
+    if number:
+        want(column.dtype.kind in "biuf", f"{what} is {column.dtype}, but continuous names it: "
+                                          "wanted numbers.")  # fmt: skip
     if column.dtype.kind == "f":
         bad = np.count_nonzero(~np.isfinite(column))
         want(not bad, f"{what} has {bad} values that are NaN or infinite, wanted none.")
     known, classes = np.unique(column, return_inverse=True)
+    if number and len(known) > MOST_FRACTIONS:
+        classes = binned(column.astype(np.float64), period)
+        return int(classes.max()) + 1, classes.astype(np.int32)
     if column.dtype.kind == "f" and len(known) > MOST_FRACTIONS:
         whole = np.array_equal(known, np.rint(known))
         want(whole, f"{what} has {len(known)} different fractions, wanted classes: bin them, e.g. "
-                    "by np.digitize.")  # fmt: skip
+                    "by np.digitize, or name it in the key continuous.")  # fmt: skip
     if column.dtype.kind in "US":  # in the order of the numbers in them
         texts = [t if isinstance(t, str) else t.decode("latin-1") for t in known.tolist()]
         order = sorted(range(len(texts)), key=lambda index: natural(texts[index]))

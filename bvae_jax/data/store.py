@@ -4,6 +4,7 @@
   (`np.packbits`), where all pixels are 0 or 1.
 - `labels.npy`: int32 [image, factor]; absent where there is one image for each combination of
   factors, in their order, or where no factors are known.
+- `values.npy`: float64 [image, factor]; absent where no factor is a number.
 - `meta.json`: what is known of them.
 
 A directory is written beside its place and moved there when it is whole.
@@ -36,7 +37,7 @@ DAMAGES = (OSError, ValueError, KeyError, TypeError, EOFError)
 BLOCK = 2**24
 """Bytes that are compared or moved at once."""
 HEX = "[0-9a-f]"
-IMAGES, LABELS, META = "images.npy", "labels.npy", "meta.json"
+IMAGES, LABELS, VALUES, META = "images.npy", "labels.npy", "values.npy", "meta.json"
 FILES = "files"
 """In meta.json: what `file_state` gave when the arrays were last seen to be of the version."""
 VERSION = 2
@@ -120,7 +121,7 @@ def _reading(directory: Path, name: str) -> Iterator[None]:
 def _compare(dataset: Dataset, progress: bool) -> None:
     """Raise ValueError unless the arrays of a set that is open are those of its version."""
     arrays = [dataset.pixels.images] if isinstance(dataset.pixels, Stored) else []
-    arrays += [] if dataset.labels is None else [dataset.labels]
+    arrays += [array for array in (dataset.labels, dataset.values) if array is not None]
     columns = []
     total, name = sum(array.nbytes for array in arrays), f"checking {dataset.name}"
     with bar(total=total, desc=name, unit="B", unit_scale=True, delay=1, disable=not progress) as b:
@@ -133,7 +134,7 @@ def _compare(dataset: Dataset, progress: bool) -> None:
                 b.update(block.nbytes)
             columns.append((array.dtype, len(array), digest))
     if content_version(dataset.image_shape, columns) != dataset.version:
-        raise ValueError(f"its {IMAGES} or {LABELS} is not what was written")
+        raise ValueError(f"its {IMAGES}, {LABELS} or {VALUES} is not what was written")
 
 
 def read_meta(directory: Path) -> dict[str, Any]:
@@ -153,6 +154,10 @@ def _open(directory: Path, name: str) -> Dataset:
         _expect(labels, np.int32, (meta["images"], len(names)), LABELS)
     elif names and math.prod(sizes) != meta["images"]:
         raise ValueError(f"{LABELS} is missing")
+    values, continuous = None, meta.get("continuous", "")
+    if continuous:
+        values = np.load(directory / VALUES, mmap_mode="r", allow_pickle=False)
+        _expect(values, np.float64, (meta["images"], len(names)), VALUES)
     return Dataset(
         name=name,
         version=meta["version"],
@@ -162,6 +167,8 @@ def _open(directory: Path, name: str) -> Dataset:
         factor_sizes=sizes,
         classes=tuple(meta.get("classes", ())),
         labels=labels,
+        values=values,
+        continuous=continuous,
         published_test=_test_from_json(meta["published_test"]),
         **{key: meta.get(key, "") for key in ("pictures", "source", "licence", "citation")},
     )
@@ -288,7 +295,12 @@ class Writer(contextlib.AbstractContextManager):
             for start in range(0, len(order), step):
                 self._append(old[order[start : start + step]])
 
-    def finish(self, meta: dict[str, Any], labels: np.ndarray | None = None) -> None:
+    def finish(
+        self,
+        meta: dict[str, Any],
+        labels: np.ndarray | None = None,
+        values: np.ndarray | None = None,
+    ) -> None:
         """Write what is known of the images, and move all to its place.
 
         Args:
@@ -296,6 +308,7 @@ class Writer(contextlib.AbstractContextManager):
                 licence, citation, and whatever else is to be remembered; of JSON's types.
             labels: int [image, factor] class indices; None where there is one image for each
                 combination of factors, in their order, or where no factors are known.
+            values: float64 [image, factor], where some are numbers, as `meta["continuous"]` says.
 
         Raises:
             ValueError: there are no images, or what is said of factors does not fit them.
@@ -305,7 +318,7 @@ class Writer(contextlib.AbstractContextManager):
         meta["published_test"] = _test_as_json(meta.get("published_test"))
         meta |= {"image_shape": list(self._shape), "images": self.rows}
         _check_factors(self.rows, meta["factor_names"], meta["factor_sizes"], labels)
-        meta["version"] = self.version(labels)
+        meta["version"] = self.version(labels, values)
         with self._writing():
             self._file.seek(0)
             self._write_header()
@@ -314,15 +327,19 @@ class Writer(contextlib.AbstractContextManager):
             self._file.close()
             if labels is not None:
                 np.save(self._part / LABELS, np.ascontiguousarray(labels, np.int32))
+            if values is not None:
+                np.save(self._part / VALUES, values)
             write_meta(self._part, meta | {FILES: file_state(self._part)})
             _move(self._part, self._directory)
 
-    def version(self, labels: np.ndarray | None = None) -> str:
-        """Of the images that were added, with these labels."""
+    def version(self, labels: np.ndarray | None = None, values: np.ndarray | None = None) -> str:
+        """Of the images that were added, with these labels and values."""
         columns: list[Any] = [(np.dtype(np.uint8), self.rows, self._digest)]
         if labels is not None and labels.shape[1]:
             data = np.ascontiguousarray(labels, np.int32)
             columns.append((data.dtype, len(data), hashlib.sha256(data.tobytes())))
+        if values is not None:
+            columns.append((values.dtype, len(values), hashlib.sha256(values.tobytes())))
         return content_version(self._shape, columns)
 
     @contextlib.contextmanager
@@ -360,7 +377,7 @@ def content_version(
 
     Args:
         image_shape: height, width, channels.
-        columns: of the images, and then of the labels if there are any: type, number of rows,
+        columns: of the images, then of labels and values if there are any: type, number of rows,
             SHA-256 of the data.
     """
     shape = tuple(image_shape)
@@ -370,7 +387,7 @@ def content_version(
 
 def file_state(directory: Path) -> dict[str, list[int]]:
     """Bytes and time, in nanoseconds, of the last change of each array in a directory."""
-    found = {name: directory / name for name in (IMAGES, LABELS)}
+    found = {name: directory / name for name in (IMAGES, LABELS, VALUES)}
     states = {name: path.stat() for name, path in found.items() if path.exists()}
     return {name: [state.st_size, state.st_mtime_ns] for name, state in states.items()}
 

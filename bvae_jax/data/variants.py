@@ -133,6 +133,7 @@ def only(dataset: Dataset, text: str) -> Dataset:
         factor_sizes=tuple(int(k.sum()) for k in kept),
         classes=tuple(n for n, k in zip(dataset.classes, kept[0], strict=False) if k),
         labels=labels,
+        values=None if dataset.values is None else dataset.values[chosen],
         rows=rows.astype(np.int32),
         canonical=canonical and (lambda indices: canonical(chosen[indices])),
         published_test=published,

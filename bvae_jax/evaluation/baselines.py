@@ -45,10 +45,11 @@ def random_codes(points: Codes) -> Codes:
 
 def true_factors(points: Codes) -> Codes:
     """The factors themselves, one latent each, with mean 0 and standard deviation 1."""
-    mean, std = points.factors.mean(axis=0), points.factors.std(axis=0)
+    factors = points.known()
+    mean, std = factors.mean(axis=0), factors.std(axis=0)
     std = np.where(std > 0, std, 1)
-    test = None if points.factors_test is None else (points.factors_test - mean) / std
-    return _instead(points, (points.factors - mean) / std, test)
+    test = None if points.factors_test is None else (points.known(test=True) - mean) / std
+    return _instead(points, (factors - mean) / std, test)
 
 
 def _instead(points: Codes, codes: np.ndarray, codes_test: np.ndarray | None = None) -> Codes:
@@ -57,6 +58,13 @@ def _instead(points: Codes, codes: np.ndarray, codes_test: np.ndarray | None = N
         points, codes=codes, codes_test=codes_test, logvars=None, kl=None, codes_of_runs=None,
         kl_of_runs=None,
     )  # fmt: skip
+
+
+def _first(points: Codes, codes: np.ndarray) -> Codes:
+    """Other codes of the first points."""
+    rows = {n: getattr(points, n) for n in ("factors", "values", "indices")}
+    rows = {n: None if of is None else of[: len(codes)] for n, of in rows.items()}
+    return dataclasses.replace(_instead(points, codes), **rows)
 
 
 def file_baselines(points: Codes) -> dict[str, Codes]:
@@ -112,7 +120,7 @@ def run_baselines(
         "untrained": untrained,
         "pca": _instead(untrained, projected),
         "ica": _instead(untrained, independent),
-        PIXELS: Codes(pixels, untrained.factors[:most], factor_sizes=untrained.factor_sizes),
+        PIXELS: _first(untrained, pixels),
         "true_factors": true_factors(untrained),
     }
 

@@ -100,10 +100,12 @@ def evaluate(
         )
     if not run.variational:
         say(f"note: {NO_POSTERIOR}.")
+    points = points.declared(config.continuous)
     _remark(points)
     request = _identity(run) | {
         "num_points": count,
         **dataclasses.asdict(dataclasses.replace(config, metrics="")),
+        "continuous": points.continuous,
         "baselines": baselines,
         "udr_with": [fingerprint(other.params) for other in others],
         "factor_names": list(data.factor_names),
@@ -190,7 +192,7 @@ def _fits(entry: Entry, request: Entry) -> bool:
     One repeat is the first of many, and baselines that nobody asked for do no harm. What could not
     be scored cannot be now.
     """
-    had, free = entry["request"], ("repeats", "baselines")
+    had, free = ScoreConfig().__dict__ | entry["request"], ("repeats", "baselines")
     return (
         entry.get("versions") == versions(PACKAGES)
         and all(had.get(name) == value for name, value in request.items() if name not in free)
@@ -235,9 +237,9 @@ def score_file(
         raise UserError(f"--split: got {config.split}, but a file has no splits: leave it out.")
     _check_metrics(config, udr_with)
     file = Path(path).expanduser()
-    points = read_codes(file)
+    points = read_codes(file, config.continuous)
     if udr_with:
-        others = [read_codes(Path(other).expanduser()) for other in udr_with]
+        others = [read_codes(Path(other).expanduser(), config.continuous) for other in udr_with]
         for other, theirs in zip(udr_with, others, strict=True):
             if not np.array_equal(theirs.factors, points.factors):
                 raise UserError(
@@ -251,6 +253,7 @@ def score_file(
         "file": str(path),
         "file_sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
         **dataclasses.asdict(dataclasses.replace(config, metrics="")),
+        "continuous": points.continuous,
         "baselines": baselines,
         "udr_with": [str(other) for other in udr_with],
         "factor_names": points.names(),

@@ -46,7 +46,7 @@ class Metric(NamedTuple):
     Attributes:
         function: arrays in, `Score` out. Its positional parameters are what it needs (`codes`,
             `factors`, `codes_test`, `factors_test`, `logvars`, `factor_sizes`, `kl`, `key`,
-            `codes_of_runs`, `kl_of_runs`), its keyword-only ones are settings.
+            `codes_of_runs`, `kl_of_runs`, `numbers`), its keyword-only ones are settings.
         definition: in one line.
         reference: paper.
         headline: the entry of the score that is reported first.

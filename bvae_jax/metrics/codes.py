@@ -1,7 +1,7 @@
 """Codes of a run or of a file with what is true of them, and the points that are scored."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from bvae_jax.codes_file import read_arrays
+from bvae_jax.continuous import BINS, Numbers, classes, in_words, periods
 from bvae_jax.elbo import ACTIVE_VARIANCE, gaussian_kl
 from bvae_jax.metrics.base import (
     Metric,
@@ -40,10 +41,13 @@ class Codes:
 
     Attributes:
         codes: [n, latent].
-        factors: [n, factor] class indices.
+        factors: [n, factor] class indices; before `declared`, of any real type.
+        values: [n, factor] values of those factors that are numbers.
+        continuous: which are numbers, as `continuous.py` says; "" for none.
         logvars: [n, latent] posterior log-variances; None where codes are points.
         codes_test: [m, latent] to test fitted predictors on; a part of the points is, if None.
         factors_test: [m, factor].
+        values_test: [m, factor].
         factor_sizes: [factor] number of values.
         factor_names: [factor].
         kl: [latent] mean KL from the prior, in nats.
@@ -65,12 +69,60 @@ class Codes:
     kl_of_runs: Sequence[np.ndarray | None] | None = None
     indices: np.ndarray | None = None
     files: Sequence[str] | None = None
+    values: np.ndarray | None = None
+    values_test: np.ndarray | None = None
+    continuous: str = ""
 
     def names(self) -> list[str]:
         """Of the factors; numbered where they have none."""
         if self.factor_names is not None:
             return [str(name) for name in self.factor_names]
         return [f"factor {k}" for k in range(self.factors.shape[1])]
+
+    def periods(self) -> Float[np.ndarray, " factor"]:
+        """nan of a class, 0 of a number, above 0 of a number with that period."""
+        return periods(self.continuous, self.names())
+
+    def known(self, test: bool = False) -> np.ndarray:
+        """[n, factor] values of numbers, and class indices of all other factors."""
+        factors, values = (
+            (self.factors_test, self.values_test) if test else (self.factors, self.values)
+        )
+        assert factors is not None
+        return factors if values is None else np.where(np.isnan(self.periods()), factors, values)
+
+    def declared(self, continuous: str = "") -> "Codes":
+        """With factors as numbers that are declared so, which become classes by bins as well.
+
+        Args:
+            continuous: the declaration, in place of the one that is there; "" leaves that.
+                A factor whose values are not known has its class indices for values.
+
+        Raises:
+            UserError: there is no such factor, or its values are no numbers.
+        """
+        text = continuous or self.continuous
+        of = periods(text, self.names())
+        number = ~np.isnan(of)
+        if not number.any():
+            return replace(self, values=None, values_test=None, continuous="")
+        changes: dict[str, Any] = {"continuous": in_words(of, self.names())}
+        sets = ["factors"] if self.factors_test is None else ["factors", "factors_test"]
+        raw = [np.asarray(getattr(self, name)) for name in sets]
+        if any(array.dtype.kind not in "iuf" or array.ndim != 2 for array in raw):
+            return self  # which `check` says
+        own = [getattr(self, name.replace("factors", "values")) for name in sets]
+        values = [
+            np.asarray(a if v is None else v, np.float64) for a, v in zip(raw, own, strict=True)
+        ]
+        together = classes(np.concatenate(raw), np.concatenate(values), of)
+        parts = np.split(together, [len(raw[0])])
+        for name, array, value in zip(sets, parts, values, strict=False):
+            changes |= {name: array, name.replace("factors", "values"): value}
+        if self.factor_sizes is not None:
+            found = together.max(axis=0) + 1
+            changes["factor_sizes"] = np.where(number, found, self.factor_sizes)
+        return replace(self, **changes)
 
     def frame(self) -> "pd.DataFrame":
         """A row for each point: its name (a file's) or index (in a data set), z0, ..., logvar0,
@@ -82,7 +134,7 @@ class Codes:
         for name, array in (("z", self.codes), ("logvar", self.logvars)):
             if array is not None:
                 parts.append(pd.DataFrame(array).add_prefix(name))
-        return pd.concat([*parts, pd.DataFrame(self.factors, columns=self.names())], axis=1)
+        return pd.concat([*parts, pd.DataFrame(self.known(), columns=self.names())], axis=1)
 
     def check(self) -> None:
         """Raise what is wrong with the arrays.
@@ -119,6 +171,11 @@ class Codes:
                 f"{np.max(np.abs(mean) / std):.3g} standard deviations from 0): sap is low for "
                 "such codes, subtract their means"
             )
+        if self.continuous:
+            found.append(
+                f"numbers: {self.continuous}: metrics that have no form for numbers read them in "
+                f"{BINS} bins"
+            )
         for k in np.flatnonzero(~varying(self.factors)):
             found.append(f"factor {k} has one value, and is left out")
         for k, column in enumerate(self.factors.T):
@@ -126,7 +183,7 @@ class Codes:
                 found.append(
                     f"factor {k} has {values:,} values in {len(column):,} points, too few points "
                     "for each: scores that count classes are near their floor, and dci is slow: "
-                    "bin it, or trust only sap_r2 and dci_es, which read it as a continuous number"
+                    f"if it is a number, say so by --continuous {self.names()[k]}"
                 )
         if len(self.codes) < FEW:
             found.append(f"{len(self.codes)} points are few: scores are biased and noisy")
@@ -171,31 +228,49 @@ def draw(points: Codes, train_points: int, test_points: int, key: PRNGKey) -> Dr
     n = len(points.codes)
     order = generator(draw_key).permutation(n)
     count = min(train_points, n)
-    apart = ("codes_test", "factors_test", "factor_names", "indices", "files")
+    apart = (
+        "codes_test", "factors_test", "factor_names", "indices", "files", "values", "values_test",
+        "continuous",
+    )  # fmt: skip
     pool = {k: v for k, v in vars(points).items() if v is not None and k not in apart}
     pool["key"] = metric_key
+    if points.values is not None:
+        pool["numbers"] = Numbers(points.periods(), points.values)
 
     def rows(chosen: np.ndarray) -> dict[str, Any]:
         chosen = np.sort(chosen)
         by_point = [name for name in ("codes", "factors", "logvars") if name in pool]
-        return pool | {name: pool[name][chosen] for name in by_point}
+        found = pool | {name: pool[name][chosen] for name in by_point}
+        if "numbers" in pool:
+            found["numbers"] = pool["numbers"]._replace(values=pool["numbers"].values[chosen])
+        return found
+
+    def tested(training: Mapping[str, Any], **arrays: Any) -> Mapping[str, Any]:
+        values = arrays.pop("values_test")
+        if values is None:
+            return {**training, **arrays}
+        return {**training, **arrays, "numbers": training["numbers"]._replace(values_test=values)}
 
     plain = rows(order[:count])
+    names = ("codes_test", "factors_test", "values_test")
     if points.codes_test is not None:
-        test = {"codes_test": points.codes_test, "factors_test": points.factors_test}
-        return Draw(plain, plain | test, pool)
-    tested = max(1, min(test_points, n // 3))
-    fit = order[: min(count, n - tested)]
-    held = np.sort(order[len(fit) : len(fit) + tested])
-    test = {"codes_test": points.codes[held], "factors_test": points.factors[held]}
-    return Draw(plain, (plain if len(fit) == count else rows(fit)) | test, pool)
+        return Draw(plain, tested(plain, **{name: getattr(points, name) for name in names}), pool)
+    most = max(1, min(test_points, n // 3))
+    fit = order[: min(count, n - most)]
+    held = np.sort(order[len(fit) : len(fit) + most])
+    values = None if points.values is None else points.values[held]
+    test = (points.codes[held], points.factors[held], values)
+    fitted = plain if len(fit) == count else rows(fit)
+    return Draw(plain, tested(fitted, **dict(zip(names, test, strict=True))), pool)
 
 
-def read_codes(path: Path) -> Codes:
+def read_codes(path: Path, continuous: str = "") -> Codes:
     """Codes from any framework: the arrays of `codes_file.FIELDS` that an .npz file holds.
+
+    Args:
+        continuous: which factors are numbers, in place of what the file says.
 
     Raises:
         UserError: the file is missing, damaged, too large, or does not hold what is wanted.
     """
-    arrays: dict[str, Any] = {**read_arrays(path)}
-    return Codes(**arrays)
+    return Codes(**read_arrays(path, continuous)).declared(continuous)

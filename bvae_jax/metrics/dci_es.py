@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from bvae_jax.continuous import Numbers, targets
 from bvae_jax.metrics.base import (
     CodesTest,
     FactorsTest,
@@ -29,6 +30,7 @@ def dci_es(
     codes_test: CodesTest,
     factors_test: FactorsTest,
     key: PRNGKey,
+    numbers: Numbers | None = None,
     *,
     unpredicted: float = -1.0,
 ) -> Score:
@@ -46,6 +48,8 @@ def dci_es(
     counts -1, the worst, for it would need more capacity than there is. The paper leaves the family
     of probes open: compare only scores of the same family.
 
+    A number: its values; with a period the angle's cosine and sine, whose errors are added.
+
     Where it differs: by the paper's formula a factor that no probe predicts has the best E, 1;
     here it has the worst, -1. The paper's probes may be any; here they are ridge regressions.
 
@@ -55,6 +59,7 @@ def dci_es(
         codes_test: [m, latent] to score on.
         factors_test: [m, factor].
         key: of the random features.
+        numbers: values of factors that are numbers, in place of their classes.
         unpredicted: what a factor counts that no probe predicts; 1 by the authors' formula.
 
     Returns:
@@ -75,6 +80,16 @@ def dci_es(
     scale = factors[:, varies].std(axis=0)
     center = factors[:, varies].mean(axis=0)
     y, y_test = (f[:, varies] / scale - center / scale for f in (factors, factors_test))
+    of = np.flatnonzero(varies)  # the factor of each target
+    number_test = targets(numbers, test=True)
+    for k, number in targets(numbers).items():
+        if not varies[k]:
+            continue
+        y, y_test = (
+            np.concatenate([both[:, of != k], more - number.mean(axis=0)], axis=1)
+            for both, more in ((y, number), (y_test, number_test[k]))
+        )
+        of = np.concatenate([of[of != k], np.full(number.shape[1], k)])
     rng = generator(key)
     width = max(x.shape[1], 1)
     frequencies = rng.standard_normal((x.shape[1], FEATURES[-1])) / np.sqrt(width)
@@ -84,11 +99,13 @@ def dci_es(
         waves = np.sqrt(2 / max(count, 1)) * np.cos(z @ frequencies[:, :count] + phases[:count])
         return np.concatenate([np.ones((len(z), 1)), z, waves], axis=1)
 
+    share = (of[:, None] == np.flatnonzero(varies)).astype(np.float64)
+
     def lost(count: int) -> np.ndarray:
         a, b = features(x, count), features(x_test, count)
         weights = np.linalg.solve(a.T @ a + RIDGE * len(a) * np.eye(a.shape[1]), a.T @ y)
         error = np.mean((b @ weights - y_test) ** 2, axis=0)
-        return np.minimum(ratio(error, np.mean(y_test**2, axis=0)), 1.0)
+        return np.minimum(ratio(error @ share, np.mean(y_test**2, axis=0) @ share), 1.0)
 
     loss = np.full((len(FEATURES), factors.shape[1]), np.nan)
     loss[:, varies] = for_each(lost, FEATURES)

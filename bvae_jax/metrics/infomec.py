@@ -9,6 +9,7 @@ from sklearn.feature_selection import mutual_info_classif
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 
+from bvae_jax.continuous import Numbers, targets
 from bvae_jax.metrics.base import (
     Metric,
     alone,
@@ -21,6 +22,7 @@ from bvae_jax.metrics.base import (
     ratio,
     varying,
 )
+from bvae_jax.metrics.regression import explained_variance, nearest_information
 from bvae_jax.types import CodeMatrix, Factors, PRNGKey, Score
 
 PER_VALUE = 20
@@ -31,6 +33,7 @@ def infomec(
     codes: CodeMatrix,
     factors: Factors,
     key: PRNGKey,
+    numbers: Numbers | None = None,
     *,
     neighbours: int = 10,
     pruning: Literal["range", "interquartile"] = "range",
@@ -52,10 +55,16 @@ def infomec(
     information is that of counts, it takes part if it varies at all (where pruning is by range),
     and the regression has an input for each of its values.
 
+    A number: N is 1 - exp(-2 I), with I from nearest neighbours of its values (with a period, round
+    the circle), for a number has no entropy to divide by: it is the squared correlation of two
+    Gaussians (Linfoot, 1957). InfoE is the share of the variance that least squares explain (with a
+    period, of the angle's cosine and sine).
+
     Args:
         codes: [n, latent].
         factors: [n, factor] class indices.
         key: of the tiny noise that breaks ties among equal codes.
+        numbers: values of factors that are numbers, in place of their classes.
         neighbours: of the information estimate.
         pruning: "range" leaves out latents whose range is not above 1/20 of the largest range;
             "interquartile" those whose interquartile range is not above 1/10 of the largest, as in
@@ -89,9 +98,16 @@ def infomec(
     # A value with one point has no neighbour; a factor needs values with more, and two of them.
     counts = [np.unique(column, return_counts=True)[1] for column in factors.T]
     several = [len(count) > 1 and bool(count.max() > 1) for count in counts]
+    own = targets(numbers)
+    for k in own:
+        several[k] = len(counts[k]) > 1
     matrix = np.full((codes.shape[1], factors.shape[1]), np.nan)
 
     def nearest(k: int) -> np.ndarray:
+        if k in own:
+            rng = np.random.default_rng(seed)
+            nats = [nearest_information(code, own[k], neighbours, rng) for code in z.T]
+            return -np.expm1(-2 * np.array(nats))
         return mutual_info_classif(
             z,
             factors[:, k],
@@ -103,15 +119,20 @@ def infomec(
     if active.any() and any(several):
         columns = [k for k, is_several in enumerate(several) if is_several]
         found = for_each(nearest, columns)
-        matrix[np.ix_(active, columns)] = np.stack(found, axis=1) / entropies(factors)[columns]
-        rows = np.flatnonzero(active & quantised)
+        scale = entropies(factors)
+        scale[list(own)] = 1.0
+        matrix[np.ix_(active, columns)] = np.stack(found, axis=1) / scale[columns]
+        rows, counting = np.flatnonzero(active & quantised), [k for k in columns if k not in own]
         classes = [np.unique(codes[:, j], return_inverse=True)[1].ravel() for j in rows]
-        if classes:
-            nats = mutual_information(np.stack(classes, axis=1), factors[:, columns])
-            matrix[rows[:, None], columns] = nats / entropies(factors)[columns]
+        if classes and counting:
+            nats = mutual_information(np.stack(classes, axis=1), factors[:, counting])
+            matrix[rows[:, None], counting] = nats / scale[counting]
     known = matrix[active][:, several]
     explicit = np.full(factors.shape[1], np.nan)
-    explicit[several] = _explicitness(codes, quantised, factors[:, several])
+    is_class = [k for k, is_several in enumerate(several) if is_several and k not in own]
+    explicit[is_class] = _explicitness(codes, quantised, factors[:, is_class])
+    for k in set(own) & set(np.flatnonzero(several)):
+        explicit[k] = _linear(codes, quantised, own[k])
     notes = []
     if why_not_m := alone(varying_factors=np.array(several)):
         notes.append(f"infom is not computed: {why_not_m}")
@@ -139,10 +160,7 @@ def _share(rows: np.ndarray) -> float:
 
 def _explicitness(codes: np.ndarray, quantised: np.ndarray, factors: np.ndarray) -> list[float]:
     """How much of the loss without latents a regression on all of them saves, by factor."""
-    std = codes.std(axis=0)
-    z = (codes - codes.mean(axis=0)) / np.where(std > 0, std, 1)
-    each = [one[:, None] == np.unique(one) for one in codes[:, quantised].T]
-    z = np.concatenate([z[:, ~quantised], *each], axis=1)
+    z = _inputs(codes, quantised)
 
     def saved(y: np.ndarray) -> float:
         loss, baseline = (_loss(x, y) for x in (z, np.zeros((len(z), 1))))
@@ -151,6 +169,20 @@ def _explicitness(codes: np.ndarray, quantised: np.ndarray, factors: np.ndarray)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         return for_each(saved, list(factors.T))
+
+
+def _inputs(codes: np.ndarray, quantised: np.ndarray) -> np.ndarray:
+    """Of a regression: latents of variance 1, and one for each value of those that have few."""
+    std = codes.std(axis=0)
+    z = (codes - codes.mean(axis=0)) / np.where(std > 0, std, 1)
+    each = [one[:, None] == np.unique(one) for one in codes[:, quantised].T]
+    return np.concatenate([z[:, ~quantised], *each], axis=1)
+
+
+def _linear(codes: np.ndarray, quantised: np.ndarray, target: np.ndarray) -> float:
+    """Share of the variance of a number that a linear map of all latents explains."""
+    z = np.concatenate([np.ones((len(codes), 1)), _inputs(codes, quantised)], axis=1)
+    return explained_variance(z @ np.linalg.lstsq(z, target)[0], target)
 
 
 def _loss(x: np.ndarray, y: np.ndarray) -> float:

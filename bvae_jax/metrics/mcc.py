@@ -1,10 +1,13 @@
 """Mean correlation coefficient of factors and latents that are matched one to one."""
 
+from collections.abc import Mapping
+
 import numpy as np
 from jaxtyping import Float, Int, Shaped
 from scipy.optimize import linear_sum_assignment
 from scipy.stats import rankdata
 
+from bvae_jax.continuous import Numbers, Targets, targets
 from bvae_jax.metrics.base import (
     CodeArray,
     CodesTest,
@@ -16,11 +19,16 @@ from bvae_jax.metrics.base import (
     ratio,
     varying,
 )
+from bvae_jax.metrics.regression import explained
 from bvae_jax.types import CodeMatrix, Factors, Score
 
 
 def mcc(
-    codes: CodeMatrix, factors: Factors, codes_test: CodesTest, factors_test: FactorsTest
+    codes: CodeMatrix,
+    factors: Factors,
+    codes_test: CodesTest,
+    factors_test: FactorsTest,
+    numbers: Numbers | None = None,
 ) -> Score:
     """Mean over factors of the size of the correlation with a latent of its own, on test points.
 
@@ -30,6 +38,10 @@ def mcc(
     it makes sense for ordered factors. On the points that latents are matched by, chance alone has
     more than 0.
 
+    A number: its values; with a period the multiple correlation of the latent with the angle's
+    cosine and sine, whose weights come from the training points. The cosine of an angle has 1, the
+    angle itself .78; `spearman` takes ranks of the latent alone.
+
     Where it differs: many codes score on the points by which they match; here on others.
 
     Args:
@@ -37,6 +49,7 @@ def mcc(
         factors: [n, factor] class indices.
         codes_test: [m, latent] to score on.
         factors_test: [m, factor].
+        numbers: values of factors that are numbers, in place of their classes.
 
     Returns:
         `score` and `spearman` in [0, 1]; `per_factor` [factor] of `score`, nan of those with one
@@ -49,12 +62,15 @@ def mcc(
     Hyvärinen & Morioka, 2016, "Unsupervised feature extraction by time-contrastive learning",
     section 6; Khemakhem et al., 2020, "Variational autoencoders and nonlinear ICA", section 5.
     """
-    arrays = checked_split(codes, factors, codes_test, factors_test)
-    matrix = correlations(*arrays[:2])
-    latent = matched(matrix)
-    per_factor = _of(latent, *arrays[2:])
-    ranks = [rankdata(array, axis=0) for array in arrays]
-    by_rank = _of(matched(correlations(*ranks[:2])), *ranks[2:])
+    x, y, x_test, y_test = checked_split(codes, factors, codes_test, factors_test)
+    pairs = {k: (number, targets(numbers, test=True)[k]) for k, number in targets(numbers).items()}
+    circles = {k: pair for k, pair in pairs.items() if pair[0].shape[1] == 2}
+    if pairs:
+        y, y_test = y.astype(np.float64), y_test.astype(np.float64)
+        for k in set(pairs) - set(circles):
+            y[:, k], y_test[:, k] = (number[:, 0] for number in pairs[k])
+    by_rank, *_ = _matched_scores(*(rankdata(a, axis=0) for a in (x, y, x_test, y_test)), circles)
+    per_factor, latent, matrix = _matched_scores(x, y, x_test, y_test, circles)
     return {
         "score": mean(per_factor),
         "spearman": mean(by_rank),
@@ -62,6 +78,26 @@ def mcc(
         "latent": latent,
         "correlations": matrix,
     }
+
+
+def _matched_scores(
+    codes: CodeArray,
+    factors: Shaped[np.ndarray, "n factor"],
+    codes_test: Float[np.ndarray, "m latent"],
+    factors_test: Shaped[np.ndarray, "m factor"],
+    circles: Mapping[int, tuple[Targets, np.ndarray]],
+) -> tuple[Float[np.ndarray, " factor"], Int[np.ndarray, " factor"], Matrix]:
+    """Of test points by factor; each factor's latent; correlations of the training points."""
+    matrix = correlations(codes, factors)
+    for k, (angle, _) in circles.items():
+        matrix[:, k] = np.where(varying(codes), np.sqrt(explained(codes, angle)), np.nan)
+    latent = matched(matrix)
+    for k, (angle, angle_test) in circles.items():
+        center, code = angle.mean(axis=0), codes[:, latent[k]]
+        if np.ptp(code) > 0:
+            weights = np.linalg.lstsq(angle - center, code - code.mean())[0]
+            factors_test[:, k] = (angle_test - center) @ weights
+    return _of(latent, codes_test, factors_test), latent, matrix
 
 
 def correlations(codes: CodeArray, factors: Shaped[np.ndarray, "n factor"]) -> Matrix:

@@ -6,6 +6,7 @@ import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.svm import LinearSVC
 
+from bvae_jax.continuous import Numbers, targets
 from bvae_jax.metrics.base import (
     CodesTest,
     FactorsTest,
@@ -17,6 +18,7 @@ from bvae_jax.metrics.base import (
     relabel,
     top_two,
 )
+from bvae_jax.metrics.regression import explained
 from bvae_jax.types import CodeMatrix, Factors, Score
 
 SMALL = 1e-12
@@ -28,6 +30,7 @@ def sap(
     factors: Factors,
     codes_test: CodesTest,
     factors_test: FactorsTest,
+    numbers: Numbers | None = None,
     *,
     regularisation: float = 0.01,
     plain_accuracy: bool = False,
@@ -40,6 +43,8 @@ def sap(
     that. A lone latent is compared with guessing. The score depends on the codes' scale and mean,
     through the regularisation.
 
+    A number: the squared correlation with a latent, as in `sap_r2` and in the paper.
+
     Where it differs: disentanglement_lib takes plain accuracy; here, as in the paper, all
     classes count alike.
 
@@ -48,6 +53,7 @@ def sap(
         factors: [n, factor] class indices.
         codes_test: [m, latent] to score on.
         factors_test: [m, factor].
+        numbers: values of factors that are numbers, in place of their classes.
         regularisation: C of the SVM; 0.01 in the published study.
         plain_accuracy: let points count alike instead of classes, as disentanglement_lib does,
             and compare a lone latent with the most common class: then latents that know nothing
@@ -55,7 +61,7 @@ def sap(
 
     Returns:
         `score` in [0, 1]; `per_factor` [factor]; `accuracy` [latent, factor], balanced unless told
-        otherwise.
+        otherwise; of a number R².
 
     Raises:
         ValueError: arrays that do not fit or are not finite.
@@ -64,10 +70,14 @@ def sap(
     """
     x, y, x_test, y_test = checked_split(codes, factors, codes_test, factors_test)
     weights, chance = zip(*(_weights(column, plain_accuracy) for column in y_test.T), strict=True)
+    r2 = {k: explained(x, number) for k, number in targets(numbers).items()}
+    chance = [0.0 if k in r2 else guess for k, guess in enumerate(chance)]
     pairs = [(j, k) for j in range(x.shape[1]) for k in range(y.shape[1])]
 
     def accuracy(pair: tuple[int, int]) -> float:
         j, k = pair
+        if k in r2:
+            return float(r2[k][j])
         if len(np.unique(y[:, k])) == 1:
             return np.nan
         machine = LinearSVC(C=regularisation, class_weight="balanced", random_state=0)
@@ -92,15 +102,19 @@ def _weights(y_test: np.ndarray, plain: bool) -> tuple[np.ndarray, float]:
     return 1 / counts[labels], 1 / size
 
 
-def sap_r2(codes: CodeMatrix, factors: Factors) -> Score:
+def sap_r2(codes: CodeMatrix, factors: Factors, numbers: Numbers | None = None) -> Score:
     """Mean over factors of the gap between the two largest squared correlations with a latent.
 
     Class indices are taken as numbers, so that it makes sense for ordered factors. Latents that do
     not vary have correlation 0.
 
+    A number: its values; with a period the squared multiple correlation of the latent with the
+    angle's cosine and sine.
+
     Args:
         codes: [n, latent].
         factors: [n, factor] class indices.
+        numbers: values of factors that are numbers, in place of their classes.
 
     Returns:
         `score` in [0, 1]; `per_factor` [factor]; `r2` [latent, factor].
@@ -113,9 +127,12 @@ def sap_r2(codes: CodeMatrix, factors: Factors) -> Score:
     codes, factors = checked(codes, factors)
     x, y = codes - codes.mean(axis=0), factors - factors.mean(axis=0)
     variance_x, variance_y = x.var(axis=0), y.var(axis=0)
-    covariance = x.T @ y / len(x)
-    scale = np.outer(np.where(variance_x > SMALL, variance_x, np.inf), variance_y)
-    matrix = np.divide(covariance**2, scale, out=np.full_like(scale, np.nan), where=scale > 0)
+    covariance, some = x.T @ y / len(x), variance_x > SMALL
+    scale = np.outer(np.where(some, variance_x, 1.0), variance_y)
+    squared = np.where(some[:, None], covariance**2, 0.0)
+    matrix = np.divide(squared, scale, out=np.full_like(scale, np.nan), where=scale > 0)
+    for k, number in targets(numbers).items():
+        matrix[:, k] = explained(codes, number)
     first, second = top_two(matrix)
     return {"score": mean(first - second), "per_factor": first - second, "r2": matrix}
 

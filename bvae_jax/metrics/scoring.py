@@ -11,6 +11,7 @@ from scipy.stats import t as student
 from threadpoolctl import threadpool_limits
 
 from bvae_jax.config import ScoreConfig
+from bvae_jax.continuous import BINS
 from bvae_jax.errors import MissingPackage, UserError, unknown
 from bvae_jax.metrics import METRICS
 from bvae_jax.metrics.base import CodesTest, FactorsTest, InvalidArrays, LatentKL, Metric
@@ -54,12 +55,12 @@ def metric_names(wanted: str, flag: str = "--metrics") -> tuple[str, ...]:
 
 def score(
     codes: CodeMatrix,
-    factors: Factors,
+    factors: Factors | CodeMatrix,
     *,
     logvars: CodeMatrix | None = None,
     kl: LatentKL | None = None,
     codes_test: CodesTest | None = None,
-    factors_test: FactorsTest | None = None,
+    factors_test: FactorsTest | CodesTest | None = None,
     factor_sizes: Sequence[int] | np.ndarray | None = None,
     metrics: str = "fast",
     config: ScoreConfig = ScoreConfig(),
@@ -68,7 +69,7 @@ def score(
 
     Args:
         codes: [n, latent] of any float type, from NumPy or JAX.
-        factors: [n, factor] class indices.
+        factors: [n, factor] class indices, and numbers where `config.continuous` says so.
         logvars: [n, latent] posterior log-variances, for the metrics of posteriors.
         kl: [latent] mean KL from the prior in nats, as `codes.mean_kl(means, logvars)` gives it:
             where there is one, `codes` are posterior means.
@@ -121,6 +122,7 @@ def score_all(
     Raises:
         UserError: the arrays do not fit each other, or a metric is not known.
     """
+    points = points.declared(config.continuous)
     points.check()
 
     def drawn(of: Codes, repeat: int = 0) -> Draw:
@@ -128,7 +130,7 @@ def score_all(
         return draw(of, config.train_points, config.test_points, key)
 
     draws = [drawn(points, repeat) for repeat in range(config.repeats)]
-    others = {name: drawn(other) for name, other in baselines.items()}
+    others = {n: drawn(other.declared(config.continuous)) for n, other in baselines.items()}
     for name in metric_names(config.metrics):
         metric = METRICS[name]
         lacking = [need for need in metric.needs if need not in draws[0].for_metric(metric)]
@@ -141,6 +143,9 @@ def score_all(
                 entry = _entry(metric, config, draws, others, on_done)
         except (InvalidArrays, MissingPackage) as error:  # not for this metric: the others go on
             entry = {"skipped": str(error), "versions": versions(PACKAGES)}
+        if points.continuous and "factors" in metric.takes:
+            form = "as numbers" if "numbers" in metric.takes else f"in {BINS} bins"
+            entry["numbers"] = f"{points.continuous}: {form}"
         yield name, entry
 
 
@@ -209,7 +214,10 @@ def _null(
     rng = np.random.default_rng(config.seed)
     found = []
     for _ in range(config.permutations):
-        shuffled = {**arrays, "factors": rng.permutation(arrays["factors"])}
+        order = rng.permutation(len(arrays["factors"]))
+        shuffled = {**arrays, "factors": arrays["factors"][order]}
+        if (numbers := arrays.get("numbers")) is not None:
+            shuffled["numbers"] = numbers._replace(values=numbers.values[order])
         found.append(_score(metric, shuffled, chosen)[metric.headline])
     above = sum(value >= actual for value in found)
     return {

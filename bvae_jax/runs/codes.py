@@ -136,7 +136,11 @@ def _known(dataset: Dataset, indices: np.ndarray, means: np.ndarray, logvars: An
 
     factors = np.asarray(dataset.factors(indices))
     names, sizes = dataset.factor_names, np.array(dataset.factor_sizes, int)
-    return Codes(means, factors, logvars, factor_sizes=sizes, factor_names=names, indices=indices)
+    return Codes(
+        means, factors, logvars, factor_sizes=sizes, factor_names=names, indices=indices,
+        values=None if dataset.values is None else dataset.values[indices],
+        continuous=dataset.continuous,
+    )  # fmt: skip
 
 
 def _of_folder(run: Run, folder: Path, progress: bool) -> "Iterator[Codes]":
@@ -189,7 +193,10 @@ def _write_npz(file: IO[bytes], parts: "Iterator[Codes]") -> None:
     first, *others = parts
     by_image = ("codes", "logvars", "factors", "indices", "files")
     columns = {n: [getattr(part, n) for part in (first, *others)] for n in by_image}
+    columns["factors"] = [part.known() for part in (first, *others)]
     arrays = {n: np.concatenate(c) for n, c in columns.items() if c[0] is not None}
+    if first.continuous:
+        arrays["continuous"] = np.array(first.continuous)
     if first.factors.shape[1]:
         arrays["factor_names"] = np.array(first.factor_names)
         arrays["factor_sizes"] = np.asarray(first.factor_sizes)

@@ -261,6 +261,8 @@ def codes_of(trainer: Trainer, encoded: Encoded, split: str = "all") -> "Codes":
         factor_names=trainer.dataset.factor_names or None,
         kl=None if encoded.logvars is None else mean_kl(encoded.means, encoded.logvars),
         indices=indices,
+        values=None if trainer.dataset.values is None else trainer.dataset.values[indices],
+        continuous=trainer.dataset.continuous,
     )
 
 

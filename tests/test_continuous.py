@@ -1,0 +1,361 @@
+"""Factors that are numbers: what is declared, what each metric makes of them, and what it costs."""
+
+import math
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from metric_points import CHEAP
+from scipy.stats import vonmises
+from sklearn.ensemble import GradientBoostingRegressor
+from sklearn.feature_selection import mutual_info_regression
+from sklearn.linear_model import LinearRegression
+from threadpoolctl import threadpool_limits
+
+from bvae_jax.config import ScoreConfig
+from bvae_jax.continuous import Numbers, binned, in_words, periods, targets
+from bvae_jax.data.base import from_arrays
+from bvae_jax.data.npz import open_npz
+from bvae_jax.data.variants import only
+from bvae_jax.errors import UserError
+from bvae_jax.metrics import METRICS
+from bvae_jax.metrics.codes import Codes, draw, read_codes
+from bvae_jax.metrics.mcc import mcc
+from bvae_jax.metrics.regression import explained, explained_variance, nearest_information
+from bvae_jax.metrics.scoring import score, score_all
+from bvae_jax.metrics.trees import regression_trees
+
+N, TRAIN, TURN = 900, 600, 360.0
+NAMES = ("shape", "x", "angle")
+DECLARED = "x,angle=360"
+RNG = np.random.default_rng(0)
+VALUES = np.stack([RNG.integers(0, 3, N), RNG.uniform(2, 5, N), RNG.uniform(0, TURN, N)], axis=1)
+ANGLE = np.deg2rad(VALUES[:, 2])
+TRUE = np.stack([VALUES[:, 0] - 1, VALUES[:, 1] - 3.5, np.cos(ANGLE)], axis=1)
+NOISE = RNG.standard_normal((N, 3))
+MIXED = TRUE @ np.array([[1, 0.3, 0], [0, 1, 0.4], [0.2, 0, 1]]) + 0.2 * NOISE
+FORMS = sorted(name for name, metric in METRICS.items() if "numbers" in metric.takes)
+BINNED = sorted(n for n, m in METRICS.items() if "factors" in m.takes and n not in FORMS)
+CLASSES = np.array([math.nan] * 3)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    with threadpool_limits(1):
+        yield
+
+
+def given(codes, values: Any = VALUES, declared=DECLARED):
+    """Everything that a metric takes of codes whose factors have these values."""
+    points = Codes(codes, values, factor_names=NAMES).declared(declared)
+    numbers = None
+    if points.values is not None:
+        numbers = Numbers(points.periods(), points.values[:TRAIN], points.values[TRAIN:])
+    return {
+        "codes": codes[:TRAIN],
+        "factors": points.factors[:TRAIN],
+        "codes_test": codes[TRAIN:],
+        "factors_test": points.factors[TRAIN:],
+        "logvars": np.full((TRAIN, codes.shape[1]), -5.0),
+        "factor_sizes": None,
+        "kl": None,
+        "key": jax.random.key(0),
+        "numbers": numbers,
+    }
+
+
+def found(name, arrays, **settings):
+    metric = METRICS[name]
+    return metric.function(*(arrays[k] for k in metric.takes), **(CHEAP.get(name, {}) | settings))
+
+
+def headline(name, arrays, **settings):
+    return found(name, arrays, **settings)[METRICS[name].headline]
+
+
+# Declarations.
+
+
+def test_a_declaration_says_which_factors_and_their_periods():
+    of = periods(" x , angle=360", NAMES)
+    np.testing.assert_array_equal(of, [math.nan, 0, 360])
+    np.testing.assert_array_equal(periods("1,2=0.5", NAMES), [math.nan, 0, 0.5])
+    for nothing in ("", "none", " none "):
+        assert np.isnan(periods(nothing, NAMES)).all()
+    assert in_words(of, NAMES) == DECLARED
+    assert in_words(periods("1,0=0.1", ("a=b", "c,d")), ("a=b", "c,d")) == "0=0.10000000000000001,1"
+
+
+@pytest.mark.parametrize(
+    ("declared", "message"),
+    [
+        ("y", "got 'y', wanted names of factors: shape, x, angle"),
+        ("3", "got '3', wanted names"),
+        ("x,x", "got 'x' twice"),
+        ("x=0", "the period '0' of 'x', wanted a number above 0"),
+        ("angle=-360", "the period '-360' of 'angle', wanted a number above 0"),
+        ("angle=", "the period '' of 'angle'"),
+        ("angle=nan", "the period 'nan'"),
+        ("angle=inf", "the period 'inf'"),
+        ("angle=round", "the period 'round'"),
+    ],
+)
+def test_a_wrong_declaration_is_one_line(declared, message):
+    with pytest.raises(UserError, match=message) as error:
+        Codes(NOISE, VALUES, factor_names=NAMES).declared(declared)
+    assert "\n" not in str(error.value)
+
+
+def test_numbers_become_bins_by_the_rule():
+    few = np.array([7.0, -1, 0.5, 7])
+    np.testing.assert_array_equal(binned(few), [2, 0, 1, 2])
+    value = np.append(RNG.uniform(-3, 3, 99), [-3, 3])
+    np.testing.assert_array_equal(binned(value), np.minimum((value + 3) / 6 * 20, 19).astype(int))
+    angle = RNG.uniform(0, TURN, 500)
+    classes = binned(angle, TURN)
+    np.testing.assert_array_equal(classes, angle // 18)
+    np.testing.assert_array_equal(binned(angle - 5 * TURN, TURN), classes)
+    np.testing.assert_array_equal(binned(angle + 36, TURN), (classes + 2) % 20)
+
+
+def test_codes_with_numbers_keep_values_and_count_in_bins():
+    points = Codes(NOISE, VALUES, factor_names=NAMES, factor_sizes=np.array([3, 9, 9]))
+    assert "factor 1 has 900 values" in " / ".join(points.remarks())
+    assert "--continuous x" in " / ".join(points.remarks())
+    declared = points.declared(DECLARED)
+    assert declared.factors.dtype == np.int32
+    np.testing.assert_array_equal(declared.factors[:, 0], VALUES[:, 0])
+    np.testing.assert_array_equal(declared.factors[:, 2], VALUES[:, 2] // 18)
+    np.testing.assert_array_equal(declared.factor_sizes, [3, 20, 20])
+    np.testing.assert_array_equal(declared.known(), VALUES)
+    np.testing.assert_array_equal(declared.frame()["angle"], VALUES[:, 2])
+    assert any("x,angle=360: metrics that have no form" in r for r in declared.remarks())
+    again = declared.declared("x,angle=180")
+    np.testing.assert_array_equal(again.factors[:, 2], VALUES[:, 2] % 180 // 9)
+    classes = declared.declared("none")
+    assert (classes.values, classes.continuous) == (None, "")
+    drawn = draw(declared, 100, 50, jax.random.key(0)).fitted
+    rows = np.array([np.flatnonzero((row == NOISE).all(axis=1))[0] for row in drawn["codes"]])
+    np.testing.assert_array_equal(drawn["numbers"].values, VALUES[rows])
+    rows = np.array([np.flatnonzero((row == NOISE).all(axis=1))[0] for row in drawn["codes_test"]])
+    np.testing.assert_array_equal(drawn["numbers"].values_test, VALUES[rows])
+
+
+# Laws of the metrics.
+
+TOLERANCE = {"dci": 2e-3, "downstream": 2e-3}
+"""Of trees, in single precision."""
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_neither_a_unit_nor_an_origin_matters(name):
+    plain = headline(name, given(MIXED))
+    other = VALUES * [1, -250.0, 1] + [0, 1e4, 0]
+    assert headline(name, given(MIXED, other)) == pytest.approx(plain, abs=2e-3)
+    turned = VALUES + np.array([0, 0, 77.7])
+    abs_ = TOLERANCE.get(name, 1e-6)
+    assert headline(name, given(MIXED, turned)) == pytest.approx(plain, abs=abs_)
+    radians = VALUES * [1, 1, 2 * np.pi / TURN]
+    declared = f"x,angle={2 * np.pi!r}"
+    assert headline(name, given(MIXED, radians, declared)) == pytest.approx(plain, abs=1e-6)
+
+
+@pytest.mark.parametrize("name", BINNED)
+def test_what_reads_bins_minds_no_unit_and_no_turn_by_a_bin(name):
+    plain = headline(name, given(MIXED))
+    other = VALUES * [1, 250.0, 1] + [0, -3, 18.0]
+    tolerance = 0.05 if name == "irs" else 1e-9  # it cuts class indices anew, where they begin
+    assert headline(name, given(MIXED, other)) == pytest.approx(plain, abs=tolerance)
+
+
+BEST = {"sap": 0.88, "dci": 0.88, "downstream": 0.82, "infomec": 0.94}
+"""Of one latent for each factor, of an angle its cosine, of which trees and lines know half; a
+linear SVM tells two of three classes apart."""
+FLOOR = {"dci_es": (-1.0, -1.0), "downstream": (0.0, 0.2), "dci": (0, 0.1)}
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_perfect_codes_are_best_and_noise_is_at_the_floor(name):
+    assert headline(name, given(TRUE)) == pytest.approx(BEST.get(name, 1.0), abs=0.05)
+    low, high = FLOOR.get(name, (-0.01, 0.08))
+    noise = found(name, given(NOISE))  # of which InfoM has a best factor by chance
+    assert low <= noise["infoe" if name == "infomec" else METRICS[name].headline] <= high
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_no_declaration_changes_nothing_and_odd_numbers_score(name):
+    arrays = given(MIXED, VALUES.astype(int) // [1, 1, 90], "")
+    none = Numbers(CLASSES, VALUES[:TRAIN], VALUES[TRAIN:])
+    plain = found(name, arrays)
+    for key, value in found(name, arrays | {"numbers": none}).items():
+        np.testing.assert_array_equal(value, plain[key])
+    constant = VALUES * [1, 0, 1]
+    for codes in (MIXED[:, :1], np.zeros_like(MIXED)):
+        scored = found(name, given(codes, constant))
+        for key in METRICS[name].others:
+            assert np.isfinite(scored[key]) or any(key in note for note in scored["notes"])
+
+
+# Against independent computations.
+
+
+def test_r2_is_that_of_a_regression():
+    for k, target in targets(given(MIXED)["numbers"]).items():
+        wanted = [LinearRegression().fit(target, z).score(target, z) for z in MIXED[:TRAIN].T]
+        np.testing.assert_allclose(explained(MIXED[:TRAIN], target), wanted)
+        for name, key in (("sap_r2", "r2"), ("sap", "accuracy")):
+            np.testing.assert_allclose(found(name, given(MIXED))[key][:, k], wanted)
+    assert explained_variance(np.full((5, 1), 2.0), np.arange(5.0)[:, None]) == 0
+
+
+def correlation(a, b):
+    return np.corrcoef(a, b)[0, 1]
+
+
+def test_mcc_of_an_angle_is_the_multiple_correlation_of_held_out_points():
+    arrays = given(MIXED)
+    scored = found("mcc", arrays)
+    circle = np.stack([np.cos(ANGLE), np.sin(ANGLE)], axis=1)
+    j = scored["latent"][2]
+    line = LinearRegression().fit(circle[:TRAIN], MIXED[:TRAIN, j]).predict(circle[TRAIN:])
+    assert scored["per_factor"][2] == pytest.approx(abs(correlation(line, MIXED[TRAIN:, j])))
+    wanted = abs(correlation(VALUES[TRAIN:, 1], MIXED[TRAIN:, scored["latent"][1]]))
+    assert scored["per_factor"][1] == pytest.approx(wanted)
+    # An angle cut open has √6 / π; a curve without noise has a rank correlation of 1.
+    even = np.arange(0, TURN, 0.4)[:, None]
+    for period, code, wanted in ((TURN, even, np.sqrt(6) / np.pi), (0, np.exp(even / 50), 0.77)):
+        of = Numbers(np.array([period]), even, even)
+        bins = binned(even[:, 0])[:, None]
+        scored = mcc(code, bins, code, bins, of)
+        assert scored["score"] == pytest.approx(wanted, abs=0.01)
+        assert scored["spearman"] == pytest.approx(wanted if period else 1, abs=0.01)
+
+
+@pytest.mark.parametrize("rho", [0.0, 0.6, 0.95])
+def test_nearest_neighbours_find_the_information_of_gaussians(rho):
+    rng = np.random.default_rng(3)
+    z, noise = rng.standard_normal((2, 2000))
+    v = rho * z + np.sqrt(1 - rho**2) * noise
+    nats = nearest_information(z, ((v - v.mean()) / v.std())[:, None], 10, rng)
+    assert nats == pytest.approx(-0.5 * np.log(1 - rho**2), abs=0.05)
+    wanted = mutual_info_regression(z[:, None], v, n_neighbors=10, random_state=0)[0]
+    assert nats == pytest.approx(wanted, abs=1e-6)
+
+
+def test_nearest_neighbours_go_round_the_circle():
+    rng = np.random.default_rng(4)
+    angle, turn = rng.uniform(0, 2 * np.pi, 2000), rng.vonmises(0, 5, 2000)
+    circle = np.stack([np.cos(angle + turn), np.sin(angle + turn)], axis=1)
+    nats = nearest_information(angle, circle, 5, rng)
+    assert nats == pytest.approx(np.log(2 * np.pi) - vonmises(5).entropy(), abs=0.06)
+
+
+def test_infomec_of_gaussians_is_their_squared_correlation():
+    rng = np.random.default_rng(5)
+    v = rng.standard_normal((2000, 2))
+    z = v @ np.array([[0.8, 0.3], [0.0, 0.9]]) + 0.4 * rng.standard_normal((2000, 2))
+    points = Codes(z, v).declared("0,1")
+    scored = METRICS["infomec"].function(
+        z, points.factors, jax.random.key(0), Numbers(np.zeros(2), v)
+    )
+    squared = np.corrcoef(z.T, v.T)[:2, 2:] ** 2
+    np.testing.assert_allclose(scored["normalised_information"], squared, atol=0.05)
+    wanted = [LinearRegression().fit(z, column).score(z, column) for column in v.T]
+    np.testing.assert_allclose(scored["infoe_per_factor"], wanted)
+
+
+def test_regression_trees_are_scikit_learn_s():
+    x, y = MIXED, np.sin(2 * MIXED[:, 0]) + MIXED[:, 1]
+    ours = regression_trees(x[:TRAIN], y[:TRAIN, None], x[TRAIN:], stages=20)
+    theirs = GradientBoostingRegressor(n_estimators=20, random_state=0).fit(x[:TRAIN], y[:TRAIN])
+    np.testing.assert_allclose(ours.fitted[:, 0], theirs.predict(x[:TRAIN]), atol=1e-4)
+    assert np.mean(np.abs(ours.predictions[:, 0] - theirs.predict(x[TRAIN:]))) < 0.02
+    gains = ours.gains.sum(axis=0) / ours.gains.sum()
+    np.testing.assert_allclose(gains, theirs.feature_importances_, atol=1e-3)
+
+
+@pytest.mark.parametrize("predictor", ["boosted_sklearn", "forest", "lasso"])
+def test_dci_by_other_predictors_agrees_on_what_is_clear(predictor):
+    codes = np.column_stack([TRUE, np.sin(ANGLE)])
+    few = {k: v[:200] if np.ndim(v) else v for k, v in given(codes).items() if k != "numbers"}
+    few["numbers"] = Numbers(periods(DECLARED, NAMES), VALUES[:200], VALUES[TRAIN : TRAIN + 200])
+    scored = found("dci", few, predictor=predictor)
+    of = scored["importance"] / scored["importance"].sum(axis=0)
+    assert of[[0, 1], [0, 1]].min() > 0.85
+    assert of[2:, 2].min() > 0.4, "cosine and sine share an angle"
+    assert scored["informativeness_per_factor"].min() > 0.9
+
+
+# Where declarations come from.
+
+
+def test_scores_say_how_numbers_were_read():
+    entries = score(TRUE, VALUES, metrics="mig,mcc", config=ScoreConfig(continuous="1,2=360"))
+    assert entries["mig"]["numbers"] == "factor 1,factor 2=360: in 20 bins"
+    assert entries["mcc"]["numbers"] == "factor 1,factor 2=360: as numbers"
+    points = Codes(TRUE, VALUES, factor_names=NAMES, continuous=DECLARED)
+    ((_, entry),) = score_all(points, ScoreConfig("mig", permutations=2))
+    assert entry["numbers"].startswith(DECLARED)
+    assert "numbers" not in score(TRUE, VALUES.astype(int), metrics="mig")["mig"]
+
+
+def test_a_file_of_codes_says_which_factors_are_numbers(tmp_path):
+    path = tmp_path / "a.npz"
+    arrays = {"codes": TRUE, "factors": VALUES, "factor_names": np.array(NAMES)}
+    tests = {"codes_test": TRUE[:9], "factors_test": VALUES[:9]}
+    np.savez(path, **arrays, **tests, continuous=DECLARED, factor_sizes=[3, 1, 1])
+    points = read_codes(path)
+    assert points.continuous == DECLARED
+    np.testing.assert_array_equal(points.known(), VALUES)
+    np.testing.assert_array_equal(points.known(test=True), VALUES[:9])
+    np.testing.assert_array_equal(points.factors[:9], points.factors_test)
+    assert read_codes(path, "angle=90").continuous == "angle=90"
+    assert read_codes(path, "none").values is None
+    np.savez(path, **arrays)
+    assert read_codes(path, DECLARED).continuous == DECLARED
+    for changes, declared, message in (
+        ({}, "", "factors is float64, wanted whole.*say which are numbers by --continuous"),
+        ({}, "x", "factor 2 has fractions or negative numbers, wanted class indices"),
+        ({"continuous": "size"}, "", "got 'size', wanted names of factors: shape, x, angle"),
+        ({"continuous": 3}, "", "continuous is int64, wanted a text"),
+        ({"factors": np.full((N, 3), "a")}, "x", "factors is str32, but continuous names some"),
+        ({"factors": np.full((N, 3), np.nan)}, "x", "factor 0 has 900 values that are NaN"),
+    ):
+        both: dict[str, Any] = arrays | changes
+        np.savez(path, **both)
+        with pytest.raises(UserError, match=message) as error:
+            read_codes(path, declared)
+        assert str(error.value).startswith(str(path))
+        assert "\n" not in str(error.value)
+
+
+def test_an_npz_data_set_keeps_the_values(tmp_path):
+    images = RNG.integers(0, 256, (N, 4, 4), np.uint8)
+    path = tmp_path / "a.npz"
+
+    def opened(values: Any = VALUES, **more):
+        np.savez(path, images=images, factors=values, factor_names=np.array(NAMES), **more)
+        return open_npz(path, data_dir=tmp_path / "data", progress=False)
+
+    dataset = opened(continuous=DECLARED)
+    assert (dataset.continuous, dataset.factor_sizes) == (DECLARED, (3, 20, 20))
+    np.testing.assert_array_equal(dataset.values, VALUES)
+    np.testing.assert_array_equal(np.asarray(dataset.labels)[:, 2], VALUES[:, 2] // 18)
+    few = only(dataset, "shape=1")
+    np.testing.assert_array_equal(few.values, VALUES[VALUES[:, 0] == 1])
+    moved = opened(VALUES + np.array([0, 0, 0.01]), continuous=DECLARED)
+    assert moved.version != dataset.version
+    mine = from_arrays("mine", images[..., None], VALUES, NAMES, DECLARED)
+    np.testing.assert_array_equal(mine.labels, dataset.labels)
+    np.testing.assert_array_equal(mine.values, VALUES)
+    for values, declared, message in (
+        (VALUES, "x", "angle has 900 different fractions.*name it in the key continuous"),
+        (VALUES, "x=-1", "the period '-1' of 'x'"),
+        (VALUES, 5, "continuous is int64, wanted a text"),
+        (VALUES.astype(str), "x", "x is <U.*, but continuous names it: wanted numbers"),
+        (np.where(VALUES > 4, np.nan, VALUES), "x", "x has .* values that are NaN"),
+    ):
+        with pytest.raises(UserError, match=message) as error:
+            opened(values, continuous=declared)
+        assert "\n" not in str(error.value)

@@ -110,6 +110,8 @@ def _headers(archive: zipfile.ZipFile) -> tuple[dict[str, Header], list[str]]:
 def _members(archive: zipfile.ZipFile) -> tuple[dict[str, zipfile.ZipInfo], list[str]]:
     """Members of known keys in the order of `FIELDS`, and the other keys."""
     found = members(archive)
+    weights = {"format", "params_sha256"} <= found.keys()
+    want(not weights, "holds the weights of a run, wanted codes and factors: give the run.")
     for key in ("codes", "factors"):
         keys = ", ".join(found) or "none"
         want(key in found, f"holds no {key}, wanted codes and factors. Its keys: {keys}.")

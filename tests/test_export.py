@@ -14,7 +14,7 @@ from bvae_jax.config import Config
 from bvae_jax.errors import UserError
 from bvae_jax.export import formats, weights
 from bvae_jax.export.weights import export_run, metadata, named, read, write_npz
-from bvae_jax.files import write_json
+from bvae_jax.files import CHECKSUM, write_json
 from bvae_jax.likelihoods import LIKELIHOODS, make_likelihood
 from bvae_jax.likelihoods.base import expected_image
 from bvae_jax.networks import NETWORKS
@@ -115,6 +115,7 @@ def test_nothing_is_replaced_that_is_something_else(run, tmp_path):
 
 
 def changed(arrays, about, **values):
+    values[CHECKSUM] = None  # as of those of before
     return arrays, {name: value for name, value in (about | values).items() if value is not None}
 
 
@@ -124,7 +125,11 @@ DAMAGED = (
     ("got format 9, wanted 1", lambda a, m: changed(a, m, format_version="9")),
     ("config in its metadata is damaged", lambda a, m: changed(a, m, config="{")),
     ("config in its metadata is damaged", lambda a, m: changed(a, m, config="[" * 100_000)),
-    ("Unknown config fields", lambda a, m: changed(a, m, config='{"kernels": 3}')),
+    ("config has kernels, which is not known here", lambda a, m: changed(
+        a, m, config='{"kernels": 3}')),
+    ("its metadata are not what was written", lambda a, m: (a, m | {"config": m["config"].replace(
+        '"sigma": 1', '"sigma": 3')})),
+    ("config and image_shape (9000, 7, 1)", lambda a, m: changed(a, m, image_shape="[9000, 7, 1]")),
     ("no config of a run", lambda a, m: changed(a, m, config="{}")),
     ("it is a text, wanted a list", lambda a, m: changed(a, m, image_shape='"5"')),
     ("wanted height, width, channels", lambda a, m: changed(a, m, image_shape="[5, 7]")),

@@ -280,6 +280,9 @@ def test_a_run_at_a_beta_is_a_run(found, tmp_path):
     assert cli.main(argv) == 0
     with np.load(tmp_path / "drawn" / "samples.npz") as drawn:
         np.testing.assert_array_equal(drawn["images"], other.sample(2))
+    assert "β" not in capsys.readouterr().err
+    assert cli.main(["export", str(found.run_dir), "-o", str(tmp_path / "out")]) == 0
+    assert "was trained for β from 0.5 to 8: this is β = " in capsys.readouterr().err
 
 
 def test_what_is_kept_of_a_beta_is_kept_apart(found):

@@ -1,5 +1,6 @@
 """Codes of images into files, and pictures out of a run."""
 
+import dataclasses
 import errno
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from bvae_jax.archive import read_npz
 from bvae_jax.config import Config, ScoreConfig
 from bvae_jax.data import pictures
 from bvae_jax.data.pictures import decode
+from bvae_jax.errors import UserError
 from bvae_jax.plots.run import save_samples
 from bvae_jax.runs import encode as encoding
 from bvae_jax.runs.codes import stream
@@ -105,10 +107,11 @@ def test_codes_in_files(run, folder, tmp_path, capsys):
     assert table["name"].tolist() == found["files"].tolist()
     np.testing.assert_allclose(table[["z0", "z1"]], found["codes"], rtol=1e-6)
     assert {path.name for path in (tmp_path / "new").iterdir()} == {"few.npz", "few.csv"}
-    (small / "alone.png").symlink_to(folder / "cat/1.png")  # beside the folders: of no class
-    run.encode_to(tmp_path / "new/few.npz", small)
-    found = read_npz(tmp_path / "new/few.npz")
-    assert found["files"].tolist() == ["alone.png", "cat/1.png", "cat/3.png", "dog/2.png"]
+    # Beside the folders: of no class. The name is no UTF-8.
+    (small / "a\udce9.png").symlink_to(folder / "cat/1.png")
+    run.encode_to(tmp_path / "new/few.NPZ", small)
+    found = read_npz(tmp_path / "new/few.NPZ")
+    assert found["files"].tolist() == [r"a\udce9.png", "cat/1.png", "cat/3.png", "dog/2.png"]
     assert "factors" not in found
     np.testing.assert_allclose(found["codes"][0], found["codes"][1], rtol=1e-5, atol=1e-6)
 
@@ -153,13 +156,35 @@ def test_what_cannot_be_encoded_or_drawn_is_one_line(run, tmp_path, capsys):
     (tmp_path / "none").mkdir()
     (tmp_path / "none" / "a.png").write_bytes(b"x")
     (tmp_path / "empty").mkdir()
+    exported = tmp_path / "exported"
+    run.export(exported)
+    run.export(tmp_path / "weights.npz", to="npz")
+    (tmp_path / "headless").mkdir()
+    (exported / "config.json").rename(tmp_path / "headless" / "config.json")
+    moved = dataclasses.replace(run, config=run.config.replace(dataset="npz:x.npz"))
+    moved.export(tmp_path / "moved")
+    (tmp_path / "notes.txt").write_text("hello")
     table = {
+        "traverse {tmp}/weights.npz": "weights.npz is a file, wanted the directory of a run. b",
+        "explore {tmp}/weights.npz": "weights.npz is a file, wanted the directory of a run. b",
+        "sample {tmp}/weights.npz --source aggregate -o {tmp}/s": "weights.npz is a file, wanted",
+        "evaluate {tmp}/weights.npz": "holds the weights of a run, wanted codes and factors",
+        "sample {tmp}/notes.txt -o {tmp}/s": "notes.txt is a file, wanted the directory of a r",
+        "export {tmp}/headless -o {tmp}/s": "headless has no checkpoints and no model.safetensors",
+        "sample RUN/beta=3 --beta 4 -o {tmp}/s": "says β = 3: leave one of the two out",
+        "sample hf:../x -o {tmp}/s": "Got hf:../x, wanted hf:USER/NAME",
+        "push RUN hf:a/b --licence=": "--licence: got '', wanted one word, as mit",
+        "push RUN hf:a/b --licence mit:": "--licence: got 'mit:', wanted one word, as mit",
+        "encode RUN EMPTY -o {tmp}/c.npz": "Got '', which is not there: wanted a folder of",
+        "encode RUN folder: -o {tmp}/c.npz": "Got 'folder:', which is not there: wanted a folder",
+        "encode {tmp}/moved npz:x.npz -o {tmp}/c.npz": "Give their new place, as IMAGES npz:PATH;",
+        "encode RUN hf:user/../x -o {tmp}/c.npz": "hf:user/../x: wanted hf:USER/NAME, perhaps",
         "encode RUN {tmp}/grey.npz -o {tmp}/c.npz": "got images of 8×8×1, but the run's are 8×8×3",
         "encode RUN {tmp}/empty -o {tmp}/c.npz": "got no pictures, wanted files .png",
         "encode RUN {tmp}/none -o {tmp}/c.npz": "got 1 pictures that cannot be read and 0 that can",
-        "encode RUN {tmp}/gone/ -o {tmp}/c.npz": "gone/, which is not there: wanted a folder",
+        "encode RUN {tmp}/gone/ -o {tmp}/c.npz": "gone/', which is not there: wanted a folder",
         "encode RUN xy_squares -o {tmp}/c.npz": "got images of 64×64×3, but the run's",
-        "encode RUN dsprite -o {tmp}/c.npz": "Got dsprite, which is not there: wanted a folder",
+        "encode RUN dsprite -o {tmp}/c.npz": "Got 'dsprite', which is not there: wanted a folder",
         "encode RUN {tmp} -o {tmp}/c.txt": "wanted the name of a file that ends in .npz or .csv",
         "sample RUN -o {tmp}": "wanted a new or empty directory",
         "sample RUN -o {tmp}/s -n 0": "got n = 0, wanted at least 1 and at most 100,000",
@@ -171,11 +196,14 @@ def test_what_cannot_be_encoded_or_drawn_is_one_line(run, tmp_path, capsys):
     }
     for argv, told in table.items():
         words = [w.format(tmp=tmp_path).replace("RUN", str(run.run_dir)) for w in argv.split()]
+        words = ["" if word == "EMPTY" else word for word in words]
         assert cli.main([*words, *(["--quiet"] if words[0] == "encode" else [])]) == 2, argv
         said = capsys.readouterr().err
         assert told in said, argv
         assert said.count("\n") == 1, argv
     assert not [*tmp_path.glob("c.*"), *tmp_path.glob(".*")]
+    with pytest.raises(UserError, match="from 0 to 255, wanted 0 to 1, or uint8: divide by 255"):
+        run.encode(255 * (IMAGES[:9] > 9).astype(np.float32))
 
 
 @pytest.mark.parametrize(
@@ -241,10 +269,12 @@ def test_pictures_are_the_arrays(tmp_path, channels, shown):
 
 def test_samples_on_disk(run, tmp_path, capsys):
     out = tmp_path / "drawn"
-    for count, options in ((12, ()), (3, ("--source", "aggregate", "--seed", "5"))):
+    more = ("--source", "aggregate", "--seed", "5")
+    for count, options in ((12, ()), (1, ()), (3, more)):
         argv = ["sample", str(run.run_dir), "-n", str(count), "-o", str(out), *options]
         assert cli.main(argv) == 0
-        assert f"sample-{count - 1}.png" in capsys.readouterr().out
+        last = {12: "/sample-00.png to sample-11.png", 1: "/sample-0.png"}
+        assert capsys.readouterr().out.endswith(f"{last.get(count, '-0.png to sample-2.png')}\n")
         names = {f"sample-{n:0{len(str(count - 1))}}.png" for n in range(count)}
         assert {path.name for path in out.iterdir()} == names | {"samples.npz", "samples.png"}
     found = read_npz(out / "samples.npz")

@@ -30,6 +30,7 @@ class Flag(NamedTuple):
         positional: it is given without its name.
         required: it must be given.
         aliases: other names, as "-o".
+        metavar: what help calls the value; after its type if None.
     """
 
     kind: Any
@@ -38,6 +39,7 @@ class Flag(NamedTuple):
     positional: bool = False
     required: bool = False
     aliases: tuple[str, ...] = ()
+    metavar: str | None = None
 
 
 Flags = dict[str, Flag]
@@ -102,7 +104,7 @@ def _typed(title: str, flags: Flags) -> Any:
         default = f"--{name.replace('_', '-')}" if flag.default is True else flag.default
         hint = f"(default: {default})" if shown and not flag.required else ""
         told = {"help": flag.help, "help_behavior_hint": hint, "aliases": flag.aliases or None}
-        kind = Annotated[kind, tyro.conf.arg(**told)]
+        kind = Annotated[kind, tyro.conf.arg(**told, metavar=flag.metavar)]
         if flag.positional:
             kind = tyro.conf.Positional[kind]
         kinds[name] = typing.Required[kind] if flag.required else kind

@@ -5,29 +5,49 @@ from pathlib import Path
 from typing import Any
 
 from bvae_jax.cli.flags import QUIET, Flag, Flags, of_function, parse
+from bvae_jax.errors import UserError, printable
 from bvae_jax.runtime import fatal
 
 RUN = Flag(Path, "Directory of a run, or hf:USER/NAME.", positional=True, required=True)
 
 
-def _loading() -> Flags:
-    """Flags that say which of a run's parameters are meant."""
+LOADING = ("step", "beta", "dataset")
+"""Flags that say which of a run's parameters are meant, and where its images are."""
+
+
+def _loading(*names: str) -> Flags:
     from bvae_jax.runs.run import load
 
-    return {name: of_function(load)[name] for name in ("step", "beta")}
+    return {name: of_function(load)[name] for name in names or LOADING}
+
+
+def _load(given: dict[str, Any], **options: Any) -> Any:
+    """The run that is meant; of one for many β, which that is is said."""
+    with fatal():
+        from bvae_jax.runs.run import load
+
+    given.pop("plugin", None)
+    chosen: Any = {name: given.pop(name, None) for name in LOADING}
+    return load(given.pop("run_dir"), **chosen, **options).told()
+
+
+def _print_written(out: Path) -> None:
+    names = sorted(path.name for path in out.iterdir()) if out.is_dir() else ()
+    print(printable(f"{out}: {', '.join(names)}" if names else str(out)))
 
 
 def encode_flags() -> Flags:
     """Those of `bvae encode`."""
     with fatal():
-        loading = _loading()
+        loading = _loading("step", "beta")
 
     images = Flag(
         str,
         "A folder of pictures (PNG, JPEG, WebP), an .npz file of images, or the name of a data set "
-        "as of --dataset.",
+        "that bvae data list shows.",
         positional=True,
         required=True,
+        metavar="IMAGES",
     )
     told = "File to write: .npz (codes, logvars, files or indices, factors) or .csv."
     out = Flag(Path, told, required=True, aliases=("-o",))
@@ -40,15 +60,16 @@ def encode(argv: Sequence[str]) -> int:
     given = parse(argv, "bvae encode", encode.__doc__, encode_flags())
     with fatal():
         from bvae_jax.runs.codes import is_own
-        from bvae_jax.runs.run import load
 
-    path, images, out = given["run_dir"], given["images"], given["out"].expanduser()
-    options: Any = {name: given.get(name) for name in ("step", "beta")}
-    run, progress = load(path, **options, data=False), not given.get("quiet", False)
-    if is_own(run.config, images):
-        run = load(path, **options, progress=progress)
-    count = run.encode_to(out, images, progress=progress)
-    print(f"{out}: {count:,} images, {run.config.latents} latents")
+    images, out, progress = given["images"], given["out"].expanduser(), not given.get("quiet")
+    run = _load({**given}, data=False)
+    try:
+        if is_own(run.config, images):
+            run = _load(given, progress=progress)
+        count = run.encode_to(out, images, progress=progress)
+    except UserError as error:
+        raise UserError(str(error).replace("--dataset", "IMAGES")) from error
+    print(printable(f"{out}: {count:,} images, {run.config.latents} latents"))
     return 0
 
 
@@ -70,14 +91,13 @@ def sample(argv: Sequence[str]) -> int:
     and an .npz file of the same and of their z."""
     given = parse(argv, "bvae sample", sample.__doc__, sample_flags())
     with fatal():
-        from bvae_jax.runs.run import load
         from bvae_jax.runs.samples import write_samples
 
-    given.pop("plugin", None)
-    options: Any = {name: given.pop(name, None) for name in ("step", "beta")}
-    run = load(given.pop("run_dir"), **options, data=given.get("source") == "aggregate")
-    arrays, grid, *pictures = write_samples(run, given.pop("out").expanduser(), **given)
-    print(f"{grid}\n{arrays}\n{pictures[0]} to {pictures[-1].name}")
+    run = _load(given, data=given.get("source") == "aggregate")
+    arrays, grid, first, *others = write_samples(run, given.pop("out").expanduser(), **given)
+    last = f" to {others[-1].name}" if others else ""
+    for line in (grid, arrays, f"{first}{last}"):
+        print(printable(str(line)))
     return 0
 
 
@@ -86,7 +106,7 @@ def export_flags() -> Flags:
     with fatal():
         from bvae_jax.export.formats import export
 
-        loading = _loading()
+        loading = _loading("step", "beta")
 
     flags = of_function(export, "run")
     flags["out"] = flags["out"]._replace(aliases=("-o",))
@@ -95,16 +115,10 @@ def export_flags() -> Flags:
 
 def export(argv: Sequence[str]) -> int:
     """Write a run's weights for other libraries: as safetensors, as PyTorch code, as ONNX or as an
-    .npz file. bvae_jax.load and all commands take what it writes, too."""
+    .npz file. All commands take a directory that it writes; of a file bvae_jax.load(FILE,
+    data=False), bvae encode, sample and export."""
     given = parse(argv, "bvae export", export.__doc__, export_flags())
-    with fatal():
-        from bvae_jax.runs.run import load
-
-    given.pop("plugin", None)
-    options: Any = {name: given.pop(name, None) for name in ("step", "beta")}
-    out = load(given.pop("run_dir"), **options, data=False).export(**given)
-    names = sorted(path.name for path in out.iterdir()) if out.is_dir() else ()
-    print(f"{out}: {', '.join(names)}" if names else out)
+    _print_written(_load(given, data=False).export(**given))
     return 0
 
 
@@ -127,5 +141,9 @@ def push(argv: Sequence[str]) -> int:
         from bvae_jax.export.hub import push as run_push
 
     given.pop("plugin", None)
-    print(run_push(given.pop("run"), given.pop("to"), **given))
+    made = run_push(given.pop("run"), given.pop("to"), **given)
+    if given.get("out"):
+        _print_written(Path(made))
+    else:
+        print(made)
     return 0

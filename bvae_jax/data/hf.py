@@ -35,7 +35,7 @@ from bvae_jax.runtime import bar
 
 PREFIX = "hf:"
 NAME = re.compile(
-    r"(?P<repository>[\w.-]+(/[\w.-]+)?)(/(?P<config>[\w.-]+))?(:(?P<split>\w+))?"
+    r"(?P<repository>\w[\w.-]*(/\w[\w.-]*)?)(/(?P<config>\w[\w.-]*))?(:(?P<split>\w+))?"
     r"(@(?P<revision>\S+))?"
 )
 WANTED = "hf:USER/NAME, perhaps with /CONFIG, :SPLIT and @REVISION, or hf:./FILE.parquet"

@@ -467,5 +467,5 @@ def all_but_black(lightest: int) -> str:
 
 
 def text(name: str) -> str:
-    """A file's name as JSON can hold it: names need not be UTF-8."""
-    return name.encode("utf-8", "replace").decode()
+    r"""A file's name as JSON can hold it: bytes that are no UTF-8 as Python writes them, \udce9."""
+    return name.encode("utf-8", "backslashreplace").decode()

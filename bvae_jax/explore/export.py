@@ -28,6 +28,7 @@ from bvae_jax.runs.encode import codes_of, encode_points, encode_run, encoding_o
 from bvae_jax.runs.grid import SYMBOLS, text
 from bvae_jax.runs.hyper import many_rates
 from bvae_jax.runs.run import Run, load, load_shared, located
+from bvae_jax.runs.rundir import only_weights
 from bvae_jax.runs.sweepdir import SweepConfig
 from bvae_jax.runs.trainer import Trainers
 from bvae_jax.runs.traversals import best_start
@@ -114,6 +115,8 @@ def explore(
             a page or uses what a page cannot compute.
     """
     directory = located(path)
+    if directory.is_file():
+        raise only_weights(directory)
     file = Path(out).expanduser() if out else directory / FILE
     if file.is_dir():
         raise UserError(f"--out: {file} is a directory, wanted the name of a file.")

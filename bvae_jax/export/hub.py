@@ -36,7 +36,7 @@ def parse(text: str) -> Address:
     Raises:
         UserError: it is neither.
     """
-    found = re.fullmatch(r"hf:([\w.-]+/[\w.-]+)(?:@(\S+))?", text)
+    found = re.fullmatch(r"hf:(\w[\w.-]*/\w[\w.-]*)(?:@(\S+))?", text)
     if not found:
         raise UserError(f"Got {text}, wanted hf:USER/NAME or hf:USER/NAME@REVISION.")
     return Address(found[1], found[2])
@@ -107,6 +107,8 @@ def push(
             reached.
     """
     repository, branch = parse(to)
+    if licence is not None and not re.fullmatch(r"[\w.+-]+", licence):
+        raise UserError(f"--licence: got {licence!r}, wanted one word, as mit or cc-by-4.0.")
     needs("huggingface_hub", "hub", to)
     from huggingface_hub import HfApi, get_token
 
@@ -116,7 +118,7 @@ def push(
     if out is None and get_token() is None:
         raise UserError(f"{to}: pushing needs a token that may write: hf auth login, or HF_TOKEN.")
     if not isinstance(run, Run):
-        run = load(run, beta=beta, data=False, progress=False)
+        run = load(run, beta=beta, data=False, progress=False).told()
     if int(run.state.step) < run.config.steps:
         raise UserError(f"{run.run_dir} is not finished: train it on with --resume, then push it.")
     if run.summary is None:  # at one of many β it is evaluated now
@@ -192,4 +194,4 @@ def in_one_line(what: str) -> Iterator[None]:
         wrong = f"the transfer failed ({error})"
     else:
         return
-    raise UserError(f"{what}: {' '.join(wrong.split())}.")
+    raise UserError(f"{what}: {' '.join(wrong.split()).rstrip('.')}.")

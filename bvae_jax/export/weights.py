@@ -25,7 +25,7 @@ from bvae_jax.config import Config, differing_fields, places
 from bvae_jax.errors import UserError
 from bvae_jax.evaluation.answers import Answers
 from bvae_jax.evaluation.evaluate import ELBO, EVALUATION
-from bvae_jax.files import blaming, misfit, replacing, write_json
+from bvae_jax.files import CHECKSUM, blaming, digest, misfit, replacing, write_json
 from bvae_jax.runs import rundir
 from bvae_jax.runs.checkpoint import fingerprint
 from bvae_jax.runs.encode import CACHE
@@ -39,7 +39,7 @@ from bvae_jax.vae import VAE
 
 FORMAT, VERSION = "bvae_jax", "1"
 KEYS = ("format", "format_version", "config", "image_shape", "step", "params_sha256")
-"""Of the metadata; `data`, which images the run was trained on, may be among them."""
+"""Of the metadata, with perhaps `data`, which images the run was trained on, and a checksum."""
 TORCH, ENCODER, DECODER = "bvae_torch.py", "encoder.onnx", "decoder.onnx"
 OURS = {WEIGHTS, CONFIG, SUMMARY, EVALUATION, ELBO, TORCH, ENCODER, DECODER, CACHE, "figures"}
 """What an earlier export and commands leave in a directory, which is replaced with it."""
@@ -159,7 +159,8 @@ def metadata(run: Run) -> dict[str, str]:
         data = read(run.run_dir).data
     else:
         data = rundir.read_data(rundir.of_beta(run.run_dir)[0]).get("identity", "")
-    return found | ({"data": data} if data else {})
+    found |= {"data": data} if data else {}
+    return found | {CHECKSUM: digest(found)}
 
 
 def portable(config: Config) -> Config:
@@ -216,6 +217,8 @@ def read(path: Path) -> Weights:
     file = path / WEIGHTS if path.is_dir() else path
     if not file.is_file():
         raise UserError(f"No exported run in {path}: it has no {WEIGHTS}. Give an exported one.")
+    if file.suffix not in (".npz", ".safetensors"):
+        raise rundir.only_weights(file)
     about, arrays = _read_npz(file) if file.suffix == ".npz" else _read_safetensors(file)
     config, shape, step = _read_about(file, about)
     if path.is_dir():
@@ -228,7 +231,7 @@ def read(path: Path) -> Weights:
     model, states = build_model(config, shape)
     like = flatten_dict(states.params["vae"], sep=".")
     if wrong := _misfit(arrays, like):
-        raise UserError(f"{file} does not fit its config: {wrong}. {ANEW}")
+        raise UserError(f"{file} does not fit its config and image_shape {shape}: {wrong}. {ANEW}")
     params = unflatten_dict({n: jnp.asarray(arrays[n], jnp.float32) for n in like}, sep=".")
     exact = all(array.dtype == np.float32 for array in arrays.values())
     if exact and fingerprint(params) != about["params_sha256"]:
@@ -254,7 +257,7 @@ def _read_npz(file: Path) -> tuple[dict[str, str], Arrays]:
         arrays = read_npz(file)
     except DamagedError as error:
         raise UserError(f"{file} is damaged: {error} {ANEW}") from None
-    texts = {name: str(arrays.pop(name)) for name in (*KEYS, "data") if name in arrays}
+    texts = {name: str(arrays.pop(name)) for name in (*KEYS, "data", CHECKSUM) if name in arrays}
     return _checked_about(file, texts), arrays
 
 
@@ -271,7 +274,11 @@ def _checked_about(file: Path, about: Mapping[str, str]) -> dict[str, str]:
             f"{file}: got format {about['format_version']}, wanted {VERSION}: it was written by "
             "another version of bvae_jax."
         )
-    return dict(about)
+    found = {**about}
+    expected = found.pop(CHECKSUM, None)  # which older ones do not have
+    if expected not in (None, digest(found)):
+        raise UserError(f"{file} is damaged: its metadata are not what was written. {ANEW}")
+    return found
 
 
 def _read_about(file: Path, about: Mapping[str, str]) -> tuple[Config, ImageShape, int]:
@@ -328,7 +335,7 @@ def load_exported(
     if step not in (None, found.step):
         raise UserError(f"--step: got {step}, but {path} was exported at step {found.step}.")
     if data and not path.is_dir():
-        raise UserError(f"{path} is a file: give data=False, or the directory it was exported to.")
+        raise rundir.only_weights(path)
     opened = None
     if data:
         config = placed(path, rundir.read_config(path), dataset)

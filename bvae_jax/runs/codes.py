@@ -31,16 +31,18 @@ from bvae_jax.runtime import bar
 if TYPE_CHECKING:
     from bvae_jax.metrics.codes import Codes
 
+WANTED = "wanted a folder of pictures, an .npz file, or the name of a data set (bvae data list)"
 AT_ONCE = 256
 """Images of a data set that are encoded at once."""
 
 
 def encode_to(run: Run, path: Path, images: str | Path, progress: bool) -> int:
     """See `Run.encode_to`. The file is there whole or not at all."""
-    if path.suffix not in WRITERS or path.is_dir():
+    kind = path.suffix.lower()
+    if kind not in WRITERS or path.is_dir():
         raise UserError(f"{path}: wanted the name of a file that ends in {' or '.join(WRITERS)}.")
     path.parent.mkdir(parents=True, exist_ok=True)
-    write, options = WRITERS[path.suffix]
+    write, options = WRITERS[kind]
     count = 0
 
     def counted() -> "Iterator[Codes]":
@@ -69,11 +71,8 @@ def images_config(config: Config, images: str | Path) -> Config:
     known = str(images) in (*DATASETS, *PUBLISHED)
     path = images if known or not os.path.isdir(os.path.expanduser(images)) else Path(images)
     named = Config(dataset=path).dataset  # pyright: ignore[reportArgumentType]
-    if not known and ":" not in named:
-        raise UserError(
-            f"Got {images}, which is not there: wanted a folder of pictures, an .npz file, or the "
-            "name of a data set (bvae data list)."
-        )
+    if not known and not named.partition(":")[2]:
+        raise UserError(f"Got {str(images)!r}, which is not there: {WANTED}.")
     kind = named.partition(":")[0]
     unused = {name: getattr(Config, name) for name, kinds in USED_BY.items() if kind not in kinds}
     return config.replace(dataset=named, only="", **unused)

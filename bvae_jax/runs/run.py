@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 from bvae_jax.config import Config, ScoreConfig, has_files, with_places
 from bvae_jax.data.base import Dataset
 from bvae_jax.elbo import gaussian_kl
-from bvae_jax.errors import UserError
+from bvae_jax.errors import UserError, say
 from bvae_jax.objectives import get_objective
 from bvae_jax.runs import encode as encoding
 from bvae_jax.runs import rundir
@@ -96,6 +96,16 @@ class Run:
         found = {"config": config, "state": state, "summary": summary}
         return replace(self, run_dir=directory, one_beta=True, **found)
 
+    def told(self) -> "Run":
+        """This run; of one for many β, which one it is now is said on stderr."""
+        rates = many_rates(self.config)
+        if rates and not self.one_beta:
+            say(
+                f"{self.run_dir} was trained for β from {rates.low:g} to {rates.high:g}: this is "
+                f"β = {self.config.beta:g}. --beta takes another."
+            )
+        return self
+
     def summarised(self) -> "Run":
         """With a summary: at one of many β, that is evaluated now, and kept, unless it is there."""
         if self.summary:
@@ -116,7 +126,9 @@ class Run:
             UserError: the run was loaded without data.
         """
         if self.opened is None:
-            raise UserError(f"{self.run_dir} was loaded without its data: load it with data=True.")
+            there = self.run_dir.exists()
+            mend = "load it with data=True" if there else "nor is it kept in a pickle"
+            raise UserError(f"{self.run_dir} was loaded without its data: {mend}.")
         return self.opened
 
     @property
@@ -324,9 +336,9 @@ class Run:
             raise UserError(f"Got images of {found.dtype}, wanted uint8 or floating point.")
         found = found.astype(np.float32)
         if found.size and not (found.min() >= 0 and found.max() <= 1):
-            raise UserError(
-                f"Got pixels from {found.min():g} to {found.max():g}, wanted 0 to 1 (or uint8)."
-            )
+            low, high = found.min(), found.max()
+            mend = ": divide by 255" if low >= 0 and 1 < high <= 255 else ""
+            raise UserError(f"Got pixels from {low:g} to {high:g}, wanted 0 to 1, or uint8{mend}.")
         return found
 
 
@@ -371,7 +383,9 @@ def load(
     """
     directory, own = rundir.of_beta(located(run_dir))
     if None not in (own, beta) and own != beta:
-        raise UserError(f"beta: got {beta:g}, but {run_dir} is a run at another: give {directory}.")
+        raise UserError(
+            f"--beta: got {beta:g}, but {run_dir} says β = {own:g}: leave one of the two out."
+        )
     if rundir.is_exported(directory):
         from bvae_jax.export.weights import load_exported
 
@@ -380,6 +394,11 @@ def load(
         return run if beta is None else run.at(beta)
     config = rundir.read_config(directory)
     rundir.check_parts(directory, config)
+    if not any((directory / name).exists() for name in ("checkpoints", rundir.PROVENANCE)):
+        raise UserError(
+            f"{directory} has no checkpoints and no {rundir.WEIGHTS}: wanted the directory of a "
+            "run, or one that was exported whole."
+        )
     if data:
         config = placed(directory, config, dataset)
         trainer = trainer or Trainer(config, progress=progress)

@@ -19,9 +19,16 @@ from typing import Any, NotRequired, TypedDict
 
 import jax
 
-from bvae_jax.config import OWN_FILES, PLACES, Config, differing_fields
+from bvae_jax.config import (
+    FIELDS,
+    OWN_FILES,
+    OWN_HYPERPARAMETERS,
+    PLACES,
+    Config,
+    differing_fields,
+)
 from bvae_jax.data.base import Dataset
-from bvae_jax.errors import UserError, say
+from bvae_jax.errors import HOW_TO_REGISTER, UserError, say
 from bvae_jax.files import read_json, write_json
 from bvae_jax.files import write_text as write_text
 from bvae_jax.registry import PLUGINS, unknown_parts
@@ -139,6 +146,13 @@ def is_exported(path: Path) -> bool:
     return path.is_file() or ((path / WEIGHTS).is_file() and not (path / "checkpoints").exists())
 
 
+def only_weights(path: Path) -> UserError:
+    """The error where a file is given for the directory of a run."""
+    mend = f" bvae export {path} makes one; bvae_jax.load(FILE, data=False) takes it as it is."
+    exported = path.suffix in (".npz", ".safetensors")
+    return UserError(f"{path} is a file, wanted the directory of a run.{mend if exported else ''}")
+
+
 def check_resumable(run_dir: Path) -> None:
     """Refuse to go on with a run that was exported.
 
@@ -214,6 +228,13 @@ def parse_config(path: Path, values: dict[str, Any]) -> Config:
     Raises:
         UserError: it is not one, or not that of a run of ours.
     """
+    known = {*FIELDS, *OWN_HYPERPARAMETERS}
+    if strange := [name for name in values if name not in known]:
+        raise UserError(
+            f"{path}: its config has {', '.join(strange)[:200]}, which is not known here. It is "
+            "damaged, of another version of bvae_jax, or has an objective of your own: "
+            f"{HOW_TO_REGISTER}."
+        )
     try:
         config = Config.from_dict(values)
     except UserError as error:

@@ -58,7 +58,7 @@ class BetaVAE(TransformerMixin, BaseEstimator):
         latents, beta, objective, network, likelihood, steps, batch_size, learning_rate: as of
             `Config`.
         image_shape: (height, width) or (height, width, channels) of rows; None: (1, features).
-        config: other fields of `Config`, by name; they go before those above.
+        config: other fields of `Config`, by name; X says what the data set is.
         importance_samples: of `score_samples`; 0 for the ELBO.
         run_dir: directory of the run, which must be free; None: one that goes with the estimator.
         random_state: seed of the run.
@@ -91,6 +91,10 @@ class BetaVAE(TransformerMixin, BaseEstimator):
             UserError: X is no images, a parameter does not fit, or `run_dir` is taken.
             KeyboardInterrupt: training was interrupted.
         """
+        own = {name: name for name in self.get_params()} | {"seed": "random_state", "dataset": "X"}
+        for field in self.config or {}:
+            if field in own:
+                raise InputError(f"config: got {field}, wanted it as the parameter {own[field]}.")
         dataset = from_arrays("array", to_levels(self._images(X, reset=True)))
         name, seed = f"array-{dataset.version}", self.random_state
         if not isinstance(seed, numbers.Integral):
@@ -107,6 +111,8 @@ class BetaVAE(TransformerMixin, BaseEstimator):
             DATASETS[name] = dataclasses.replace(dataset, name=name)
             try:
                 run = train(config, run_dir, figures=False, progress=bool(self.verbose))
+            except OSError as error:
+                raise InputError(f"run_dir: {run_dir}: {error.strerror or error}.") from error
             finally:
                 del DATASETS[name]
         if run.summary is None:

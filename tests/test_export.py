@@ -212,6 +212,8 @@ def test_torch_gives_what_jax_gives(torch, tmp_path, network, likelihood, shape)
         found = vae.encode(torch.tensor(images).movedim(3, 1))
         pictures = vae.decode(torch.tensor(z)).movedim(1, 3)
     assert pictures.std(dim=0).max() > 0.02
+    if not run.variational:  # nobody trained its log-variances
+        found = (found, torch.full_like(found, torch.nan))
     for one, other in zip((*found, pictures), (*run.encode(images), run.decode(z)), strict=True):
         np.testing.assert_allclose(one, other, rtol=0, atol=1e-5)
 
@@ -240,7 +242,7 @@ def test_what_torch_cannot_know_is_said(run, tmp_path, torch):
     for name in module.LOGISTIC:
         assert make_likelihood(name, 1.0).mean is expected_image
     text = formats.TEMPLATE.read_text()
-    assert len(text.splitlines()) <= 125
+    assert len(text.splitlines()) <= 127
     assert "jax" not in text.replace("bvae_jax", "")
 
 
@@ -256,9 +258,10 @@ def test_onnx_gives_what_jax_gives(tmp_path):
         assert max(formats.check_onnx(run, out, images).values()) < 1e-5
     assert fingerprint(load(out, data=False).params) == fingerprint(run.params)
     opened = onnx.load(out / formats.ENCODER)
+    assert [one.name for one in opened.graph.output] == ["codes"]
     assert [one.version for one in opened.opset_import if not one.domain] == [formats.OPSET]
     other = some_run(config, (5, 7, 3), tmp_path / "run", seed=1)
-    with pytest.raises(UserError, match=r"mean of the ONNX file is .* away from JAX"):
+    with pytest.raises(UserError, match=r"codes of the ONNX file is .* away from JAX"):
         formats.check_onnx(other, out)
 
 

@@ -261,7 +261,7 @@ def found(tiny_network, tmp_path_factory):
     return bvae_jax.train(Config(**SMALL), directory, progress=False, figures=False)
 
 
-def test_a_run_at_a_beta_is_a_run(found, tmp_path):
+def test_a_run_at_a_beta_is_a_run(found, tmp_path, capsys):
     images = found.trainer.images(np.arange(5))
     other = found.at(0.5)
     assert found.at(4.0).run_dir == found.run_dir  # the β of its config
@@ -282,7 +282,7 @@ def test_a_run_at_a_beta_is_a_run(found, tmp_path):
         np.testing.assert_array_equal(drawn["images"], other.sample(2))
     assert "β" not in capsys.readouterr().err
     assert cli.main(["export", str(found.run_dir), "-o", str(tmp_path / "out")]) == 0
-    assert "was trained for β from 0.5 to 8: this is β = " in capsys.readouterr().err
+    assert "trained for β from 0.5 to 16: this is β = 4. --beta tak" in capsys.readouterr().err
 
 
 def test_what_is_kept_of_a_beta_is_kept_apart(found):

@@ -35,7 +35,7 @@ def records(trained, held, error=1.0):
         ({}, PICTURE, ([200, 90], [201, 95]), {}),
         ({"nll": 540.0}, PICTURE, (), {}),  # little, but more than 3 * hypot(1, 3) nats
         ({"nll": 552.0}, PICTURE, (), {MEAN: "Train for more"}),
-        ({"nll": 700.0}, PICTURE, (), {MEAN: "Lower the --learning-rate"}),
+        ({"nll": 700.0}, PICTURE, (), {MEAN: "Lower the learning rate"}),
         ({"nll": 560.0}, PICTURE._replace(contrast=0.003), (), {MEAN: "look at the data"}),
         ({"nll": 700.0}, None, (), {}),
         ({"kl": 15.1, "information": 0.2, "active_latents": 0}, PICTURE, (), {KL: "log 256 = 5.5"}),
@@ -54,12 +54,13 @@ def test_faults_by_their_numbers(changes, picture, curves, wanted):
     for name, part in wanted.items():
         assert part in found[name]
         assert "\n" not in found[name]
+        assert "--" not in found[name]  # it is said in Python and on cards, too
 
 
 def test_an_autoencoder_has_the_mean_picture_and_the_rise():
     numbers = {"nll": 560.0, "nll_error": 1.0}
     assert [*find_faults(numbers, 256, PICTURE)] == [MEAN]
-    assert "--beta" not in find_faults(numbers, 256, PICTURE)[MEAN]
+    assert "beta" not in find_faults(numbers, 256, PICTURE)[MEAN]
     assert not find_faults({"nll": 90.0}, 1, PICTURE), "of one image there is no error"
     assert [*find_faults({"nll": 90.0, "values_used": 1.05}, 256, None)] == ["unused codebook"]
     assert not find_faults({"nll": 90.0, "values_used": 1.2}, 256, None)

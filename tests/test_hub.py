@@ -92,10 +92,30 @@ def test_the_card_says_what_the_model_is(run, hub, tmp_path):
         assert said in card.text
     assert "figures/samples.png" not in card.text
     assert "bvae_torch" not in card.text  # it knows no network of somebody's own
-    known = dataclasses.replace(run, config=run.config.replace(network="mlp"))
-    known.push("hf:user/name", out=tmp_path / "known")
-    assert (tmp_path / "known" / "bvae_torch.py").is_file()
-    assert "vae = bvae_torch.load(directory)" in (tmp_path / "known" / "README.md").read_text()
+    assert "Licence of the model: mit." in card.text
+
+
+def test_the_card_of_an_autoencoder_has_no_posterior(run, hub, tmp_path, capsys):
+    """Nor β. And a name cannot write a heading of its own."""
+    named = {"dataset": "folder:a\n\n# forged", "beta": None, "beta_schedule": None}
+    config = run.config.replace(network="mlp", objective="ae", **named)
+    summary = {name: x for name, x in run.summary.items() if name not in ("kl", "elbo", "warnings")}
+    out = tmp_path / "points"
+    dataclasses.replace(run, config=config, summary=summary).push("hf:user/name", out=out)
+    text = (out / "README.md").read_text()
+    assert (out / "bvae_torch.py").is_file()
+    for said in (
+        "vae = bvae_torch.load(directory)",
+        "# images: [n, 1, 64, 64], float32 in [0, 1]\ncodes = vae.encode(images)  # [n, 3]\n",
+        r"autoencoder on a\n\n# forged",
+        "Licence of the model: none is stated.",
+        "'bvae_jax[hub] @ git+https://github.com/bvae-jax/bvae_jax'",
+    ):
+        assert said in text
+    for unsaid in ("KL", "β", "logvar", "variational", "beta-vae", "\n# forged"):
+        assert unsaid not in text
+    assert cli.main(["push", str(run.run_dir), "hf:user/name", "-o", str(tmp_path / "dry")]) == 0
+    assert "dry: README.md, config.json, figures, model.saf" in capsys.readouterr().out
 
 
 def test_the_card_of_a_member_has_the_other_seeds(run, tmp_path):

@@ -105,7 +105,7 @@ def test_codes_and_pictures_are_those_of_the_run(fitted):
 
 
 def test_rows_are_images_of_their_shape(fitted):
-    other = small(image_shape=(4, 6), config={"steps": 200, "learning_rate": 1e-2, "beta": 1.0})
+    other = small(image_shape=(4, 6), steps=200, learning_rate=1e-2, beta=1.0)
     np.testing.assert_array_equal(other.fit_transform(ROWS), fitted.transform(IMAGES))
     assert other.inverse_transform(np.zeros((3, 2))).shape == (3, 24)
 
@@ -164,6 +164,20 @@ def test_bounds_against_the_integral_over_all_z(fitted):
         (lambda f: f.transform(IMAGES[:, :, :5]), r"got \(40, 4, 5\), wanted \[n, 4, 6\], as fit"),
         (lambda f: BetaVAE(image_shape=(5, 5)).fit(ROWS), "wanted one that fits"),
         (lambda f: BetaVAE(config={"bet": 1}).fit(IMAGES), "Unknown config fields"),
+        (
+            lambda f: BetaVAE(config={"beta": 1}).fit(IMAGES),
+            "beta, wanted it as the parameter beta",
+        ),
+        (
+            lambda f: BetaVAE(config={"dataset": "x"}).fit(IMAGES),
+            "dataset, wanted it as the parameter X",
+        ),
+        (
+            lambda f: BetaVAE(config={"seed": 1}).fit(IMAGES),
+            "seed, wanted it as the parameter random_state",
+        ),
+        (lambda f: small(run_dir="/proc/x").fit(IMAGES), "run_dir: /proc/x: No such file or direc"),
+        (lambda f: pickle.loads(pickle.dumps(f)).run_.trainer, "data: nor is it kept in a pickle"),
         (lambda f: f.inverse_transform(np.zeros((1, 3))), r"z of shape \(1, 3\)"),
     ],
 )

@@ -12,6 +12,8 @@ from bvae_jax.comparison.base import DIRECTIONS, heading, name_of
 from bvae_jax.config import OWN_FILES, Config
 from bvae_jax.data import DATASETS
 from bvae_jax.data.catalogue import KNOWN
+from bvae_jax.data.splits import Split, parts_of
+from bvae_jax.errors import printable
 from bvae_jax.evaluation.evaluate import EVALUATION
 from bvae_jax.export.formats import TEMPLATE
 from bvae_jax.metrics import METRICS
@@ -56,7 +58,11 @@ def model_card(run: Run, exported: Path, repository: str, licence: str | None) -
         library_name="bvae_jax",
         license=licence,
         pipeline_tag="image-feature-extraction",
-        tags=[*TAGS, run.config.objective, run.config.dataset.partition(":")[0]],
+        tags=[
+            *(TAGS if run.variational else TAGS[2:]),
+            run.config.objective,
+            run.config.dataset.partition(":")[0],
+        ],
         model_name=repository.partition("/")[2],
         eval_results=_results(run.config, scores),
     )
@@ -66,7 +72,7 @@ def model_card(run: Run, exported: Path, repository: str, licence: str | None) -
         "Data": _data(run),
         "Scores": _scores(run, scores),
         "Figures": _figures(exported),
-        "Intended use and limits": _limits(run),
+        "Intended use and limits": _limits(run, licence),
         "Citation": _citation(run.config),
     }
     body = "".join(f"\n## {name}\n\n{part}\n" for name, part in sections.items() if part)
@@ -74,7 +80,8 @@ def model_card(run: Run, exported: Path, repository: str, licence: str | None) -
         f"An encoder and a decoder of {_shape(run)} images with {run.config.latents} latents, "
         f"trained by [bvae_jax]({HOME})."
     )
-    return str(ModelCard(f"---\n{data.to_yaml()}\n---\n\n# {title}\n\n{first}\n{body}"))
+    head = f"---\n{data.to_yaml()}\n---\n\n# {printable(title)}"
+    return str(ModelCard(f"{head}\n\n{first}\n{body}"))
 
 
 def title_of(config: Config) -> str:
@@ -131,9 +138,13 @@ def _shape(run: Run) -> str:
 
 def _table(rows: Iterable[Sequence[str]]) -> str:
     """In Markdown; the first row is the head."""
-    lines = [[cell.replace("|", "\\|") for cell in row] for row in rows]
+    lines = [[printable(cell).replace("|", "\\|") for cell in row] for row in rows]
     lines.insert(1, ["---"] * len(lines[0]))
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _list(lines: Iterable[str]) -> str:
+    return "\n".join(f"- {printable(line)}" for line in lines if line)
 
 
 def _results(config: Config, scores: Mapping[str, tuple[float, int]]) -> Any:
@@ -155,13 +166,15 @@ def _results(config: Config, scores: Mapping[str, tuple[float, int]]) -> Any:
 
 def _use(run: Run, exported: Path, repository: str) -> str:
     height, width, channels, latents = *run.image_shape, run.config.latents
-    with_jax = f"""With `pip install 'bvae_jax[hub]'`:
+    given, each = ("mean, logvar", " each") if run.variational else ("codes", "")
+    with_jax = f"""With `pip install 'bvae_jax[hub] @ git+{HOME}'`:
 
 ```python
 import bvae_jax
 
 run = bvae_jax.load("hf:{repository}", data=False)
-codes = run.encode(images).mean  # [n, {height}, {width}, {channels}] -> [n, {latents}]
+# images: [n, {height}, {width}, {channels}], floating point in [0, 1] or uint8
+codes = run.encode(images).mean  # [n, {latents}]
 pictures = run.decode(codes)  # [n, {height}, {width}, {channels}], pixels in [0, 1]
 ```"""
     if (exported / TEMPLATE.name).is_file():
@@ -179,8 +192,9 @@ sys.path.append(directory)
 import {TEMPLATE.stem}
 
 vae = {TEMPLATE.stem}.load(directory)
-mean, logvar = vae.encode(images)  # [n, {channels}, {height}, {width}] -> [n, {latents}] each
-pictures = vae.decode(mean)  # [n, {channels}, {height}, {width}], pixels in [0, 1]
+# images: [n, {channels}, {height}, {width}], float32 in [0, 1]
+{given} = vae.encode(images)  # [n, {latents}]{each}
+pictures = vae.decode({given.partition(",")[0]})  # pixels in [0, 1]
 ```"""
     return f"""{with_jax}
 
@@ -221,7 +235,7 @@ def _model(run: Run) -> str:
         ),
         ("SHA-256 of the parameters", f"`{summary['params_sha256']}`"),
     ]
-    return "\n\n".join(filter(None, [_table(rows), _unit(summary)]))
+    return "\n\n".join(filter(None, [_table(rows), _unit(summary) if run.variational else ""]))
 
 
 def _unit(summary: Mapping[str, Any]) -> str:
@@ -238,22 +252,21 @@ def _unit(summary: Mapping[str, Any]) -> str:
 def _data(run: Run) -> str:
     config = run.config
     found: dict[str, Any] = {**rundir.read_data(rundir.of_beta(run.run_dir)[0])}
-    known = next((one for one in (*DATASETS.values(), *KNOWN) if one.name == config.dataset), None)
-    lines = [f"- {data_name(config)}, as {_shape(run)}"]
+    known = _known(config)
+    lines = [f"{data_name(config)}, as {_shape(run)}"]
     restricted = [f"{n} {value}" for n in ("only", "exclude", "correlate", "augment")
                   if (value := getattr(config, n))]  # fmt: skip
-    lines += [f"- restricted: {', '.join(restricted)}"] if restricted else []
-    if {"images", "train", "holdout"} <= found.keys():
-        lines.append(
-            f"- {found['images']:,} images: {found['train']:,} to train on, {found['holdout']:,} "
-            "held out"
-        )
-    for name in ("licence", "citation") if known else ():
-        if value := getattr(known, name):
-            lines.append(f"- {name}: {value}")
-    if known is None or not known.licence:
-        lines.append("- licence: not on record; ask whoever the images are from")
-    return "\n".join(lines)
+    lines += [f"restricted: {', '.join(restricted)}"] if restricted else []
+    if {"images", *Split._fields} <= found.keys():
+        lines.append(f"{found['images']:,} images: {parts_of(found)}")
+    licence = (known and known.licence) or "not on record; ask whoever the images are from"
+    lines.append(f"licence: {licence}")
+    lines += [f"citation: {known.citation}"] if known and known.citation else []
+    return _list(lines)
+
+
+def _known(config: Config) -> Any:
+    return next((one for one in (*DATASETS.values(), *KNOWN) if one.name == config.dataset), None)
 
 
 def _scores(run: Run, scores: Mapping[str, tuple[float, int]]) -> str:
@@ -273,7 +286,8 @@ def _scores(run: Run, scores: Mapping[str, tuple[float, int]]) -> str:
     rows[0] += ["mean over seeds (lowest to highest)"] * (width - 3)
     rows = [[*row, *[""] * (width - len(row))] for row in rows]
     split = (run.summary or {}).get("split", "holdout")
-    words = [f"NLL, KL and ELBO: {NATS}, of n images of the split {split}."]
+    in_nats = [name_of(name) for name in TRAINING if name in scores]
+    words = [f"{', '.join(in_nats)}: {NATS}, of n images of the split {split}."]
     if len(scores) > len(TRAINING):
         words.append(
             "The others: disentanglement metrics, with n points whose factors are known. One "
@@ -287,23 +301,23 @@ def _figures(exported: Path) -> str:
     return "\n\n".join(f"![{n}](figures/{n}.png)\n\n*{words}*" for n, words in there.items())
 
 
-def _limits(run: Run) -> str:
+def _limits(run: Run, licence: str | None) -> str:
     lines = [
-        "- For research on representations: codes of images, traversals, comparisons with other "
+        "For research on representations: codes of images, traversals, comparisons with other "
         "models. It was not made or tested for decisions about people.",
-        f"- It knows {data_name(run.config)} only. Images must have its size and look; codes of "
+        f"It knows {data_name(run.config)} only. Images must have its size and look; codes of "
         "others mean nothing, and nothing warns of that.",
-        "- Nothing told it which factors there are. A latent need not be one factor, and another "
+        "Nothing told it which factors there are. A latent need not be one factor, and another "
         "seed may order, mirror or mix them.",
-        "- Decoded images are means, so they are smoother than images of the data.",
-        "- Terms of the data's licence may hold for what was learned from them.",
+        "Decoded images are means, so they are smoother than images of the data.",
+        f"Licence of the model: {licence or 'none is stated'}. Terms of the data's licence may "
+        "hold for what was learned from them.",
     ]
     warnings = (run.summary or {}).get("warnings", {})
-    return "\n".join([*lines, *(f"- Warning: {line}" for line in warnings.values())])
+    return _list([*lines, *(f"Warning: {line}" for line in warnings.values())])
 
 
 def _citation(config: Config) -> str:
-    known = next((one for one in (*DATASETS.values(), *KNOWN) if one.name == config.dataset), None)
-    lines = [get_objective(config.objective).reference, known.citation if known else ""]
-    lines.append(f"The bvae_jax authors: bvae_jax, the laboratory for beta-VAEs in JAX, {HOME}")
-    return "\n".join(f"- {line}" for line in lines if line)
+    known, objective = _known(config), get_objective(config.objective)
+    ours = f"The bvae_jax authors: bvae_jax, the laboratory for beta-VAEs in JAX, {HOME}"
+    return _list([objective.reference, known.citation if known else "", ours])

@@ -113,9 +113,9 @@ def own_part(run: Run) -> str:
 def write_onnx(run: Run, directory: Path) -> None:
     """Encoder and decoder as ONNX files, from the PyTorch ones that are in the directory.
 
-    encoder.onnx: images [batch, channels, height, width] -> mean, logvar [batch, latent];
-    decoder.onnx: z [batch, latent] -> images. Where onnxruntime is installed they are run, and
-    compared with JAX.
+    encoder.onnx: images [batch, channels, height, width] -> mean, logvar [batch, latent], of an
+    autoencoder codes; decoder.onnx: z [batch, latent] -> images. Where onnxruntime is installed
+    they are run, and compared with JAX.
 
     Raises:
         UserError: they do not give what JAX gives.
@@ -130,7 +130,7 @@ def write_onnx(run: Run, directory: Path) -> None:
     height, width, channels = run.image_shape
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it says that there is no torchvision
     parts = (
-        (ENCODER, vae.encode, (channels, height, width), "images", ("mean", "logvar")),
+        (ENCODER, vae.encode, (channels, height, width), "images", outputs(run)),
         (DECODER, vae.decode, (run.config.latents,), "z", ("images",)),
     )
     for name, function, shape, taken, given in parts:
@@ -155,11 +155,16 @@ def write_onnx(run: Run, directory: Path) -> None:
         check_onnx(run, directory)
 
 
+def outputs(run: Run) -> tuple[str, ...]:
+    """What its encoder gives, by name."""
+    return ("mean", "logvar") if run.variational else ("codes",)
+
+
 def check_onnx(run: Run, directory: Path, images: int = 3) -> dict[str, float]:
     """Run the ONNX files on random images and compare with JAX.
 
     Returns:
-        mean, logvar, images -> the largest difference.
+        mean, logvar (or codes), images -> the largest difference.
 
     Raises:
         UserError: it is larger than rounding explains.
@@ -176,9 +181,9 @@ def check_onnx(run: Run, directory: Path, images: int = 3) -> dict[str, float]:
         return onnxruntime.InferenceSession(directory / name, providers=providers).run(None, inputs)
 
     found = (*ran(ENCODER, images=np.moveaxis(x, 3, 1)), *ran(DECODER, z=z))
-    wanted = (posterior.mean, posterior.logvar, pictures)
-    differences = {}
-    for name, one, other in zip(("mean", "logvar", "images"), found, wanted, strict=True):
+    names, differences = outputs(run), {}
+    wanted = (*posterior[: len(names)], pictures)
+    for name, one, other in zip((*names, "images"), found, wanted, strict=True):
         differences[name] = float(np.max(np.abs(one - np.asarray(other))))
         if not np.allclose(one, other, rtol=CLOSE, atol=CLOSE, equal_nan=True):
             raise UserError(

@@ -39,7 +39,9 @@ from bvae_jax.vae import VAE
 
 FORMAT, VERSION = "bvae_jax", "1"
 KEYS = ("format", "format_version", "config", "image_shape", "step", "params_sha256")
-"""Of the metadata, with perhaps `data`, which images the run was trained on, and a checksum."""
+MORE = ("data", "posterior", CHECKSUM)
+"""Of the metadata. Others need not be there: which images the run was trained on; "none" of an
+autoencoder, whose log-variances nobody trained; of the rest."""
 TORCH, ENCODER, DECODER = "bvae_torch.py", "encoder.onnx", "decoder.onnx"
 OURS = {WEIGHTS, CONFIG, SUMMARY, EVALUATION, ELBO, TORCH, ENCODER, DECODER, CACHE, "figures"}
 """What an earlier export and commands leave in a directory, which is replaced with it."""
@@ -160,6 +162,7 @@ def metadata(run: Run) -> dict[str, str]:
     else:
         data = rundir.read_data(rundir.of_beta(run.run_dir)[0]).get("identity", "")
     found |= {"data": data} if data else {}
+    found |= {} if run.variational else {"posterior": "none"}
     return found | {CHECKSUM: digest(found)}
 
 
@@ -257,7 +260,7 @@ def _read_npz(file: Path) -> tuple[dict[str, str], Arrays]:
         arrays = read_npz(file)
     except DamagedError as error:
         raise UserError(f"{file} is damaged: {error} {ANEW}") from None
-    texts = {name: str(arrays.pop(name)) for name in (*KEYS, "data", CHECKSUM) if name in arrays}
+    texts = {name: str(arrays.pop(name)) for name in (*KEYS, *MORE) if name in arrays}
     return _checked_about(file, texts), arrays
 
 

@@ -82,11 +82,11 @@ def _no_better_than(picture: MeanPicture, evaluation: Mapping[str, Any]) -> Iter
     margin = ERRORS * math.hypot(evaluation.get("nll_error", math.inf), picture.error)
     if nll < picture.nll - margin or math.isinf(margin):  # of one image there is no error
         return
-    advice = "Train for more --steps, or weigh the KL less (--beta)."
+    advice = "Train for more steps, or weigh the KL less (beta)."
     if "kl" not in evaluation:
-        advice = "Train for more --steps, or try another --learning-rate."
+        advice = "Train for more steps, or try another learning rate."
     if nll > picture.nll + margin:
-        advice = "Lower the --learning-rate, or train for more --steps."
+        advice = "Lower the learning rate, or train for more steps."
     if picture.contrast <= ALIKE:
         advice = (
             "No pixel of the training images varies by more than a grey level: look at the data "
@@ -109,14 +109,14 @@ def _uninformed(evaluation: Mapping[str, Any], batch: int) -> Iterator[Any]:
             "KL without information",
             f"the KL of {kl:.1f} nats tells nothing: images and codes share {information:.2f} nats "
             f"(of {batch} images they could share log {batch} = {most:.1f}). Posteriors are alike "
-            "for all images: let the KL cost less at first (a lower --gamma or --beta, a slower "
-            "schedule), or lower the --learning-rate.",
+            "for all images: let the KL cost less at first (a lower gamma or beta, a slower "
+            "schedule), or lower the learning rate.",
         )
     elif not evaluation["active_latents"]:
         yield (
             "no active latents",
             f"no latent is active ({ACTIVE}; KL {kl:.2f} nats): the posterior has collapsed. Lower "
-            "--beta, or let it grow from 0 (--beta-schedule linear:steps=N).",
+            "beta, or let it grow from 0 (beta_schedule linear:steps=N).",
         )
 
 
@@ -126,8 +126,8 @@ def _unused_codebook(evaluation: Mapping[str, Any]) -> Iterator[Any]:
         yield (
             "unused codebook",
             f"of each latent's codebook {used:.2f} values are used (exp of their entropy; 1: all "
-            "codes are alike): codes tell next to nothing. Give less --weight-decay, or lower the "
-            "--learning-rate.",
+            "codes are alike): codes tell next to nothing. Give less weight decay, or lower the "
+            "learning rate.",
         )
 
 
@@ -148,7 +148,7 @@ def _overfitted(records: Sequence[Record]) -> Iterator[Any]:
             "held-out nll rises",
             f"held-out nll rose from {held[best]['nll']:.1f} at step {best} to "
             f"{held[last]['nll']:.1f} at step {last}, that of training images did not: the run "
-            "overfits. Train for fewer --steps, on more images, or with a larger --beta.",
+            "overfits. Train for fewer steps, on more images, or with a larger beta.",
         )
 
 

@@ -146,7 +146,8 @@ class Run:
         return get_objective(self.config.objective).noise
 
     def encode(self, images: Any) -> Posterior:
-        """q(z|x): mean and log-variance, [n, latent]; see the class for what images may be.
+        """q(z|x): mean and log-variance, [n, latent]; see the class for what images may be. An
+        autoencoder's mean is its code, and has no log-variance: it is nan.
 
         Raises:
             UserError: the images are of another shape or type.
@@ -156,7 +157,7 @@ class Run:
         means, logvars = (
             jnp.concatenate([part[i] for part in parts])[: len(images)] for i in range(2)
         )
-        return Posterior(means, logvars)
+        return Posterior(means, logvars if self.variational else jnp.full_like(means, jnp.nan))
 
     def decode(self, z: Any) -> Float[Array, "n height width channels"]:
         """The mean image of p(x|z), with pixels in [0, 1].

@@ -3,6 +3,7 @@
 vae = bvae_torch.load("model.safetensors")
 mean, logvar = vae.encode(images)  # [n, channels, height, width] in [0, 1] -> [n, latent] each
 pictures = vae.decode(mean)  # [n, latent] -> [n, channels, height, width] in [0, 1]
+Of an autoencoder, which has no log-variances, encode gives the codes alone.
 """
 
 # pyright: reportMissingImports=false
@@ -17,15 +18,16 @@ from torch.nn import functional as F
 
 
 class VAE(nn.Module):
-    def __init__(self, weights: dict[str, Tensor], config: dict, image_shape: list[int]):
+    def __init__(self, weights: dict[str, Tensor], config: dict, image_shape: list, points=False):
         super().__init__()
+        self.points = points
         self.network, self.resnet = config["network"], config["network"] == "resnet"
         self.sides, self.mean = image_shape[:2], MEANS.get(config["likelihood"], torch.sigmoid)
         axes = {1: (0,), 2: (1, 0), 4: (3, 2, 0, 1)}  # in JAX [in, out] and [y, x, in, out]
         w = {n.replace(".", "/"): x.permute(axes[x.ndim]) for n, x in weights.items() if x.ndim}
         self.weights = nn.ParameterDict(w)
 
-    def encode(self, h: Tensor) -> tuple[Tensor, ...]:
+    def encode(self, h: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         for layer in self.layers("encoder/Conv_"):
             h = self.conv(h, layer)
         for number, layer in enumerate(self.layers("encoder/ConvDown_")):
@@ -38,7 +40,7 @@ class VAE(nn.Module):
         if "codebook" in self.weights:  # [value, latent]: the nearest value of each latent
             values = self.weights["codebook"]
             mean = values.gather(0, (mean - values[:, None]).abs().argmin(0))
-        return mean, logvar
+        return mean if self.points else (mean, logvar)
 
     def decode(self, z: Tensor) -> Tensor:
         sides, h = [self.sides], z
@@ -121,4 +123,5 @@ def load(path: str | Path) -> VAE:
     used, known = {config["network"], config["likelihood"]}, {*NETS, *LOGISTIC, *MEANS}
     if used - known:
         raise ValueError(f"{file} uses {used - known}: wanted some of {sorted(known)}.")
-    return VAE(weights, config, json.loads(about["image_shape"])).eval()
+    shape, points = json.loads(about["image_shape"]), about.get("posterior") == "none"
+    return VAE(weights, config, shape, points).eval()

@@ -397,8 +397,8 @@ def load(
     rundir.check_parts(directory, config)
     if not any((directory / name).exists() for name in ("checkpoints", rundir.PROVENANCE)):
         raise UserError(
-            f"{directory} has no checkpoints and no {rundir.WEIGHTS}: wanted the directory of a "
-            "run, or one that was exported whole."
+            f"{directory} has no checkpoint yet and no {rundir.WEIGHTS}: train it further with "
+            "--resume, or if it was exported, do that anew."
         )
     if data:
         config = placed(directory, config, dataset)

@@ -305,6 +305,7 @@ MISTAKES = [
     (TRAIN + "--objective vae --beta-schedule linear:steps=5", "vae has no --beta to sch", None),
     (TRAIN + "--beta-schedule linear", "--beta-schedule: got linear without steps", None),
     (TRAIN + "--learning-rate-schedule fast", "--learning-rate-schedule: got 'fast'", None),
+    (TRAIN + "--levels 4", "--levels: got 4, but --objective beta_vae does not use it", None),
     (TRAIN + "--optimizer lion", "Unknown optimizer 'lion'. Known: adagrad, adam, adamw, s", None),
     (TRAIN + "--bound tight", "'tight'", None),
     (TRAIN + "--objective factor_vae --bound iwae", "--bound iwae: objective factor_vae", None),

@@ -35,7 +35,7 @@ from bvae_jax.runs.traversals import best_start
 from bvae_jax.step import weights
 from bvae_jax.types import Images, Params, Scalar
 from bvae_jax.types import Latents as Codes
-from bvae_jax.vae import decode
+from bvae_jax.vae import CODEBOOK, decode
 
 FILE = "explore.html"
 IMAGES, PIXELS, FEWEST = 200, 4_000_000, 24
@@ -301,6 +301,9 @@ def model_json(
     mean, spread = codes.mean(axis=0), codes.std(axis=0)
     low, high = np.quantile(codes, [TAIL, 1 - TAIL], axis=0)
     start, end = range_of(known, model.run.variational)
+    if model.run.model.codebook:
+        values = np.asarray(model.run.params[CODEBOOK])
+        start, end = values.min(axis=1), values.max(axis=1)
     numbers = {"size": known.size, "share": known.shares, "low": low, "high": high}
     numbers |= {"from": start, "to": end, "mean": mean, "spread": spread}
     latents = []

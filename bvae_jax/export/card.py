@@ -225,7 +225,9 @@ def _model(run: Run) -> str:
         ("network", f"`{config.network}`, {count:,} parameters"),
         (
             "latents",
-            f"{config.latents}" + ("" if active is None else f", of which {active} active"),
+            f"{config.latents}"
+            + (f", quantised to {config.levels} values each" if objective.codebook else "")
+            + ("" if active is None else f", of which {active} active"),
         ),
         ("likelihood", f"`{config.likelihood}`"),
         (

@@ -37,14 +37,14 @@ def loss(inputs: Inputs) -> Loss:
     commit = jnp.square(codes - fixed_values).sum(axis=-1).mean()
     distances = hyper["lambda_quantize"] * quantize + hyper["lambda_commit"] * commit
     reported = {"quantisation": commit, "values_used": values_used(fixed_values)}
-    return Loss(inputs.nll + distances, reported | {"beta": jnp.zeros(())})
+    return Loss(inputs.nll + distances, reported)
 
 
 OBJECTIVE = Objective(
     loss=loss,
     formula="−log p(x|z) + λ_quantize |sg(c) − q|² + λ_commit |c − sg(q)|², z = c + sg(q − c)",
     reference="Hsu et al., Disentanglement via Latent Quantization, 2023",
-    hyper={"lambda_quantize": 4.0, "lambda_commit": 4.0},
+    hyper={"lambda_commit": 4.0, "lambda_quantize": 4.0},
     noise=False,
     codebook=True,
 )

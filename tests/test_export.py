@@ -2,6 +2,9 @@
 
 import importlib.util
 import json
+import re
+import sys
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +30,7 @@ from bvae_jax.types import TrainState
 pytestmark = pytest.mark.usefixtures("tiny_network")
 TINY = Config(network="tiny", latents=3, steps=20, likelihood="sigma_vae")
 SHAPE = (5, 7, 1)
+GUIDE = Path(__file__).parents[1] / "docs" / "sharing.md"
 KERNEL = "encoder.head.mean.kernel"
 
 
@@ -218,6 +222,25 @@ def test_torch_gives_what_jax_gives(torch, tmp_path, network, likelihood, shape)
         np.testing.assert_allclose(one, other, rtol=0, atol=1e-5)
 
 
+TORCH, ONNX = re.findall(r"^```py\n(.*?)^```$", GUIDE.read_text(), re.MULTILINE | re.DOTALL)
+
+
+def test_what_the_guide_shows_runs_in_torch(torch, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run = some_run(Config(network="mlp", latents=3), (3, 2, 1), tmp_path / "run")
+    run.export("b4-torch", to="torch")
+    monkeypatch.syspath_prepend(tmp_path / "b4-torch")
+    images = np.random.default_rng(1).random((5, 3, 2, 1), np.float32)
+    seen = {"images": torch.tensor(images).movedim(3, 1)}
+    exec(TORCH, seen)
+    mean, logvar = run.encode(images)
+    for name, wanted in (("mean", mean), ("logvar", logvar)):
+        np.testing.assert_allclose(seen[name].detach(), wanted, atol=1e-5)
+    pictures = seen["pictures"].detach().movedim(1, 3)
+    np.testing.assert_allclose(pictures, run.decode(mean), atol=1e-5)
+    sys.modules.pop("bvae_torch")
+
+
 def imported(directory):
     spec = importlib.util.spec_from_file_location("bvae_torch", directory / "bvae_torch.py")
     assert spec
@@ -260,6 +283,8 @@ def test_onnx_gives_what_jax_gives(tmp_path):
     opened = onnx.load(out / formats.ENCODER)
     assert [one.name for one in opened.graph.output] == ["codes"]
     assert [one.version for one in opened.opset_import if not one.domain] == [formats.OPSET]
+    shown = ONNX.replace("b4-onnx", str(out)).replace("mean, logvar", "(codes,)")
+    exec(shown, {"images": np.zeros((4, 3, 5, 7), np.float32)})
     other = some_run(config, (5, 7, 3), tmp_path / "run", seed=1)
     with pytest.raises(UserError, match=r"codes of the ONNX file is .* away from JAX"):
         formats.check_onnx(other, out)

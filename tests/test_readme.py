@@ -301,7 +301,11 @@ def test_a_data_set_is_added_as_contributing_says(added, tmp_path):
 
 
 TINY = ROOT / "tests" / "tiny.py"
-SMALLER = "steps=2, batch_size=4, network='tiny', image_source='rendered', eval_images=4"
+SMALLER = {
+    "steps=3000": "steps=2, batch_size=4, network='tiny', image_source='rendered', eval_images=4",
+    ', "runs/b4")\n': ', "runs/b4", figures=False)\n',
+    'network="mlp", steps=100': 'network="tiny", steps=2',
+}
 
 
 @pytest.mark.once
@@ -314,7 +318,9 @@ def test_python_runs(name, tmp_path, monkeypatch, registries, hub):
     monkeypatch.chdir(tmp_path)
     runpy.run_path(str(TINY))
     for block in fences(SHOWN[name], "python"):
-        exec(block.replace("steps=3000", SMALLER), {"__name__": "shown"})
+        for shown, smaller in SMALLER.items():
+            block = block.replace(shown, smaller)
+        exec(block, {"__name__": "shown"})
 
 
 STEPS = "--steps 2 --batch-size 4 --network tiny --image-source rendered --eval-images 4 --quiet"

@@ -50,6 +50,7 @@ WANTED = {
     "text": "unicode strings, as np.array(names, dtype=str)",
     "declared": "a text, the names of those factors that are numbers, as 'x,angle=360'",
 }
+WEIGHTS = "holds the weights of a run, wanted codes and factors: give the run."
 # In bytes: a quarter of the memory.
 LIMIT = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 4
 
@@ -91,6 +92,7 @@ def read_arrays(path: Path, continuous: str = "") -> dict[str, Any]:
 def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
     """The file; its name is put before what is wrong with it."""
     try:
+        want(path.suffix != ".safetensors", WEIGHTS)
         with open_archive(path, "np.savez(FILE, codes=codes, factors=factors)") as archive:
             yield archive
     except UserError as error:
@@ -110,8 +112,7 @@ def _headers(archive: zipfile.ZipFile) -> tuple[dict[str, Header], list[str]]:
 def _members(archive: zipfile.ZipFile) -> tuple[dict[str, zipfile.ZipInfo], list[str]]:
     """Members of known keys in the order of `FIELDS`, and the other keys."""
     found = members(archive)
-    weights = {"format", "params_sha256"} <= found.keys()
-    want(not weights, "holds the weights of a run, wanted codes and factors: give the run.")
+    want(not {"format", "params_sha256"} <= found.keys(), WEIGHTS)
     for key in ("codes", "factors"):
         keys = ", ".join(found) or "none"
         want(key in found, f"holds no {key}, wanted codes and factors. Its keys: {keys}.")

@@ -96,7 +96,7 @@ def test_a_run_for_many_rates_is_exported_at_one(tmp_path):
         load(tmp_path / "out", beta=4.0, data=False)
 
 
-def test_nothing_is_replaced_that_is_something_else(run, tmp_path):
+def test_nothing_is_replaced_that_is_something_else(run, tmp_path, monkeypatch):
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "mine.txt").write_text("kept")
     with pytest.raises(UserError, match="no exported run: it is left alone"):
@@ -110,6 +110,17 @@ def test_nothing_is_replaced_that_is_something_else(run, tmp_path):
 
     with pytest.raises(OSError, match="no space"):
         export_run(run, out, overwrite=True, more=[fail])
+    rename = Path.rename
+
+    def interrupted(self, to):
+        if self.name == "new":
+            raise KeyboardInterrupt
+        return rename(self, to)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "rename", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            export_run(run, out, overwrite=True)
     assert fingerprint(read(out).params) == fingerprint(run.params)
     (out / "README.md").write_text("kept")
     with pytest.raises(UserError, match=r"holds more than an export: README\.md"):
@@ -162,7 +173,7 @@ def test_a_file_that_does_not_fit_is_one_line(run, tmp_path):
         assert "\n" not in str(error.value)
 
 
-def test_a_damaged_file_is_one_line(run, tmp_path):
+def test_a_damaged_file_is_one_line(run, tmp_path, capsys):
     """Truncated anywhere, or of another kind."""
     out = export_run(run, tmp_path / "out")
     file = out / weights.WEIGHTS
@@ -173,6 +184,9 @@ def test_a_damaged_file_is_one_line(run, tmp_path):
             load(out, data=False)
         assert "\n" not in str(error.value)
     file.write_bytes(whole)
+    (out / "summary.json").write_text("{")
+    assert load(out, data=False).summary is None
+    assert capsys.readouterr().err.endswith(". It is left out.\n")  # an export is not resumed
     config = json.loads((out / "config.json").read_text())
     write_json(out / "config.json", config | {"beta": 3.0})
     with pytest.raises(UserError, match=r"config.json was edited.*beta"):

@@ -1,5 +1,6 @@
 """Figures show the numbers that they are given, in order and apart; nothing is cut off."""
 
+import errno
 import itertools
 import re
 from pathlib import Path
@@ -13,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 from PIL import Image
 
-from bvae_jax.plots import comparison, style
+from bvae_jax.plots import comparison, run, style
 from bvae_jax.plots.comparison import (
     Setting,
     around,
@@ -32,6 +33,7 @@ from bvae_jax.plots.run import (
     save_image_grid,
     save_kl_per_latent,
     save_loss_curves,
+    save_samples,
     save_training_gif,
     save_traversal_gif,
 )
@@ -1019,3 +1021,22 @@ def test_files_are_one_column_wide_in_one_format_or_both(tmp_path):
             assert b"FontFile2" in pdf  # TrueType
             assert b"/Type3" not in pdf
             assert b"CreationDate" not in pdf
+
+
+def test_a_full_disk_is_told_by_the_figure(tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Figure, "savefig", full)
+    monkeypatch.setattr(Image.Image, "save", full)
+    images = np.zeros((2, 3, 4, 4, 1), np.float32)
+    calls = {
+        "a": lambda: style.save(plt.figure(), tmp_path / "a"),
+        "samples.png": lambda: save_samples(tmp_path, images[0]),
+        "b.gif": lambda: run._save_gif(tmp_path / "b.gif", [Image.new("L", (2, 2))], [9]),
+    }
+    for name, call in calls.items():
+        with pytest.raises(OSError, match="No space left") as error:
+            call()
+        assert error.value.filename == str(tmp_path / name)
+    plt.close("all")

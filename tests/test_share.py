@@ -169,6 +169,7 @@ def test_what_cannot_be_encoded_or_drawn_is_one_line(run, tmp_path, capsys):
         "explore {tmp}/weights.npz": "weights.npz is a file, wanted the directory of a run. b",
         "sample {tmp}/weights.npz --source aggregate -o {tmp}/s": "weights.npz is a file, wanted",
         "evaluate {tmp}/weights.npz": "holds the weights of a run, wanted codes and factors",
+        "evaluate {tmp}/exported/model.safetensors": "holds the weights of a run, wanted codes",
         "sample {tmp}/notes.txt -o {tmp}/s": "notes.txt is a file, wanted the directory of a r",
         "export {tmp}/headless -o {tmp}/s": "headless has no checkpoint yet and no model.saf",
         "sample RUN/beta=3 --beta 4 -o {tmp}/s": "says β = 3: leave one of the two out",

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from PIL import Image
 
+from bvae_jax.files import blaming
 from bvae_jax.plots.style import (
     BLUE,
     COLOURS,
@@ -91,7 +92,8 @@ def save_samples(
     }
     paths = [directory / f"{stem}.png" for stem in shown]
     for path, one in zip(paths, shown.values(), strict=True):
-        Image.fromarray(np.rint(255 * mosaic(one)).astype(np.uint8)).save(path)
+        with blaming(path):
+            Image.fromarray(np.rint(255 * mosaic(one)).astype(np.uint8)).save(path)
     return paths
 
 
@@ -307,4 +309,5 @@ def _rasterise(figure: Figure) -> Image.Image:
 def _save_gif(path: Path, frames: Sequence[Image.Image], milliseconds: Sequence[int]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     first, *rest = frames
-    first.save(path, save_all=True, append_images=rest, duration=list(milliseconds), loop=0)
+    with blaming(path):
+        first.save(path, save_all=True, append_images=rest, duration=list(milliseconds), loop=0)

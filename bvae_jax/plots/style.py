@@ -17,6 +17,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
+from bvae_jax.files import blaming
+
 # A name in a script that the font lacks is drawn as boxes, which everybody sees.
 warnings.filterwarnings("ignore", r"Glyph \d+ .*missing from font")
 
@@ -84,13 +86,14 @@ def fit(figure: Figure, grid: np.ndarray, heights: Sequence[float]) -> None:
 def save(figure: Figure, path: Path) -> None:
     """Save and close a figure, as PATH.png and PATH.pdf where the path names no format."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    if path.suffix[1:] in figure.canvas.get_supported_filetypes():
-        figure.savefig(path)
-    else:
-        figure.savefig(path.with_name(f"{path.name}.png"))
-        figure.set_layout_engine("none")  # both formats have the same layout
-        # The same bytes every time.
-        figure.savefig(path.with_name(f"{path.name}.pdf"), metadata={"CreationDate": None})
+    with blaming(path):
+        if path.suffix[1:] in figure.canvas.get_supported_filetypes():
+            figure.savefig(path)
+        else:
+            figure.savefig(path.with_name(f"{path.name}.png"))
+            figure.set_layout_engine("none")  # both formats have the same layout
+            # The same bytes every time.
+            figure.savefig(path.with_name(f"{path.name}.pdf"), metadata={"CreationDate": None})
     plt.close(figure)
 
 

@@ -34,16 +34,16 @@ def draw(path, members):
             x = rows["beta"].map(betas.index) + shift
             left.plot(x, rows["entanglement"], "o", color=colour, ms=3, label=label)
             left.plot(x, rows["entanglement_others"], "_", color=colour, ms=8)
+        left.plot([], [], "_", color="0.3", ms=8, label="other pairs, median")
         left.set_xticks(range(len(betas)), [f"β = {beta:g}" for beta in betas])
         left.set(ylabel="entanglement of x and y", xlim=(-0.5, len(betas) - 0.5), ylim=0)
-        left.legend(frameon=False, fontsize=6)
+        left.legend(loc="lower left", bbox_to_anchor=(0, 1), frameon=False, fontsize=6)
         for beta, colour in zip(betas, COLOURS[1:], strict=False):
             rows = members[(members["correlate"] == PAIR) & (members["beta"] == beta)]
-            both = rows[["nll_correlated", "nll_all"]].to_numpy().T
-            lines = right.plot([0, 1], both, "o-", color=colour, ms=3, lw=0.8)
-            lines[0].set_label(f"β = {beta:g}")
-        right.set(xlim=(-0.4, 1.4), ylabel="−log p(x|z) (nats per image)")
-        right.set_xticks([0, 1], ["correlated", "all images"])
+            both, label = rows[["nll_correlated", "nll_all"]].to_numpy().T, f"β = {beta:g}"
+            right.plot([0, 1], both, "o-", color=colour, ms=3, lw=0.8)[0].set_label(label)
+        right.set(xlim=(-0.4, 1.4), ylabel="−log p(x|z) (nats per image)", xticks=[0, 1])
+        right.set_xticklabels(["correlated", "all images"])
         right.legend(loc="lower right", frameon=False, fontsize=6)
 
 

@@ -82,7 +82,9 @@ DIRECTIONS: Mapping[str, str] = {"nll": "low", "elbo": "high"}
 """The better end of scores that no setting wins, for their arrows."""
 ARROWS = {"high": " ↑", "low": " ↓", "": ""}
 UNITS: Mapping[str, str] = {
-    **dict.fromkeys(("nll", "kl", "elbo", "nll_gap"), "nats per image"),
+    **dict.fromkeys(
+        ("nll", "kl", "elbo", "nll_gap", "nll_all", "nll_correlated"), "nats per image"
+    ),
     "active_units": "latents",
     **dict.fromkeys(ELBO_PARTS, "nats"),
     "unsupervised/gaussian_total_correlation": "nats",

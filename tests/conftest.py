@@ -53,6 +53,42 @@ def tiny_network():
     del NETWORKS["tiny"]
 
 
+@pytest.fixture(scope="module")
+def shared_trainers():
+    """Runs that differ in what is traced share a trainer, as members of a sweep do: what they need
+    is compiled once for all tests of a file. That a new process does the same, others test."""
+    from bvae_jax.config import is_path
+    from bvae_jax.runs import run, train, trainer
+    from bvae_jax.runs.hyper import resolved
+
+    known, original = trainer.Trainers(keep=6), trainer.Trainers.of
+
+    def of(some, config):
+        changes = is_path(resolved(config).dataset)  # whose files tests change
+        return original(some if changes else known, config)
+
+    def shared(config, *, progress=True):
+        return changed(of(trainer.Trainers(), config), config=resolved(config))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trainer.Trainers, "of", of)
+        for module in (run, train):
+            patch.setattr(module, "Trainer", shared)
+        yield
+
+
+@pytest.fixture(autouse=True, scope="module")
+def coarse_figures(request):
+    """Figures of a third of the resolution, but where they are what is tested."""
+    from bvae_jax.plots.style import STYLE
+
+    with pytest.MonkeyPatch.context() as patch:
+        if request.module.__name__ != "test_plots":
+            for name in ("figure.dpi", "savefig.dpi"):
+                patch.setitem(STYLE, name, 100)
+        yield
+
+
 @contextlib.contextmanager
 def registries_kept():
     """What is registered inside the block, by scripts too, is forgotten at its end."""

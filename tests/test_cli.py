@@ -5,18 +5,21 @@ import json
 import os
 import pkgutil
 import re
+import resource
 import shlex
 import shutil
 import signal
 import subprocess
 import sys
 from importlib.util import find_spec
+from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
 
+import bvae_jax
 from bvae_jax import cli
 from bvae_jax.cli import flags, lists
 from bvae_jax.config import Config
@@ -30,6 +33,8 @@ from bvae_jax.runs.writer import Writer
 
 QUICK = ["--image-source", "rendered", "--batch-size", "4", "--latents", "2", "--steps", "4"]
 QUICK += shlex.split("--log-every 2 --eval-images 8 --checkpoint-every 2 --quiet --no-figures")
+TINY = Path(__file__).with_name("tiny.py")
+pytestmark = pytest.mark.usefixtures("tiny_network", "shared_trainers")
 
 
 def bvae(*arguments, **options):
@@ -42,14 +47,15 @@ def bvae(*arguments, **options):
 def run_dir(tmp_path_factory):
     """A finished run."""
     directory = tmp_path_factory.mktemp("cli") / "run"
-    assert cli.main(["train", "--run-dir", str(directory), *QUICK]) == 0
+    assert cli.main(["train", "--run-dir", str(directory), *QUICK, "--network", "tiny"]) == 0
     return directory
 
 
-def test_train_resume_and_traverse_in_processes(tmp_path):
+def test_train_in_another_process_resume_and_traverse(tmp_path, capsys):
     directory = tmp_path / "runs" / "new"
-    flags = "--dataset dsprites --network conv --objective beta_vae --beta 6 --learning-rate 1e-4"
-    done = bvae("train", "--run-dir", directory, *flags.split(), "--seed", 3, *QUICK)
+    flags = "--dataset dsprites --network tiny --objective beta_vae --beta 6 --learning-rate 1e-4"
+    train = ("--plugin", TINY, "train", "--run-dir", directory)
+    done = bvae(*train, *flags.split(), "--seed", 3, *QUICK)
     assert done.returncode == 0, done.stderr
     said = done.stderr.splitlines()
     assert said, "it learned nothing"
@@ -61,36 +67,31 @@ def test_train_resume_and_traverse_in_processes(tmp_path):
     assert (summary["step"], summary["beta"]) == (4, 6.0)
 
     # Flags that are not given keep the run's values.
-    done = bvae("train", "--run-dir", directory, "--resume", "--steps", 6)  # with figures
-    assert done.returncode == 0, done.stderr
-    assert "from step 4" in done.stderr
+    again = ["train", "--run-dir", str(directory), "--resume", "--steps", "6", "--no-figures"]
+    assert cli.main(again) == 0
+    assert "from step 4" in capsys.readouterr().err
     config = json.loads((directory / "config.json").read_text())
     assert (config["beta"], config["steps"], config["seed"]) == (6.0, 6, 3)
 
     out = tmp_path / "pictures"
     Image.new("RGB", (30, 20)).save(tmp_path / "my.own.png")
-    options = ["--range", 2, "--columns", 3, "--images", 5, tmp_path / "my.own.png", 737279]
+    options = ["--range", 2, "--columns", 3, "--images", tmp_path / "my.own.png", 737279]
     options += ["--latents", "1,0", "--step", 6, "--out", out]
-    done = bvae("traverse", directory, *options)
-    assert done.returncode == 0, done.stderr
-    stems = (5, 737279, "my_own")
+    assert cli.main(["traverse", str(directory), *map(str, options)]) == 0
+    said = capsys.readouterr().out
+    stems = (737279, "my_own")
     names = {f"traversal-{i}.{kind}" for i in stems for kind in ("png", "pdf", "gif")}
     assert {path.name for path in out.iterdir()} == names
-    assert {os.path.basename(line) for line in done.stdout.split()} == names
+    assert {os.path.basename(line) for line in said.split()} == names
 
 
-def test_from_python_in_three_lines(tmp_path):
-    code = """
-from bvae_jax import Config, train
-small = Config(steps=2, batch_size=4, image_source="rendered", eval_images=4, network="mlp")
-result = train(small)
-print(result.run_dir, result.summary["step"])
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True,
-        env=os.environ | {"PYTHONPATH": os.getcwd()},
-    )  # fmt: skip
-    assert done.stdout.split() == ["runs/dsprites-beta_vae-beta4-seed0", "2"]
+def test_from_python_in_three_lines(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    small = {"steps": 2, "batch_size": 4, "image_source": "rendered", "eval_images": 4}
+    result = bvae_jax.train(bvae_jax.Config(**small, network="tiny"), figures=False)
+    assert str(result.run_dir) == "runs/dsprites-beta_vae-beta4-seed0"
+    assert result.summary
+    assert result.summary["step"] == 2
     assert (tmp_path / "runs/dsprites-beta_vae-beta4-seed0/summary.json").exists()
 
 
@@ -99,12 +100,12 @@ def test_presets_flags_and_resuming(tmp_path):
     directory = tmp_path / "run"
     preset = ["train", "--run-dir", str(directory), "--preset", "kim2018-dsprites"]
     quick = [*QUICK, "--objective", "beta_tcvae", "--alpha", "0.5"]
-    assert cli.main([*preset, *quick, "--network", "mlp"]) == 0
+    assert cli.main([*preset, *quick, "--network", "tiny"]) == 0
     stored = json.loads((directory / "config.json").read_text())
     wanted = {"learning_rate": 1e-4, "holdout": 0.0, "batch_size": 4, "alpha": 0.5, "beta": 6.0}
-    wanted |= {"gamma": 1.0, "aux_learning_rate": None, "steps": 4, "network": "mlp"}
+    wanted |= {"gamma": 1.0, "aux_learning_rate": None, "steps": 4, "network": "tiny"}
     assert {name: stored[name] for name in wanted} == wanted
-    given = ["--objective", "beta_tcvae", "--alpha", "0.5", "--network", "mlp", "--batch-size", "4"]
+    given = shlex.split("--objective beta_tcvae --alpha 0.5 --network tiny --batch-size 4")
     again = [*preset, "--resume", *given, "--latents", "2", "--quiet", "--no-figures"]
     assert cli.main(again) == 0
     assert json.loads((directory / "config.json").read_text()) == stored
@@ -462,29 +463,28 @@ def test_other_errors_are_not_hidden(monkeypatch):
 
 
 @pytest.mark.once
-def test_a_full_disk_is_one_line_and_loses_nothing(tmp_path):
+def test_a_full_disk_is_one_line_and_loses_nothing(tmp_path, capsys):
     """Files may not grow beyond a size that the metrics stay below and a checkpoint does not."""
     directory = tmp_path / "run"
-    assert bvae("train", "--run-dir", directory, *QUICK, "--network", "mlp").returncode == 0
+    begun = ["train", "--run-dir", str(directory)]
+    assert cli.main([*begun, *QUICK, "--network", "tiny"]) == 0
     kept = {path.name for path in (directory / "checkpoints").iterdir()}
-    limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)); "
-    run = "from bvae_jax.cli import run_main; run_main()"
-    environment = {k: v for k, v in os.environ.items() if k != "JAX_COMPILATION_CACHE_DIR"}
-    arguments = ["train", "--run-dir", str(directory), "--resume", "--steps", "8", "--quiet"]
-    done = subprocess.run(
-        [sys.executable, "-c", limit + run, *arguments],
-        capture_output=True, text=True, env=environment, timeout=300,
-    )  # fmt: skip
-    assert done.returncode == 2, done.stderr
+    further = [*begun, "--resume", "--steps", "8", "--quiet", "--no-figures"]
+    capsys.readouterr()
+    _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, most))
+    try:
+        code = cli.main(further)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+    said = capsys.readouterr().err
+    assert code == 2, said
     assert re.fullmatch(
-        r"bvae: Cannot write .* to .*: File too large\. .* go on with --resume\.\n", done.stderr
+        r"bvae: Cannot write .* to .*: File too large\. .* go on with --resume\.\n", said
     )
     names = {path.name for path in (directory / "checkpoints").iterdir() if path.name.isdigit()}
     assert names == kept
-    done = bvae(
-        "train", "--run-dir", directory, "--resume", "--steps", "8", "--quiet", "--no-figures"
-    )
-    assert done.returncode == 0, done.stderr
+    assert cli.main(further) == 0
 
 
 def test_numbers_of_the_split_are_stated(run_dir):
@@ -538,7 +538,7 @@ def test_evaluate_and_score(run_dir, tmp_path, capsys):
     flags = ["--metrics", "mig,irs", "--train-points", "200", "--test-points", "100"]
     flags += ["--repeats", "2", "--quiet"]
     arguments = ["evaluate", str(directory), *flags, "--num-points", "300", "--json", str(out)]
-    assert cli.main([*arguments, "--baselines"]) == 0
+    assert cli.main([*arguments, "--baselines", "--no-figures"]) == 0
     printed = capsys.readouterr().out.splitlines()
     assert printed[0].split()[:3] == ["mean", "95", "%"]
     assert [line.split()[0] for line in printed[1:3]] == ["mig", "irs"]

@@ -18,7 +18,7 @@ from bvae_jax import cli
 from bvae_jax.comparison import matching, reading
 from bvae_jax.comparison.base import known_scores
 from bvae_jax.comparison.compare import compare, cross, one_run_each, reconstructions
-from bvae_jax.comparison.factors import in_words, kept
+from bvae_jax.comparison.findings import kept, kept_in_words
 from bvae_jax.comparison.latex import to_latex
 from bvae_jax.comparison.matching import cross_traversals, representatives, typical_seed
 from bvae_jax.comparison.reading import read_comparison, read_members
@@ -35,7 +35,7 @@ from bvae_jax.runs.sweep import sweep
 from bvae_jax.runs.sweepdir import SweepConfig, member_dir, open_sweep, read_sweep
 from bvae_jax.runs.trainer import Trainers
 
-pytestmark = pytest.mark.usefixtures("tiny_network")
+pytestmark = pytest.mark.usefixtures("tiny_network", "shared_trainers")
 
 BASE = Config(
     network="tiny", image_source="rendered", batch_size=4, latents=3, steps=4, log_every=2,
@@ -177,7 +177,7 @@ def test_which_factor_is_lost_where(compared):
     [*_, hue] = kept(comparison)
     assert (hue.lost, hue.best, hue.sure) == ("β = 16", "β = 4", False)
     assert found["shape"].sure
-    words = in_words(kept(comparison), "beta")
+    words = kept_in_words(kept(comparison), "beta")
     assert "As β grows" in words
     assert "shape at β = 4 (0.20 [0.18, 0.22] of its entropy, 0.50 [0.48, 0.52] at β = 1)" in words
     assert (

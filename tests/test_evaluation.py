@@ -1,6 +1,7 @@
 """A run's encode, scores, baselines and ELBO, computed once and kept on disk."""
 
 import dataclasses
+import functools
 import itertools
 import json
 import os
@@ -53,6 +54,8 @@ from bvae_jax.runs.loggers import read_records
 from bvae_jax.runs.trainer import NO_POSTERIOR, Trainer, calibrated
 from bvae_jax.types import Posterior, key_for
 from bvae_jax.vae import VAE, decode, encode, forward, init_params
+
+pytestmark = pytest.mark.usefixtures("shared_trainers")
 
 SMALL = {"network": "tiny", "image_source": "rendered", "batch_size": 4, "latents": 3}
 SMALL |= {"eval_images": 16, "log_every": 2, "eval_every": 2}
@@ -294,7 +297,7 @@ def test_an_autoencoder_has_no_posterior(tmp_path, capsys):
     assert {"loss_curves.png", "traversal.png"} <= figures
     config = ScoreConfig("mig,rmig,mig_chen,active_units", permutations=0)
     for _ in range(2):  # the second time from the cache
-        entries = evaluate(run, config, num_points=POINTS)
+        entries = evaluate(run, config, num_points=POINTS, figures=False)
         (run.run_dir / evaluation.EVALUATION).unlink()
         assert "logvars" in entries["mig_chen"]["skipped"]
         assert entries["rmig"]["score"] == pytest.approx(entries["mig"]["score"], abs=1e-12)
@@ -593,11 +596,11 @@ def test_scores_while_training(tmp_path, monkeypatch):
 
 
 @pytest.mark.once
-def test_the_scores_of_training_are_those_of_evaluate(run):
+def test_the_scores_of_training_are_those_of_evaluate(run, monkeypatch):
+    fewer = functools.partial(ScoreConfig, train_points=200, test_points=100)
+    monkeypatch.setattr(encoding, "ScoreConfig", fewer)
     found = encoding.training_scores(run.trainer, run.params, "mig,irs,udr")
-    entries = evaluate(
-        run.run_dir, ScoreConfig("mig,irs"), num_points=15_000, figures=False, **QUIET
-    )
+    entries = evaluate(run.run_dir, fewer("mig,irs"), num_points=300, figures=False, **QUIET)
     assert found == {"mig": entries["mig"]["score"], "irs": entries["irs"]["score"]}
 
 
@@ -612,9 +615,8 @@ def test_an_unknown_metric_is_found_before_training(tmp_path):
 @pytest.mark.once
 def test_metrics_that_cannot_be_scored_do_not_stop_a_run(tmp_path, monkeypatch):
     monkeypatch.setattr(encoding, "training_scores", lambda trainer, params, metrics: {})
-    result = runner.train(
-        Config(**SMALL, steps=2, eval_metrics="dci"), tmp_path / "run", progress=False
-    )
+    config = Config(**SMALL, steps=2, eval_metrics="dci")
+    result = runner.train(config, tmp_path / "run", figures=False, progress=False)
     assert result.summary
     assert result.summary["scores"] == {}
 

@@ -24,13 +24,13 @@ from bvae_jax.explore.program import MAPS, trace
 from bvae_jax.gates import Rates
 from bvae_jax.likelihoods import LIKELIHOODS, make_likelihood
 from bvae_jax.networks import NETWORKS, make_network
-from bvae_jax.runs import curve
+from bvae_jax.runs import figures as run_figures
 from bvae_jax.runs.encode import encoding_order
 from bvae_jax.runs.run import load
 from bvae_jax.runs.train import train
 from bvae_jax.vae import VAE, decode, init_params
 
-pytestmark = pytest.mark.usefixtures("tiny_network")
+pytestmark = pytest.mark.usefixtures("tiny_network", "shared_trainers")
 BASE = Config(
     network="tiny", image_source="rendered", batch_size=4, latents=3, steps=20, learning_rate=0.01,
     log_every=20, eval_every=20, eval_images=16, checkpoint_every=20,
@@ -122,7 +122,7 @@ def test_the_page_decodes_every_beta_of_a_run_for_many(opened, tmp_path, monkeyp
     assert np.abs(np.array(found) - wanted).max() < 1 / 255
 
     monkeypatch.setattr(export, "POINTS", 100)
-    monkeypatch.setattr(curve, "POINTS", 3)
+    monkeypatch.setattr(run_figures, "POINTS", 3)
     config = BASE.replace(multi_rate="0.5:8", steps=4)
     run = train(config, tmp_path / "many", figures=False, progress=False)
     opened.open(run.explore().write(tmp_path / "many.html"))

@@ -25,7 +25,7 @@ from bvae_jax.runs.trainer import Trainer
 from bvae_jax.step import Recipe, init_state, make_loss, make_optimizer, make_train_step, step_keys
 from bvae_jax.vae import VAE, decode_raw, encode, forward, init_params
 
-pytestmark = pytest.mark.usefixtures("tiny_network")
+pytestmark = pytest.mark.usefixtures("tiny_network", "shared_trainers")
 
 SHAPE, LATENTS = (16, 16, 1), 3
 RATES = Rates(0.5, 16.0)

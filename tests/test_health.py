@@ -9,7 +9,7 @@ from bvae_jax.config import Config
 from bvae_jax.likelihoods import make_likelihood
 from bvae_jax.runs import health
 from bvae_jax.runs.health import MeanPicture, find_faults
-from bvae_jax.runs.progress import TrainingProgress
+from bvae_jax.runtime import TrainingProgress
 
 PICTURE = MeanPicture(nll=560.0, error=3.0, contrast=0.4)
 HEALTHY = {"nll": 95.0, "nll_error": 1.0, "kl": 10.5, "information": 4.9, "active_latents": 3}

@@ -165,11 +165,19 @@ def run(path: Path) -> None:
 
 if __name__ == "__main__":
     import tiny  # noqa: F401  the network
+    from matplotlib.figure import Figure
 
     from bvae_jax.plots.style import STYLE
     from bvae_jax.presets import PRESETS
 
-    STYLE["pdf.fonttype"] = 3  # outlines of letters: a font takes a third of a second to embed
+    # Notebooks show PNGs.
+    STYLE["figure.dpi"] = STYLE["savefig.dpi"] = 100
+    savefig: Any = Figure.savefig
+
+    def no_pdf(self, fname, **options):
+        return None if str(fname).endswith(".pdf") else savefig(self, fname, **options)
+
+    Figure.savefig = no_pdf  # pyright: ignore
     PRESETS["laptop"].settings["network"] = "tiny"
     dci: Any = sys.modules["bvae_jax.metrics.dci"]
     dci.boosted_trees = functools.partial(dci.boosted_trees, stages=3)

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.transforms import Bbox
 from PIL import Image
 
@@ -720,6 +721,7 @@ def test_kl_spectrum_of_unlike_runs(shown, tmp_path):
     found = np.array([line.get_ydata() for line in lines])
     nan = np.nan
     np.testing.assert_array_equal(found, [[2, 2, nan], [0.5, nan, nan], [nan, nan, nan]])
+    assert shown[0].axes[0].get_ylim()[0] == pytest.approx(0.1)  # and no empty decade below
     save_kl_spectrum(tmp_path / "f", {"β = 1": np.zeros((2, 1))}, BETA[:1], "β")
     save_kl_spectrum(tmp_path / "f", {"β = 1": np.ones((2, 64))}, BETA[:1], "β")
     for figure in shown:
@@ -776,7 +778,7 @@ def test_agreement(shown, tmp_path, count):
     assert to_hex(picture.cmap(np.ma.masked)) == "#cccccc"
     assert bar.get_xlabel() == "Spearman correlation over n = 6 runs"
     for labels in (axes.get_xticklabels(), axes.get_yticklabels()):
-        assert [text.replace("…", "") for text in texts(labels)] == list(table)
+        assert [" ".join(text.split()) for text in texts(labels)] == list(table)
     assert len(axes.texts) == (0 if count == 30 else table.notna().to_numpy().sum())
     cell = axes.bbox.width / count
     for text in axes.texts:
@@ -785,6 +787,17 @@ def test_agreement(shown, tmp_path, count):
         assert text.get_window_extent().width <= cell
     if count > 10:
         assert axes.bbox.height == pytest.approx(axes.bbox.width, rel=0.02)  # square
+
+
+def test_legends_are_read_row_by_row():
+    figure = Figure(figsize=(3, 2))
+    names = ["β = 1", "β = 4", "β = 16", "β = 64", "something that needs more room than the others"]
+    style.legend_below(figure, [Line2D([], [], label=name) for name in names])
+    found = figure.legends[0].get_texts()
+    figure.draw_without_rendering()
+    placed = [(round(-text.get_window_extent().y0), text.get_window_extent().x0) for text in found]
+    assert [text.get_text() for _, text in sorted(zip(placed, found, strict=True))] == names
+    assert len({row for row, _ in placed}) > 1
 
 
 @pytest.mark.parametrize("count", [1, 14])
@@ -808,6 +821,8 @@ def test_variance_split(shown, tmp_path, count):
     assert texts(axes.get_yticklabels()) == list(SCORES[:count])
     marks = {round(y.mean()): x[0] for x, y in (p.T for p in axes.collections[0].get_segments())}
     assert marks == {row: x for row, x in enumerate(limits) if row != 3}
+    numbers = [text.get_position() for text in axes.texts if text.get_text().startswith(".")]
+    assert all(abs(x - limits[row]) > 0.02 for x, row in numbers)  # no line through them
     *sources, noise = texts(shown[0].legends[0].get_texts())
     assert sources == ["setting", "seed", "rest"]
     assert "noise alone" in noise

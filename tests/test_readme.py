@@ -270,9 +270,10 @@ def test_the_citation_is_of_this_version():
     assert project["authors"][0]["name"] in citation
 
 
-QUICK = {"steps": 2, "batch_size": 4, "latents": 2, "network": "mlp", "eval_images": 4}
+QUICK = {"steps": 2, "batch_size": 4, "latents": 2, "network": "tiny", "eval_images": 4}
 
 
+@pytest.mark.usefixtures("tiny_network")
 def test_an_objective_is_added_as_contributing_says(added, tmp_path):
     config = bvae.Config(objective=added("objectives"), image_source="rendered", **QUICK)
     summary = bvae.train(config, tmp_path / "run", figures=False, progress=False).summary
@@ -292,6 +293,7 @@ def test_a_metric_is_added_as_contributing_says(added):
         assert scores[name]["score"] == pytest.approx(wanted, abs=0.1)
 
 
+@pytest.mark.usefixtures("tiny_network")
 def test_a_data_set_is_added_as_contributing_says(added, tmp_path):
     config = bvae.Config(dataset=added("data"), likelihood="continuous_bernoulli", **QUICK)
     run = bvae.train(config, tmp_path / "run", figures=False, progress=False)

@@ -38,7 +38,7 @@ from bvae_jax.runtime import (
 )
 from bvae_jax.vae import decode, encode
 
-pytestmark = pytest.mark.usefixtures("tiny_network")
+pytestmark = pytest.mark.usefixtures("tiny_network", "shared_trainers")
 
 SMALL = {
     "network": "tiny",
@@ -178,8 +178,9 @@ def test_codes_of_a_run_are_scored_as_its_evaluation(finished):
     image = finished.trainer.images(frame["index"].to_numpy()[7:8])
     np.testing.assert_allclose(frame["z1"][7], finished.encode(image).mean[0, 1], atol=1e-4)
     assert frame.iloc[7, 7:].tolist() == dataset.factors(frame["index"].to_numpy()[7:8])[0].tolist()
-    held_out = finished.codes(split="holdout")
-    assert len(held_out.codes) == len(finished.trainer.split.holdout)
+    held_out = finished.codes(50, split="holdout").frame()["index"]
+    assert len(set(held_out)) == 50
+    assert {*held_out} <= {*finished.trainer.split.holdout.tolist()}
 
 
 @pytest.mark.parametrize(

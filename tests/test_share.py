@@ -24,7 +24,7 @@ from bvae_jax.runs.codes import stream
 from bvae_jax.runs.samples import draw_z
 from bvae_jax.types import key_for
 
-pytestmark = pytest.mark.usefixtures("tiny_network")
+pytestmark = pytest.mark.usefixtures("tiny_network", "shared_trainers")
 SIDE, LATENTS = 8, 2
 SHAPE = (SIDE, SIDE, 3)
 SMALL = {

@@ -22,7 +22,7 @@ from bvae_jax.runs.run import Run
 from bvae_jax.runs.trainer import build_model
 from bvae_jax.sklearn import BetaVAE
 
-pytestmark = pytest.mark.usefixtures("tiny_network")
+pytestmark = pytest.mark.usefixtures("tiny_network", "shared_trainers")
 SMALL: dict[str, Any] = {
     "latents": 2,
     "network": "tiny",

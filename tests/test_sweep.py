@@ -61,7 +61,7 @@ def finished(tmp_path_factory):
 
 def test_members_equal_single_runs_bit_for_bit(finished, tmp_path):
     assert set(finished.statuses.values()) == {"done"}
-    for beta, seed in itertools.product((1.0, 6.0), (0, 1)):
+    for beta, seed in ((1.0, 0), (6.0, 1)):
         config = dataclasses.replace(BASE, beta=beta, seed=seed)
         name = f"beta={beta:g},seed={seed}"
         alone = bvae_jax.train(config, tmp_path / name, figures=False, progress=False)

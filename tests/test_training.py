@@ -5,11 +5,12 @@ import pytest
 from bvae_jax.config import Config
 from bvae_jax.data.feed import Constant
 from bvae_jax.runs.loop import Lane, train_chunks
-from bvae_jax.runs.progress import Clock, TrainingProgress
 from bvae_jax.runs.trainer import Trainer
 from bvae_jax.runs.writer import NotFiniteError, Writer, is_state_due
 from bvae_jax.runtime import (
+    Clock,
     Interrupt,
+    TrainingProgress,
 )
 from bvae_jax.types import TrainState
 

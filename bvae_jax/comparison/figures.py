@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from bvae_jax.comparison.base import LEADING, Comparison, is_metric, name_of, title_of
-from bvae_jax.comparison.factors import SHARES, in_words, kept
+from bvae_jax.comparison.findings import SHARES, kept, kept_in_words
 from bvae_jax.comparison.matching import WEAK, Crossed
 from bvae_jax.comparison.seeds import POWER, power_curve, seeds_needed, share_band
 from bvae_jax.comparison.stability import (
@@ -241,7 +241,7 @@ class _Figures:
         caption = "Share of each factor's entropy that the best latent knows, mean over seeds"
         banded = len(set(comparison.members["seed"])) >= FEWEST
         caption += f" with its 95 % interval (of {FEWEST} seeds or more)." if banded else "."
-        said = in_words(kept(comparison), comparison.varied[0]) if comparison.varied else ""
+        said = kept_in_words(kept(comparison), comparison.varied[0]) if comparison.varied else ""
         caption = " ".join(filter(None, [said, caption]))
         return Drawn(path, "Factors", caption)
 

@@ -12,7 +12,7 @@ from bvae_jax.comparison.base import Comparison
 from bvae_jax.comparison.statistics import interval
 from bvae_jax.errors import UserError
 from bvae_jax.runs import rundir
-from bvae_jax.runs.curve import betas_of
+from bvae_jax.runs.figures import betas_of
 from bvae_jax.runs.grid import Member, text
 from bvae_jax.runs.hyper import many_rates, resolved
 from bvae_jax.runs.sweepdir import (

@@ -149,7 +149,7 @@ def lead(comparison: Comparison, table: Table) -> str:
         if best:
             rest = len(table.rows) - 1
             others = "any other" if len(tied) == rest > 1 else "; ".join(tied)
-            also = f", which its seeds do not tell from {others}" if tied else ""
+            also = f"; these seeds cannot tell it from {others}" if tied else ""
             said.append(f"Best {name_of(score)}: {best[0]}{also}.")
     return " ".join(said)
 

@@ -23,8 +23,8 @@ from bvae_jax.metrics.base import active
 from bvae_jax.metrics.mig import mig
 from bvae_jax.objectives import get_objective
 from bvae_jax.runs import rundir
-from bvae_jax.runs.curve import betas_of
 from bvae_jax.runs.encode import codes_of, encode_points, encode_run, encoding_order, same_images
+from bvae_jax.runs.figures import betas_of
 from bvae_jax.runs.grid import SYMBOLS, text
 from bvae_jax.runs.hyper import many_rates
 from bvae_jax.runs.run import Run, load, load_shared, located

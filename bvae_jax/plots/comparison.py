@@ -15,7 +15,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import BoundaryNorm, ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, NullFormatter
 
 from bvae_jax.plots.run import LOSSES, SPLIT_LABELS
 from bvae_jax.plots.style import (
@@ -301,8 +301,8 @@ def save_kl_spectrum(
 ) -> None:
     """The KL of each run's latents from the largest to the smallest, in every setting.
 
-    A line joins the means over seeds of the same rank. What is below `LEAST` is drawn at the lower
-    edge.
+    A line joins the means over seeds of the same rank. The smallest is in the lowest decade; what
+    is below `LEAST` is drawn at the lower edge.
 
     Args:
         kl: setting -> for each seed the KL of its latents in nats, in any order.
@@ -319,9 +319,12 @@ def save_kl_spectrum(
                 axes.plot(around(x, number, len(values)), values, color=shade, ms=1.6, **SEED)
             look = {"marker": "o", "ms": 2.5, "lw": 0.8, "clip_on": False}
             axes.plot(x, np.maximum(means[:, rank], LEAST), color=shade, **look)
-        top = max([1.0, *(s[np.isfinite(s)].max(initial=0) for s in spectra)])
-        axes.set(yscale="log", ylim=(LEAST, 1.6 * top), ylabel="KL of a latent (nats)")
+        known = np.concatenate([s[np.isfinite(s)] for s in spectra])
+        decade = 10 ** np.floor(np.log10(max(LEAST, known.min(initial=0.5))))
+        ends = max(LEAST, decade), 1.6 * known.max(initial=1)
+        axes.set(yscale="log", ylim=ends, ylabel="KL of a latent (nats)")
         axes.yaxis.set_major_formatter("{x:g}")  # and not 10 to a power, which is mathematics
+        axes.yaxis.set_minor_formatter(NullFormatter())
         _draw_ranks(figure, bar, shades)
         put_settings([axes], settings, xlabel)
 

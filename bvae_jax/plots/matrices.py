@@ -1,5 +1,6 @@
 """Figures of a comparison that are tables: of metrics, of shares, of images."""
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,7 @@ def save_agreement(path: Path, correlations: pd.DataFrame, runs: int) -> None:
         runs: that they are over.
     """
     values = correlations.to_numpy(np.float64)
-    names = [short_name(str(name)) for name in correlations.columns]
+    names = [textwrap.fill(short_name(str(name), 30), 16) for name in correlations.columns]
     heights = [1.0, 0.07]
     with panels(path, heights) as (figure, grid):
         axes, bar = grid[:, 0]
@@ -93,7 +94,10 @@ def save_variance_split(path: Path, shares: pd.DataFrame, limits: Sequence[float
             widths = shares[name].to_numpy(np.float64)
             axes.barh(rows, widths, 0.78, left=left, color=colour)
             for row in np.flatnonzero(widths >= 0.09):
-                middle = left[row] + widths[row] / 2
+                start, end, limit = left[row], left[row] + widths[row], limits[int(row)]
+                if abs((start + end) / 2 - limit) < 0.04:  # beside the line, where there is room
+                    start, end = (start, limit) if limit - start > end - limit else (limit, end)
+                middle = (start + end) / 2
                 place = {"ha": "center", "va": "center_baseline", "size": 5}
                 ink = "w" if colour == BLUE else "k"
                 axes.text(middle, row, short_number(widths[row]), color=ink, **place)
@@ -102,7 +106,7 @@ def save_variance_split(path: Path, shares: pd.DataFrame, limits: Sequence[float
             axes.text(0.01, row, "does not vary", va="center_baseline", size=5, color="0.4")
         known = np.flatnonzero(np.isfinite(left))
         axes.vlines(np.array(limits)[known], known - 0.45, known + 0.45, color="k", lw=0.9)
-        axes.set_yticks(rows, [short_name(str(score)) for score in shares.index])
+        axes.set_yticks(rows, [short_name(str(score), 28) for score in shares.index])
         axes.tick_params(axis="y", length=0)
         axes.set(xlim=(0, 1), ylim=(len(shares) - 0.5, -0.5))
         axes.set_xlabel("share of the variance over runs")

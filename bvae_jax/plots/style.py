@@ -98,10 +98,11 @@ def save(figure: Figure, path: Path) -> None:
 
 
 def legend_below(figure: Figure, handles: Sequence[Any]) -> None:
-    """A legend under the axes, of as many columns as the figure has room for."""
+    """A legend under the axes, of as many columns as the figure has room for, read row by row."""
     place = {"loc": "outside lower center", "frameon": False, "columnspacing": 1, "borderpad": 0}
     for columns in range(4, 0, -1):
-        legend = figure.legend(handles=handles, ncols=columns, handlelength=2.4, **place)
+        rows_first = [handle for column in range(columns) for handle in handles[column::columns]]
+        legend = figure.legend(handles=rows_first, ncols=columns, handlelength=2.4, **place)
         if columns == 1 or legend.get_window_extent().width <= 0.95 * figure.bbox.width:
             break
         legend.remove()

@@ -1,7 +1,8 @@
 """The pictures that a run gets: latents made into arrays, arrays made into files."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,17 +10,22 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from bvae_jax.config import TraversalSettings
+from bvae_jax.gates import Rates
 from bvae_jax.plots import run as plots
 from bvae_jax.plots import scores as score_plots
 from bvae_jax.runs.frames import draw_training
+from bvae_jax.runs.grid import label
 from bvae_jax.runs.loggers import SCORES, Record, curves, places
-from bvae_jax.runs.trainer import Trainer
+from bvae_jax.runs.trainer import Trainer, eval_split
 from bvae_jax.runs.traversals import central, draw_traversal, fixed_coders, look
 from bvae_jax.traversal import interpolate
-from bvae_jax.types import Params, key_for
+from bvae_jax.types import Params, TrainState, key_for
 
 COLUMNS = 8
 PAIRS = 5
+POINTS = 9
+"""Of the rate–distortion curve of a network for many β."""
+NUMBERS = ("nll", "nll_error", "kl", "kl_error", "elbo", "active_latents")
 
 
 def draw_figures(
@@ -103,3 +109,30 @@ def _draw_reconstructions(directory: Path, images: np.ndarray, decoded: np.ndarr
         grid.reshape(2 * rows, COLUMNS, *images.shape[1:]),
         row_labels=("original", "decoded") * rows,
     )
+
+
+def betas_of(rates: Rates) -> list[float]:
+    """Values over the range, at equal distances on a logarithmic scale; its ends are among them."""
+    inner = [float(f"{beta:.3g}") for beta in np.geomspace(rates.low, rates.high, POINTS)[1:-1]]
+    return sorted({rates.low, *(b for b in inner if rates.low < b < rates.high), rates.high})
+
+
+def rate_distortion(trainer: Trainer, state: TrainState, rates: Rates) -> list[dict[str, Any]]:
+    """Evaluations at `betas_of`: `beta`, and of the evaluation images those of `NUMBERS`."""
+    split, points = eval_split(trainer.config), []
+    for beta in betas_of(rates):
+        at = state._replace(hyper=state.hyper | {"beta": jnp.float32(beta)})
+        found = trainer.evaluate(at, split)[split]
+        points.append({"beta": beta} | {name: found[name] for name in NUMBERS if name in found})
+    return points
+
+
+def draw_rate_distortion(path: Path, points: Sequence[Mapping[str, Any]]) -> None:
+    """The figure of `rate_distortion`."""
+    import pandas as pd
+
+    from bvae_jax.plots.comparison import Setting, save_rate_distortion
+
+    settings = [Setting(label({"beta": point["beta"]}), point["beta"]) for point in points]
+    members = pd.DataFrame(points).assign(setting=[setting.label for setting in settings])
+    save_rate_distortion(path, members, settings)

@@ -8,10 +8,9 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from bvae_jax.config import Config
-from bvae_jax.runs.progress import TrainingProgress
 from bvae_jax.runs.trainer import Means, Trainer
 from bvae_jax.runs.writer import NotFiniteError, Writer, is_state_due
-from bvae_jax.runtime import Interrupt
+from bvae_jax.runtime import Interrupt, TrainingProgress
 from bvae_jax.types import TrainState
 
 

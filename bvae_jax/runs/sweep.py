@@ -24,7 +24,6 @@ from bvae_jax.runs.placement import (
     parse_shard,
     shard_of_process,
 )
-from bvae_jax.runs.progress import SweepProgress
 from bvae_jax.runs.run import Run, load_shared
 from bvae_jax.runs.sweepdir import (
     Status,
@@ -39,7 +38,7 @@ from bvae_jax.runs.sweepdir import (
 from bvae_jax.runs.train import check_config
 from bvae_jax.runs.trainer import Trainer, Trainers
 from bvae_jax.runs.writer import NotFiniteError, OpenLoggers, Writer, open_writer
-from bvae_jax.runtime import Interrupt, keep_freed_memory
+from bvae_jax.runtime import Interrupt, SweepProgress, keep_freed_memory
 from bvae_jax.types import TrainState
 
 if TYPE_CHECKING:

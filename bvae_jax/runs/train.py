@@ -19,11 +19,10 @@ from bvae_jax.runs.hyper import resolved
 from bvae_jax.runs.loggers import check_installed, open_loggers
 from bvae_jax.runs.mesh import choose_devices
 from bvae_jax.runs.placement import check_memory
-from bvae_jax.runs.progress import TrainingProgress
 from bvae_jax.runs.run import Run, placed
 from bvae_jax.runs.trainer import Trainer
 from bvae_jax.runs.writer import OpenLoggers, finished_summary, open_writer
-from bvae_jax.runtime import Interrupt, keep_freed_memory
+from bvae_jax.runtime import Interrupt, TrainingProgress, keep_freed_memory
 from bvae_jax.types import TrainState
 
 

@@ -16,13 +16,12 @@ from bvae_jax.config import Config, places
 from bvae_jax.errors import UserError
 from bvae_jax.runs import encode, health, rundir
 from bvae_jax.runs.checkpoint import Checkpoints, Restored, fingerprint
-from bvae_jax.runs.curve import draw_rate_distortion, rate_distortion
-from bvae_jax.runs.figures import draw_figures
+from bvae_jax.runs.figures import draw_figures, draw_rate_distortion, rate_distortion
 from bvae_jax.runs.frames import keep_frame
 from bvae_jax.runs.hyper import many_rates
 from bvae_jax.runs.loggers import METRICS, SCORES, Logger, read_records
-from bvae_jax.runs.progress import Clock
 from bvae_jax.runs.trainer import Trainer, calibrated, eval_split
+from bvae_jax.runtime import Clock
 from bvae_jax.types import TrainState
 
 OpenLoggers = Callable[..., contextlib.AbstractContextManager[list[Logger]]]

@@ -86,6 +86,13 @@ def texts(artists):
     return [artist.get_text() for artist in artists]
 
 
+def legend_of(figure):
+    """Names in a figure's legend as they are read: row by row."""
+    figure.draw_without_rendering()
+    shown = [(text.get_window_extent(), text.get_text()) for text in figure.legends[0].get_texts()]
+    return [text for _, text in sorted(shown, key=lambda each: (-round(each[0].y0), each[0].x0))]
+
+
 def all_texts(figure):
     """Every text that is drawn; tick labels only inside the view."""
     for axes in figure.axes:
@@ -236,7 +243,7 @@ def test_kl_per_latent_greys_the_inactive(shown):
     (axes,) = shown[0].axes
     drawn = {line.get_ydata()[-1]: line.get_color() for line in axes.get_lines()}
     assert drawn == {0.002: "0.8", 0.1: style.COLOURS[1], 3.0: style.COLOURS[0]}
-    assert texts(shown[0].legends[0].get_texts()) == ["z1 (3.10)", "z2 (0.10)", "1 not active"]
+    assert legend_of(shown[0]) == ["z1 (3.10)", "z2 (0.10)", "1 not active"]
     assert_tidy(shown[0])
 
     many = np.random.default_rng(0).random((1, 30))  # of a single record, too
@@ -480,7 +487,7 @@ def test_score_curves_show_the_scores(shown):
     assert len(irs.get_xdata()) == 0
     (units,) = beyond.get_lines()
     np.testing.assert_array_equal(units.get_xydata(), [[10, 3], [20, 1], [30, 5]])
-    assert texts(shown[0].legends[0].get_texts()) == list(curves)
+    assert legend_of(shown[0]) == list(curves)
     assert (inside.get_ylabel(), beyond.get_xlabel()) == ("score", "training steps")
     assert "[0, 1]" in beyond.get_ylabel()
 
@@ -594,7 +601,7 @@ def test_rate_distortion(shown, tmp_path, settings, seeds):
         np.testing.assert_array_equal(dot.get_xydata(), points)
         wanted = pd.DataFrame(points).mean().to_numpy()  # leaves nan out
         np.testing.assert_allclose(centre.get_xydata()[0], wanted)
-    assert texts(figure.legends[0].get_texts())[:-1] == [s.label for s in settings]
+    assert legend_of(figure)[:-1] == [s.label for s in settings]
     assert axes.texts
     for text in axes.texts:
         assert -float(text.get_text().replace("−", "-")) == pytest.approx(sum(text.get_position()))
@@ -650,7 +657,7 @@ def test_scores(shown, tmp_path, settings, seeds):
         assert high > max(shown_values)
         levels = [line.get_ydata()[0] for line in axes.lines if line.is_dashed()]
         np.testing.assert_array_equal(levels, [-0.5 if name == "mig" else np.nan, 0.3])
-    assert texts(figure.legends[0].get_texts())[-2:] == ["raw pixels", "PCA"]
+    assert legend_of(figure)[-2:] == ["raw pixels", "PCA"]
     bottom = [axes for axes in figure.axes if axes.get_xlabel()]
     assert len({round(axes.get_position().x0, 6) for axes in bottom}) == len(bottom)
     if settings is BETA:
@@ -793,11 +800,8 @@ def test_legends_are_read_row_by_row():
     figure = Figure(figsize=(3, 2))
     names = ["β = 1", "β = 4", "β = 16", "β = 64", "something that needs more room than the others"]
     style.legend_below(figure, [Line2D([], [], label=name) for name in names])
-    found = figure.legends[0].get_texts()
-    figure.draw_without_rendering()
-    placed = [(round(-text.get_window_extent().y0), text.get_window_extent().x0) for text in found]
-    assert [text.get_text() for _, text in sorted(zip(placed, found, strict=True))] == names
-    assert len({row for row, _ in placed}) > 1
+    assert legend_of(figure) == names
+    assert len({text.get_window_extent().y0 for text in figure.legends[0].get_texts()}) > 1
 
 
 @pytest.mark.parametrize("count", [1, 14])
@@ -823,7 +827,7 @@ def test_variance_split(shown, tmp_path, count):
     assert marks == {row: x for row, x in enumerate(limits) if row != 3}
     numbers = [text.get_position() for text in axes.texts if text.get_text().startswith(".")]
     assert all(abs(x - limits[row]) > 0.02 for x, row in numbers)  # no line through them
-    *sources, noise = texts(shown[0].legends[0].get_texts())
+    *sources, noise = legend_of(shown[0])
     assert sources == ["setting", "seed", "rest"]
     assert "noise alone" in noise
     assert "share of the variance" in axes.get_xlabel()
@@ -875,7 +879,7 @@ def test_learning_curves(shown, tmp_path, settings, seeds):
         )
     low, high = figure.axes[0].get_ylim()
     assert high - low < 100  # of a start that is 300 above
-    assert texts(figure.legends[0].get_texts()) == [
+    assert legend_of(figure) == [
         *(s.label for s in settings), "training images, evaluated alike", "held-out images"
     ]  # fmt: skip
     assert figure.axes[-1].get_xlabel() == "training steps"
@@ -898,7 +902,7 @@ def test_learning_curves_of_unlike_seeds(shown, tmp_path):
     ]
     np.testing.assert_allclose(thick[0].get_xydata(), wanted)
     assert len(thick[1].get_xdata()) == 0
-    assert texts(shown[0].legends[0].get_texts()) == ["β = 1", "β = 2"]
+    assert legend_of(shown[0]) == ["β = 1", "β = 2"]
     learning_curves(tmp_path, {"β = 1": [line[:1]]}, BETA[:1])
     learning_curves(tmp_path, {}, BETA)
     for figure in shown:

@@ -40,7 +40,9 @@ def save_agreement(path: Path, correlations: pd.DataFrame, runs: int) -> None:
         runs: that they are over.
     """
     values = correlations.to_numpy(np.float64)
-    names = [textwrap.fill(short_name(str(name), 30), 16) for name in correlations.columns]
+    names = [short_name(str(name), 30) for name in correlations.columns]
+    if len(names) <= 16:  # a cell has room for two lines
+        names = [textwrap.fill(name, 16, break_long_words=False) for name in names]
     heights = [1.0, 0.07]
     with panels(path, heights) as (figure, grid):
         axes, bar = grid[:, 0]

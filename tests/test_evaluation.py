@@ -191,7 +191,7 @@ def test_udr_wants_the_same_images_in_the_same_order(run, tmp_path):
     """The data set's name is not enough; splits by other seeds have other images."""
     config = dataclasses.replace(run.config, seed=1)
     assert same_images(run.trainer, Trainer(config), "holdout")
-    assert not same_images(run.trainer, Trainer(dataclasses.replace(config, only="shape=1")))
+    assert not same_images(run.trainer, Trainer(dataclasses.replace(config, only="orientation=0")))
     kinds = ("folder[class=cat]", "folder[class=dog]")  # of one version, and perhaps one size
     cats, dogs = (dataclasses.replace(run.trainer.dataset, kind=kind) for kind in kinds)
     one, another = (changed(run.trainer, dataset=chosen) for chosen in (cats, dogs))

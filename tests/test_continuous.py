@@ -121,7 +121,7 @@ def test_numbers_become_bins_by_the_rule():
 
 def test_codes_with_numbers_keep_values_and_count_in_bins():
     points = Codes(NOISE, VALUES, factor_names=NAMES, factor_sizes=np.array([3, 9, 9]))
-    assert "factor 1 has 900 values" in " / ".join(points.remarks())
+    assert "x has 900 values" in " / ".join(points.remarks())
     assert "--continuous x" in " / ".join(points.remarks())
     declared = points.declared(DECLARED)
     assert declared.factors.dtype == np.int32

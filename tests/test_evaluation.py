@@ -406,8 +406,8 @@ def test_scores_that_are_there_are_not_computed_again(run, monkeypatch):
     rundir.write_json(run.run_dir / evaluation.EVALUATION, stored, checksum=True)
     evaluate(run.run_dir, ScoreConfig("irs", continuous="none"), **options)
     assert len(asked) == 3
-    for _ in range(2):
-        found = evaluate(run.run_dir, ScoreConfig("irs", continuous="4,orientation=40"), **options)
+    numbers = ScoreConfig("irs", continuous="4,orientation=40")
+    _, found = [evaluate(run.run_dir, numbers, **options) for _ in range(2)]
     assert asked[3:] == ["irs"]
     assert found["irs"]["request"]["continuous"] == "orientation=40,y"
     evaluate(run.run_dir, ScoreConfig("irs"), **options)

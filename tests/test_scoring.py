@@ -265,6 +265,7 @@ def test_what_makes_scores_low_for_no_fault_of_the_codes():
 
     assert "standard deviations up to 0.011 only: factor_vae_score" in said(0.01 * whole.codes)
     assert "3 of 3 latents are not centred" in said(whole.codes + 10)
+    assert Codes(whole.codes + 10, whole.factors).remarks(["mig"]) == []  # which does not mind
     many = np.column_stack([whole.factors, np.arange(2000) // 2, np.arange(2000) // 1.9]).astype(
         int
     )

@@ -101,7 +101,7 @@ def evaluate(
     if not run.variational:
         say(f"note: {NO_POSTERIOR}.")
     points = points.declared(config.continuous)
-    _remark(points)
+    _remark(points, metric_names(config.metrics))
     request = _identity(run) | {
         "num_points": count,
         **dataclasses.asdict(dataclasses.replace(config, metrics="")),
@@ -248,7 +248,7 @@ def score_file(
                 )
         points = _with_runs(points, [points, *others])
     made = file_baselines(points) if baselines else {}
-    _remark(points)
+    _remark(points, metric_names(config.metrics))
     request = {
         "file": str(path),
         "file_sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
@@ -299,9 +299,9 @@ def _scored(
             yield name, entry
 
 
-def _remark(points: Codes) -> None:
+def _remark(points: Codes, metrics: Sequence[str]) -> None:
     points.check()
-    for remark in points.remarks():
+    for remark in points.remarks(metrics):
         say(f"note: {remark}.")
 
 

@@ -150,8 +150,8 @@ class Codes:
         if self.kl is not None:
             checked_kl(self.kl, codes.shape[1])
 
-    def remarks(self) -> list[str]:
-        """What a reader of the scores should know of the arrays, in words."""
+    def remarks(self, metrics: Sequence[str] = ("sap",)) -> list[str]:
+        """What a reader of the scores of these metrics should know of the arrays, in words."""
         found = []
         codes = np.asarray(self.codes, np.float64)
         keep = varying(codes)
@@ -165,7 +165,7 @@ class Codes:
                 "latents for unused: scale codes that have another unit"
             )
         off = np.abs(mean) > FAR * std
-        if off.any():
+        if off.any() and "sap" in metrics:
             found.append(
                 f"{int(off.sum())} of {len(keep)} latents are not centred (means up to "
                 f"{np.max(np.abs(mean) / std):.3g} standard deviations from 0): sap is low for "
@@ -177,11 +177,11 @@ class Codes:
                 f"{BINS} bins"
             )
         for k in np.flatnonzero(~varying(self.factors)):
-            found.append(f"factor {k} has one value, and is left out")
+            found.append(f"{self.names()[k]} has one value, and is left out")
         for k, column in enumerate(self.factors.T):
             if (values := len(np.unique(column))) > max(MANY, len(column) / 2):
                 found.append(
-                    f"factor {k} has {values:,} values in {len(column):,} points, too few points "
+                    f"{self.names()[k]} has {values:,} values in {len(column):,} points, too few points "
                     "for each: scores that count classes are near their floor, and dci is slow: "
                     f"if it is a number, say so by --continuous {self.names()[k]}"
                 )

@@ -65,7 +65,7 @@ def presets() -> str:
     return table(("`--preset`", "source", "not sure"), rows)
 
 
-DIFFERS = "Where it differs: "
+DIFFERS, NUMBER = "Where it differs: ", "A number: "
 
 
 def differences() -> str:
@@ -83,6 +83,23 @@ def differences() -> str:
                     )
 
     return table(("metric", "where it differs", "theirs by `--compat`"), rows())
+
+
+def numbers() -> str:
+    """What each metric makes of a factor that is a number, from its docstring."""
+
+    def rows() -> Iterator[Row]:
+        for name, metric in METRICS.items():
+            for text in paragraphs(metric.function):
+                if text.startswith(NUMBER):
+                    said = text.removeprefix(NUMBER)
+                    yield f"`{name}`", f"{said[0].upper()}{said[1:]}"
+        others = [
+            n for n, m in METRICS.items() if "factors" in m.takes and "numbers" not in m.takes
+        ]
+        yield ", ".join(f"`{name}`" for name in others), "20 bins, as above."
+
+    return table(("metric", "what it makes of a number"), rows())
 
 
 def metrics() -> str:
@@ -148,6 +165,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "presets": presets,
     "differences": differences,
     "metrics": metrics,
+    "numbers": numbers,
     "networks": networks,
     "likelihoods": likelihoods,
     "datasets": datasets,

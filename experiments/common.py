@@ -116,12 +116,14 @@ def trained_run(directory: Path, config: Config) -> Any:
     return result
 
 
-def scored(*directories: Path, scale: Scale, **options: Any) -> Comparison:
+def scored(*directories: Path, scale: Scale, continuous: str = "", **options: Any) -> Comparison:
     """Sweeps compared, without figures and without the KL taken apart where nothing is said."""
     options = {"figures": False, "decomposition": 0, "baselines": False} | options
     test = min(5000, scale.points // 3)
     fit = min(10_000, scale.points - test)
-    score = ScoreConfig(metrics=scale.metrics, permutations=0, train_points=fit, test_points=test)
+    score = ScoreConfig(
+        scale.metrics, permutations=0, train_points=fit, test_points=test, continuous=continuous
+    )
     return compare(*directories, score=score, num_points=scale.points, **options).comparison
 
 

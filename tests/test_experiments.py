@@ -18,6 +18,7 @@ CHANGES = {
     "notebook128": {"image_source": "auto", "latents": 4},
 }
 VALUES = {
+    "bars": (4.0,),
     "burgess2018": (),
     "chen2018": ((4.0,), (4.0,)),
     "dubois2019": (1.0, 4.0),

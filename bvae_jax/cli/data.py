@@ -27,7 +27,7 @@ USAGE = """usage: bvae data COMMAND ...
 bvae data COMMAND --help lists a command's flags."""
 FORMS = {
     "folder:DIRECTORY": "PNG, JPEG or WebP pictures; folders are classes, train and test a split",
-    "npz:FILE": "an .npz file with images, and perhaps factors (or labels) and factor_names",
+    "npz:FILE": "an .npz file: images, and perhaps factors (or labels), factor_names, continuous",
     "hf:NAME": "of the Hugging Face Hub: USER/NAME; or ./FILE.parquet, ./DIRECTORY of such files",
     "tfds:NAME": "what TensorFlow Datasets prepared as array_record",
 }

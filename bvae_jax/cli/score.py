@@ -32,7 +32,8 @@ def evaluate_flags() -> Flags:
             Path,
             "Directory of a run, hf:USER/NAME, or an .npz file from any framework with codes "
             "[n, latent] and factors [n, factor] (class indices or strings), and perhaps logvars, "
-            "codes_test and factors_test, factor_sizes, factor_names, kl [latent].",
+            "codes_test and factors_test, factor_sizes, factor_names, kl [latent], continuous "
+            "(which factors are numbers).",
             positional=True,
             required=True,
         ),

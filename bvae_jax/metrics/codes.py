@@ -176,14 +176,15 @@ class Codes:
                 f"numbers: {self.continuous}: metrics that have no form for numbers read them in "
                 f"{BINS} bins"
             )
+        names = self.names()
         for k in np.flatnonzero(~varying(self.factors)):
-            found.append(f"{self.names()[k]} has one value, and is left out")
-        for k, column in enumerate(self.factors.T):
+            found.append(f"{names[k]} has one value, and is left out")
+        for name, column in zip(names, self.factors.T, strict=True):
             if (values := len(np.unique(column))) > max(MANY, len(column) / 2):
                 found.append(
-                    f"{self.names()[k]} has {values:,} values in {len(column):,} points, too few points "
+                    f"{name} has {values:,} values in {len(column):,} points, too few points "
                     "for each: scores that count classes are near their floor, and dci is slow: "
-                    f"if it is a number, say so by --continuous {self.names()[k]}"
+                    f"if it is a number, say so by --continuous {name}"
                 )
         if len(self.codes) < FEW:
             found.append(f"{len(self.codes)} points are few: scores are biased and noisy")

@@ -269,7 +269,7 @@ MISTAKES = [
     ),
     (RESUME_BAD, "config.json is damaged", damaged_config("{")),
     (RESUME_BAD, "wanted an object", damaged_config("[1]")),
-    (RESUME_BAD, "its config has gama, which is not known here", damaged_config('{"gama": 1}')),
+    (RESUME_BAD, "its config has ['gama'], which is not known here", damaged_config('{"gama": 1}')),
     (RESUME_BAD, "--beta: got 'x', wanted a number", damaged_config('{"beta": "x"}')),
     (RESUME_BAD, "No checkpoint in", damaged_checkpoints),
     (RESUME_BAD, "config.json was edited", edited_config),

@@ -140,7 +140,7 @@ DAMAGED = (
     ("got format 9, wanted 1", lambda a, m: changed(a, m, format_version="9")),
     ("config in its metadata is damaged", lambda a, m: changed(a, m, config="{")),
     ("config in its metadata is damaged", lambda a, m: changed(a, m, config="[" * 100_000)),
-    ("config has kernels, which is not known here", lambda a, m: changed(
+    ("config has ['kernels'], which is not known here", lambda a, m: changed(
         a, m, config='{"kernels": 3}')),
     ("its metadata are not what was written", lambda a, m: (a, m | {"config": m["config"].replace(
         '"sigma": 1', '"sigma": 3')})),

@@ -231,7 +231,7 @@ def parse_config(path: Path, values: dict[str, Any]) -> Config:
     known = {*FIELDS, *OWN_HYPERPARAMETERS}
     if strange := [name for name in values if name not in known]:
         raise UserError(
-            f"{path}: its config has {', '.join(strange)[:200]}, which is not known here. It is "
+            f"{path}: its config has {str(strange)[:200]}, which is not known here. It is "
             "damaged, of another version of bvae_jax, or has an objective of your own: "
             f"{HOW_TO_REGISTER}."
         )

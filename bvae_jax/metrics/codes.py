@@ -179,12 +179,13 @@ class Codes:
         names = self.names()
         for k in np.flatnonzero(~varying(self.factors)):
             found.append(f"{names[k]} has one value, and is left out")
-        for name, column in zip(names, self.factors.T, strict=True):
+        for k, (name, column) in enumerate(zip(names, self.factors.T, strict=True)):
             if (values := len(np.unique(column))) > max(MANY, len(column) / 2):
                 found.append(
                     f"{name} has {values:,} values in {len(column):,} points, too few points "
                     "for each: scores that count classes are near their floor, and dci is slow: "
-                    f"if it is a number, say so by --continuous {name}"
+                    "if it is a number, say so by --continuous "
+                    f"{k if self.factor_names is None else name}"
                 )
         if len(self.codes) < FEW:
             found.append(f"{len(self.codes)} points are few: scores are biased and noisy")

@@ -25,6 +25,7 @@ from bvae_jax.metrics.mcc import mcc
 from bvae_jax.metrics.regression import explained, explained_variance, nearest_information
 from bvae_jax.metrics.scoring import score, score_all
 from bvae_jax.metrics.trees import regression_trees
+from bvae_jax.runs.codes import WRITERS
 
 N, TRAIN, TURN = 900, 600, 360.0
 NAMES = ("shape", "x", "angle")
@@ -328,6 +329,19 @@ def test_a_file_of_codes_says_which_factors_are_numbers(tmp_path):
             read_codes(path, declared)
         assert str(error.value).startswith(str(path))
         assert "\n" not in str(error.value)
+
+
+def test_encoded_codes_keep_numbers(tmp_path):
+    points = Codes(TRUE, VALUES, factor_names=NAMES, factor_sizes=np.array([3, 1, 1])).declared(
+        DECLARED
+    )
+    path = tmp_path / "a.npz"
+    with path.open("wb") as file:
+        WRITERS[".npz"][0](file, iter([points]))
+    read = read_codes(path)
+    assert read.continuous == DECLARED
+    np.testing.assert_array_equal(read.known(), VALUES)
+    np.testing.assert_array_equal(read.factors, points.factors)
 
 
 def test_an_npz_data_set_keeps_the_values(tmp_path):

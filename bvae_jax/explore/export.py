@@ -303,7 +303,8 @@ def model_json(
     start, end = range_of(known, model.run.variational)
     if model.run.model.codebook:
         values = np.asarray(model.run.params[CODEBOOK])
-        start, end = values.min(axis=1), values.max(axis=1)
+        start, end = values.min(axis=1) - 1e-3, values.max(axis=1) + 1e-3  # codes are rounded
+        low, high = start, end
     numbers = {"size": known.size, "share": known.shares, "low": low, "high": high}
     numbers |= {"from": start, "to": end, "mean": mean, "spread": spread}
     latents = []

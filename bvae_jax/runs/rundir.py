@@ -421,7 +421,9 @@ def add_session(run_dir: Path, start_step: int, **remarks: Any) -> None:
         path.replace(path.with_suffix(".damaged"))
         say(f"{path} is kept as {path.stem}.damaged.")
     device = jax.local_devices()[0]
-    kind = dict.fromkeys([device.device_kind, device.platform])  # a CPU is called "cpu" by both
+    kind = device.device_kind
+    if kind != device.platform:  # a CPU is called "cpu" by both
+        kind += f" ({device.platform})"
     session = {
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "start_step": start_step,
@@ -429,7 +431,7 @@ def add_session(run_dir: Path, start_step: int, **remarks: Any) -> None:
         "git_commit": git_commit(),
         "python": platform.python_version(),
         "versions": versions(PACKAGES),
-        "device": f"{jax.device_count()} x {' '.join(kind)}",
+        "device": f"{jax.device_count()} x {kind}",
         "machine": platform.platform(),
         "cpu_count": os.cpu_count(),
         **({"plugins": dict(PLUGINS)} if PLUGINS else {}),

@@ -69,7 +69,9 @@ def mcc(
         y, y_test = y.astype(np.float64), y_test.astype(np.float64)
         for k in set(pairs) - set(circles):
             y[:, k], y_test[:, k] = (number[:, 0] for number in pairs[k])
-    by_rank, *_ = _matched_scores(*(rankdata(a, axis=0) for a in (x, y, x_test, y_test)), circles)
+    by_rank, *_ = _matched_scores(
+        *(rankdata(a, axis=0) for a in (x, y, x_test, y_test)), circles=circles
+    )
     per_factor, latent, matrix = _matched_scores(x, y, x_test, y_test, circles)
     return {
         "score": mean(per_factor),

@@ -90,7 +90,13 @@ def legend_of(figure):
     """Names in a figure's legend as they are read: row by row."""
     figure.draw_without_rendering()
     shown = [(text.get_window_extent(), text.get_text()) for text in figure.legends[0].get_texts()]
-    return [text for _, text in sorted(shown, key=lambda each: (-round(each[0].y0), each[0].x0))]
+    shown.sort(key=lambda each: -each[0].y0)
+    steps = [
+        above.y0 - box.y0 > box.height / 2 for (above, _), (box, _) in itertools.pairwise(shown)
+    ]
+    rows = itertools.accumulate(steps, initial=0)  # letters of one row may reach lower than others
+    read = sorted(zip(rows, shown, strict=True), key=lambda each: (each[0], each[1][0].x0))
+    return [text for _, (_, text) in read]
 
 
 def all_texts(figure):

@@ -18,7 +18,7 @@ from bvae_jax.data.store import (
     data_dir,
 )
 from bvae_jax.data.variants import only
-from bvae_jax.plots.style import COLUMN_INCHES
+from bvae_jax.plots.style import COLUMN_INCHES, STYLE
 
 
 @pytest.fixture(autouse=True)
@@ -181,7 +181,7 @@ def test_show_draws_a_figure_of_one_column(pictures, tmp_path, capsys):
     (path,) = tmp_path.glob("*.png")
     assert capsys.readouterr().out == f"{path.name}\n"
     with Image.open(path) as figure:
-        assert figure.width == COLUMN_INCHES * 300
+        assert figure.width == COLUMN_INCHES * STYLE["savefig.dpi"]
         assert (np.asarray(figure.convert("RGB")) == [150, 0, 0]).all(axis=2).any()
 
 

@@ -248,9 +248,7 @@ def test_a_flipped_bit_is_found(tmp_path, name):
     dataset = write(tmp_path / "set", noise((10, 3, 2, 1)), labels(10))
     check_content(dataset)
     flip(tmp_path / "set" / name, secretly=True)
-    with pytest.raises(
-        UserError, match=r"damaged \(its images.npy, labels.npy or values.npy is not"
-    ):
+    with pytest.raises(UserError, match=r"damaged \(its images.npy, labels.npy or values.npy"):
         check_content(dataset)
     open_prepared(tmp_path / "set", name="set")  # where nothing tells, nothing is read
     flip(tmp_path / "set" / name, secretly=True)

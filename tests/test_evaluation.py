@@ -301,7 +301,12 @@ def test_an_autoencoder_has_no_posterior(tmp_path, capsys):
         (run.run_dir / evaluation.EVALUATION).unlink()
         assert "logvars" in entries["mig_chen"]["skipped"]
         assert entries["rmig"]["score"] == pytest.approx(entries["mig"]["score"], abs=1e-12)
-        assert "codes are points" in capsys.readouterr().err
+        said = capsys.readouterr().err
+        assert "codes are points" in said
+        assert "largest standard deviation" in said
+        variance = run.codes(POINTS).codes.var(axis=0)
+        wanted = (variance / variance.max() > 0.01).sum()
+        assert (variance > 0.01).sum() < entries["active_units"]["score"] == wanted
     with np.load(run.run_dir / encoding.CACHE) as arrays:
         assert sorted(arrays) == ["identity", "means"]
     with pytest.raises(UserError, match=r"no prior to draw z from\. Its codes can be drawn"):
@@ -366,11 +371,12 @@ def test_a_latent_that_mixes_two_factors_is_found():
 
 
 def test_scores_are_on_disk_with_what_made_them(run, capsys):
-    settings = ScoreConfig("mig,irs,mig_chen", train_points=100, test_points=50)
+    settings = ScoreConfig("mig,irs,mig_chen,unsupervised", train_points=100, test_points=50)
     entries = evaluate(run.run_dir, settings, num_points=POINTS, **QUIET)
     stored = rundir.read_json(run.run_dir / evaluation.EVALUATION)
     assert stored == json.loads(json.dumps(entries))
-    assert list(stored) == ["mig", "mig_chen", "irs"]
+    assert list(stored) == ["mig", "mig_chen", "irs", "unsupervised"]
+    assert [name for name, entry in stored.items() if "mixing" in entry] == ["mig"]
     assert stored["mig"]["request"]["params_sha256"] == fingerprint(run.params)
     assert (stored["mig"]["n"], stored["mig"]["request"]["num_points"]) == (100, POINTS)
     matrix, names = np.array(stored["mig"]["mutual_information"]), run.dataset.factor_names

@@ -138,6 +138,7 @@ def test_arrays_are_scored_as_codes_are():
     ("changes", "message"),
     [
         ({"factors": points(200).factors}, "codes has 300 rows and factors 200"),
+        ({"factors": np.arange(300) % 3}, r"factors: got shape \(300,\), wanted \[n, factor\]"),
         ({"logvars": np.zeros((300, 2))}, r"logvars: got shape \(300, 2\), wanted \(300, 3\)"),
         ({"kl": np.ones(2)}, r"kl: got shape \(2,\), wanted \[latent\], \(3,\)"),
         ({"codes_test": np.ones((9, 3))}, "only one of codes_test and factors_test"),

@@ -509,11 +509,11 @@ def test_agreement_is_scipys():
         ),
         (
             PairTest("a", "b", 1, 0.5),
-            "nothing can be said of a and b: they share 1 seed, not 2 or more",
+            "nothing can be said of a and b: 1 seed has it in both, not 2 or more",
         ),
         (
             PairTest("a", "b", 0, NAN),
-            "nothing can be said of a and b: they share no seed, not 2 or more",
+            "nothing can be said of a and b: no seed has it in both, not 2 or more",
         ),
     ],
 )

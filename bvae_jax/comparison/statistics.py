@@ -237,8 +237,8 @@ def sentence(test: PairTest, score: str, alpha: float = ALPHA) -> str:
     """What a test says, in words."""
     a, b, n = test.a, test.b, test.n
     if n < 2:
-        shared = "1 seed" if n else "no seed"
-        return f"{score}: nothing can be said of {a} and {b}: they share {shared}, not 2 or more"
+        both = "1 seed has" if n else "no seed has"
+        return f"{score}: nothing can be said of {a} and {b}: {both} it in both, not 2 or more"
     p = f"p = {test.p_corrected:.2g}" if test.p_corrected >= 0.001 else "p < 0.001"
     effect = "" if math.isnan(test.effect) else f"effect {abs(test.effect):.2g}, "
     if not test.p_corrected <= alpha:

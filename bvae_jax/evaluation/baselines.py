@@ -16,7 +16,7 @@ from bvae_jax.evaluation.answers import Answers
 from bvae_jax.metrics import METRICS
 from bvae_jax.metrics.codes import Codes
 from bvae_jax.metrics.scoring import PACKAGES, PIXELS, metric_names, numbers, score_all
-from bvae_jax.runs.encode import codes_of, encode_points, encoding_order
+from bvae_jax.runs.encode import codes_to_score, encode_points, encoding_order
 from bvae_jax.runs.trainer import Trainer, Trainers
 from bvae_jax.runtime import bar, versions
 
@@ -87,7 +87,7 @@ def run_baselines(
     """
     params = trainer.init(config).params["vae"]
     encoded = encode_points(trainer, params, count, split=split, progress=progress)
-    untrained = codes_of(trainer, encoded, split)
+    untrained = codes_to_score(trainer, encoded, split)
     order = encoding_order(trainer, split)[:count]
     components = min(trainer.config.latents, count, int(np.prod(trainer.dataset.image_shape)))
     most = max(2, min(count, MOST_NUMBERS // int(np.prod(trainer.dataset.image_shape))))
@@ -192,7 +192,7 @@ def _scored(
     )
     for seed in seeds[1:]:
         params = trainer.init(config.replace(seed=seed)).params["vae"]
-        points.append(("untrained", codes_of(trainer, encode_points(trainer, params, count))))
+        points.append(("untrained", codes_to_score(trainer, encode_points(trainer, params, count))))
     rows, names = [], metric_names(score.metrics)
     with bar(total=len(points), desc="baselines", disable=not progress) as shown:
         for name, representation in points:

@@ -19,11 +19,11 @@ from bvae_jax.evaluation.generalisation import IMAGES, SPLITS, generalisation
 from bvae_jax.evaluation.log_likelihood import FEW, held_out_log_likelihood
 from bvae_jax.metrics import METRICS
 from bvae_jax.metrics.base import active
-from bvae_jax.metrics.codes import Codes, read_codes
+from bvae_jax.metrics.codes import SCALE, Codes, read_codes
 from bvae_jax.metrics.scoring import PACKAGES, Entry, jsonable, metric_names, score_all
 from bvae_jax.runs import rundir
 from bvae_jax.runs.checkpoint import fingerprint
-from bvae_jax.runs.encode import codes_of, encode_run, point_count, same_images
+from bvae_jax.runs.encode import codes_to_score, encode_run, point_count, same_images
 from bvae_jax.runs.run import Run, load
 from bvae_jax.runs.trainer import NO_POSTERIOR, eval_split
 from bvae_jax.runtime import bar, versions
@@ -99,7 +99,7 @@ def evaluate(
             points, [_codes(each, fewer, config.split, progress) for each in (run, *others)]
         )
     if not run.variational:
-        say(f"note: {NO_POSTERIOR}.")
+        say(f"note: {NO_POSTERIOR}. They are scored {SCALE}.")
     points = points.declared(config.continuous)
     _remark(points, metric_names(config.metrics))
     request = _identity(run) | {
@@ -122,7 +122,8 @@ def evaluate(
             made = run_baselines(run.trainer, run.config, most, **options)
         rest = dataclasses.replace(config, metrics=",".join(missing))
         for name, entry in _scored(points, rest, made, progress):
-            if run.config.correlate and config.split == "all" and "mutual_information" in entry:
+            mixed = name == "mig" and run.config.correlate and config.split == "all"
+            if mixed and "mutual_information" in entry:
                 matrix, pairs = entry["mutual_information"], pairs_of(run.config.correlate)
                 used = active(points.codes, points.kl)
                 found = mixing(np.array(matrix, float), data.factor_names, pairs, used)
@@ -161,18 +162,20 @@ def _loaded(run: Run | str | Path, step: int | None, dataset: str | None, progre
 def _codes(run: Run, count: int, split: str, progress: bool) -> Codes:
     options = {"split": split, "progress": progress}
     encoded = encode_run(run.run_dir, run.trainer, run.params, count, **options)
-    return codes_of(run.trainer, encoded, split)
+    return codes_to_score(run.trainer, encoded, split)
 
 
 def _identity(run: Run) -> dict[str, Any]:
     """What a run's results depend on, of the run."""
-    return {"step": int(run.state.step), "params_sha256": fingerprint(run.params)}
+    scaled = {} if run.variational else {"codes": SCALE}
+    return {"step": int(run.state.step), "params_sha256": fingerprint(run.params)} | scaled
 
 
 def _stored_identity(run_dir: Path) -> dict[str, Any]:
     """The same of a finished run, which is not loaded."""
     summary: rundir.Summary = rundir.read_json(run_dir / rundir.SUMMARY, rundir.Summary)
-    return {"step": summary["step"], "params_sha256": summary["params_sha256"]}
+    scaled = {} if "kl" in summary else {"codes": SCALE}
+    return {"step": summary["step"], "params_sha256": summary["params_sha256"]} | scaled
 
 
 def _scores_of(run_dir: Path, params_sha256: str) -> Answers:

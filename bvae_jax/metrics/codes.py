@@ -35,6 +35,10 @@ MANY = 20
 """Values that a factor may have in any number of points."""
 
 
+SCALE = "on the scale where the largest standard deviation of a latent is 1"
+"""How codes without a posterior are scored, which have no unit: see `Codes.scaled`."""
+
+
 @dataclass(frozen=True)
 class Codes:
     """Points, what a model makes of them, and what is true of them.
@@ -135,6 +139,12 @@ class Codes:
             if array is not None:
                 parts.append(pd.DataFrame(array).add_prefix(name))
         return pd.concat([*parts, pd.DataFrame(self.known(), columns=self.names())], axis=1)
+
+    def scaled(self) -> "Codes":
+        """All latents by one factor, so that the largest standard deviation is 1: for codes that
+        have no unit, where metrics call a latent inactive that hardly varies beside a prior."""
+        size = float(np.std(self.codes, axis=0, dtype=np.float64).max())
+        return replace(self, codes=self.codes / self.codes.dtype.type(size)) if size else self
 
     def check(self) -> None:
         """Raise what is wrong with the arrays.

@@ -122,6 +122,8 @@ def score_all(
     Raises:
         UserError: the arrays do not fit each other, or a metric is not known.
     """
+    if points.factors.ndim != 2:
+        raise InvalidArrays(f"factors: got shape {points.factors.shape}, wanted [n, factor].")
     points = points.declared(config.continuous)
     points.check()
 

@@ -266,10 +266,16 @@ def codes_of(trainer: Trainer, encoded: Encoded, split: str = "all") -> "Codes":
     )
 
 
+def codes_to_score(trainer: Trainer, encoded: Encoded, split: str = "all") -> "Codes":
+    """`codes_of`; those without a posterior `scaled`."""
+    codes = codes_of(trainer, encoded, split)
+    return codes if trainer.variational else codes.scaled()
+
+
 def training_scores(trainer: Trainer, params: Params, metrics: str) -> dict[str, float]:
     """What `Config.eval_metrics` asks for, by name, on as many images as metrics take."""
     from bvae_jax.metrics.scoring import quick_scores
 
     config = ScoreConfig(metrics=metrics, permutations=0)
     count = min(trainer.dataset.size, config.train_points + config.test_points)
-    return quick_scores(codes_of(trainer, encode_points(trainer, params, count)), config)
+    return quick_scores(codes_to_score(trainer, encode_points(trainer, params, count)), config)

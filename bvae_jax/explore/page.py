@@ -74,10 +74,10 @@ def make_page(title: str, about: str, data: Mapping[str, Any]) -> Explorer:
     filled["data"] = said.replace("<", "\\u003c")
     html = re.sub(r"\$(policy|title|about|data)\b", lambda found: filled[found[1]], text)
     if len(html.encode()) > MOST_BYTES:
+        many = "Explore one member of the sweep, or draw" if len(data["programs"]) > 1 else "Draw"
         raise UserError(
             f"The page would have {len(html.encode()) / 1e6:.0f} MB, wanted at most "
-            f"{MOST_BYTES / 1e6:.0f}: this decoder is too large for one (of a sweep: explore one "
-            "of its members). bvae traverse draws it as pictures."
+            f"{MOST_BYTES / 1e6:.0f}: too large a decoder. {many} pictures by bvae traverse."
         )
     return Explorer(html)
 

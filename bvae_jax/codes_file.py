@@ -24,7 +24,7 @@ from bvae_jax.archive import (
     reading,
     want,
 )
-from bvae_jax.continuous import classes, periods
+from bvae_jax.continuous import AS_NUMBERS, classes, periods
 from bvae_jax.errors import UserError, say
 
 # What an array holds and its axes. Axes of one name are equally long; the first array sets it.
@@ -187,9 +187,10 @@ def _numbers(points: dict[str, Any], *declared: str) -> dict[str, Any]:
         return {}
     for key, array in zip(keys, arrays, strict=True):
         real = array.dtype.kind in "iuf"
-        want(real, f"{key} is {array.dtype.name}, but continuous names some: wanted numbers.")
+        kind = "text" if array.dtype.kind in "SU" else array.dtype.name
+        want(real, f"{key} is {kind}, but continuous names some numbers: {AS_NUMBERS}.")
     values = [np.ascontiguousarray(array, np.float64) for array in arrays]
-    together = classes(np.concatenate(arrays), np.concatenate(values), of)
+    together = classes(np.concatenate(arrays), np.concatenate(values), of, names)
     points |= dict(zip(keys, np.split(together, [len(arrays[0])]), strict=False))
     if "factor_sizes" in points:
         found = together.max(axis=0) + 1
@@ -244,4 +245,5 @@ def _text(key: str, array: np.ndarray) -> np.ndarray:
     with reading(key):  # only here does NumPy find numbers that are no characters
         bad = np.array([not name.isprintable() for name in array.tolist()])
     _refuse(key, bad, "names with unprintable characters, wanted none")
+    want(len(set(array.tolist())) == len(array), f"{key} has a name twice, wanted different ones.")
     return np.ascontiguousarray(array, array.dtype.newbyteorder("="))

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 
 from bvae_jax.errors import UserError
 
@@ -17,6 +17,13 @@ NONE = "none"
 """Declares that all factors are classes."""
 BINS = 20
 """Of a number, where classes are wanted; as many as a latent has."""
+SMALLEST, LARGEST = 1e-150, 1e150
+"""In size: squares of what is smaller or larger are lost."""
+AS_NUMBERS = "wanted numbers: save classes as np.unique(names, return_inverse=True)[1]"
+MOST_IN_A_BIN = 0.95
+"""Share of a number's values above which it is said."""
+PART, TURNS = 0.5, 1.05
+"""Of a period that values span, below and above which it is said."""
 
 
 class Numbers(NamedTuple):
@@ -69,7 +76,8 @@ def periods(declared: str, names: Sequence[str]) -> Float[np.ndarray, " factor"]
     if declared.strip() == NONE:
         return found
     for part in filter(None, (part.strip() for part in declared.split(","))):
-        name, equals, period = part.rpartition("=") if "=" in part else (part, "", "0")
+        alone = "=" not in part or part in names
+        name, equals, period = (part, "", "0") if alone else part.rpartition("=")
         name = name.strip()
         if name in names:
             k = list(names).index(name)
@@ -77,14 +85,17 @@ def periods(declared: str, names: Sequence[str]) -> Float[np.ndarray, " factor"]
             k = int(name)
         else:
             known = ", ".join(names)
-            raise UserError(f"continuous: got {name!r}, wanted names of factors: {known}.")
+            raise UserError(
+                f"continuous: got {name!r}, wanted names of factors: {known}; or their numbers, 0 "
+                f"to {len(names) - 1}."
+            )
         if not math.isnan(found[k]):
             raise UserError(f"continuous: got {name!r} twice, wanted it once.")
         try:
             found[k] = float(period)
         except ValueError:
             found[k] = math.nan
-        if not math.isfinite(found[k]) or (equals and found[k] <= 0):
+        if not math.isfinite(found[k]) or (equals and not SMALLEST <= found[k] <= LARGEST):
             raise UserError(
                 f"continuous: got the period {period!r} of {name!r}, wanted a number above 0, in "
                 "the unit of its values."
@@ -115,8 +126,66 @@ def binned(values: Float[np.ndarray, " n"], period: float = 0.0) -> Int[np.ndarr
     return np.searchsorted(edges, values, side="right")
 
 
+def check_values(values: Shaped[np.ndarray, " n"], what: str) -> None:
+    """Raise what is wrong with a factor's values.
+
+    Raises:
+        UserError: some are not finite, or the largest is too large or too small to be squared.
+    """
+    if bad := np.count_nonzero(~np.isfinite(values)):
+        one = "value that is" if bad == 1 else "values that are"
+        raise UserError(f"{what} has {bad} {one} NaN or infinite, wanted none: leave out the rows.")
+    largest = max(abs(float(values.max(initial=0))), abs(float(values.min(initial=0))))
+    if largest and not SMALLEST <= largest <= LARGEST:
+        raise UserError(
+            f"{what} has values up to {largest:g} in size, wanted {SMALLEST:g} to {LARGEST:g}: "
+            "choose another unit."
+        )
+
+
+def remarks(
+    values: Float[np.ndarray, "n factor"], of: Float[np.ndarray, " factor"], names: Sequence[str]
+) -> list[str]:
+    """What is odd about the values of numbers, in words, a line for each.
+
+    Args:
+        of: [factor] periods.
+    """
+    found = []
+    unit = "is the period in the values' units?"
+    for k in np.flatnonzero(~np.isnan(of)).tolist():
+        value, period, name = values[:, k], float(of[k]), names[k]
+        low, high = float(value.min()), float(value.max())
+        span = high - low
+        if not span:
+            continue
+        most, n = int(np.bincount(binned(value, period)).max()), len(value)
+        if period and most == n:
+            found.append(
+                f"all values of {name} fall in one of {BINS} bins (they span {span:.3g} of the "
+                f"period {period:g}): metrics that read bins leave it out; {unit}"
+            )
+        elif period and span < PART * period:
+            found.append(f"values of {name} span {span:.3g} of the period {period:g}: {unit}")
+        elif period and span > TURNS * period:
+            found.append(
+                f"values of {name} span {span:.3g}, {span / period:.3g} times the period "
+                f"{period:g}: {unit}"
+            )
+        elif most > MOST_IN_A_BIN * n:
+            found.append(
+                f"{most:,} of {n:,} values of {name} fall in one of {BINS} bins of its range from "
+                f"{low:.4g} to {high:.4g}: metrics that read bins learn little of it; are there "
+                "outliers?"
+            )
+    return found
+
+
 def classes(
-    factors: Any, values: Float[np.ndarray, "n factor"], of: Float[np.ndarray, " factor"]
+    factors: Any,
+    values: Float[np.ndarray, "n factor"],
+    of: Float[np.ndarray, " factor"],
+    names: Sequence[str],
 ) -> Int[np.ndarray, "n factor"]:
     """Class indices of all factors: a number's are those of `binned`.
 
@@ -124,22 +193,19 @@ def classes(
         factors: [n, factor] real numbers; of a class, indices.
         values: [n, factor], of which those of numbers are read.
         of: [factor] periods.
+        names: [factor].
 
     Raises:
-        UserError: a number is not finite, or an index no whole number from 0.
+        UserError: a number is not as `check_values` wants it, or an index no whole number from 0.
     """
     columns = []
-    for k, period in enumerate(of):
+    for k, (name, period) in enumerate(zip(names, of, strict=True)):
         column = np.asarray(factors)[:, k]
         is_class = math.isnan(period)
-        bad = ~np.isfinite(column if is_class else values[:, k])
-        if bad.any():
-            raise UserError(
-                f"factor {k} has {int(bad.sum())} values that are NaN or infinite, wanted none."
-            )
+        check_values(column if is_class else values[:, k], name)
         if is_class and ((column < 0) | (column != np.rint(column))).any():
             raise UserError(
-                f"factor {k} has fractions or negative numbers, wanted class indices, whole "
+                f"{name} has fractions or negative numbers, wanted class indices, whole "
                 "numbers from 0: or declare it as continuous."
             )
         columns.append(column if is_class else binned(values[:, k], period))

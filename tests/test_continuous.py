@@ -82,6 +82,8 @@ def test_a_declaration_says_which_factors_and_their_periods():
     of = periods(" x , angle=360", NAMES)
     np.testing.assert_array_equal(of, [math.nan, 0, 360])
     np.testing.assert_array_equal(periods("1,2=0.5", NAMES), [math.nan, 0, 0.5])
+    np.testing.assert_array_equal(periods("a=b=3,a", ("a=b", "a")), [3, 0])
+    np.testing.assert_array_equal(periods("a=b", ("a=b", "a")), [0, math.nan])
     for nothing in ("", "none", " none "):
         assert np.isnan(periods(nothing, NAMES)).all()
     assert in_words(of, NAMES) == DECLARED
@@ -120,6 +122,53 @@ def test_numbers_become_bins_by_the_rule():
     np.testing.assert_array_equal(binned(angle + 36, TURN), (classes + 2) % 20)
 
 
+FLAT = np.full(N, 3.0)
+OUTLIER = np.where(np.arange(N) == 7, 1e4, VALUES[:, 1])
+
+
+@pytest.mark.parametrize(
+    ("declared", "column", "remark"),
+    [
+        ("2=360", np.deg2rad(VALUES[:, 2]), "in one of 20 bins (they span 6."),
+        ("2=90", VALUES[:, 2], "times the period 90: is the"),
+        ("2=360", np.arange(N) % 40, "values of angle span 39 of the period 360: is the"),
+        ("2", OUTLIER, "899 of 900 values of angle fall in one of 20 bins of its range from 2"),
+        ("2", FLAT, "angle has one value, and is left out"),
+        ("2=40", np.arange(N) % 40, ""),
+        ("2=2", np.arange(N) % 2, ""),
+        ("2=360", VALUES[:, 2] - 180, ""),
+        ("2=360", np.linspace(0, 360, N), ""),
+        ("2", VALUES[:, 1], ""),
+    ],
+)
+def test_an_odd_period_or_an_outlier_is_said(declared, column, remark):
+    values = np.column_stack([VALUES[:, 0], VALUES[:, 0], column])
+    points = Codes(TRUE, values, factor_names=NAMES).declared(declared)
+    said = [
+        line for line in points.remarks() if line.split(" ")[0] != "numbers:" and "few" not in line
+    ]
+    assert len(said) == bool(remark)
+    assert all(remark in line for line in said)
+
+
+@pytest.mark.parametrize(
+    ("scale", "declared", "message"),
+    [
+        (1e300, "x", "x has values up to 5e.300 in size, wanted 1e-150 to 1e.150: choose another"),
+        (1e-300, "x", "x has values up to .*e-300 in size"),
+        (1, "x=1e-320", "the period '1e-320' of 'x', wanted a number"),
+        (1, ["x"], r"got \['x'\], wanted one text, as 'x,angle=360'"),
+        (1, "7", "got '7', wanted names of factors: .*; or their numbers, 0 to 2"),
+    ],
+)
+def test_what_cannot_be_scored_is_one_line(scale, declared, message):
+    values = VALUES.copy()
+    values[:, 1] = np.linspace(2, 5, N) * scale
+    points = Codes(TRUE, values, factor_names=NAMES)
+    with pytest.raises(UserError, match=message):
+        points.declared(ScoreConfig(continuous=declared).continuous)
+
+
 def test_codes_with_numbers_keep_values_and_count_in_bins():
     points = Codes(NOISE, VALUES, factor_names=NAMES, factor_sizes=np.array([3, 9, 9]))
     assert "x has 900 values" in " / ".join(points.remarks())
@@ -131,6 +180,7 @@ def test_codes_with_numbers_keep_values_and_count_in_bins():
     np.testing.assert_array_equal(declared.factor_sizes, [3, 20, 20])
     np.testing.assert_array_equal(declared.known(), VALUES)
     np.testing.assert_array_equal(declared.frame()["angle"], VALUES[:, 2])
+    assert declared.frame()["shape"].dtype.kind == "i"
     assert any("x,angle=360: metrics that have no form" in r for r in declared.remarks())
     again = declared.declared("x,angle=180")
     np.testing.assert_array_equal(again.factors[:, 2], VALUES[:, 2] % 180 // 9)
@@ -317,11 +367,11 @@ def test_a_file_of_codes_says_which_factors_are_numbers(tmp_path):
     assert read_codes(path, DECLARED).continuous == DECLARED
     for changes, declared, message in (
         ({}, "", "factors is float64, wanted whole.*say which are numbers by --continuous"),
-        ({}, "x", "factor 2 has fractions or negative numbers, wanted class indices"),
+        ({}, "x", "angle has fractions or negative numbers, wanted class indices"),
         ({"continuous": "size"}, "", "got 'size', wanted names of factors: shape, x, angle"),
         ({"continuous": 3}, "", "continuous is int64, wanted a text"),
-        ({"factors": np.full((N, 3), "a")}, "x", "factors is str32, but continuous names some"),
-        ({"factors": np.full((N, 3), np.nan)}, "x", "factor 0 has 900 values that are NaN"),
+        ({"factors": np.full((N, 3), "a")}, "x", "factors is text, .* return_inverse=True"),
+        ({"factors": np.full((N, 3), np.nan)}, "x", "shape has 900 values that are NaN"),
     ):
         both: dict[str, Any] = arrays | changes
         np.savez(path, **both)
@@ -367,7 +417,7 @@ def test_an_npz_data_set_keeps_the_values(tmp_path):
         (VALUES, "x", "angle has 900 different fractions.*name it in the key continuous"),
         (VALUES, "x=-1", "the period '-1' of 'x'"),
         (VALUES, 5, "continuous is int64, wanted a text"),
-        (VALUES.astype(str), "x", "x is <U.*, but continuous names it: wanted numbers"),
+        (VALUES.astype(str), "x", "x is text, but continuous names it: wanted numbers"),
         (np.where(VALUES > 4, np.nan, VALUES), "x", "x has .* values that are NaN"),
     ):
         with pytest.raises(UserError, match=message) as error:

@@ -173,7 +173,7 @@ def from_arrays(
     of, values, labels = periods(continuous, names), None, given.astype(np.int32)
     if not np.isnan(of).all() and given.shape == (len(images), len(names)):
         values = np.ascontiguousarray(given, np.float64)
-        labels = classes(given, values, of)
+        labels = classes(given, values, of, names)
         digest.update(values.tobytes())
     if labels.shape != (len(images), len(names)) or labels.min(initial=0) < 0:
         raise UserError(

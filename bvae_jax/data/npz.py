@@ -8,7 +8,7 @@
   for it.
 - `factor_names`: [factor], texts.
 - `continuous`: which factors are numbers, as "x,angle=360" (see `continuous.py`). Their values are
-  kept; of more than 256, 20 bins are its classes.
+  kept; of more than 20, 20 bins are its classes.
 
 The last three may be absent.
 """
@@ -34,7 +34,7 @@ from bvae_jax.archive import (
     reading,
     want,
 )
-from bvae_jax.continuous import binned, in_words, periods
+from bvae_jax.continuous import AS_NUMBERS, BINS, binned, check_values, in_words, periods, remarks
 from bvae_jax.data.base import Dataset, natural
 from bvae_jax.data.published import PUBLISHED, manual_dir
 from bvae_jax.data.store import Writer, all_but_black, open_own, own_place
@@ -80,11 +80,13 @@ def open_npz(path: Path, *, data_dir: Path, progress: bool) -> Dataset:
         hint = _published_hint(file.name, data_dir)
         try:
             with open_archive(file, HINT) as archive:
-                _prepare(archive, directory, meta, shown)
+                notes = _prepare(archive, directory, meta, shown)
         except UserError as error:
             raise UserError(one_line(file, f"{error} {hint}".strip())) from error
         if hint:
             say(f"{file}: {hint}")
+        for note in notes:
+            say(one_line(file, note))
     return open_own(directory, name, progress=progress)
 
 
@@ -104,13 +106,21 @@ def _state(file: Path) -> list[tuple[str, int, int]]:
     that is none, which `prepare` will say."""
     try:
         with open_archive(file, HINT) as archive:
-            return [(info.filename, info.file_size, info.CRC) for info in archive.infolist()]
+            found = [(info.filename, info.file_size, info.CRC) for info in archive.infolist()]
+            # Numbers were once prepared with up to 256 classes.
+            return found + [("bins", BINS, 0)] * ("continuous" in members(archive))
     except UserError:
         return []
 
 
-def _prepare(archive: zipfile.ZipFile, directory: Path, meta: dict[str, Any], shown: str) -> None:
-    """Write the prepared set; `shown` is what a bar is called, "" for none."""
+def _prepare(
+    archive: zipfile.ZipFile, directory: Path, meta: dict[str, Any], shown: str
+) -> tuple[str, ...]:
+    """Write the prepared set; `shown` is what a bar is called, "" for none.
+
+    Returns:
+        What is odd about its factors, a line for each.
+    """
     found = members(archive)
     want("images" in found, f"holds no images, wanted {WANTED}. Its keys: {', '.join(found)}.")
     header = read_header(archive, "images", found["images"], WANTED)
@@ -133,6 +143,7 @@ def _prepare(archive: zipfile.ZipFile, directory: Path, meta: dict[str, Any], sh
         names, sizes = list(factors.names), list(factors.sizes)
         meta |= {"factor_names": names, "factor_sizes": sizes, "continuous": factors.continuous}
         writer.finish(meta, factors.labels, factors.values)
+    return factors.notes
 
 
 def image_shape(header: Header) -> ImageShape:
@@ -215,6 +226,7 @@ class Factors(NamedTuple):
         labels: class indices; None where there is one image for each combination, in their order.
         values: of those that are numbers; None where none is.
         continuous: which are numbers.
+        notes: what is odd about them, a line for each.
     """
 
     names: tuple[str, ...]
@@ -222,6 +234,7 @@ class Factors(NamedTuple):
     labels: Int[np.ndarray, "image factor"] | None
     values: Float[np.ndarray, "image factor"] | None = None
     continuous: str = ""
+    notes: tuple[str, ...] = ()
 
 
 def read_factors(
@@ -279,29 +292,38 @@ def factors_of(
     labels = np.stack([classes for _, classes in known], axis=1)
     values = None if np.isnan(of).all() else np.ascontiguousarray(columns, np.float64)
     grid = in_grid_order(labels, sizes)
-    return Factors(tuple(names), sizes, None if grid else labels, values, in_words(of, names))
+    notes = [] if values is None else remarks(values, of, names)
+    n = len(columns)
+    for name, size, period in zip(names, sizes, of, strict=True):
+        if columns.dtype.kind == "f" and np.isnan(period) and size > max(BINS, n / 2):
+            notes.append(
+                f"{name} has {size} values in {n} images: if it is a number, say so by "
+                f"continuous={name!r} in the file"
+            )
+    labels = None if grid else labels
+    return Factors(tuple(names), sizes, labels, values, in_words(of, names), tuple(notes))
 
 
 def value_classes(
     column: Shaped[np.ndarray, " image"], what: str, period: float = math.nan
 ) -> tuple[int, Int[np.ndarray, " image"]]:
     """The number of values of a factor, and which of them each image has: of a number that has
-    many, in bins.
+    more than 20, in bins.
 
     Args:
         period: of the factor, nan where it is no number.
     """
     number = not math.isnan(period)
     if number:
-        want(column.dtype.kind in "biuf", f"{what} is {column.dtype}, but continuous names it: "
-                                          "wanted numbers.")  # fmt: skip
+        kind = "text" if column.dtype.kind in "SU" else column.dtype
+        real = column.dtype.kind in "biuf"
+        want(real, f"{what} is {kind}, but continuous names it: {AS_NUMBERS}.")
     if column.dtype.kind == "f":
-        bad = np.count_nonzero(~np.isfinite(column))
-        want(not bad, f"{what} has {bad} values that are NaN or infinite, wanted none.")
-    known, classes = np.unique(column, return_inverse=True)
-    if number and len(known) > MOST_FRACTIONS:
+        check_values(column, what)
+    if number:
         classes = binned(column.astype(np.float64), period)
         return int(classes.max()) + 1, classes.astype(np.int32)
+    known, classes = np.unique(column, return_inverse=True)
     if column.dtype.kind == "f" and len(known) > MOST_FRACTIONS:
         whole = np.array_equal(known, np.rint(known))
         want(whole, f"{what} has {len(known)} different fractions, wanted classes: bin them, e.g. "

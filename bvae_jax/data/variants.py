@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from bvae_jax.config import Config
+from bvae_jax.continuous import BINS, periods
 from bvae_jax.data import dsprites, shapes3d
 from bvae_jax.data.base import Dataset
 from bvae_jax.data.sampling import Pool, uniform_pool, weighted_pool
@@ -81,10 +82,21 @@ def _condition(text: str, dataset: Dataset, flag: str) -> Condition:
     except (ValueError, IndexError):
         values = np.zeros(size, bool)
     if not values.any():
-        raise UserError(
-            f"{flag}: got {text.strip()!r}, wanted class indices of {name}: 0 to {size - 1}."
-        )
+        wanted = f"wanted class indices of {name}: 0 to {size - 1}"
+        raise UserError(f"{flag}: got {text.strip()!r}, {wanted}{_of_bins(dataset, factor)}.")
     return Condition(factor, values)
+
+
+def _of_bins(dataset: Dataset, factor: int) -> str:
+    """What class indices of a factor are, where it is a number in bins; "" elsewhere."""
+    if dataset.values is None:
+        return ""
+    period = periods(dataset.continuous, dataset.factor_names)[factor]
+    value = np.asarray(dataset.values[:, factor])
+    if np.isnan(period) or len(np.unique(value)) <= BINS:
+        return ""
+    low, high = (0.0, period) if period else (value.min(), value.max())
+    return f", bins of the range from {low:g} to {high:g}"
 
 
 def _selection(text: str, size: int) -> int | slice:

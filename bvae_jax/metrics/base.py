@@ -131,7 +131,10 @@ def checked(codes: Any, factors: Any, suffix: str = "") -> tuple[np.ndarray, np.
     if classes.ndim != 2 or classes.shape[1] == 0:
         raise InvalidArrays(f"{name}: got shape {classes.shape}, wanted [n, factor].")
     if classes.dtype.kind not in "iu":
-        raise InvalidArrays(f"{name}: got {classes.dtype}, wanted whole numbers (class indices).")
+        raise InvalidArrays(
+            f"{name}: got {classes.dtype}, wanted whole numbers (class indices): or declare which "
+            "are numbers by score(..., config=ScoreConfig(continuous='0,2=360'))."
+        )
     if len(classes) != len(array):
         raise InvalidArrays(f"codes{suffix} has {len(array)} rows and {name} {len(classes)}.")
     if not suffix and (classes == classes[0]).all():

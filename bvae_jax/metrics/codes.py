@@ -12,6 +12,7 @@ from jaxtyping import Float
 
 from bvae_jax.codes_file import read_arrays
 from bvae_jax.continuous import BINS, Numbers, classes, in_words, periods
+from bvae_jax.continuous import remarks as of_numbers
 from bvae_jax.elbo import ACTIVE_VARIANCE, gaussian_kl
 from bvae_jax.metrics.base import (
     Metric,
@@ -119,7 +120,7 @@ class Codes:
         values = [
             np.asarray(a if v is None else v, np.float64) for a, v in zip(raw, own, strict=True)
         ]
-        together = classes(np.concatenate(raw), np.concatenate(values), of)
+        together = classes(np.concatenate(raw), np.concatenate(values), of, self.names())
         parts = np.split(together, [len(raw[0])])
         for name, array, value in zip(sets, parts, values, strict=False):
             changes |= {name: array, name.replace("factors", "values"): value}
@@ -138,7 +139,11 @@ class Codes:
         for name, array in (("z", self.codes), ("logvar", self.logvars)):
             if array is not None:
                 parts.append(pd.DataFrame(array).add_prefix(name))
-        return pd.concat([*parts, pd.DataFrame(self.known(), columns=self.names())], axis=1)
+        factors = pd.DataFrame(self.factors, columns=self.names())
+        if self.values is not None:  # classes stay whole
+            for k in np.flatnonzero(~np.isnan(self.periods())):
+                factors.isetitem(k, self.values[:, k])
+        return pd.concat([*parts, factors], axis=1)
 
     def scaled(self) -> "Codes":
         """All latents by one factor, so that the largest standard deviation is 1: for codes that
@@ -187,7 +192,9 @@ class Codes:
                 f"{BINS} bins"
             )
         names = self.names()
-        for k in np.flatnonzero(~varying(self.factors)):
+        if self.values is not None:
+            found += of_numbers(self.values, self.periods(), names)
+        for k in np.flatnonzero(np.ptp(self.known(), axis=0) == 0):
             found.append(f"{names[k]} has one value, and is left out")
         for k, (name, column) in enumerate(zip(names, self.factors.T, strict=True)):
             if (values := len(np.unique(column))) > max(MANY, len(column) / 2):

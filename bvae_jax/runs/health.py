@@ -107,10 +107,10 @@ def _uninformed(evaluation: Mapping[str, Any], batch: int) -> Iterator[Any]:
     if kl >= LARGE and information < LITTLE * min(kl, most):
         yield (
             "KL without information",
-            f"the KL of {kl:.1f} nats tells nothing: images and codes share {max(0, information):.2f} nats "
-            f"(of {batch} images they could share log {batch} = {most:.1f}). Posteriors are alike "
-            "for all images: let the KL cost less at first (a lower gamma or beta, a slower "
-            "schedule), or lower the learning rate.",
+            f"the KL of {kl:.1f} nats tells nothing: images and codes share "
+            f"{max(0, information):.2f} nats (of {batch} images they could share log "
+            f"{batch} = {most:.1f}). Posteriors are alike for all images: let the KL cost less at first "
+            "(a lower gamma or beta, a slower schedule), or lower the learning rate.",
         )
     elif not evaluation["active_latents"]:
         yield (

@@ -109,8 +109,8 @@ def _uninformed(evaluation: Mapping[str, Any], batch: int) -> Iterator[Any]:
             "KL without information",
             f"the KL of {kl:.1f} nats tells nothing: images and codes share "
             f"{max(0, information):.2f} nats (of {batch} images they could share log "
-            f"{batch} = {most:.1f}). Posteriors are alike for all images: let the KL cost less at first "
-            "(a lower gamma or beta, a slower schedule), or lower the learning rate.",
+            f"{batch} = {most:.1f}). Posteriors are alike for all images: let the KL cost less at "
+            "first (a lower gamma or beta, a slower schedule), or lower the learning rate.",
         )
     elif not evaluation["active_latents"]:
         yield (

@@ -348,6 +348,8 @@ def test_scores_say_how_numbers_were_read():
     points = Codes(TRUE, VALUES, factor_names=NAMES, continuous=DECLARED)
     ((_, entry),) = score_all(points, ScoreConfig("mig", permutations=2))
     assert entry["numbers"].startswith(DECLARED)
+    with pytest.raises(UserError, match=r"or declare which are numbers by score\(.*'0,2=360'"):
+        score(TRUE, VALUES)
     assert "numbers" not in score(TRUE, VALUES.astype(int), metrics="mig")["mig"]
 
 
@@ -370,6 +372,7 @@ def test_a_file_of_codes_says_which_factors_are_numbers(tmp_path):
         ({}, "x", "angle has fractions or negative numbers, wanted class indices"),
         ({"continuous": "size"}, "", "got 'size', wanted names of factors: shape, x, angle"),
         ({"continuous": 3}, "", "continuous is int64, wanted a text"),
+        ({"factor_names": ["x", "y", "x"]}, "y", "factor_names has a name twice"),
         ({"factors": np.full((N, 3), "a")}, "x", "factors is text, .* return_inverse=True"),
         ({"factors": np.full((N, 3), np.nan)}, "x", "shape has 900 values that are NaN"),
     ):
@@ -394,7 +397,7 @@ def test_encoded_codes_keep_numbers(tmp_path):
     np.testing.assert_array_equal(read.factors, points.factors)
 
 
-def test_an_npz_data_set_keeps_the_values(tmp_path):
+def test_an_npz_data_set_keeps_the_values(tmp_path, capsys):
     images = RNG.integers(0, 256, (N, 4, 4), np.uint8)
     path = tmp_path / "a.npz"
 
@@ -406,10 +409,23 @@ def test_an_npz_data_set_keeps_the_values(tmp_path):
     assert (dataset.continuous, dataset.factor_sizes) == (DECLARED, (3, 20, 20))
     np.testing.assert_array_equal(dataset.values, VALUES)
     np.testing.assert_array_equal(np.asarray(dataset.labels)[:, 2], VALUES[:, 2] // 18)
+    assert not capsys.readouterr().err
+    with pytest.raises(UserError, match=r"x: 0 to 19, bins of the range from 2.* to 4.99"):
+        only(dataset, "x=20")
+    with pytest.raises(UserError, match="angle: 0 to 19, bins of the range from 0 to 360"):
+        only(dataset, "angle=20")
     few = only(dataset, "shape=1")
     np.testing.assert_array_equal(few.values, VALUES[VALUES[:, 0] == 1])
     moved = opened(VALUES + np.array([0, 0, 0.01]), continuous=DECLARED)
     assert moved.version != dataset.version
+    coarse = VALUES // [1, 0.1, 9]  # of 30 and 40 values
+    assert opened(coarse, continuous="x,angle=40").factor_sizes == (3, 20, 20)
+    everything, images = images, images[:200]
+    opened(VALUES[:200], continuous="angle=6.28")
+    told = capsys.readouterr().err
+    assert f"bvae: {path}: x has 200 values in 200 images: if it is a number, say so by" in told
+    assert "times the period 6.28" in told
+    images = everything
     mine = from_arrays("mine", images[..., None], VALUES, NAMES, DECLARED)
     np.testing.assert_array_equal(mine.labels, dataset.labels)
     np.testing.assert_array_equal(mine.values, VALUES)

@@ -24,7 +24,7 @@ from bvae_jax.archive import (
     reading,
     want,
 )
-from bvae_jax.continuous import AS_NUMBERS, classes, periods
+from bvae_jax.continuous import AS_NUMBERS, classes_together, periods
 from bvae_jax.errors import UserError, say
 
 # What an array holds and its axes. Axes of one name are equally long; the first array sets it.
@@ -182,19 +182,17 @@ def _numbers(points: dict[str, Any], *declared: str) -> dict[str, Any]:
         names = _text("factor_names", points["factor_names"]).tolist()
     first, other = (periods(text, names) for text in declared)
     of = np.where(np.isnan(other), first, other)
-    number = ~np.isnan(of)
-    if not number.any():
+    if np.isnan(of).all():
         return {}
     for key, array in zip(keys, arrays, strict=True):
         real = array.dtype.kind in "iuf"
         kind = "text" if array.dtype.kind in "SU" else array.dtype.name
         want(real, f"{key} is {kind}, but continuous names some numbers: {AS_NUMBERS}.")
     values = [np.ascontiguousarray(array, np.float64) for array in arrays]
-    together = classes(np.concatenate(arrays), np.concatenate(values), of, names)
-    points |= dict(zip(keys, np.split(together, [len(arrays[0])]), strict=False))
-    if "factor_sizes" in points:
-        found = together.max(axis=0) + 1
-        points["factor_sizes"] = np.where(number, found, points["factor_sizes"])
+    parts, sizes = classes_together(arrays, values, of, names, points.get("factor_sizes"))
+    points |= dict(zip(keys, parts, strict=True)) | (
+        {} if sizes is None else {"factor_sizes": sizes}
+    )
     return {k.replace("factors", "values"): v for k, v in zip(keys, values, strict=True)}
 
 

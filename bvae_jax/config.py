@@ -307,7 +307,7 @@ class ScoreConfig:
     """Which images of a run's data set the metrics see; correlated: all, as --correlate draws."""
     permutations: int = option(20, whole(0, 10**6))
     """Of the factors, for the null of scores that rest on mutual information. 0: none."""
-    continuous: str = option("", Check(lambda v: True, "one text, as 'x,angle=360'"))
+    continuous: str = ""
     """Factors that are numbers, as x,y,orientation=40: with a period, in units of their values (of
     class indices where the data do not declare values). none: all are classes. Not given: as the
     data say."""
@@ -471,7 +471,7 @@ def has_files(config: Config, name: str) -> bool:
 _TYPES = {
     float: (numbers.Real, "a number"),
     int: (numbers.Integral, "a whole number"),
-    str: (str, "a name"),
+    str: (str, "a text"),
     bool: (bool, "true or false"),
 }
 
@@ -497,7 +497,6 @@ def _checked(name: str, value: Any, kind: Any, check: Check | None) -> Any:
     wanted = str if choices else kind
     accepted, what = _TYPES[wanted]
     if not isinstance(value, accepted) or isinstance(value, bool) != (wanted is bool):
-        what = check.wanted if check and wanted is str else what
         raise UserError(f"{flag(name)}: got {value!r}, wanted {what}.")
     value = wanted(value)
     if isinstance(value, float) and not math.isfinite(value):

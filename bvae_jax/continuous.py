@@ -210,3 +210,21 @@ def classes(
             )
         columns.append(column if is_class else binned(values[:, k], period))
     return np.stack(columns, axis=1).astype(np.int32)
+
+
+def classes_together(
+    factors: Sequence[np.ndarray],
+    values: Sequence[Float[np.ndarray, "_ factor"]],
+    of: Float[np.ndarray, " factor"],
+    names: Sequence[str],
+    sizes: Any = None,
+) -> tuple[list[np.ndarray], np.ndarray | None]:
+    """`classes` of points to fit on and, if there are any, to test on, by the same bins.
+
+    Args:
+        sizes: [factor] number of values of each, where it is known; returned with those of bins.
+    """
+    together = classes(np.concatenate(factors), np.concatenate(values), of, names)
+    if sizes is not None:
+        sizes = np.where(np.isnan(of), sizes, together.max(axis=0) + 1)
+    return np.split(together, [len(factors[0])])[: len(factors)], sizes

@@ -32,7 +32,7 @@ def test_numbers_become_plain():
         ("beta", float("inf"), "wanted a finite number"),
         ("beta", "4", "wanted a number"),
         ("beta", True, "wanted a number"),
-        ("beta_schedule", 3, "wanted a name"),
+        ("beta_schedule", 3, "wanted a text"),
         ("precision", "float16", "wanted one of float32, tensorfloat32, bfloat16"),
         ("bound", "tight", "wanted one of elbo, iwae"),
         ("gamma", -1.0, "wanted a number of at least 0"),
@@ -44,7 +44,7 @@ def test_numbers_become_plain():
         ("image_source", "lazy", "wanted one of auto, rendered, resident"),
         ("seed", -1, "wanted a whole number from 0"),
         ("steps", 2**31, "wanted a whole number from 1 to 2147483647"),
-        ("dataset", 3, "wanted a name"),
+        ("dataset", 3, "wanted a text"),
         ("learning_rate", 0.0, "wanted a number above 0"),
     ],
 )
@@ -145,7 +145,7 @@ def test_importing_the_package_is_quick():
         ("train_points", 1, "--train-points: got 1, wanted a whole number of at least 2"),
         ("compat", 1, "--compat: got 1, wanted true or false"),
         ("seed", True, "--seed: got True, wanted a whole number"),
-        ("metrics", None, "--metrics: got None, wanted a name"),
+        ("metrics", None, "--metrics: got None, wanted a text"),
     ],
 )
 def test_how_to_score_is_checked_too(field, value, wanted):

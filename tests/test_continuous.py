@@ -157,7 +157,7 @@ def test_an_odd_period_or_an_outlier_is_said(declared, column, remark):
         (1e300, "x", "x has values up to 5e.300 in size, wanted 1e-150 to 1e.150: choose another"),
         (1e-300, "x", "x has values up to .*e-300 in size"),
         (1, "x=1e-320", "the period '1e-320' of 'x', wanted a number"),
-        (1, ["x"], r"got \['x'\], wanted one text, as 'x,angle=360'"),
+        (1, ["x"], r"got \['x'\], wanted a text"),
         (1, "7", "got '7', wanted names of factors: .*; or their numbers, 0 to 2"),
     ],
 )

@@ -53,7 +53,7 @@ ONLY_IN = {
     "wandb": ("runs.loggers",),
     "tqdm": ("runtime",),
     "tensorflow_datasets": ("data.tfds",),
-    "h5py": ("data.published",),
+    "h5py": ("data.layouts",),
     "datasets": ("data.hf",),
     "huggingface_hub": ("export.hub", "export.card"),
     "safetensors": ("export.weights", "export.template."),

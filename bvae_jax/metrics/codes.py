@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from bvae_jax.codes_file import read_arrays
-from bvae_jax.continuous import BINS, Numbers, classes, in_words, periods
+from bvae_jax.continuous import BINS, Numbers, classes_together, in_words, periods
 from bvae_jax.continuous import remarks as of_numbers
 from bvae_jax.elbo import ACTIVE_VARIANCE, gaussian_kl
 from bvae_jax.metrics.base import (
@@ -108,8 +108,7 @@ class Codes:
         """
         text = continuous or self.continuous
         of = periods(text, self.names())
-        number = ~np.isnan(of)
-        if not number.any():
+        if np.isnan(of).all():
             return replace(self, values=None, values_test=None, continuous="")
         changes: dict[str, Any] = {"continuous": in_words(of, self.names())}
         sets = ["factors"] if self.factors_test is None else ["factors", "factors_test"]
@@ -120,14 +119,10 @@ class Codes:
         values = [
             np.asarray(a if v is None else v, np.float64) for a, v in zip(raw, own, strict=True)
         ]
-        together = classes(np.concatenate(raw), np.concatenate(values), of, self.names())
-        parts = np.split(together, [len(raw[0])])
-        for name, array, value in zip(sets, parts, values, strict=False):
+        parts, sizes = classes_together(raw, values, of, self.names(), self.factor_sizes)
+        for name, array, value in zip(sets, parts, values, strict=True):
             changes |= {name: array, name.replace("factors", "values"): value}
-        if self.factor_sizes is not None:
-            found = together.max(axis=0) + 1
-            changes["factor_sizes"] = np.where(number, found, self.factor_sizes)
-        return replace(self, **changes)
+        return replace(self, **changes, factor_sizes=sizes)
 
     def frame(self) -> "pd.DataFrame":
         """A row for each point: its name (a file's) or index (in a data set), z0, ..., logvar0,

@@ -63,8 +63,7 @@ def boosted_trees(
 
     Friedman, 2001, "Greedy function approximation", algorithm 6.
     """
-    if len(x) < FEWEST:
-        raise InvalidArrays(f"too few points: got {len(x)} to fit on, wanted {FEWEST} or more.")
+    _check_points(x)
     values, labels = np.unique(y, return_inverse=True)
     if len(values) == 1:
         return Boosted(np.full(len(x_test), values[0]), 1.0, np.zeros((0, x.shape[1])))
@@ -83,12 +82,7 @@ def boosted_trees(
     for stage in range(stages):
         p = _probabilities(logits[:n])
         residual = targets - p
-        gradient = (-residual if trees > 1 else -residual[:, 0]).astype(np.float32)
-        booster.update(fobj=lambda *_, g=gradient: (g, np.ones_like(g)))
-        leaf = booster.predict(
-            both, pred_leaf=True, start_iteration=stage, num_iteration=1, num_threads=1
-        )
-        leaf = np.asarray(leaf, np.int64).reshape(len(both), trees) + first_leaf
+        leaf = _grow(booster, residual, both, stage) + first_leaf
         inside = leaf[:n].ravel()
         total = np.bincount(inside, residual.ravel(), LEAVES * trees)
         curvature = np.bincount(inside, (p * (1 - p)).ravel(), LEAVES * trees)
@@ -131,8 +125,7 @@ def regression_trees(
 
     Friedman, 2001, "Greedy function approximation", algorithm 2.
     """
-    if len(x) < FEWEST:
-        raise InvalidArrays(f"too few points: got {len(x)} to fit on, wanted {FEWEST} or more.")
+    _check_points(x)
     n, group = len(x), _alike(x)
     both = _ranks(x, np.concatenate([x, x_test]))[:, np.unique(group, return_index=True)[1]]
     found, gains = [], []
@@ -141,12 +134,7 @@ def regression_trees(
         predicted = np.full(len(both), column.mean())
         for stage in range(stages):
             residual = column - predicted[:n]
-            gradient = -residual.astype(np.float32)
-            booster.update(fobj=lambda *_, g=gradient: (g, np.ones_like(g)))
-            leaf = booster.predict(
-                both, pred_leaf=True, start_iteration=stage, num_iteration=1, num_threads=1
-            )
-            leaf = np.asarray(leaf, np.int64).reshape(-1)
+            leaf = _grow(booster, residual[:, None], both, stage)[:, 0]
             total, count = np.bincount(leaf[:n], residual), np.bincount(leaf[:n])
             predicted += learning_rate * (total / np.maximum(count, 1))[leaf]
         found.append(predicted)
@@ -154,6 +142,27 @@ def regression_trees(
     predicted = np.stack(found, axis=1)
     gain = (np.array(gains) / np.bincount(group))[:, group]
     return Regressed(predicted[n:], predicted[:n], gain)
+
+
+def _check_points(x: np.ndarray) -> None:
+    if len(x) < FEWEST:
+        raise InvalidArrays(f"too few points: got {len(x)} to fit on, wanted {FEWEST} or more.")
+
+
+def _grow(booster: Any, residual: np.ndarray, points: np.ndarray, stage: int) -> np.ndarray:
+    """Fit the next trees to residuals [n, tree].
+
+    Returns:
+        [point, tree] number of the leaf that each point falls in.
+    """
+    gradient = (-residual.squeeze(axis=1) if residual.shape[1] == 1 else -residual).astype(
+        np.float32
+    )
+    booster.update(fobj=lambda *_: (gradient, np.ones_like(gradient)))
+    leaf = booster.predict(
+        points, pred_leaf=True, start_iteration=stage, num_iteration=1, num_threads=1
+    )
+    return np.asarray(leaf, np.int64).reshape(len(points), residual.shape[1])
 
 
 def _ranks(x: np.ndarray, points: np.ndarray) -> np.ndarray:

@@ -364,6 +364,18 @@ def test_sweeps_of_the_same_name_keep_apart(tmp_path):
     assert set(read_members([one, one])) == {"beta=1"}
 
 
+def test_what_an_objective_has_alike_is_not_in_names_of_settings(tmp_path):
+    points = BASE.replace(objective="ae", beta=None, optimizer="adamw")
+    one = pretend(tmp_path / "a", points, {"weight_decay": (0.0, 0.1)}, done=(0, 1))
+    two = pretend(tmp_path / "b", BASE, {"beta": (1.0, 4.0)}, done=(0, 1))
+    found = read_comparison([one, two], None, Trainers(), progress=False)
+    assert set(found.varied) == {"objective", "beta", "optimizer", "weight_decay"}
+    assert set(found.settings) == {
+        "objective = ae, weight decay = 0", "objective = ae, weight decay = 0.1",
+        "objective = beta_vae, β = 1", "objective = beta_vae, β = 4",
+    }  # fmt: skip
+
+
 def test_settings_are_ordered_by_one_field_after_the_other(tmp_path):
     values = {"objective": ("beta_vae", "beta_tcvae"), "beta": (16.0, 4.0, 0.5), "seed": (10, 9)}
     values |= {"latents": (10, 9)}

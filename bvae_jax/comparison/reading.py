@@ -11,7 +11,7 @@ import pandas as pd
 
 from bvae_jax.comparison.base import ELBO_PARTS, Comparison, known_ranges, known_scores
 from bvae_jax.comparison.rates import common_betas, placed, sweep_of
-from bvae_jax.config import NO_SETTING, Config, ScoreConfig
+from bvae_jax.config import HYPERPARAMETERS, NO_SETTING, Config, ScoreConfig
 from bvae_jax.config import places as absolute_places
 from bvae_jax.data import open_dataset
 from bvae_jax.elbo import is_active
@@ -206,7 +206,11 @@ def varied_fields(members: Iterable[Candidate]) -> list[str]:
 
 
 def in_settings(members: Mapping[str, Candidate], varied: Sequence[str]) -> dict[str, Candidate]:
-    """Members with the labels of their settings, in the order of settings and seeds."""
+    """Members with the labels of their settings, in the order of settings and seeds.
+
+    What all settings of an objective have alike, as the optimizer, is not in their labels: the
+    objective says it. Its own hyperparameters are.
+    """
     values = {name: {f: each.config.value(f) for f in varied} for name, each in members.items()}
     ordered = {f: in_order(v[f] for v in values.values()) for f in varied}
 
@@ -214,9 +218,15 @@ def in_settings(members: Mapping[str, Candidate], varied: Sequence[str]) -> dict
         places = [ordered[f].index(value) for f, value in values[name].items()]
         return [*places, members[name].config.seed]
 
-    labels = {
-        n: label({f: x for f, x in v.items() if x not in (None, "")}) for n, v in values.items()
-    }
+    def told(field: str, of: Mapping[str, Any]) -> bool:
+        if of[field] in (None, ""):
+            return False
+        if "objective" not in of or field in ("objective", *HYPERPARAMETERS):
+            return True
+        alike = (each for each in values.values() if each["objective"] == of["objective"])
+        return len({each[field] for each in alike}) > 1
+
+    labels = {n: label({f: x for f, x in v.items() if told(f, v)}) for n, v in values.items()}
     return {
         name: members[name]._replace(setting=labels[name]) for name in sorted(values, key=order)
     }

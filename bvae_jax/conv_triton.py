@@ -134,20 +134,31 @@ def kernel_gradient(form: "Form", x: "Fine", y: "Coarse", models: int = 1) -> "K
     """`conv`'s gradient of the kernel: programs sum over parts of the pixels.
 
     Args:
-        models: at the same time; fewer have more parts, to fill the device.
+        models: at the same time.
     """
-    parts = max(16, min(256, 1024 // models))
     few = x.shape[-1] < FEW_CHANNELS
     gradient = _gradient_of_few if few else _gradient_by_taps
-    return gradient(form, x, y, parts).astype(x.dtype)
+    return gradient(form, x, y, models).astype(x.dtype)
 
 
-def _gradient_of_few(form: "Form", x: "Fine", y: "Coarse", parts: int) -> "Kernel":
+def _parts(tiles: int, programs: int) -> int:
+    """How many parts of the pixels, each a sum that is written, read and added to the others.
+
+    Args:
+        tiles: there are, at least one for a part.
+        programs: for each part, of all models: the fewer, the more parts fill the device.
+    """
+    return min(tiles, max(16, 256 // programs))
+
+
+def _gradient_of_few(form: "Form", x: "Fine", y: "Coarse", models: int) -> "Kernel":
     """Patches, transposed, times the pixels of y."""
     batch, rows, columns, coarse = y.shape
     fine, pixels, tile = x.shape[-1], batch * rows * columns, 128
     numbers = form.side**2 * fine
-    turns = pl.cdiv(pl.cdiv(pixels, tile), parts)
+    tiles = pl.cdiv(pixels, tile)
+    parts = _parts(tiles, models)
+    turns = pl.cdiv(tiles, parts)
     shape = (_padded(numbers), _padded(coarse))
 
     def gradient_of_few_program(x_ref: Any, y_ref: Any, sum_ref: Any) -> None:
@@ -169,15 +180,17 @@ def _gradient_of_few(form: "Form", x: "Fine", y: "Coarse", parts: int) -> "Kerne
     return total.reshape(form.side, form.side, fine, coarse)
 
 
-def _gradient_by_taps(form: "Form", x: "Fine", y: "Coarse", parts: int) -> "Kernel":
+def _gradient_by_taps(form: "Form", x: "Fine", y: "Coarse", models: int) -> "Kernel":
     """Blocks of x, transposed, times the pixels of y that reach them: of all taps, or of one."""
     batch, height, width, fine = x.shape
     _, rows, columns, coarse = y.shape
     taps, stride, (low, _) = form.taps, form.stride, form.pad
     down_blocks, right_blocks = rows + taps - 1, columns + taps - 1
     blocks, tile = batch * down_blocks * right_blocks, 32
-    turns = pl.cdiv(pl.cdiv(blocks, tile), parts)
     some = taps**2 if (stride * taps) ** 2 * fine * coarse <= 128**2 else 1  # taps in a program
+    groups, tiles = taps**2 // some, pl.cdiv(blocks, tile)
+    parts = _parts(tiles, models * groups)
+    turns = pl.cdiv(tiles, parts)
     sides = stride**2, _padded(fine), some, _padded(coarse)
     shape = sides[0] * sides[1], sides[2] * sides[3]
 
@@ -202,9 +215,8 @@ def _gradient_by_taps(form: "Form", x: "Fine", y: "Coarse", parts: int) -> "Kern
             return total + _product(form, a.reshape(tile, -1).T, b.reshape(tile, -1))
 
         total = lax.fori_loop(0, turns, turn, jnp.zeros(shape, jnp.float32))
-        _store_whole(sum_ref, part * (taps**2 // some) + group, total)
+        _store_whole(sum_ref, part * groups + group, total)
 
-    groups = taps**2 // some
     warps = 4 if some > 1 and x.dtype.itemsize == 4 else 8
     size = parts * groups * math.prod(shape)
     sums = _call(gradient_by_taps_program, size, jnp.float32, (parts, groups), warps, x, y)

@@ -85,6 +85,15 @@ def test_kernels_of_a_gpu(case, monkeypatch):
         got = getattr(kernels, name)(form, a, b)
         wanted = getattr(conv, f"{name}_by_convolution")(form, a, b)
         np.testing.assert_allclose(got, wanted, rtol=2e-5, atol=2e-4)
+    monkeypatch.setattr(kernels, "_parts", lambda tiles, programs: 2)  # several tiles in a part
+    parted = kernels.kernel_gradient(form, x, y)
+    np.testing.assert_allclose(parted, got, rtol=2e-5, atol=2e-4)
+
+
+def test_a_part_of_a_gradient_has_a_tile_at_least():
+    kernels = pytest.importorskip("bvae_jax.conv_triton")
+    assert [kernels._parts(50, n) for n in (1, 4, 8, 64)] == [50, 50, 32, 16]
+    assert [kernels._parts(tiles, 1) for tiles in (1, 300)] == [1, 256]
 
 
 def test_kernels_are_for_batches_on_one_gpu(monkeypatch):

@@ -1,10 +1,14 @@
 """The scripts that reproduce papers: each runs, at a tiny size, and leaves its table and figure."""
 
 import importlib
+import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from bvae_jax import load
+from bvae_jax.data import get_dataset
 from bvae_jax.runs.hyper import resolved
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
@@ -90,3 +94,19 @@ def test_settings_leave_out_what_an_objective_does_not_have(script):
     assert (config.gamma, config.aux_learning_rate, config.batch_size) == (None, None, 128)
     config = settings("kim2018-dsprites", {"aux_learning_rate": 1e-3}, "factor_vae")
     assert (config.gamma, config.aux_learning_rate) == (35.0, 1e-3)
+
+
+def test_pretrained_runs_are_what_their_cards_say():
+    """Images that are decoded from the mean code cost about the card's NLL."""
+    dataset = get_dataset("dsprites")
+    indices = np.random.default_rng(0).choice(dataset.size, 64, replace=False)
+    images = np.asarray(dataset.pixels.render(dataset.factors(indices)), np.float64)
+    for beta in (1, 16):
+        directory = EXPERIMENTS / f"pretrained/beta={beta}"
+        run = load(directory / "weights.npz", data=False)
+        assert (run.config.beta, int(run.state.step)) == (beta, 300_000)
+        p = np.clip(np.asarray(run.reconstruct(images), np.float64), 1e-6, 1 - 1e-6)
+        nll = -(images * np.log(p) + (1 - images) * np.log1p(-p)).sum(axis=(1, 2, 3)).mean()
+        card = (directory / "README.md").read_text()
+        said = float(re.search(r"\| NLL ↓ \| ([\d.]+)", card)[1])
+        assert 0.6 < nll / said < 1.2

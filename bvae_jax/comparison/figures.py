@@ -332,5 +332,5 @@ class _Figures:
         path = self.directory / "reconstructions"
         labels = [setting.label.replace(", ", ",\n") for setting in self.settings]
         save_image_grid(path, pictures, row_labels=["image", *labels])
-        caption = "Held-out images, and what one run of each setting makes of them."
+        caption = "Images, and what one run of each setting makes of them."
         return Drawn(path, "Reconstructions", caption)

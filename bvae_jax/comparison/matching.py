@@ -129,8 +129,9 @@ def cross_traversals(
     kl: Sequence[np.ndarray | None],
     *,
     columns: int = 7,
+    reference: int | None = None,
 ) -> Crossed:
-    """One run of each setting, traversed along the latents of the run that uses the most.
+    """One run of each setting, traversed along the latents of one of them.
 
     A latent of another run takes the place of the one with which it correlates most, by the best
     assignment of all, and is turned round where the correlation is negative.
@@ -141,12 +142,14 @@ def cross_traversals(
             standard deviation of their codes.
         columns: values from -`SPAN` to `SPAN`, in standard deviations of the prior; of an
             autoencoder's codes, around their mean.
+        reference: whose latents they are; of the run that uses the most if None.
     """
     count = min(POINTS, runs[0].trainer.dataset.size)
     codes = [encode_run(r.run_dir, r.trainer, r.params, count, progress=False).means for r in runs]
     sizes = [z.std(axis=0) if nats is None else nats for z, nats in zip(codes, kl, strict=True)]
     used = [active(z, nats) for z, nats in zip(codes, kl, strict=True)]
-    reference = int(np.argmax([one.sum() for one in used]))
+    if reference is None:
+        reference = int(np.argmax([one.sum() for one in used]))
     most = max(1, MOST_ROWS // len(runs))
     order = np.argsort(-sizes[reference], kind="stable")
     rows = [j for j in order if used[reference][j]][:most] or [int(order[0])]

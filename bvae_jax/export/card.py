@@ -28,23 +28,24 @@ TAGS = ("beta-vae", "variational-autoencoder", "disentanglement", "representatio
 FIGURES = {
     "traversal": "Latent traversals: an image and its reconstruction, then a row for each active "
     "latent, which is moved from low to high while the others stay.",
-    "reconstructions": "Held-out images, and below each what its code decodes to.",
+    "reconstructions": "Images, and below each what its code decodes to.",
     "samples": "Decoded draws of the prior N(0, I).",
     "loss_curves": "Training.",
     "rate_distortion": "Rate and distortion at each β.",
 }
 """Name of a figure -> what it shows; in this order, those that are there."""
+WEIGHTS_NPZ = "weights.npz"
 TRAINING = ("nll", "kl", "elbo")
 NATS = "nats per image"
 
 
-def model_card(run: Run, exported: Path, repository: str, licence: str | None) -> str:
+def model_card(run: Run, exported: Path, repository: str | None, licence: str | None) -> str:
     """The text of README.md, with its metadata.
 
     Args:
         run: finished.
-        exported: what is pushed beside it.
-        repository: USER/NAME.
+        exported: the directory of what is pushed beside it; of weights.npz without a repository.
+        repository: USER/NAME, or None of one that is not on the Hub.
         licence: of the model; not spoken of if None.
 
     Raises:
@@ -63,7 +64,7 @@ def model_card(run: Run, exported: Path, repository: str, licence: str | None) -
             run.config.objective,
             run.config.dataset.partition(":")[0],
         ],
-        model_name=repository.partition("/")[2],
+        model_name=repository.partition("/")[2] if repository else exported.name,
         eval_results=_results(run.config, scores),
     )
     sections = {
@@ -164,19 +165,23 @@ def _results(config: Config, scores: Mapping[str, tuple[float, int]]) -> Any:
     ]
 
 
-def _use(run: Run, exported: Path, repository: str) -> str:
+def _use(run: Run, exported: Path, repository: str | None) -> str:
     height, width, channels, latents = *run.image_shape, run.config.latents
+    address = f"hf:{repository}" if repository else f"{exported.name}/{WEIGHTS_NPZ}"
+    extra = "[hub]" if repository else ""
     given, each = ("mean, logvar", " each") if run.variational else ("codes", "")
-    with_jax = f"""With `pip install 'bvae_jax[hub] @ git+{HOME}'`:
+    with_jax = f"""With `pip install 'bvae_jax{extra} @ git+{HOME}'`:
 
 ```python
 import bvae_jax
 
-run = bvae_jax.load("hf:{repository}", data=False)
+run = bvae_jax.load("{address}", data=False)
 # images: [n, {height}, {width}, {channels}], floating point in [0, 1] or uint8
 codes = run.encode(images).mean  # [n, {latents}]
 pictures = run.decode(codes)  # [n, {height}, {width}, {channels}], pixels in [0, 1]
 ```"""
+    if repository is None:
+        return with_jax
     if (exported / TEMPLATE.name).is_file():
         return f"""{with_jax}
 

@@ -161,7 +161,7 @@ def test_a_member_that_is_not_finite_changes_no_other(tmp_path, capsys, strategy
     good = {"learning_rate": (1e-4, 1e-3), "beta": (1.0,)}
     for name, poison in (("good", 5e-4), ("bad", 1e25)):
         grid = good | {"learning_rate": (1e-4, poison, 1e-3)}
-        sweep(config, tmp_path / name, grid=grid, strategy=strategy, progress=True)
+        runs = sweep(config, tmp_path / name, grid=grid, strategy=strategy, progress=True)
     bad = sweepdir_statuses(tmp_path / "bad")
     assert bad == {
         "learning_rate=0.0001,beta=1,seed=0": "done",
@@ -174,6 +174,8 @@ def test_a_member_that_is_not_finite_changes_no_other(tmp_path, capsys, strategy
     assert "learning_rate=1e+25,beta=1,seed=0 is left out" in capsys.readouterr().err
     failed = tmp_path / "bad" / "members" / "learning_rate=1e+25,beta=1,seed=0" / "failed.json"
     assert "Not finite" in json.loads(failed.read_text())["reason"]
+    with pytest.raises(UserError, match="seed=0 failed: Not finite between"):
+        runs["learning_rate=1e+25,beta=1,seed=0"]
 
 
 def test_a_member_whose_evaluation_is_not_finite_is_not_done(tmp_path, monkeypatch):

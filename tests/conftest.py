@@ -89,6 +89,16 @@ def coarse_figures(request):
         yield
 
 
+@pytest.fixture(autouse=True, scope="module")
+def narrow_discriminator():
+    """FactorVAE's, of 5 million parameters otherwise; that its layers are the paper's is tested."""
+    from bvae_jax.objectives import factor_vae
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(factor_vae, "UNITS", 50)
+        yield
+
+
 @contextlib.contextmanager
 def registries_kept():
     """What is registered inside the block, by scripts too, is forgotten at its end."""

@@ -25,11 +25,11 @@ from bvae_jax.runtime import (
 )
 
 SMALL = Config(
-    image_source="rendered", batch_size=16, latents=3, steps=8, log_every=2, eval_every=4,
-    eval_images=16, checkpoint_every=4,
+    network="small", image_source="rendered", batch_size=16, latents=3, steps=8, log_every=2,
+    eval_every=4, eval_images=16, checkpoint_every=4,
 )  # fmt: skip
-CHANGED = ("image_source", "batch_size", "latents", "log_every", "eval_every", "eval_images")
-CHANGED += ("checkpoint_every",)
+CHANGED = ("network", "image_source", "batch_size", "latents", "log_every", "eval_every")
+CHANGED += ("eval_images", "checkpoint_every")
 BVAE = (sys.executable, "-m", "bvae_jax")
 SECONDS = 240
 """After which a process that hangs is killed."""

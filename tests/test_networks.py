@@ -75,11 +75,11 @@ def fresh(name):
 
 
 def objective(apply):
-    """A loss that no parameter leaves alone."""
+    """A loss that no parameter leaves alone, and what it is of."""
 
     def loss(params, images, z):
-        leaves = jax.tree.leaves(apply(params, images, z))
-        return sum(jnp.sum(jnp.sin(3 * leaf + 1)) for leaf in leaves)
+        found = apply(params, images, z)
+        return sum(jnp.sum(jnp.sin(3 * leaf + 1)) for leaf in jax.tree.leaves(found)), found
 
     return loss
 
@@ -126,8 +126,8 @@ def test_bfloat16_is_close_and_every_parameter_counts(name):
 
     def evaluated(dtype):
         _, apply = functions(name, dtype=dtype)
-        gradient = jax.grad(objective(apply))
-        return jax.jit(lambda *args: (apply(*args), gradient(*args)))(params, *arrays)
+        gradient, found = jax.jit(jax.grad(objective(apply), has_aux=True))(params, *arrays)
+        return found, gradient
 
     exact, rounded = evaluated(jnp.float32), evaluated(jnp.bfloat16)
     for gradient in (exact[1], rounded[1]):
@@ -146,7 +146,7 @@ def test_types_of_bfloat16(name):
     params = jax.eval_shape(init, jax.random.key(0))
     results = jax.eval_shape(apply, params, *inputs())
     assert {leaf.dtype for leaf in jax.tree.leaves((params, results))} == {jnp.dtype("float32")}
-    text = jax.jit(jax.grad(objective(apply))).lower(params, *inputs()).as_text()
+    text = jax.jit(jax.grad(objective(apply), has_aux=True)).lower(params, *inputs()).as_text()
     types = re.findall(r"stablehlo\.(?:convolution|dot_general).*-> tensor<.*x(\w+)>", text)
     assert set(types) == {"bf16"}
 

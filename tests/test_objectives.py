@@ -38,6 +38,7 @@ from bvae_jax.types import Posterior, Snapped, VAEOutput
 from bvae_jax.vae import CODEBOOK, VAE, encode, log_likelihood
 
 SHAPE, LATENTS, BATCH, SIZE = (16, 16, 1), 3, 6, 1000
+UNITS = factor_vae.UNITS  # before tests make it narrow
 NUMBERS = {"adam_b1": 0.9, "adam_b2": 0.999, "adam_eps": 1e-8, "momentum": 0.0, "weight_decay": 0.0}
 
 
@@ -348,6 +349,13 @@ def numpy_discriminator(params, z):
         if layer < factor_vae.LAYERS:
             z = np.where(z > 0, z, factor_vae.SLOPE * z)
     return z
+
+
+def test_the_discriminator_is_the_papers(monkeypatch):
+    monkeypatch.setattr(factor_vae, "UNITS", UNITS)
+    shapes = jax.eval_shape(discriminator_params)
+    kernels = [shapes[f"Dense_{i}"]["kernel"].shape for i in range(len(shapes))]
+    assert kernels == [(LATENTS, 1000), *[(1000, 1000)] * 5, (1000, 2)]
 
 
 def test_factor_vae_against_numpy():

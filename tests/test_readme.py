@@ -311,6 +311,7 @@ SMALLER = {
 
 
 @pytest.mark.once
+@pytest.mark.usefixtures("shared_trainers")
 @pytest.mark.parametrize(
     "name",
     ["README.md", *(f"docs/{n}.md" for n in ("python", "metrics", "choosing-beta", "sharing"))],
@@ -334,6 +335,7 @@ FLAGS = {
 
 
 @pytest.mark.once
+@pytest.mark.usefixtures("shared_trainers")
 @pytest.mark.parametrize("name", ["README.md", "docs/training.md"])
 def test_commands_run(name, tmp_path, monkeypatch, capsys, registries):
     """As they are, in their order, but smaller; a resumed run keeps what it has."""

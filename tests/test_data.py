@@ -118,7 +118,7 @@ def test_a_batch_is_a_pure_function_of_the_key():
 
 
 @pytest.mark.once
-@pytest.mark.usefixtures("tiny_network", "shared_trainers")
+@pytest.mark.usefixtures("tiny_network")
 @pytest.mark.parametrize("name", ["noisy_dsprites", "shapes3d_render"])
 def test_a_run_on_it_resumes_bit_for_bit(name, tmp_path):
     config = Config(dataset=name, network="tiny", batch_size=4, latents=2, steps=4,

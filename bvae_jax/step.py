@@ -15,7 +15,7 @@ from bvae_jax.elbo import elbo, gaussian_kl, importance_weighted, information
 from bvae_jax.errors import UserError, unknown
 from bvae_jax.likelihoods import bits_per_dim
 from bvae_jax.objectives.base import NOTHING, Inputs, Loss, Objective
-from bvae_jax.schedules import Schedule, multiple
+from bvae_jax.objectives.schedules import Schedule, multiple
 from bvae_jax.types import (
     Hyper,
     Images,

@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from bvae_jax.gates import Rates, gates_of
 from bvae_jax.likelihoods import Likelihood
+from bvae_jax.networks.gates import Rates, gates_of
 from bvae_jax.types import (
     Decoded,
     Images,

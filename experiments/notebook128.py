@@ -13,8 +13,7 @@ from PIL import Image
 
 from bvae_jax.data import shapes3d as shapes
 from bvae_jax.plots.run import mosaic
-from bvae_jax.runs.traversals import coders
-from bvae_jax.traversal import interpolate
+from bvae_jax.runs.traversals import coders, interpolate
 
 FEW = {"network": "conv", "latents": 32, "samples": 1, "batch_size": 16, "steps": 1500}
 # values: how many pictures to draw where none are given

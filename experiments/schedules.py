@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 import matplotlib.pyplot as plt
 
+from bvae_jax.objectives.schedules import multiple, parse_schedule
 from bvae_jax.plots.style import COLUMN_INCHES, STYLE
-from bvae_jax.schedules import multiple, parse_schedule
 
 LAST = 100_000
 EXAMPLES = (

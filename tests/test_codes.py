@@ -9,8 +9,8 @@ import zipfile
 import numpy as np
 import pytest
 
-from bvae_jax import codes_file
 from bvae_jax.errors import UserError
+from bvae_jax.metrics import codes_file
 from bvae_jax.metrics.codes import read_codes
 
 N, LATENT, FACTORS = 12, 5, 3

@@ -12,7 +12,7 @@ from bvae_jax.cli import main
 from bvae_jax.config import Config
 from bvae_jax.data import DATASETS
 from bvae_jax.data.base import Dataset, Stored
-from bvae_jax.data.preview import COLUMNS, MOST_ROWS, preview
+from bvae_jax.data.catalogue import COLUMNS, MOST_ROWS, preview
 from bvae_jax.data.sources import Source
 from bvae_jax.data.store import (
     data_dir,

@@ -28,9 +28,9 @@ from bvae_jax.evaluation import evaluate as evaluation
 from bvae_jax.evaluation import generalisation
 from bvae_jax.evaluation import log_likelihood as held_out
 from bvae_jax.evaluation.baselines import run_baselines
-from bvae_jax.evaluation.correlation import mixing, pairs_of
 from bvae_jax.evaluation.evaluate import evaluate, evaluate_elbo, score_file
 from bvae_jax.evaluation.figures import draw_score_figures
+from bvae_jax.evaluation.generalisation import mixing, pairs_of
 from bvae_jax.evaluation.log_likelihood import held_out_log_likelihood
 from bvae_jax.likelihoods import LIKELIHOODS, Likelihood
 from bvae_jax.metrics import scoring

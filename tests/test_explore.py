@@ -21,9 +21,9 @@ from bvae_jax.explore import export, page
 from bvae_jax.explore.export import Latents, explore, follows, in_order
 from bvae_jax.explore.page import TEMPLATE, atlas, make_page, program_json
 from bvae_jax.explore.program import MAPS, trace
-from bvae_jax.gates import Rates
 from bvae_jax.likelihoods import LIKELIHOODS, make_likelihood
 from bvae_jax.networks import NETWORKS, make_network
+from bvae_jax.networks.gates import Rates
 from bvae_jax.runs import figures as run_figures
 from bvae_jax.runs.encode import encoding_order
 from bvae_jax.runs.run import load

@@ -13,7 +13,7 @@ from conftest import assert_equal
 
 from bvae_jax import data
 from bvae_jax.config import Config
-from bvae_jax.data import feed
+from bvae_jax.data import sampling
 from bvae_jax.data.base import Dataset, Stored
 from bvae_jax.runs import encode
 from bvae_jax.runs import train as runner
@@ -48,7 +48,7 @@ def stored(monkeypatch):
         finish=lambda image, key: image * jax.random.uniform(key),
     )  # fmt: skip
     monkeypatch.setitem(data.DATASETS, "stored", dataset)
-    monkeypatch.setattr(feed, "MOST_STEPS", 3)
+    monkeypatch.setattr(sampling, "MOST_STEPS", 3)
 
 
 def train(path, kind, *, resume=False, **changes: Any):
@@ -140,7 +140,7 @@ def test_a_sweep_of_streamed_runs(tmp_path):
 
 
 def test_windows_are_bounded_and_read_ahead_in_order(monkeypatch):
-    monkeypatch.setattr(feed, "WINDOW_BYTES", 2 * 4 * 16 * 16 * 3)
+    monkeypatch.setattr(sampling, "WINDOW_BYTES", 2 * 4 * 16 * 16 * 3)
     trainer = Trainer(Config(**{**SMALL, "image_source": "streamed"}), progress=False)
     windows = trainer.feed([trainer.init()])
     assert windows.steps_at_once == 2  # pyright: ignore

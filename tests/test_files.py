@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from bvae_jax import cli
-from bvae_jax.archive import (
+from bvae_jax.data.archive import (
     write_npz,
 )
 from bvae_jax.errors import UserError, say

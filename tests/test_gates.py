@@ -14,9 +14,9 @@ from bvae_jax import cli
 from bvae_jax.comparison.rates import TITLE, differences
 from bvae_jax.config import Config, ScoreConfig
 from bvae_jax.errors import UserError
-from bvae_jax.gates import Rates, rates_of, root
 from bvae_jax.likelihoods import make_likelihood
 from bvae_jax.networks import NETWORKS
+from bvae_jax.networks.gates import Rates, rates_of, root
 from bvae_jax.objectives import OBJECTIVES
 from bvae_jax.runs.checkpoint import fingerprint
 from bvae_jax.runs.hyper import resolved

@@ -11,10 +11,10 @@ MODULES = {
     for path in PACKAGE.rglob("*.py")
 }
 ROOMS = (
-    {"types", "errors", "config", "presets", "beta_units", "continuous"},
-    {"files", "runtime", "archive", "codes_file"},
-    {"elbo", "conv", "conv_triton", "gates", "schedules", "likelihoods"},
-    {"networks", "objectives", "vae", "traversal", "data", "metrics", "plots"},
+    {"types", "errors", "config", "presets", "beta_units"},
+    {"files", "runtime"},
+    {"elbo", "conv", "conv_triton", "likelihoods"},
+    {"networks", "objectives", "vae", "data", "metrics", "plots"},
     {"step", "registry"},
     {"runs"},
     {"evaluation"},
@@ -27,10 +27,8 @@ ROOMS = (
 """Each room imports from those above it, and from itself."""
 LEVEL = {room: number for number, rooms in enumerate(ROOMS) for room in rooms}
 BESIDE = {"config": {"errors"}, "presets": {"errors", "config"}, "beta_units": {"errors"}} | {
-    "continuous": {"errors"},
     "metrics": {"data"},
-    "archive": {"files"},
-    "codes_file": {"archive"},
+    "vae": {"networks"},
     "conv": {"conv_triton"},
     "conv_triton": {"conv"},
 }

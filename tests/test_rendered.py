@@ -14,7 +14,6 @@ from PIL import Image
 from bvae_jax.data import (
     DATASETS,
     dsprites,
-    dsprites_variants,
     shapes3d,
     sources,
     xy_squares,
@@ -82,7 +81,7 @@ def test_color_dsprites_is_the_sprite_in_one_colour():
 
 def test_colours_are_uniform_from_one_half_to_one():
     keys = jax.random.split(jax.random.key(0), 2000)
-    colours = jax.vmap(lambda key: dsprites_variants.colour(jnp.ones((1, 1, 1)), key))(keys)
+    colours = jax.vmap(lambda key: dsprites.colour(jnp.ones((1, 1, 1)), key))(keys)
     colours = np.sort(np.asarray(colours).reshape(2000, 3), axis=0)
     even = np.linspace(0.5, 1, 2000)[:, None]
     assert np.abs(colours - even).max() < 0.5 * 1.95 / np.sqrt(2000)  # Kolmogorov, p = 0.001
@@ -111,7 +110,7 @@ def place_and_colour(background):
 
 
 def test_scream_dsprites_inverts_a_part_of_the_picture():
-    dataset = dsprites_variants.scream_dsprites(PICTURE)
+    dataset = dsprites.scream_dsprites(PICTURE)
     assert dataset.finish
     indices = jax.random.randint(jax.random.key(0), (300,), 0, dataset.size)
     keys = jax.random.split(jax.random.key(1), 300)
@@ -132,7 +131,7 @@ def test_scream_dsprites_inverts_a_part_of_the_picture():
 
 def test_scream_dsprites_version_is_that_of_its_picture():
     versions = {
-        dsprites_variants.scream_dsprites(picture).version
+        dsprites.scream_dsprites(picture).version
         for picture in (
             PICTURE,
             PICTURE.copy(),
@@ -142,13 +141,13 @@ def test_scream_dsprites_version_is_that_of_its_picture():
         )
     }
     assert len(versions) == 4
-    assert dsprites_variants.SCREAM_DSPRITES.version not in versions
+    assert dsprites.SCREAM_DSPRITES.version not in versions
 
 
 def test_generated_picture_has_structure_at_several_scales():
-    picture = dsprites_variants.generate()
+    picture = dsprites.generate()
     assert picture.shape == (274, 350, 3)
-    np.testing.assert_array_equal(picture, dsprites_variants.generate())
+    np.testing.assert_array_equal(picture, dsprites.generate())
     np.testing.assert_allclose([picture.min((0, 1)), picture.max((0, 1))], [[0] * 3, [1] * 3])
     for size in (4, 8, 16, 32, 64):
         cut = picture[: 274 // size * size, : 350 // size * size]
@@ -163,14 +162,14 @@ def test_pictures_are_read_in_colour(tmp_path, mode, name):
     levels = np.random.RandomState(0).randint(0, 256, (64, 80, 3), np.uint8)
     picture = Image.fromarray(levels).convert(mode)
     picture.save(tmp_path / name)
-    read = dsprites_variants.read_background(tmp_path / name)
+    read = dsprites.read_background(tmp_path / name)
     np.testing.assert_array_equal(np.rint(read * 255), np.asarray(picture.convert("RGB")))
-    dsprites_variants.scream_dsprites(read)
+    dsprites.scream_dsprites(read)
 
 
 def test_large_pictures_are_shrunk(tmp_path):
     Image.new("RGB", (700, 1096), (255, 0, 0)).save(tmp_path / "a.png")
-    read = dsprites_variants.read_background(str(tmp_path / "a.png"))
+    read = dsprites.read_background(str(tmp_path / "a.png"))
     assert read.shape == (274, 175, 3)
 
 
@@ -182,7 +181,7 @@ def test_pictures_that_cannot_be_used(tmp_path):
     (tmp_path / "cut.png").write_bytes(whole[: len(whole) // 2])
     for name in ("text.png", "low.png", "wide.png", "cut.png", "absent.png", "."):
         with pytest.raises(UserError, match=r"--background: got .*wanted a picture of") as caught:
-            dsprites_variants.read_background(tmp_path / name)
+            dsprites.read_background(tmp_path / name)
         assert "\n" not in str(caught.value)
 
 

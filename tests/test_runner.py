@@ -18,8 +18,8 @@ from conftest import assert_equal
 from PIL import Image
 
 import bvae_jax
-from bvae_jax.archive import read_npz
 from bvae_jax.config import Config, ScoreConfig
+from bvae_jax.data.archive import read_npz
 from bvae_jax.elbo import gaussian_kl
 from bvae_jax.errors import UserError
 from bvae_jax.runs import figures, rundir, trainer, writer

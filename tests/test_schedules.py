@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from bvae_jax.errors import UserError
-from bvae_jax.schedules import SCHEDULES, multiple, parse_schedule
+from bvae_jax.objectives.schedules import SCHEDULES, multiple, parse_schedule
 
 EXAMPLES = {
     "constant": "constant",

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from published_files import noise
 
-from bvae_jax.archive import (
-    write_npz,
-)
 from bvae_jax.data import (
     store as prepared,
+)
+from bvae_jax.data.archive import (
+    write_npz,
 )
 from bvae_jax.data.base import Stored
 from bvae_jax.data.store import (

@@ -25,7 +25,7 @@ from bvae_jax.comparison.base import (
     known_scores,
 )
 from bvae_jax.comparison.compare import write_tables
-from bvae_jax.comparison.latex import latex, to_latex
+from bvae_jax.comparison.page import latex, to_latex
 from bvae_jax.comparison.statistics import Interval, interval, pair_tests, sentence, wide
 from bvae_jax.comparison.tables import Cell, Table, explanation, texts
 from bvae_jax.errors import UserError

@@ -19,7 +19,7 @@ from bvae_jax.likelihoods import make_likelihood
 from bvae_jax.networks import NETWORKS, make_network
 from bvae_jax.objectives import OBJECTIVES
 from bvae_jax.objectives.base import NOTHING
-from bvae_jax.schedules import parse_schedule
+from bvae_jax.objectives.schedules import parse_schedule
 from bvae_jax.step import (
     OPTIMIZERS,
     Recipe,

@@ -3,7 +3,7 @@
 import pytest
 
 from bvae_jax.config import Config
-from bvae_jax.data.feed import Constant
+from bvae_jax.data.sampling import Constant
 from bvae_jax.runs.loop import Lane, train_chunks
 from bvae_jax.runs.trainer import Trainer
 from bvae_jax.runs.writer import NotFiniteError, Writer, is_state_due

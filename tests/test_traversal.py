@@ -4,9 +4,16 @@ import pytest
 
 from bvae_jax.config import TraversalSettings
 from bvae_jax.errors import UserError
-from bvae_jax.runs.frames import MOST_FRAMES, is_due
-from bvae_jax.runs.traversals import Latents, best_start, chosen_rows, rows_of
-from bvae_jax.traversal import by_size, interpolate, traverse
+from bvae_jax.runs.figures import MOST_FRAMES, is_due
+from bvae_jax.runs.traversals import (
+    Latents,
+    best_start,
+    by_size,
+    chosen_rows,
+    interpolate,
+    rows_of,
+    traverse,
+)
 
 
 def show_code(z):

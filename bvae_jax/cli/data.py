@@ -108,7 +108,7 @@ def show(argv: Sequence[str]) -> int:
         from bvae_jax import data
         from bvae_jax.data.augment import parse_augment
         from bvae_jax.data.base import Rendered
-        from bvae_jax.data.preview import preview
+        from bvae_jax.data.catalogue import preview
         from bvae_jax.data.sources import make_source
         from bvae_jax.plots import run as plots
 

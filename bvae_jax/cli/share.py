@@ -76,7 +76,7 @@ def encode(argv: Sequence[str]) -> int:
 def sample_flags() -> Flags:
     """Those of `bvae sample`."""
     with fatal():
-        from bvae_jax.runs.samples import write_samples
+        from bvae_jax.runs.codes import write_samples
 
         loading = _loading()
 
@@ -91,7 +91,7 @@ def sample(argv: Sequence[str]) -> int:
     and an .npz file of the same and of their z."""
     given = parse(argv, "bvae sample", sample.__doc__, sample_flags())
     with fatal():
-        from bvae_jax.runs.samples import write_samples
+        from bvae_jax.runs.codes import write_samples
 
     run = _load(given, data=given.get("source") == "aggregate")
     arrays, grid, first, *others = write_samples(run, given.pop("out").expanduser(), **given)

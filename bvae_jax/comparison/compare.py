@@ -11,14 +11,13 @@ import pandas as pd
 from bvae_jax.comparison.base import Comparison, default_scores, find_scores, known_scores
 from bvae_jax.comparison.figures import draw_comparison
 from bvae_jax.comparison.findings import statistics_json, statistics_text
-from bvae_jax.comparison.latex import WIDTHS, latex, to_latex
 from bvae_jax.comparison.matching import (
     Crossed,
     cross_traversals,
     representatives,
     typical_seed,
 )
-from bvae_jax.comparison.page import write_page
+from bvae_jax.comparison.page import WIDTHS, latex, to_latex, write_page
 from bvae_jax.comparison.reading import EvaluationSettings, read_comparison
 from bvae_jax.comparison.report import make_report
 from bvae_jax.comparison.statistics import AVERAGES, Average

@@ -10,16 +10,16 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from bvae_jax.comparison.base import LEADING, Comparison, is_metric, name_of, title_of
-from bvae_jax.comparison.findings import SHARES, kept, kept_in_words
-from bvae_jax.comparison.matching import WEAK, Crossed
-from bvae_jax.comparison.seeds import POWER, power_curve, seeds_needed, share_band
-from bvae_jax.comparison.stability import (
+from bvae_jax.comparison.agreement import (
     agreement,
     agreement_by_chance,
     setting_by_chance,
     variance_split,
 )
+from bvae_jax.comparison.base import LEADING, Comparison, is_metric, name_of, title_of
+from bvae_jax.comparison.findings import SHARES, kept, kept_in_words
+from bvae_jax.comparison.matching import WEAK, Crossed
+from bvae_jax.comparison.seeds import POWER, power_curve, seeds_needed, share_band
 from bvae_jax.comparison.statistics import (
     ANY,
     FEWEST,
@@ -31,7 +31,6 @@ from bvae_jax.comparison.statistics import (
 )
 from bvae_jax.plots import comparison as plots
 from bvae_jax.plots import matrices
-from bvae_jax.plots import seeds as plot_seeds
 from bvae_jax.plots.comparison import Setting
 from bvae_jax.plots.run import save_image_grid
 from bvae_jax.runs.grid import SYMBOLS
@@ -287,7 +286,7 @@ class _Figures:
                     curves[f"{title}: {found.best} and {found.next}"] = power_curve(found)
         if runs:
             path = self.directory / "profiles"
-            plot_seeds.save_profiles(path, runs, self.settings, bands)
+            matrices.save_profiles(path, runs, self.settings, bands)
             caption = (
                 "Share of each setting's runs whose score is above a value (Agarwal et al., 2021)"
             )
@@ -296,7 +295,7 @@ class _Figures:
             yield Drawn(path, "Performance profiles", caption)
         if curves:
             path = self.directory / "seeds_needed"
-            plot_seeds.save_power(path, curves, POWER)
+            matrices.save_power(path, curves, POWER)
             caption = (
                 "The probability that a t test (α = 0.05) tells the best setting from the next, if "
                 "the effect of all seeds is the one that was seen; the band is from the effect's "

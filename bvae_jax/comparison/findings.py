@@ -8,16 +8,16 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from bvae_jax.comparison.base import LEADING, Comparison, name_of
-from bvae_jax.comparison.rates import differences, differences_text
-from bvae_jax.comparison.seeds import SeedsNeeded, improvement, in_words, seeds_needed
-from bvae_jax.comparison.stability import (
+from bvae_jax.comparison.agreement import (
     RankStability,
     agreement,
     rank_stability,
     setting_by_chance,
     variance_split,
 )
+from bvae_jax.comparison.base import LEADING, Comparison, name_of
+from bvae_jax.comparison.rates import differences, differences_text
+from bvae_jax.comparison.seeds import SeedsNeeded, improvement, in_words, seeds_needed
 from bvae_jax.comparison.statistics import (
     ALPHA,
     ANY,

@@ -17,8 +17,7 @@ from bvae_jax.plots.style import short_number
 from bvae_jax.runs import rundir
 from bvae_jax.runs.encode import encode_run
 from bvae_jax.runs.run import Run
-from bvae_jax.runs.traversals import coders
-from bvae_jax.traversal import traverse
+from bvae_jax.runs.traversals import coders, traverse
 from bvae_jax.types import CodeMatrix
 
 OtherCodes = Float[Array | np.ndarray, "n other"]

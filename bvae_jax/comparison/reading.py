@@ -17,7 +17,6 @@ from bvae_jax.data import open_dataset
 from bvae_jax.elbo import is_active
 from bvae_jax.errors import UserError, say
 from bvae_jax.evaluation.baselines import baseline_scores
-from bvae_jax.evaluation.correlation import mixing, pairs_of
 from bvae_jax.evaluation.evaluate import (
     evaluate,
     evaluate_elbo,
@@ -25,7 +24,7 @@ from bvae_jax.evaluation.evaluate import (
     stored_generalisation,
     stored_scores,
 )
-from bvae_jax.evaluation.generalisation import SPLITS
+from bvae_jax.evaluation.generalisation import SPLITS, mixing, pairs_of
 from bvae_jax.metrics.scoring import Entry, metric_names, numbers
 from bvae_jax.runs import rundir
 from bvae_jax.runs.encode import available, point_count

@@ -22,7 +22,7 @@ from bvae_jax.comparison.statistics import (
     pair_tests,
     with_numbers,
 )
-from bvae_jax.plots.seeds import PowerCurve
+from bvae_jax.plots.matrices import PowerCurve
 
 POWER = 0.8
 MOST = 1000

@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
+from bvae_jax.comparison.agreement import rise_at_end
 from bvae_jax.comparison.base import OPTIMISED, TRAINING, Comparison, heading, name_of
-from bvae_jax.comparison.stability import rise_at_end
 from bvae_jax.comparison.statistics import (
     ALPHA,
     ANY,

@@ -5,7 +5,7 @@ from pathlib import Path
 from bvae_jax.config import Config, flag, is_path
 from bvae_jax.data import dsprites, shapes3d, xy_squares
 from bvae_jax.data.base import Dataset
-from bvae_jax.data.dsprites_variants import (
+from bvae_jax.data.dsprites import (
     COLOR_DSPRITES,
     NOISY_DSPRITES,
     SCREAM_DSPRITES,

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bvae_jax.archive import one_line
+from bvae_jax.data.archive import one_line
 from bvae_jax.data.base import Dataset
 from bvae_jax.data.classes import Classified, classify, listed, remarks
 from bvae_jax.data.pictures import SIDE, File, Form, decode_all, find_form

@@ -21,8 +21,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bvae_jax.archive import one_line
 from bvae_jax.config import is_here
+from bvae_jax.data.archive import one_line
 from bvae_jax.data.base import Dataset
 from bvae_jax.data.columns import classes, grid_order, in_one_line, pick_factors, pick_image
 from bvae_jax.data.folder import add_pictures

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bvae_jax.archive import (
+from bvae_jax.data.archive import (
     Header,
     check_size,
     members,

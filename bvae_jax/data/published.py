@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bvae_jax.archive import DamagedError
+from bvae_jax.data.archive import DamagedError
 from bvae_jax.data.base import Dataset
 from bvae_jax.data.dsprites import FACTOR_NAMES, FACTOR_SIZES, SIDE, canonical
 from bvae_jax.data.layouts import (

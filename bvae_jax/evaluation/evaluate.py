@@ -12,10 +12,9 @@ from bvae_jax.config import ScoreConfig
 from bvae_jax.errors import UserError, say
 from bvae_jax.evaluation.answers import Answers
 from bvae_jax.evaluation.baselines import file_baselines, run_baselines
-from bvae_jax.evaluation.correlation import mixing, pairs_of
 from bvae_jax.evaluation.decomposition import decompose
 from bvae_jax.evaluation.figures import draw_score_figures
-from bvae_jax.evaluation.generalisation import IMAGES, SPLITS, generalisation
+from bvae_jax.evaluation.generalisation import IMAGES, SPLITS, generalisation, mixing, pairs_of
 from bvae_jax.evaluation.log_likelihood import FEW, held_out_log_likelihood
 from bvae_jax.metrics import METRICS
 from bvae_jax.metrics.base import active

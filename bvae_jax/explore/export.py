@@ -18,9 +18,9 @@ from bvae_jax.comparison.report import title as title_of
 from bvae_jax.errors import UserError
 from bvae_jax.explore.page import COLUMNS, Explorer, atlas, make_page, program_json, rounded
 from bvae_jax.explore.program import Program, trace
-from bvae_jax.gates import Rates
 from bvae_jax.metrics.base import active
 from bvae_jax.metrics.mig import mig
+from bvae_jax.networks.gates import Rates
 from bvae_jax.objectives import get_objective
 from bvae_jax.runs import rundir
 from bvae_jax.runs.encode import codes_of, encode_points, encode_run, encoding_order, same_images

@@ -20,8 +20,8 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from bvae_jax.archive import DamagedError, read_npz
 from bvae_jax.config import Config, differing_fields, places
+from bvae_jax.data.archive import DamagedError, read_npz
 from bvae_jax.errors import UserError
 from bvae_jax.evaluation.answers import Answers
 from bvae_jax.evaluation.evaluate import ELBO, EVALUATION

@@ -2,32 +2,40 @@
 
     bvae_jax.metrics.mig(codes, factors)["score"]
 
-A new one is a file here and a line below, or, from outside, an entry of `METRICS`.
+A new one is a function here and a line below, or, from outside, an entry of `METRICS`.
 """
 
-from bvae_jax.metrics.active_units import ACTIVE_UNITS, active_units
 from bvae_jax.metrics.base import Metric
-from bvae_jax.metrics.beta_vae_score import BETA_VAE_SCORE, beta_vae_score
-from bvae_jax.metrics.dci import DCI, dci
+from bvae_jax.metrics.dci import DCI, MED, dci, med
 from bvae_jax.metrics.dci_es import DCI_ES, dci_es
-from bvae_jax.metrics.dcimig import DCIMIG, dcimig
 from bvae_jax.metrics.downstream import DOWNSTREAM, downstream
-from bvae_jax.metrics.explicitness import EXPLICITNESS, explicitness
-from bvae_jax.metrics.factor_vae_score import FACTOR_VAE_SCORE, factor_vae_score
 from bvae_jax.metrics.infomec import INFOMEC, infomec
 from bvae_jax.metrics.irs import IRS, irs
-from bvae_jax.metrics.jemmig import JEMMIG, jemmig
 from bvae_jax.metrics.matched_information import MATCHED_INFORMATION, matched_information
+from bvae_jax.metrics.matching import (
+    BETA_VAE_SCORE,
+    FACTOR_VAE_SCORE,
+    beta_vae_score,
+    factor_vae_score,
+)
 from bvae_jax.metrics.mcc import MCC, mcc
-from bvae_jax.metrics.med import MED, med
-from bvae_jax.metrics.mig import MIG, mig
+from bvae_jax.metrics.mig import (
+    DCIMIG,
+    JEMMIG,
+    MIG,
+    MIG_SUP,
+    RMIG,
+    dcimig,
+    jemmig,
+    mig,
+    mig_sup,
+    rmig,
+)
 from bvae_jax.metrics.mig_chen import MIG_CHEN, mig_chen
-from bvae_jax.metrics.mig_sup import MIG_SUP, mig_sup
-from bvae_jax.metrics.modularity import MODULARITY, modularity
-from bvae_jax.metrics.rmig import RMIG, rmig
+from bvae_jax.metrics.modularity import EXPLICITNESS, MODULARITY, explicitness, modularity
 from bvae_jax.metrics.sap import SAP, SAP_R2, sap, sap_r2
 from bvae_jax.metrics.udr import UDR, udr
-from bvae_jax.metrics.unsupervised import UNSUPERVISED, unsupervised
+from bvae_jax.metrics.unsupervised import ACTIVE_UNITS, UNSUPERVISED, active_units, unsupervised
 
 __all__ = [
     "METRICS",

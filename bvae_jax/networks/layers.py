@@ -18,7 +18,7 @@ from flax.typing import Initializer
 from jaxtyping import Array, Float
 
 from bvae_jax.conv import Coarse, Fine, conv_down, conv_up
-from bvae_jax.gates import gated, gates_of_parts
+from bvae_jax.networks.gates import gated, gates_of_parts
 from bvae_jax.types import Posterior
 
 Features = Float[Array, "batch feature"]
@@ -111,7 +111,7 @@ class Dense(nn.Module):
     """Affine map of the features.
 
     Attributes:
-        gated: an activation follows, so that a network for many β has gates here: `bvae_jax.gates`.
+        gated: an activation follows, so that a network for many β has gates here: `gates.py`.
     """
 
     features: int

@@ -15,8 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
-from bvae_jax.archive import DamagedError, read_npz, write_npz
 from bvae_jax.config import Config, ScoreConfig
+from bvae_jax.data.archive import DamagedError, read_npz, write_npz
 from bvae_jax.data.base import Dataset
 from bvae_jax.data.sampling import make_pick
 from bvae_jax.data.variants import split_of, training_pool

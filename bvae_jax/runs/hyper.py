@@ -5,10 +5,10 @@ from typing import Any
 
 from bvae_jax.config import UNCOMPILED, Config, flag
 from bvae_jax.errors import UserError, unknown
-from bvae_jax.gates import Rates, rates_of
+from bvae_jax.networks.gates import Rates, rates_of
 from bvae_jax.objectives import OBJECTIVES, get_objective
 from bvae_jax.objectives.base import Objective
-from bvae_jax.schedules import Schedule, parse_schedule
+from bvae_jax.objectives.schedules import Schedule, parse_schedule
 
 SCHEDULED = ("beta", "capacity")
 """Hyperparameters of objectives that have a field for their schedule; the learning rate has too."""

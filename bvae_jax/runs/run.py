@@ -21,8 +21,8 @@ from bvae_jax.runs import rundir
 from bvae_jax.runs.checkpoint import HUB, Checkpoints
 from bvae_jax.runs.hyper import many_rates
 from bvae_jax.runs.trainer import Trainer, Trainers, build_model, eval_split, weights_of
+from bvae_jax.runs.traversals import by_size, traverse
 from bvae_jax.runs.writer import finished_summary, summarise
-from bvae_jax.traversal import by_size, traverse
 from bvae_jax.types import ImageShape, Params, Posterior, TrainState
 from bvae_jax.vae import CODEBOOK, VAE, decode, encode
 
@@ -217,7 +217,7 @@ class Run:
             UserError: a value does not fit, the run is an autoencoder and has no prior, or it was
                 loaded without the data that aggregate needs.
         """
-        from bvae_jax.runs.samples import draw_z
+        from bvae_jax.runs.codes import draw_z
 
         z = draw_z(self, n, seed=seed, temperature=temperature, source=source)
         return self.decode(z)

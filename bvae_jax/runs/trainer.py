@@ -17,8 +17,15 @@ from bvae_jax.conv import over_devices
 from bvae_jax.data import open_dataset
 from bvae_jax.data.augment import parse_augment
 from bvae_jax.data.base import Dataset
-from bvae_jax.data.feed import Constant, Feed, Streamed
-from bvae_jax.data.sampling import Pick, make_draw, make_pair_pick, make_pick
+from bvae_jax.data.sampling import (
+    Constant,
+    Feed,
+    Pick,
+    Streamed,
+    make_draw,
+    make_pair_pick,
+    make_pick,
+)
 from bvae_jax.data.sources import Source, make_source
 from bvae_jax.data.splits import Split, evaluation_batches
 from bvae_jax.data.variants import split_of, training_pool

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from bvae_jax.config import TraversalSettings
 from bvae_jax.data.pictures import decode_all
@@ -17,9 +17,64 @@ from bvae_jax.errors import UserError
 from bvae_jax.plots import run as plots
 from bvae_jax.plots.style import short_name
 from bvae_jax.runs.trainer import Trainer
-from bvae_jax.traversal import Decode, by_size, traverse
 from bvae_jax.types import Images, Params, Posterior
 from bvae_jax.vae import CODEBOOK, decode, encode
+
+# From latents to pictures: arrays in, arrays out. `decode` maps [n, latent] to images.
+
+Codes = Float[Array, "n latent"]
+Decode = Callable[[Codes], Images]
+Code = Float[Array, " latent"]
+Values = Float[Array, "*row column"]
+"""Of every row, or of each row its own."""
+Grid = Float[Array, "row column height width channels"]
+
+
+def traverse(decode: Decode, code: Code, latents: Int[Array, " row"], values: Values) -> Grid:
+    """Images of `code` with one latent at a time set to each of `values`.
+
+    Higgins et al. 2017, fig. 1.
+
+    Args:
+        code: [latent], where the other latents stay: a posterior mean, or zeros.
+        latents: [row], which latent each row varies.
+        values: [column] or [row, column], what the latent is set to.
+
+    Returns:
+        [row, column, height, width, channels].
+    """
+    rows, columns = len(latents), values.shape[-1]
+    codes = jnp.broadcast_to(code[None, None], (rows, columns, len(code)))
+    row, column = jnp.meshgrid(jnp.arange(rows), jnp.arange(columns), indexing="ij")
+    codes = codes.at[row, column, latents[:, None]].set(jnp.broadcast_to(values, (rows, columns)))
+    return _decode_grid(decode, codes)
+
+
+def interpolate(decode: Decode, start: Codes, end: Codes, columns: int) -> Grid:
+    """Images along the straight line between two codes, ends included.
+
+    Args:
+        start: [row, latent].
+        end: [row, latent].
+        columns: number of images, at least 2.
+
+    Returns:
+        [row, column, height, width, channels].
+    """
+    weight = jnp.linspace(0.0, 1.0, columns)[None, :, None]
+    return _decode_grid(decode, (1 - weight) * start[:, None] + weight * end[:, None])
+
+
+def by_size(of_latents: Code) -> Int[Array, " latent"]:
+    """Codes from the largest to the smallest number, such as their KL."""
+    return jnp.argsort(-of_latents, stable=True)
+
+
+def _decode_grid(decode: Decode, codes: Float[Array, "row column latent"]) -> Grid:
+    rows, columns, latents = codes.shape
+    images = decode(codes.reshape(rows * columns, latents))
+    return images.reshape(rows, columns, *images.shape[1:])
+
 
 Encode = Callable[[Images], Posterior]
 Picture = Float[np.ndarray, "height width channels"]

@@ -16,8 +16,7 @@ from bvae_jax.config import Config, places
 from bvae_jax.errors import UserError
 from bvae_jax.runs import encode, health, rundir
 from bvae_jax.runs.checkpoint import Checkpoints, Restored, fingerprint
-from bvae_jax.runs.figures import draw_figures, draw_rate_distortion, rate_distortion
-from bvae_jax.runs.frames import keep_frame
+from bvae_jax.runs.figures import draw_figures, draw_rate_distortion, keep_frame, rate_distortion
 from bvae_jax.runs.hyper import many_rates
 from bvae_jax.runs.loggers import METRICS, SCORES, Logger, read_records
 from bvae_jax.runs.trainer import Trainer, calibrated, eval_split

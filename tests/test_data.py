@@ -21,7 +21,7 @@ from bvae_jax.data import (
     get_dataset,
     sampling,
     sources,
-    splits,
+    variants,
 )
 from bvae_jax.data.sources import make_source
 from bvae_jax.errors import UserError
@@ -79,20 +79,20 @@ def test_resident_and_rendered_images_agree(name):
 @pytest.mark.parametrize("holdout", [0.0, 0.1, 0.5])
 def test_split_is_disjoint_and_parts_no_equal_images(name, holdout):
     dataset = DATASETS[name]
-    parts = splits.split(dataset, holdout)
+    parts = variants.split(dataset, holdout)
     assert len(np.intersect1d(parts.train, parts.holdout)) == 0
     assert len(parts.train) + len(parts.holdout) == dataset.size
     assert len(parts.holdout) == pytest.approx(holdout * dataset.size, rel=0.01)
     canonical = dataset.canonical or (lambda indices: indices)
     assert not set(canonical(parts.train)) & set(canonical(parts.holdout))
-    again = splits.split(dataset, holdout)
+    again = variants.split(dataset, holdout)
     np.testing.assert_array_equal(parts.train, again.train)
 
 
 @pytest.mark.parametrize("holdout", [1e-9, 1 - 1e-9])
 def test_split_that_leaves_a_side_empty(holdout):
     with pytest.raises(UserError, match="--holdout"):
-        splits.split(DATASETS["dsprites"], holdout)
+        variants.split(DATASETS["dsprites"], holdout)
 
 
 def test_training_draws_every_training_image_equally_and_no_other():
@@ -273,14 +273,14 @@ def test_pairs_hold_no_image_that_is_held_out():
 
 
 def test_evaluation_uses_held_out_images_in_whole_batches():
-    parts = splits.Split(np.arange(10, 100), np.arange(10), NONE, NONE)
-    chosen = splits.evaluation_batches(parts, images=8, batch=3)
+    parts = variants.Split(np.arange(10, 100), np.arange(10), NONE, NONE)
+    chosen = variants.evaluation_batches(parts, images=8, batch=3)
     assert chosen.shape == (2, 3)
     assert len(set(chosen.ravel())) == 6
     assert set(chosen.ravel()) <= set(range(10))
-    assert splits.evaluation_batches(parts, images=8192, batch=256).shape == (1, 10)
-    without = splits.Split(np.arange(100), NONE, NONE, NONE)
-    assert splits.evaluation_batches(without, images=50, batch=25).shape == (2, 25)
+    assert variants.evaluation_batches(parts, images=8192, batch=256).shape == (1, 10)
+    without = variants.Split(np.arange(100), NONE, NONE, NONE)
+    assert variants.evaluation_batches(without, images=50, batch=25).shape == (2, 25)
 
 
 def test_auto_is_resident_on_a_cpu_and_rendered_elsewhere():

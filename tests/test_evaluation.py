@@ -21,7 +21,7 @@ from scipy.stats import chisquare, multivariate_normal
 from bvae_jax.cli.run import in_one_line
 from bvae_jax.cli.score import print_elbo, print_scores
 from bvae_jax.config import Config, ScoreConfig
-from bvae_jax.data.splits import batches_of
+from bvae_jax.data.variants import batches_of
 from bvae_jax.elbo import gaussian_kl
 from bvae_jax.errors import UserError
 from bvae_jax.evaluation import evaluate as evaluation

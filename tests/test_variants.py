@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.stats import chisquare
 
-from bvae_jax.data import DATASETS, dsprites, sources, splits, variants
+from bvae_jax.data import DATASETS, dsprites, sources, variants
 from bvae_jax.data import sampling as drawing
 from bvae_jax.data.base import Dataset, Rendered, Stored
 from bvae_jax.errors import UserError
@@ -174,13 +174,13 @@ def test_excluded_combinations_are_never_drawn():
     out = variants.excluded(tiny(), "a=2,b>1;c=0")
     a, b, c = np.unravel_index(np.arange(60), (3, 4, 5))
     np.testing.assert_array_equal(out, ((a == 2) & (b > 1)) | (c == 0))
-    parts = splits.split(tiny(), 0.2, 0.1, excluded=out)
+    parts = variants.split(tiny(), 0.2, 0.1, excluded=out)
     np.testing.assert_array_equal(parts.excluded, np.flatnonzero(out))
-    told = splits.parts_of({name: len(part) for name, part in parts._asdict().items()})
+    told = variants.parts_of({name: len(part) for name, part in parts._asdict().items()})
     assert told == "28 to train on, 8 held out, 4 for the test, 20 excluded"
-    assert splits.parts_of({"train": 1000, "holdout": 0, "test": 0, "excluded": 0, "split": 1}) == (
-        "1,000 to train on"
-    )
+    assert variants.parts_of(
+        {"train": 1000, "holdout": 0, "test": 0, "excluded": 0, "split": 1}
+    ) == ("1,000 to train on")
     assert sorted(np.concatenate(parts)) == list(range(60))
     counts = np.bincount(drawn(variants.training_pool(tiny(), parts.train, ""), 40_000),
                          minlength=60)  # fmt: skip
@@ -190,7 +190,7 @@ def test_excluded_combinations_are_never_drawn():
 
 @pytest.mark.parametrize("width", [0.1, 0.2, 0.7, 100.0])
 def test_correlated_factors_have_the_published_frequencies(width):
-    parts = splits.split(tiny(), 0.2)
+    parts = variants.split(tiny(), 0.2)
     pool = variants.training_pool(tiny(), parts.train, f"a,c={width}")
     a, _, c = np.unravel_index(parts.train, (3, 4, 5))
     weights = np.exp(-((a / 2 - c / 4) ** 2) / (2 * width**2))
@@ -208,7 +208,7 @@ def test_correlated_factors_have_the_published_frequencies(width):
 
 def test_two_correlations_multiply_and_respect_what_is_held_out():
     out = variants.excluded(tiny(), "a=0,c=0")
-    parts = splits.split(tiny(), 0.0, excluded=out)
+    parts = variants.split(tiny(), 0.0, excluded=out)
     pool = variants.training_pool(tiny(), parts.train, "a,c=0.5;b,c=0.4")
     a, b, c = np.unravel_index(parts.train, (3, 4, 5))
     weights = np.exp(-((a / 2 - c / 4) ** 2) / 0.5 - (b / 3 - c / 4) ** 2 / 0.32)
@@ -247,15 +247,15 @@ def test_correlations_that_cannot_be(text):
 
 def test_split_by_index_seed_and_publisher():
     dataset = tiny(published_test=np.arange(50, 60))
-    parts = splits.split(dataset, 0.1, 0.2, by="index")
+    parts = variants.split(dataset, 0.1, 0.2, by="index")
     np.testing.assert_array_equal(parts.train, np.arange(42))
     np.testing.assert_array_equal(parts.holdout, np.arange(42, 48))
     np.testing.assert_array_equal(parts.test, np.arange(48, 60))
-    parts = splits.split(dataset, 0.1, by="published")
+    parts = variants.split(dataset, 0.1, by="published")
     np.testing.assert_array_equal(parts.test, np.arange(50, 60))
     assert len(parts.holdout) == 5
     assert not set(parts.holdout) & set(parts.test)
-    zero, one = (splits.split(dataset, 0.2, 0.2, seed=seed) for seed in (0, 1))
+    zero, one = (variants.split(dataset, 0.2, 0.2, seed=seed) for seed in (0, 1))
     assert set(zero.test) != set(one.test)
     for found in (parts, zero, one):
         assert sorted(np.concatenate(found)) == list(range(60))
@@ -273,18 +273,18 @@ def test_split_by_index_seed_and_publisher():
 )
 def test_splits_that_cannot_be(settings, message):
     with pytest.raises(UserError, match=message):
-        splits.split(tiny(), **settings)
+        variants.split(tiny(), **settings)
 
 
 def test_published_test_set_and_a_fraction_of_its_own():
     with pytest.raises(UserError, match="says what the test set is"):
-        splits.split(tiny(published_test=np.arange(9)), 0.1, 0.1, by="published")
+        variants.split(tiny(published_test=np.arange(9)), 0.1, 0.1, by="published")
 
 
 @pytest.mark.parametrize("only", ["", "shape=1,orientation=0:40:13,scale=3"])
 def test_test_images_that_are_equal_are_never_parted(only):
     dataset = variants.only(DSPRITES, only) if only else DSPRITES
-    parts = splits.split(dataset, 0.1, 0.3)
+    parts = variants.split(dataset, 0.1, 0.3)
     assert dataset.canonical
     sides = [set(dataset.canonical(side)) for side in parts[:3]]
     assert len(sides[0] | sides[1] | sides[2]) == sum(map(len, sides))

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable, Sequence
 
 from bvae_jax import runtime
-from bvae_jax.cli import data, lists, run, score, share
+from bvae_jax.cli import data, lists, run, score
 from bvae_jax.cli.flags import Flags, completion
 from bvae_jax.errors import UserError, say, unknown
 
@@ -21,10 +21,10 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "suggest": score.suggest,
     "traverse": run.traverse,
     "explore": run.explore,
-    "encode": share.encode,
-    "sample": share.sample,
-    "export": share.export,
-    "push": share.push,
+    "encode": run.encode,
+    "sample": run.sample,
+    "export": run.export,
+    "push": run.push,
     "data": data.data,
     "beta": lists.beta,
     "list": lists.list_,
@@ -37,10 +37,10 @@ FLAGS: dict[str, Callable[[], Flags]] = {
     "suggest": score.suggest_flags,
     "traverse": run.traverse_flags,
     "explore": run.explore_flags,
-    "encode": share.encode_flags,
-    "sample": share.sample_flags,
-    "export": share.export_flags,
-    "push": share.push_flags,
+    "encode": run.encode_flags,
+    "sample": run.sample_flags,
+    "export": run.export_flags,
+    "push": run.push_flags,
     "beta": lists.beta_flags,
     "list": lists.list_flags,
     **{f"data {name}": flags for name, (_, flags) in data.COMMANDS.items()},

@@ -11,7 +11,7 @@ from collections.abc import Collection, Sequence
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from bvae_jax.data.splits import batches_of
+from bvae_jax.data.variants import batches_of
 from bvae_jax.metrics.base import ratio
 from bvae_jax.metrics.mig import mig
 from bvae_jax.metrics.scoring import Entry

@@ -12,7 +12,7 @@ from bvae_jax.comparison.base import DIRECTIONS, heading, name_of
 from bvae_jax.config import OWN_FILES, Config
 from bvae_jax.data import DATASETS
 from bvae_jax.data.catalogue import KNOWN
-from bvae_jax.data.splits import Split, parts_of
+from bvae_jax.data.variants import Split, parts_of
 from bvae_jax.errors import printable
 from bvae_jax.evaluation.evaluate import EVALUATION
 from bvae_jax.export.formats import TEMPLATE

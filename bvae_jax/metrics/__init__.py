@@ -11,27 +11,27 @@ from bvae_jax.metrics.dci_es import DCI_ES, dci_es
 from bvae_jax.metrics.downstream import DOWNSTREAM, downstream
 from bvae_jax.metrics.infomec import INFOMEC, infomec
 from bvae_jax.metrics.irs import IRS, irs
-from bvae_jax.metrics.matched_information import MATCHED_INFORMATION, matched_information
 from bvae_jax.metrics.matching import (
     BETA_VAE_SCORE,
     FACTOR_VAE_SCORE,
     beta_vae_score,
     factor_vae_score,
 )
-from bvae_jax.metrics.mcc import MCC, mcc
+from bvae_jax.metrics.mcc import MATCHED_INFORMATION, MCC, matched_information, mcc
 from bvae_jax.metrics.mig import (
     DCIMIG,
     JEMMIG,
     MIG,
+    MIG_CHEN,
     MIG_SUP,
     RMIG,
     dcimig,
     jemmig,
     mig,
+    mig_chen,
     mig_sup,
     rmig,
 )
-from bvae_jax.metrics.mig_chen import MIG_CHEN, mig_chen
 from bvae_jax.metrics.modularity import EXPLICITNESS, MODULARITY, explicitness, modularity
 from bvae_jax.metrics.sap import SAP, SAP_R2, sap, sap_r2
 from bvae_jax.metrics.udr import UDR, udr

@@ -7,7 +7,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from bvae_jax.errors import unknown
-from bvae_jax.networks import mlp, resnet, spatial_broadcast, strided
+from bvae_jax.networks import mlp, resnet, strided
 from bvae_jax.networks.layers import Network
 from bvae_jax.types import ImageShape
 
@@ -20,8 +20,8 @@ NETWORKS: dict[str, Callable[[int, ImageShape, int, Any], Network]] = {
     "locatello": strided.locatello,
     "mlp": mlp.mlp,
     "resnet": resnet.resnet,
-    "small": spatial_broadcast.small,
-    "spatial_broadcast": spatial_broadcast.spatial_broadcast,
+    "small": strided.small,
+    "spatial_broadcast": strided.spatial_broadcast,
 }
 """What `--network` may be: (latents, image shape, numbers for a pixel, dtype) -> Network."""
 

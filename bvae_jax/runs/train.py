@@ -9,8 +9,8 @@ from typing import Any
 import jax
 
 from bvae_jax.config import OWN_FILES, Config
-from bvae_jax.data.splits import parts_of
 from bvae_jax.data.store import check_content
+from bvae_jax.data.variants import parts_of
 from bvae_jax.errors import UserError, say
 from bvae_jax.objectives import get_objective
 from bvae_jax.runs import loop, rundir

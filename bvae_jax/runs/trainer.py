@@ -27,8 +27,7 @@ from bvae_jax.data.sampling import (
     make_pick,
 )
 from bvae_jax.data.sources import Source, make_source
-from bvae_jax.data.splits import Split, evaluation_batches
-from bvae_jax.data.variants import split_of, training_pool
+from bvae_jax.data.variants import Split, evaluation_batches, split_of, training_pool
 from bvae_jax.elbo import is_active
 from bvae_jax.errors import UserError
 from bvae_jax.likelihoods import Likelihood, make_likelihood

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from bvae_jax.errors import UserError
-from bvae_jax.metrics import codes_file
+from bvae_jax.files import codes_file
 from bvae_jax.metrics.codes import read_codes
 
 N, LATENT, FACTORS = 12, 5, 3

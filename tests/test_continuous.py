@@ -14,8 +14,8 @@ from sklearn.linear_model import LinearRegression
 from threadpoolctl import threadpool_limits
 
 from bvae_jax.config import ScoreConfig
+from bvae_jax.continuous import Numbers, binned, in_words, periods, targets
 from bvae_jax.data.base import from_arrays
-from bvae_jax.data.continuous import Numbers, binned, in_words, periods, targets
 from bvae_jax.data.npz import open_npz
 from bvae_jax.data.variants import only
 from bvae_jax.errors import UserError

@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 
 from bvae_jax import cli
-from bvae_jax.data.archive import (
-    write_npz,
-)
 from bvae_jax.errors import UserError, say
 from bvae_jax.files import (
     misfit,
     read_json,
     remove_abandoned,
     write_json,
+)
+from bvae_jax.files.archive import (
+    write_npz,
 )
 
 

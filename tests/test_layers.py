@@ -11,7 +11,7 @@ MODULES = {
     for path in PACKAGE.rglob("*.py")
 }
 ROOMS = (
-    {"types", "errors", "config", "presets", "beta_units"},
+    {"types", "errors", "config", "presets", "beta_units", "continuous"},
     {"files", "runtime"},
     {"elbo", "conv", "conv_triton", "likelihoods"},
     {"networks", "objectives", "vae", "data", "metrics", "plots"},
@@ -27,6 +27,7 @@ ROOMS = (
 """Each room imports from those above it, and from itself."""
 LEVEL = {room: number for number, rooms in enumerate(ROOMS) for room in rooms}
 BESIDE = {"config": {"errors"}, "presets": {"errors", "config"}, "beta_units": {"errors"}} | {
+    "continuous": {"errors"},
     "metrics": {"data"},
     "vae": {"networks"},
     "conv": {"conv_triton"},

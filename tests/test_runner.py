@@ -19,9 +19,9 @@ from PIL import Image
 
 import bvae_jax
 from bvae_jax.config import Config, ScoreConfig
-from bvae_jax.data.archive import read_npz
 from bvae_jax.elbo import gaussian_kl
 from bvae_jax.errors import UserError
+from bvae_jax.files.archive import read_npz
 from bvae_jax.runs import figures, rundir, trainer, writer
 from bvae_jax.runs import loop as training
 from bvae_jax.runs import train as runner

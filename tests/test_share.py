@@ -15,9 +15,9 @@ import bvae_jax
 from bvae_jax import cli
 from bvae_jax.config import Config, ScoreConfig
 from bvae_jax.data import pictures
-from bvae_jax.data.archive import read_npz
 from bvae_jax.data.pictures import decode
 from bvae_jax.errors import UserError
+from bvae_jax.files.archive import read_npz
 from bvae_jax.plots.run import save_samples
 from bvae_jax.runs import encode as encoding
 from bvae_jax.runs.codes import draw_z, stream

@@ -13,9 +13,6 @@ from published_files import noise
 from bvae_jax.data import (
     store as prepared,
 )
-from bvae_jax.data.archive import (
-    write_npz,
-)
 from bvae_jax.data.base import Stored
 from bvae_jax.data.store import (
     Writer,
@@ -25,6 +22,9 @@ from bvae_jax.data.store import (
     place,
 )
 from bvae_jax.errors import UserError
+from bvae_jax.files.archive import (
+    write_npz,
+)
 from bvae_jax.runtime import (
     user_cache,
 )

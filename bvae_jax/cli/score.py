@@ -10,7 +10,7 @@ from typing import Any
 from bvae_jax.cli.flags import QUIET, Flag, Flags, group, of_dataclass, of_function, parse
 from bvae_jax.config import ScoreConfig, flag
 from bvae_jax.errors import UserError
-from bvae_jax.metrics.codes_file import check_codes
+from bvae_jax.files.codes_file import check_codes
 from bvae_jax.runtime import fatal
 
 OF_FILES = ("path", "json", "baselines", "udr_with", "out", "quiet", "plugin", "score")

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from bvae_jax.data.continuous import classes, in_words, periods
+from bvae_jax.continuous import classes, in_words, periods
 from bvae_jax.errors import UserError
 from bvae_jax.types import Factors, Images, ImageShape, Indices, PRNGKey
 

@@ -19,7 +19,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bvae_jax.data.archive import one_line
 from bvae_jax.data.base import Dataset
 from bvae_jax.data.classes import Classified, classify, listed, remarks
 from bvae_jax.data.pictures import SIDE, File, Form, decode_all, find_form
@@ -33,6 +32,7 @@ from bvae_jax.data.store import (
     write_meta,
 )
 from bvae_jax.errors import UserError, say
+from bvae_jax.files.archive import one_line
 from bvae_jax.runtime import bar
 from bvae_jax.types import ImageShape
 

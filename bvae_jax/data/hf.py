@@ -22,7 +22,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bvae_jax.config import is_here
-from bvae_jax.data.archive import one_line
 from bvae_jax.data.base import Dataset
 from bvae_jax.data.columns import classes, grid_order, in_one_line, pick_factors, pick_image
 from bvae_jax.data.folder import add_pictures
@@ -31,6 +30,7 @@ from bvae_jax.data.pictures import SIDE, find_form
 from bvae_jax.data.store import Writer, open_own, own_place, place, text
 from bvae_jax.errors import UserError, needs, say
 from bvae_jax.files import held, remove_abandoned
+from bvae_jax.files.archive import one_line
 from bvae_jax.runtime import bar
 
 PREFIX = "hf:"

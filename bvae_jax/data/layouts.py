@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bvae_jax.data.archive import (
+from bvae_jax.errors import needs
+from bvae_jax.files.archive import (
     Header,
     check_size,
     members,
@@ -19,7 +20,6 @@ from bvae_jax.data.archive import (
     read_header,
     want,
 )
-from bvae_jax.errors import needs
 from bvae_jax.types import ImageShape
 
 CHUNK = 2**24

@@ -22,7 +22,20 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, Int, Shaped, UInt8
 
-from bvae_jax.data.archive import (
+from bvae_jax.continuous import (
+    AS_NUMBERS,
+    BINS,
+    binned,
+    check_values,
+    in_words,
+    periods,
+    remarks,
+)
+from bvae_jax.data.base import Dataset, natural
+from bvae_jax.data.published import PUBLISHED, manual_dir
+from bvae_jax.data.store import Writer, all_but_black, open_own, own_place
+from bvae_jax.errors import UserError, say
+from bvae_jax.files.archive import (
     Header,
     check_size,
     members,
@@ -34,19 +47,6 @@ from bvae_jax.data.archive import (
     reading,
     want,
 )
-from bvae_jax.data.base import Dataset, natural
-from bvae_jax.data.continuous import (
-    AS_NUMBERS,
-    BINS,
-    binned,
-    check_values,
-    in_words,
-    periods,
-    remarks,
-)
-from bvae_jax.data.published import PUBLISHED, manual_dir
-from bvae_jax.data.store import Writer, all_but_black, open_own, own_place
-from bvae_jax.errors import UserError, say
 from bvae_jax.runtime import bar
 from bvae_jax.types import ImageShape
 

@@ -19,7 +19,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bvae_jax.data.archive import DamagedError
 from bvae_jax.data.base import Dataset
 from bvae_jax.data.dsprites import FACTOR_NAMES, FACTOR_SIZES, SIDE, canonical
 from bvae_jax.data.layouts import (
@@ -34,6 +33,7 @@ from bvae_jax.data.layouts import (
 from bvae_jax.data.store import Writer, open_prepared, place
 from bvae_jax.errors import UserError, unknown
 from bvae_jax.files import held, remove_abandoned
+from bvae_jax.files.archive import DamagedError
 from bvae_jax.runtime import bar
 
 DAMAGES = (

@@ -12,9 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, UInt8
 
-from bvae_jax.data.archive import DamagedError, read_npz, write_npz
 from bvae_jax.data.base import Dataset, Rendered, Stored
 from bvae_jax.errors import UserError, say
+from bvae_jax.files.archive import DamagedError, read_npz, write_npz
 from bvae_jax.runtime import bar, user_cache
 from bvae_jax.types import Images, ImageShape, Indices, PRNGKeys
 

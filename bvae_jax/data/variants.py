@@ -9,9 +9,9 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from bvae_jax.config import Config
+from bvae_jax.continuous import BINS, periods
 from bvae_jax.data import dsprites, shapes3d
 from bvae_jax.data.base import Dataset
-from bvae_jax.data.continuous import BINS, periods
 from bvae_jax.data.sampling import Pool, uniform_pool, weighted_pool
 from bvae_jax.errors import UserError
 

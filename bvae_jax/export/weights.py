@@ -21,11 +21,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from bvae_jax.config import Config, differing_fields, places
-from bvae_jax.data.archive import DamagedError, read_npz
 from bvae_jax.errors import UserError
 from bvae_jax.evaluation.answers import Answers
 from bvae_jax.evaluation.evaluate import ELBO, EVALUATION
 from bvae_jax.files import CHECKSUM, blaming, digest, misfit, replacing, write_json
+from bvae_jax.files.archive import DamagedError, read_npz
 from bvae_jax.runs import rundir
 from bvae_jax.runs.checkpoint import fingerprint
 from bvae_jax.runs.encode import CACHE

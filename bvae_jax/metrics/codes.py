@@ -10,9 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from bvae_jax.data.continuous import BINS, Numbers, classes_together, in_words, periods
-from bvae_jax.data.continuous import remarks as of_numbers
+from bvae_jax.continuous import BINS, Numbers, classes_together, in_words, periods
+from bvae_jax.continuous import remarks as of_numbers
 from bvae_jax.elbo import ACTIVE_VARIANCE, gaussian_kl
+from bvae_jax.files.codes_file import read_arrays
 from bvae_jax.metrics.base import (
     Metric,
     checked,
@@ -22,7 +23,6 @@ from bvae_jax.metrics.base import (
     generator,
     varying,
 )
-from bvae_jax.metrics.codes_file import read_arrays
 from bvae_jax.types import Posterior, PRNGKey
 
 if TYPE_CHECKING:

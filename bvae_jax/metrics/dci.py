@@ -13,7 +13,7 @@ from sklearn.ensemble import (
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LassoCV, MultiTaskLassoCV
 
-from bvae_jax.data.continuous import Numbers, Targets, targets
+from bvae_jax.continuous import Numbers, Targets, targets
 from bvae_jax.metrics.base import (
     BINS,
     CodesTest,

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from bvae_jax.data.continuous import Numbers, targets
+from bvae_jax.continuous import Numbers, targets
 from bvae_jax.metrics.base import (
     CodesTest,
     FactorsTest,

@@ -7,7 +7,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression, LogisticRegressionCV, RidgeCV
 from sklearn.model_selection import KFold
 
-from bvae_jax.data.continuous import Numbers, Targets, targets
+from bvae_jax.continuous import Numbers, Targets, targets
 from bvae_jax.metrics.base import (
     CodesTest,
     FactorsTest,

@@ -9,7 +9,7 @@ from sklearn.feature_selection import mutual_info_classif
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 
-from bvae_jax.data.continuous import Numbers, targets
+from bvae_jax.continuous import Numbers, targets
 from bvae_jax.metrics.base import (
     Metric,
     alone,

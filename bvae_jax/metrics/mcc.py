@@ -9,7 +9,7 @@ from jaxtyping import Float, Int, Shaped
 from scipy.optimize import linear_sum_assignment
 from scipy.stats import rankdata
 
-from bvae_jax.data.continuous import Numbers, Targets, targets
+from bvae_jax.continuous import Numbers, Targets, targets
 from bvae_jax.metrics.base import (
     BINS,
     CodeArray,

@@ -5,7 +5,7 @@ from jaxtyping import Float
 from scipy.spatial import KDTree
 from scipy.special import digamma
 
-from bvae_jax.data.continuous import Targets
+from bvae_jax.continuous import Targets
 from bvae_jax.metrics.base import CodeArray
 
 ROUNDING = 1e-14

@@ -6,7 +6,7 @@ import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.svm import LinearSVC
 
-from bvae_jax.data.continuous import Numbers, targets
+from bvae_jax.continuous import Numbers, targets
 from bvae_jax.metrics.base import (
     CodesTest,
     FactorsTest,

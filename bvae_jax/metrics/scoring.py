@@ -11,7 +11,7 @@ from scipy.stats import t as student
 from threadpoolctl import threadpool_limits
 
 from bvae_jax.config import ScoreConfig
-from bvae_jax.data.continuous import BINS
+from bvae_jax.continuous import BINS
 from bvae_jax.errors import MissingPackage, UserError, unknown
 from bvae_jax.metrics import METRICS
 from bvae_jax.metrics.base import CodesTest, FactorsTest, InvalidArrays, LatentKL, Metric

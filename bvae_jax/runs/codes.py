@@ -15,7 +15,6 @@ import numpy as np
 
 from bvae_jax.config import Config
 from bvae_jax.data import DATASETS, PUBLISHED, USED_BY, open_dataset
-from bvae_jax.data.archive import one_line
 from bvae_jax.data.base import Dataset, Rendered
 from bvae_jax.data.classes import Classified, classify
 from bvae_jax.data.folder import check_broken, in_words, list_pictures
@@ -24,6 +23,7 @@ from bvae_jax.data.sources import make_source
 from bvae_jax.data.store import text
 from bvae_jax.errors import UserError, say
 from bvae_jax.files import replacing
+from bvae_jax.files.archive import one_line
 from bvae_jax.runs import encode as encoding
 from bvae_jax.runs.run import Run
 from bvae_jax.runtime import bar

@@ -16,11 +16,11 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from bvae_jax.config import Config, ScoreConfig
-from bvae_jax.data.archive import DamagedError, read_npz, write_npz
 from bvae_jax.data.base import Dataset
 from bvae_jax.data.sampling import make_pick
 from bvae_jax.data.variants import split_of, training_pool
 from bvae_jax.errors import UserError, say
+from bvae_jax.files.archive import DamagedError, read_npz, write_npz
 from bvae_jax.runs.checkpoint import fingerprint
 from bvae_jax.runs.trainer import Trainer
 from bvae_jax.runtime import Interrupt, bar

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from bvae_jax.config import TraversalSettings
-from bvae_jax.data.archive import DamagedError, read_npz, write_npz
+from bvae_jax.files.archive import DamagedError, read_npz, write_npz
 from bvae_jax.networks.gates import Rates
 from bvae_jax.plots import run as plots
 from bvae_jax.plots import scores as score_plots

@@ -13,7 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from bvae_jax.data.archive import (
+from bvae_jax.continuous import AS_NUMBERS, classes_together, periods
+from bvae_jax.errors import UserError, say
+from bvae_jax.files.archive import (
     Header,
     check_size,
     members,
@@ -24,8 +26,6 @@ from bvae_jax.data.archive import (
     reading,
     want,
 )
-from bvae_jax.data.continuous import AS_NUMBERS, classes_together, periods
-from bvae_jax.errors import UserError, say
 
 # What an array holds and its axes. Axes of one name are equally long; the first array sets it.
 FIELDS = {

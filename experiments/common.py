@@ -24,8 +24,10 @@ QUICK = {"network": "locatello", "batch_size": 16, "learning_rate": 1e-3, "eval_
 """Changes that let a network learn something within minutes."""
 LONG = {"checkpoint_every": 20_000, "eval_every": 20_000}
 """Changes for hundreds of thousands of steps."""
-GPU = {"precision": "bfloat16", "log_every": 1000, "eval_every": 50_000}
-GPU |= {"checkpoint_every": 100_000, "image_source": "rendered"}
+GPU = {
+    "precision": "bfloat16", "image_source": "rendered", "log_every": 1000, "eval_every": 50_000,
+    "checkpoint_every": 100_000,
+}  # fmt: skip
 """Those for the scale `gpu`: as many runs as one GPU trains in minutes."""
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 

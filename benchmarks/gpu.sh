@@ -26,7 +26,7 @@ jobs() {  # of a stage, a line for each
     case $1 in
     speed)
         echo rates
-        for members in ${MEMBERS:-64 1 16}; do
+        for members in ${MEMBERS:-64 256 1 16}; do
             for precision in bfloat16 tensorfloat32 float32; do
                 echo time --network "$network" --precision $precision --members $members --profile
             done

@@ -54,9 +54,10 @@ class BetaVAE(TransformerMixin, BaseEstimator):
     X is [n, height, width] or [n, height, width, channels], or rows of pixels, [n, features]; with
     numbers in [0, 1], or uint8 up to 255. It is trained on as 256 levels, all of it (holdout=0).
 
+    latents, beta, objective, network, likelihood, steps, batch_size and learning_rate are those of
+    `Config`.
+
     Args:
-        latents, beta, objective, network, likelihood, steps, batch_size, learning_rate: as of
-            `Config`.
         image_shape: (height, width) or (height, width, channels) of rows; None: (1, features).
         config: other fields of `Config`, by name; X says what the data set is.
         importance_samples: of `score_samples`; 0 for the ELBO.

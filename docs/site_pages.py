@@ -23,10 +23,11 @@ FILES = {
     "CONTRIBUTING.md": "contributing.md",
     "CHANGELOG.md": "changelog.md",
     "experiments/README.md": "experiments.md",
+    "experiments/pretrained/README.md": "pretrained.md",
     "benchmarks/README.md": "benchmarks.md",
 }
 """Pages that lie outside docs/ -> where they are on the site."""
-COPIED = ("CITATION.cff", "LICENSE", "notebooks", "experiments/figures")
+COPIED = ("CITATION.cff", "LICENSE", "notebooks", "experiments/figures", "experiments/pretrained")
 """What pages link to or show."""
 LINK = re.compile(r"\]\((?!https?:|#)([^)#\s]+)")
 
@@ -95,13 +96,21 @@ def pages() -> dict[str, str]:
     return written | api_pages() | {"commands.md": command_page()}
 
 
+def _elsewhere(folder: str, names: list[str]) -> set[str]:
+    """What is not copied: weights, and pages that are written."""
+    there = Path(folder).relative_to(ROOT)
+    return {n for n in names if n.endswith(".npz") or (there / n).as_posix() in FILES}
+
+
 def write(directory: Path) -> None:
     """All pages, and what they show."""
     shutil.rmtree(directory, ignore_errors=True)
     shutil.copytree(ROOT / "docs", directory, ignore=shutil.ignore_patterns("*.py", "*.md"))
     for name in COPIED:
-        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
-        copy(ROOT / name, directory / name)
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, directory / name, ignore=_elsewhere)
+        else:
+            shutil.copy(ROOT / name, directory / name)
     for name, text in pages().items():
         path = directory / name
         path.parent.mkdir(parents=True, exist_ok=True)

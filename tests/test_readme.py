@@ -257,9 +257,13 @@ def test_python_names_what_exists(name):
                 eval(ast.unparse(node), {"bvae": bvae})
 
 
-def test_every_page_is_in_the_menu():
-    menu = (ROOT / "mkdocs.yml").read_text()
-    assert sorted(re.findall(r"[\w/-]+\.md", menu)) == sorted(site_pages.pages())
+def test_the_site_has_every_page_in_its_menu_and_what_pages_link_to():
+    menu, pages = (ROOT / "mkdocs.yml").read_text(), site_pages.pages()
+    assert sorted(re.findall(r"[\w/-]+\.md", menu)) == sorted(pages)
+    for name in map(site_pages.page_of, site_pages.texts()):
+        for target in site_pages.LINK.findall(FENCE.sub("", pages[name])):
+            copied = target.startswith(site_pages.COPIED) and (ROOT / target).exists()
+            assert target in pages or copied or (ROOT / "docs" / target).exists(), (name, target)
 
 
 def test_the_citation_is_of_this_version():

@@ -57,7 +57,8 @@ def make_page(title: str, about: str, data: Mapping[str, Any]) -> Explorer:
     """The template filled.
 
     Args:
-        title, about: plain text.
+        title: plain text.
+        about: so, too.
         data: what its script reads.
 
     Raises:

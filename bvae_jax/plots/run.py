@@ -151,7 +151,7 @@ def save_training_gif(
     Args:
         images: one grid for each frame, all of one shape.
         titles: of the frames.
-        row_labels: [frame][row].
+        row_labels: of each frame, of its rows.
     """
     frames = []
     with plt.rc_context(STYLE):

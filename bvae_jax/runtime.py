@@ -176,11 +176,13 @@ class Interrupt(contextlib.AbstractContextManager):
         return self
 
     def __exit__(self, *exception) -> None:
-        if self._old:
-            self._again, sys.unraisablehook = 0, self._hook
+        self._again = 0
+        if sys.unraisablehook == self._swallowed:  # else somebody's that calls it, who stays
+            sys.unraisablehook = self._hook
         for number, handler in self._old.items():
             # None: it was not set from Python, and cannot be set back.
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        self._old = {}
 
     @contextlib.contextmanager
     def deferred(self) -> Iterator[None]:
@@ -214,7 +216,7 @@ class Interrupt(contextlib.AbstractContextManager):
         """What Python calls with an exception that it swallows."""
         if not issubclass(ignored.exc_type, KeyboardInterrupt):
             self._hook(ignored)
-        elif self.requested:
+        elif self.requested and self._old:
             self._again = self._number
             _thread.start_new_thread(self._send_again, ())  # no locks: any of them may be held
 

@@ -17,6 +17,7 @@ from test_train import POOL, STEPS, draw, fresh, tiny
 from bvae_jax.errors import UserError
 from bvae_jax.runs import checkpoint
 from bvae_jax.runs.checkpoint import Checkpoints, fingerprint
+from bvae_jax.runtime import Interrupt
 from bvae_jax.step import _host_loop, make_train_body
 
 
@@ -150,10 +151,11 @@ def test_reads_and_writes_that_end_after_a_failed_one_are_not_on_stderr(tmp_path
     reported = []
     monkeypatch.setattr(sys, "unraisablehook", lambda found: reported.append(str(found.exc_value)))
     checkpoint._silence_late_tasks.cache_clear()
-    with Checkpoints(tmp_path):
+    with Interrupt(), Checkpoints(tmp_path):  # a command: the next in this process is silent, too
         pass
     for message in ("Event loop is closed", "another"):
-        sys.unraisablehook(types.SimpleNamespace(exc_value=RuntimeError(message)))  # pyright: ignore
+        found = types.SimpleNamespace(exc_type=RuntimeError, exc_value=RuntimeError(message))
+        sys.unraisablehook(found)  # pyright: ignore
     assert reported == ["another"]
     checkpoint._silence_late_tasks.cache_clear()  # what is patched here is undone
 

@@ -289,6 +289,7 @@ def test_onnx_gives_what_jax_gives(tmp_path):
         pytest.importorskip(package)
     onnx = pytest.importorskip("onnx")
     config = Config(network="small", likelihood="logistic_mixture", latents=3, objective="qlae")
+    config = config.replace(precision="bfloat16")  # the files are in float32
     run = some_run(config, (5, 7, 3), tmp_path / "run")
     out = run.export(tmp_path / "out", to="onnx")
     for images in (1, 6):  # a batch of any size

@@ -382,7 +382,7 @@ def test_a_member_with_a_damaged_summary_is_not_done(tmp_path, capsys, content):
     assert f"{directory / 'summary.json'} is damaged" in capsys.readouterr().err
     (directory / "failed.json").write_text(content)
     assert sweepdir.status(tmp_path / "sweep", one) == "failed"
-    assert "is damaged" in sweepdir.read_failed(tmp_path / "sweep", one)
+    assert "is damaged" in rundir.read_failed(directory)
 
 
 @pytest.mark.parametrize(

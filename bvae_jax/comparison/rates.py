@@ -20,7 +20,6 @@ from bvae_jax.runs.sweepdir import (
     Status,
     SweepConfig,
     member_dir,
-    read_failed,
     read_sweep,
     status,
 )
@@ -112,7 +111,7 @@ def _placed(path: Path, member: Member) -> Placed:
     directory = member_dir(path, member)
     try:
         found = status(path, member)
-        reason = read_failed(path, member) if found == "failed" else ""
+        reason = rundir.read_failed(directory) if found == "failed" else ""
     except UserError as error:
         found, reason = "failed", str(error)
     return Placed(member, directory, found, reason)

@@ -167,10 +167,11 @@ def _results(config: Config, scores: Mapping[str, tuple[float, int]]) -> Any:
 
 def _use(run: Run, exported: Path, repository: str | None) -> str:
     height, width, channels, latents = *run.image_shape, run.config.latents
-    address = f"hf:{repository}" if repository else f"{exported.name}/{WEIGHTS_NPZ}"
+    address = f"hf:{repository}" if repository else WEIGHTS_NPZ
     extra = "[hub]" if repository else ""
     given, each = ("mean, logvar", " each") if run.variational else ("codes", "")
-    with_jax = f"""With `pip install 'bvae_jax{extra} @ git+{HOME}'`:
+    where = "" if repository else ", in this directory"
+    with_jax = f"""With `pip install 'bvae_jax{extra} @ git+{HOME}'`{where}:
 
 ```python
 import bvae_jax

@@ -63,11 +63,15 @@ class Run:
         numbers = [f"{name} {summary[name]:.2f}" for name in ("nll", "kl") if name in summary]
         if "active_latents" in summary:
             numbers.append(f"{summary['active_latents']} of {config.latents} latents active")
-        return (
-            f"Run({str(self.run_dir)!r}): step {int(self.state.step)} of {config.steps}\n"
-            f"  {config.objective}, {config.network}, {config.latents} latents; {config.dataset}, "
-            f"{'×'.join(map(str, self.image_shape))}\n  {', '.join(numbers) or 'unfinished'}"
+        if int(self.state.step) < config.steps:
+            numbers = ["unfinished"]
+        lines = (
+            f"Run({str(self.run_dir)!r}): step {int(self.state.step)} of {config.steps}",
+            f"{config.objective}, {config.network}, {config.latents} latents; {config.dataset}, "
+            f"{'×'.join(map(str, self.image_shape))}",
+            ", ".join(numbers),
         )
+        return "\n  ".join(filter(None, lines))
 
     @functools.cached_property
     def params(self) -> Params:
@@ -415,6 +419,8 @@ def load(
             check = rundir.make_config_check(directory, config)
             restored = checkpoints.restore(states, step=step, check=check)
     if restored is None:
+        if (directory / rundir.FAILED).is_file():
+            raise UserError(f"{directory} failed: {rundir.read_failed(directory)}")
         raise UserError(f"{directory} has no checkpoint yet: train it further with --resume.")
     summary = finished_summary(directory, int(restored.state.step), config)
     opened = trainer if data else None

@@ -37,6 +37,8 @@ from bvae_jax.runtime import git_commit, versions
 from bvae_jax.types import ImageShape
 
 CONFIG, PROVENANCE, SUMMARY = "config.json", "provenance.json", "summary.json"
+FAILED = "failed.json"
+"""Of a member of a sweep whose numbers were not finite any more."""
 WEIGHTS = "model.safetensors"
 """Of a run that was exported, which has no checkpoints."""
 ALWAYS = ("dataset", "network", "latents", "objective", "steps", "seed")
@@ -166,6 +168,20 @@ def check_resumable(run_dir: Path) -> None:
         )
 
 
+class Failure(TypedDict):
+    """The contents of failed.json."""
+
+    reason: str
+
+
+def read_failed(run_dir: Path) -> str:
+    """Why a member failed."""
+    try:
+        return read_json(run_dir / FAILED, Failure)["reason"]
+    except UserError as error:
+        return str(error)
+
+
 def read_config(run_dir: Path) -> Config:
     """The config of an existing run.
 
@@ -174,7 +190,14 @@ def read_config(run_dir: Path) -> Config:
     """
     path = run_dir / CONFIG
     if not path.is_file():
-        raise UserError(f"No run in {run_dir}: it has no {CONFIG}. Give the directory of a run.")
+        files = [*run_dir.glob("*.npz")] if run_dir.is_dir() else []
+        if not run_dir.exists():
+            mend = "there is no such file or directory"
+        elif files:
+            mend = f"it has weights alone: give {files[0]} (in Python with data=False)"
+        else:
+            mend = f"it has no {CONFIG}. Give the directory of a run"
+        raise UserError(f"No run in {run_dir}: {mend}.")
     values = read_json(path, dict)
     if {"config", "values"} == set(values):
         raise UserError(f"{run_dir} is a sweep, wanted a run: those in {run_dir}/members.")

@@ -84,12 +84,7 @@ class Sweep(Runs):
     def __getitem__(self, name: str) -> Run:
         if name not in self.members:
             raise UnknownMember(str(unknown("member", name, self.members)))
-        one = self.members[name]
-        directory = member_dir(self.sweep_dir, one)
-        saved = any((directory / "checkpoints").glob("[0-9]*"))
-        if not saved and status(self.sweep_dir, one) == "failed":
-            raise UserError(f"{directory} failed: {sweepdir.read_failed(self.sweep_dir, one)}")
-        return load_shared(directory, self._trainers)
+        return load_shared(member_dir(self.sweep_dir, self.members[name]), self._trainers)
 
     def __contains__(self, name: object) -> bool:
         return name in self.members

@@ -19,7 +19,7 @@ from bvae_jax.runs.grid import Member, Values, label, members, text
 if TYPE_CHECKING:
     import pandas as pd
 
-CONFIG, FAILED, MEMBERS = "config.json", "failed.json", "members"
+CONFIG, MEMBERS = "config.json", "members"
 Status = Literal["done", "failed", "begun", "missing"]
 
 
@@ -44,12 +44,6 @@ class Stored(TypedDict):
 
     config: dict[str, Any]
     values: dict[str, list[str | float | bool | None]]
-
-
-class Failure(TypedDict):
-    """The contents of failed.json."""
-
-    reason: str
 
 
 def open_sweep(sweep_dir: Path, wanted: SweepConfig) -> SweepConfig:
@@ -214,7 +208,7 @@ def status(sweep_dir: Path, member: Member) -> Status:
             f"{directory} holds another run than the sweep's ({'; '.join(differing)}): "
             "move it away."
         )
-    if (directory / FAILED).exists():
+    if (directory / rundir.FAILED).exists():
         return "failed"
     summary = rundir.read_summary(directory)
     return "done" if summary and summary["step"] >= member.config.steps else "begun"
@@ -222,16 +216,7 @@ def status(sweep_dir: Path, member: Member) -> Status:
 
 def write_failed(sweep_dir: Path, member: Member, reason: str) -> None:
     """A member cannot go on; `bvae sweep` passes it over from now on."""
-    rundir.write_json(member_dir(sweep_dir, member) / FAILED, {"reason": reason})
-
-
-def read_failed(sweep_dir: Path, member: Member) -> str:
-    """Why a member failed."""
-    path = member_dir(sweep_dir, member) / FAILED
-    try:
-        return rundir.read_json(path, Failure)["reason"]
-    except UserError as error:
-        return str(error)
+    rundir.write_json(member_dir(sweep_dir, member) / rundir.FAILED, {"reason": reason})
 
 
 def summary_table(sweep_dir: Path, members: Sequence[Member]) -> "pd.DataFrame":

@@ -1,6 +1,9 @@
 """One run of each setting of a sweep, that nearest to the setting's mean: weights and a model card.
 
-python experiments/pretrained/make.py SWEEP OUT [--matched VALUE ...]
+python experiments/pretrained/make.py SWEEP OUT [--matched beta=1 beta=16]
+
+Nearest by MIG, where `bvae compare SWEEP` was called before and left it, which cards want, too;
+else by the ELBO.
 
 Needs `pip install '.[hub]'` for the cards. OUT gets a directory for each setting, with weights.npz
 in float16, README.md and figures, and matched.png: the latents of the last run of --matched (all
@@ -15,6 +18,7 @@ import numpy as np
 
 from bvae_jax.comparison.matching import cross_traversals, representatives
 from bvae_jax.comparison.reading import read_comparison
+from bvae_jax.errors import UserError
 from bvae_jax.export.card import WEIGHTS_NPZ, model_card
 from bvae_jax.plots.matrices import save_matched_traversals
 from bvae_jax.runs.figures import draw_figures
@@ -46,15 +50,20 @@ def main():
     parser.add_argument("--matched", nargs="+", help="settings, as beta=1 beta=16")
     args = parser.parse_args()
     trainers = Trainers()
-    comparison = read_comparison([args.sweep], None, trainers, progress=False)
+    try:
+        comparison = read_comparison([args.sweep], None, trainers, progress=False)
+    except UserError as error:
+        raise SystemExit(str(error)) from None
     chosen = {}
     for member in representatives(comparison).values():
         run = load_shared(comparison.run_dirs[member], trainers)
         chosen[run.run_dir.name.partition(",seed")[0]] = run
+    names = args.matched or list(chosen)
+    if strange := [name for name in names if name not in chosen]:
+        raise SystemExit(f"--matched: got {strange[0]}, wanted some of {', '.join(chosen)}.")
     for name, run in chosen.items():
         make(run, args.out / name)
         print(args.out / name, run.run_dir.name)
-    names = args.matched or list(chosen)
     runs = [chosen[name] for name in names]
     kl = [np.array(run.summary["kl_per_latent"]) for run in runs]
     crossed = cross_traversals(runs, kl, reference=len(runs) - 1)

@@ -10,6 +10,7 @@ import pytest
 
 from bvae_jax import load
 from bvae_jax.data import get_dataset
+from bvae_jax.errors import UserError
 from bvae_jax.runs.hyper import resolved
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
@@ -106,6 +107,11 @@ def test_pretrained_runs_are_what_their_cards_say():
         directory = EXPERIMENTS / f"pretrained/beta={beta}"
         run = load(directory / "weights.npz", data=False)
         assert (run.config.beta, int(run.state.step)) == (beta, 300_000)
+        assert "unfinished" not in repr(run)
+        with pytest.raises(UserError, match=r"it has weights alone: give .*weights\.npz"):
+            load(directory, data=False)
+        with pytest.raises(UserError, match="there is no such file or directory"):
+            load(directory / "other.npz", data=False)
         p = np.clip(np.asarray(run.reconstruct(images), np.float64), 1e-6, 1 - 1e-6)
         nll = -(images * np.log(p) + (1 - images) * np.log1p(-p)).sum(axis=(1, 2, 3)).mean()
         card = (directory / "README.md").read_text()

@@ -53,14 +53,14 @@ def main():
     try:
         comparison = read_comparison([args.sweep], None, trainers, progress=False)
     except UserError as error:
-        raise SystemExit(str(error)) from None
+        parser.error(str(error))
     chosen = {}
     for member in representatives(comparison).values():
         run = load_shared(comparison.run_dirs[member], trainers)
         chosen[run.run_dir.name.partition(",seed")[0]] = run
     names = args.matched or list(chosen)
     if strange := [name for name in names if name not in chosen]:
-        raise SystemExit(f"--matched: got {strange[0]}, wanted some of {', '.join(chosen)}.")
+        parser.error(f"--matched: got {strange[0]}, wanted some of {', '.join(chosen)}.")
     for name, run in chosen.items():
         make(run, args.out / name)
         print(args.out / name, run.run_dir.name)

@@ -423,7 +423,7 @@ def test_matched_traversals_follow_planted_latents(swept, monkeypatch):
     Codes are planted: after four steps no latent is active.
     """
     codes = np.random.default_rng(0).standard_normal((50, 3))
-    planted = iter([codes, codes, codes, codes * [1e-3, 1, 1e-3]])
+    planted = iter([codes, codes, *2 * (codes, codes * [1e-3, 1, 1e-3])])
     monkeypatch.setattr(
         matching, "encode_run", lambda *_, **__: SimpleNamespace(means=next(planted))
     )
@@ -440,6 +440,8 @@ def test_matched_traversals_follow_planted_latents(swept, monkeypatch):
     missing = np.isnan(dead.images[:, 1]).all(axis=(1, 2, 3, 4))
     assert missing.sum() == 2
     assert not np.isnan(dead.images[:, 0]).any()
+    chosen = cross_traversals([run, run], [kl, kl], columns=3, reference=1)
+    assert chosen.notes == [["r 1.00\nKL .30", "reference\nKL .30"]]  # its only one
 
 
 def test_a_latent_that_points_the_other_way_is_turned_round(swept, monkeypatch):

@@ -99,7 +99,7 @@ def pages() -> dict[str, str]:
 def _elsewhere(folder: str, names: list[str]) -> set[str]:
     """What is not copied: weights, and pages that are written."""
     there = Path(folder).relative_to(ROOT)
-    return {n for n in names if n.endswith(".npz") or (there / n).as_posix() in FILES}
+    return {n for n in names if n.endswith(".safetensors") or (there / n).as_posix() in FILES}
 
 
 def write(directory: Path) -> None:

@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bvae_jax import load
+from bvae_jax import Sweep
 from bvae_jax.data import get_dataset
-from bvae_jax.errors import UserError
 from bvae_jax.runs.hyper import resolved
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
@@ -99,21 +98,20 @@ def test_settings_leave_out_what_an_objective_does_not_have(script):
 
 
 def test_pretrained_runs_are_what_their_cards_say():
-    """Images that are decoded from the mean code cost about the card's NLL."""
+    """A sweep, whose images that are decoded from the mean code cost about the card's NLL."""
+    sweep = Sweep(EXPERIMENTS / "pretrained")
+    done = [name for name, status in sweep.statuses.items() if status == "done"]
+    assert [sweep.members[name].config.beta for name in done] == [1, 2, 4, 6, 8, 16]
     dataset: Any = get_dataset("dsprites")
     indices = np.random.default_rng(0).choice(dataset.size, 64, replace=False)
     images = np.asarray(dataset.pixels.render(dataset.factors(indices)), np.float64)
-    for beta in (1, 16):
-        directory = EXPERIMENTS / f"pretrained/beta={beta}"
-        run = load(directory / "weights.npz", data=False)
-        assert (run.config.beta, int(run.state.step)) == (beta, 300_000)
-        assert "unfinished" not in repr(run)
-        with pytest.raises(UserError, match=r"it has weights alone: give .*weights\.npz"):
-            load(directory, data=False)
-        with pytest.raises(UserError, match="there is no such file or directory"):
-            load(directory / "other.npz", data=False)
+    for name in (done[0], done[-1]):
+        run = sweep[name]
+        assert int(run.state.step) == 300_000
         p = np.clip(np.asarray(run.reconstruct(images), np.float64), 1e-6, 1 - 1e-6)
         nll = -(images * np.log(p) + (1 - images) * np.log1p(-p)).sum(axis=(1, 2, 3)).mean()
-        card = (directory / "README.md").read_text()
-        (said,) = re.findall(r"\| NLL ↓ \| ([\d.]+)", card)
-        assert 0.6 < nll / float(said) < 1.2
+        card = (run.run_dir / "README.md").read_text()
+        (said,) = map(float, re.findall(r"\| NLL ↓ \| ([\d.]+)", card))
+        assert 0.6 < nll / said < 1.2
+        assert run.summary is not None
+        assert run.summary["nll"] == pytest.approx(said, rel=0.005)

@@ -70,8 +70,12 @@ def test_weights_come_back_with_the_same_bits(run, tmp_path):
     again = export_run(found, tmp_path / "out", overwrite=True)
     assert fingerprint(read(again).params) == fingerprint(run.params)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "out.npz", "run.json"]
-    halves = load(write_npz(run, tmp_path / "h.npz", "float16"), data=False)
-    np.testing.assert_allclose(named(halves.params)[KERNEL], named(run.params)[KERNEL], rtol=1e-3)
+    rounded = named(run.params)[KERNEL].astype(np.float16)
+    halves = run.export(tmp_path / "h", dtype="float16")
+    for out in (halves, write_npz(run, tmp_path / "h.npz", "float16")):
+        np.testing.assert_array_equal(named(load(out, data=False).params)[KERNEL], rounded)
+    sizes = [(tmp_path / name / "model.safetensors").stat().st_size for name in ("h", "out")]
+    assert sizes[0] < 0.7 * sizes[1]
 
 
 def test_an_export_names_no_place_of_this_machine(tmp_path):
@@ -222,8 +226,9 @@ def test_torch_gives_what_jax_gives(torch, tmp_path, network, likelihood, shape)
     objective = "qlae" if network == "small" else "beta_vae"
     config = Config(network=network, likelihood=likelihood, latents=3, objective=objective)
     run = some_run(config, shape, tmp_path / "run")
-    run.export(tmp_path / "out", to="torch")
-    vae = imported(tmp_path / "out").load(tmp_path / "out")
+    dtype = "float16" if network == "conv" else "float32"
+    run.export(tmp_path / "out", to="torch", dtype=dtype)
+    vae, run = imported(tmp_path / "out").load(tmp_path / "out"), load(tmp_path / "out", data=False)
     rng = np.random.default_rng(1)
     images, z = rng.random((5, *shape), np.float32), 2 * rng.normal(size=(5, 3)).astype(np.float32)
     with torch.no_grad():
@@ -306,14 +311,19 @@ def test_onnx_gives_what_jax_gives(tmp_path):
 
 
 def test_export_says_what_it_cannot(run, tmp_path, monkeypatch):
-    with pytest.raises(UserError, match="wanted it with --to npz only"):
-        run.export(tmp_path / "a", dtype="float16")
+    with pytest.raises(UserError, match="float16 with --to onnx, wanted float32 there"):
+        run.export(tmp_path / "a", to="onnx", dtype="float16")
     with pytest.raises(UserError, match=r"wanted the name of an \.npz file"):
         run.export(tmp_path / "a", to="npz")
     run.export(tmp_path / "a.npz", to="npz")
     with pytest.raises(UserError, match="there already: give --overwrite"):
         run.export(tmp_path / "a.npz", to="npz")
     run.export(tmp_path / "a.npz", to="npz", overwrite=True)
+    run.export(tmp_path / "alone" / "w.npz", to="npz")
+    with pytest.raises(UserError, match=r"it has weights alone: give .*w\.npz"):
+        load(tmp_path / "alone", data=False)
+    with pytest.raises(UserError, match="there is no such file or directory"):
+        load(tmp_path / "other.npz", data=False)
     np.savez(tmp_path / "codes.npz", codes=np.zeros((2, 3)))
     (tmp_path / "cut.npz").write_bytes(b"no archive")
     for name in ("codes.npz", "cut.npz"):

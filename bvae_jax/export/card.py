@@ -34,7 +34,6 @@ FIGURES = {
     "rate_distortion": "Rate and distortion at each β.",
 }
 """Name of a figure -> what it shows; in this order, those that are there."""
-WEIGHTS_NPZ = "weights.npz"
 TRAINING = ("nll", "kl", "elbo")
 NATS = "nats per image"
 
@@ -44,7 +43,7 @@ def model_card(run: Run, exported: Path, repository: str | None, licence: str | 
 
     Args:
         run: finished.
-        exported: the directory of what is pushed beside it; of weights.npz without a repository.
+        exported: the directory of what is pushed beside it.
         repository: USER/NAME, or None of one that is not on the Hub.
         licence: of the model; not spoken of if None.
 
@@ -167,7 +166,7 @@ def _results(config: Config, scores: Mapping[str, tuple[float, int]]) -> Any:
 
 def _use(run: Run, exported: Path, repository: str | None) -> str:
     height, width, channels, latents = *run.image_shape, run.config.latents
-    address = f"hf:{repository}" if repository else WEIGHTS_NPZ
+    address = f"hf:{repository}" if repository else "."
     extra = "[hub]" if repository else ""
     given, each = ("mean, logvar", " each") if run.variational else ("codes", "")
     where = "" if repository else ", in this directory"

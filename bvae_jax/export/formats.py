@@ -50,7 +50,7 @@ def export(
         to: safetensors: a directory of the weights, config, summary, scores and figures. torch:
             the same and bvae_torch.py, which defines the networks in PyTorch. onnx: the same and
             encoder.onnx, decoder.onnx. npz: one file.
-        dtype: of the numbers in an npz, float32 or float16.
+        dtype: of the weights, float32 or float16; those of ONNX files are float32.
         overwrite: replace what was exported there before.
 
     Returns:
@@ -62,8 +62,8 @@ def export(
     """
     if to not in get_args(To):
         raise UserError(f"--to: got {to!r}, wanted one of {', '.join(get_args(To))}.")
-    if dtype != "float32" and to != "npz":
-        raise UserError(f"--dtype: got {dtype} with --to {to}, wanted it with --to npz only.")
+    if dtype != "float32" and to == "onnx":
+        raise UserError(f"--dtype: got {dtype} with --to onnx, wanted float32 there.")
     path = Path(out).expanduser() if out else Path("exports", _name(run))
     if to == "npz":
         path = path if out else path.with_name(f"{path.name}.npz")
@@ -86,7 +86,7 @@ def export(
         for package in ("torch", "onnx", "onnxscript"):
             needs(package, "export", "--to onnx")
         more.append(functools.partial(write_onnx, run))
-    return export_run(run, path, overwrite=overwrite, more=more)
+    return export_run(run, path, dtype=dtype, overwrite=overwrite, more=more)
 
 
 def torch_code(directory: Path) -> None:

@@ -69,6 +69,7 @@ def export_run(
     run: Run,
     out: Path,
     *,
+    dtype: str = "float32",
     overwrite: bool = False,
     more: Sequence[Callable[[Path], None]] = (),
 ) -> Path:
@@ -78,6 +79,7 @@ def export_run(
 
     Args:
         out: the directory.
+        dtype: of the weights, float32 or float16.
         overwrite: replace an earlier export that is there.
         more: each writes another file into the directory.
 
@@ -85,11 +87,12 @@ def export_run(
         The directory.
 
     Raises:
-        UserError: something is there already, or the run has a β for each image still.
+        UserError: something is there already, the type is another, or a number is too large for it.
     """
+    arrays = named(run.params, dtype)
     with directory_written(out, overwrite=overwrite) as part:
         about = metadata(run)
-        (part / WEIGHTS).write_bytes(save(named(run.params), about))
+        (part / WEIGHTS).write_bytes(save(arrays, about))
         write_json(part / CONFIG, json.loads(about["config"]))
         for name in (EVALUATION, ELBO):
             entries = {
@@ -141,9 +144,25 @@ def directory_written(out: Path, *, overwrite: bool) -> Iterator[Path]:
             raise
 
 
-def named(params: Params) -> Arrays:
-    """{"encoder": {"Conv_0": {"kernel": ...}}} -> {"encoder.Conv_0.kernel": ...}, float32."""
-    return {name: np.asarray(leaf) for name, leaf in flatten_dict(dict(params), sep=".").items()}
+def named(params: Params, dtype: str = "float32") -> Arrays:
+    """{"encoder": {"Conv_0": {"kernel": ...}}} -> {"encoder.Conv_0.kernel": ...}.
+
+    Args:
+        dtype: float32 or float16.
+
+    Raises:
+        UserError: the type is another, or a number is too large for it.
+    """
+    if dtype not in ("float32", "float16"):
+        raise UserError(f"--dtype: got {dtype!r}, wanted float32 or float16.")
+    arrays = {}
+    for name, leaf in flatten_dict(dict(params), sep=".").items():
+        whole = np.asarray(leaf)
+        with np.errstate(over="ignore"):
+            arrays[name] = whole.astype(dtype)
+        if np.isinf(arrays[name]).any() and not np.isinf(whole).any():
+            raise UserError(f"--dtype {dtype}: {name} reaches {abs(whole).max():g}: give float32.")
+    return arrays
 
 
 def metadata(run: Run) -> dict[str, str]:
@@ -186,13 +205,7 @@ def write_npz(run: Run, file: Path, dtype: str = "float32") -> Path:
     Raises:
         UserError: the type is another, or a number is too large for it.
     """
-    if dtype not in ("float32", "float16"):
-        raise UserError(f"--dtype: got {dtype!r}, wanted float32 or float16.")
-    with np.errstate(over="ignore"):
-        arrays = {name: array.astype(dtype) for name, array in named(run.params).items()}
-    for name, array in named(run.params).items():
-        if np.isinf(arrays[name]).any() and not np.isinf(array).any():
-            raise UserError(f"--dtype {dtype}: {name} reaches {abs(array).max():g}: give float32.")
+    arrays = named(run.params, dtype)
     file.parent.mkdir(parents=True, exist_ok=True)
     with replacing(file) as out:
         texts = {key: np.array(text) for key, text in metadata(run).items()}
@@ -247,9 +260,11 @@ def _read_safetensors(file: Path) -> tuple[dict[str, str], Arrays]:
         with safe_open(file, "numpy") as opened:
             about = _checked_about(file, opened.metadata() or {})
             types = {name: opened.get_slice(name).get_dtype() for name in opened.keys()}  # noqa: SIM118
-            if strange := {name: kind for name, kind in types.items() if kind != "F32"}:
+            if strange := {
+                name: kind for name, kind in types.items() if kind not in ("F32", "F16")
+            }:
                 name, kind = next(iter(strange.items()))
-                raise UserError(f"{file}: {name} is of {kind}, wanted F32. {ANEW}")
+                raise UserError(f"{file}: {name} is of {kind}, wanted F32 or F16. {ANEW}")
             return about, {name: opened.get_tensor(name) for name in types}
     except (SafetensorError, ValueError) as error:
         raise UserError(f"{file} is damaged or no safetensors file: {error}. {ANEW}") from None

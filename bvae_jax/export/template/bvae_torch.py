@@ -116,7 +116,7 @@ def load(path: str | Path) -> VAE:
     file = Path(path, "model.safetensors") if Path(path).is_dir() else path
     with safe_open(file, "pt") as opened:
         about = opened.metadata() or {}
-        weights = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+        weights = {name: opened.get_tensor(name).float() for name in opened.keys()}  # noqa: SIM118
     if about.get("format") != "bvae_jax":
         raise ValueError(f"{file} holds no weights of bvae_jax.")
     config = json.loads(about["config"])

@@ -1,8 +1,9 @@
 """The one exception that the command line turns into a single line and exit code 2."""
 
+import contextlib
 import importlib.util
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 
 def printable(text: str) -> str:
@@ -11,9 +12,27 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
+_said: set[str] | None = None
+
+
 def say(line: str) -> None:
     """A line on stderr."""
+    if _said is not None:
+        if line in _said:
+            return
+        _said.add(line)
     print(printable(f"bvae: {line}"), file=sys.stderr)
+
+
+@contextlib.contextmanager
+def said_once() -> Iterator[None]:
+    """Inside the block no line is said twice: what holds for every member of a sweep."""
+    global _said
+    before, _said = _said, set() if _said is None else _said
+    try:
+        yield
+    finally:
+        _said = before
 
 
 class UserError(Exception):

@@ -253,7 +253,8 @@ def test_figures_show_no_chance_and_no_inactive_latent(tmp_path, monkeypatch):
     matrix = drawn["save_matrix"][1]
     assert matrix[1, 0] < 0.04
     assert matrix[2, 0] == pytest.approx(np.log(5), abs=0.06)
-    assert drawn.pop("save_latent_against_factor")[3] == [(0, 0)]
+    *_, pairs, _, units = drawn.pop("save_latent_against_factor")
+    assert (pairs, units) == ([(0, 0)], ["class index"])
     draw(0.01 * codes)
     assert "save_latent_against_factor" not in drawn
 

@@ -48,6 +48,7 @@ from bvae_jax.runs import loggers
 from bvae_jax.runs.loggers import curves
 
 UNUSED = Path("unused")
+UNITS = ("class index", "one of 20 bins")
 SCORES = (
     *("factor_vae_score", "mig", "mig_sup", "jemmig", "sap_r2", "dci", "modularity", "irs", "med"),
     *("unsupervised", "active_units", "nll", "kl", "elbo"),
@@ -438,7 +439,7 @@ def test_latent_against_factor_is_mean_and_percentiles(shown, n):
     factors = np.stack([rng.integers(0, 3, n), rng.integers(0, 40, n)], axis=1)
     factors[-1] = 50  # a value of one point, far from the others
     pairs = [(3, 0), (0, 1), (1, 1)]
-    save_latent_against_factor(UNUSED, codes, factors, pairs, ("shape", LONG_NAMES[0]))
+    save_latent_against_factor(UNUSED, codes, factors, pairs, ("shape", LONG_NAMES[0]), UNITS)
     assert len(shown[0].axes) == len(pairs)
     for axes, (latent, factor) in zip(shown[0].axes, pairs, strict=True):
         values = np.unique(factors[:, factor])
@@ -451,14 +452,14 @@ def test_latent_against_factor_is_mean_and_percentiles(shown, n):
         np.testing.assert_allclose([found[v] for v in values], wanted)
         assert axes.get_ylabel() == f"z{latent} (posterior mean)"
     names = [axes.get_xlabel() for axes in shown[0].axes]
-    assert names == ["shape\n(class index)", *["a_rather…ng_name_0\n(class index)"] * 2]
+    assert names == ["shape\n(class index)", *["a_rather…ng_name_0\n(one of 20 bins)"] * 2]
     assert_tidy(shown[0])
 
 
 def test_latent_against_a_factor_of_one_value(shown):
     codes, factors = np.array([[1.0], [3.0]]), np.ones((2, 1), int)
     for n in (1, 2):
-        save_latent_against_factor(UNUSED, codes[:n], factors[:n], [(0, 0)], ("x",))
+        save_latent_against_factor(UNUSED, codes[:n], factors[:n], [(0, 0)], ("x",), UNITS)
         (axes,) = shown[-1].axes
         (line,) = axes.get_lines()
         assert line.get_marker() == "o"
@@ -471,8 +472,9 @@ def test_latent_against_a_factor_of_one_value(shown):
 
 @pytest.mark.parametrize("pairs", [[], [(0, 0)] * 7])
 def test_latent_against_factor_wants_few_pairs(pairs):
+    some = np.zeros((3, 1))
     with pytest.raises(ValueError, match=f"got {len(pairs)}, wanted 1 to 6"):
-        save_latent_against_factor(UNUSED, np.zeros((3, 1)), np.zeros((3, 1), int), pairs, ("x",))
+        save_latent_against_factor(UNUSED, some, some.astype(int), pairs, ("x",), UNITS)
 
 
 def test_score_curves_show_the_scores(shown):
@@ -1007,7 +1009,9 @@ def save_all(folder):
     )
     save_matrix(folder / "d.png", matrix, [a, b], inactive=np.zeros(2, bool), label=a)
     save_best_latents(folder / "e.png", matrix, np.ones(2), [a, b])
-    save_latent_against_factor(folder / "f.png", matrix[points % 2].max(2), points, [(0, 0)], [a])
+    save_latent_against_factor(
+        folder / "f.png", matrix[points % 2].max(2), points, [(0, 0)], [a], UNITS
+    )
     save_score_curves(folder / "g.png", {a: line["nll"]["train"]})
     save_rate_distortion(folder / "h", table, runs)
     save_scores(folder / "β=0.5", table, runs, intervals(table, runs, ["mig"]), {}, a)

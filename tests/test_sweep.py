@@ -168,6 +168,7 @@ def test_a_member_that_is_not_finite_changes_no_other(tmp_path, capsys, strategy
         "learning_rate=1e+25,beta=1,seed=0": "failed",
         "learning_rate=0.001,beta=1,seed=0": "done",
     }
+    assert "3 members (2 done, 1 failed)" in repr(runs)
     ours, theirs = fingerprints(tmp_path / "bad"), fingerprints(tmp_path / "good")
     assert len(ours) == 2
     assert all(theirs[name] == found for name, found in ours.items())

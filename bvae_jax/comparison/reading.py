@@ -15,7 +15,7 @@ from bvae_jax.config import HYPERPARAMETERS, NO_SETTING, Config, ScoreConfig
 from bvae_jax.config import places as absolute_places
 from bvae_jax.data import open_dataset
 from bvae_jax.elbo import is_active
-from bvae_jax.errors import UserError, say
+from bvae_jax.errors import UserError, said_once, say
 from bvae_jax.evaluation.baselines import baseline_scores
 from bvae_jax.evaluation.evaluate import (
     evaluate,
@@ -265,7 +265,8 @@ def evaluate_members(
         Evaluations, and of members that cannot be loaded why.
     """
     found, failed = {}, {}
-    with bar(total=len(done), desc="evaluate", unit=" members", disable=not progress) as shown:
+    shown = bar(total=len(done), desc="evaluate", unit=" members", disable=not progress)
+    with shown, said_once():
         for name, each in done.items():
             try:
                 of = each.config

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
+from bvae_jax.continuous import BINS
 from bvae_jax.metrics.base import active, discretize, mutual_information
 from bvae_jax.metrics.codes import Codes
 from bvae_jax.metrics.scoring import Entry
@@ -38,8 +39,10 @@ def draw_score_figures(directory: Path, entries: dict[str, Entry], points: Codes
         for kind in ("png", "pdf"):  # that of earlier codes, where no latent is active now
             path.with_suffix(f".{kind}").unlink(missing_ok=True)
         if pairs:
+            classes = np.isnan(points.periods())
+            units = ["class index" if one else f"one of {BINS} bins" for one in classes]
             score_plots.save_latent_against_factor(
-                path, points.codes[rows], points.factors[rows], pairs, names
+                path, points.codes[rows], points.factors[rows], pairs, names, units
             )
     found = entries.get("dci", {})
     if "importance" in found:

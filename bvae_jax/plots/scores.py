@@ -126,8 +126,12 @@ def save_latent_against_factor(
     factors: Int[np.ndarray, "n factor"],
     pairs: Sequence[tuple[int, int]],
     factor_names: Sequence[str],
+    units: Sequence[str],
 ) -> None:
     """Mean and middle 90% of a latent for each value of a factor: a panel for each pair of them.
+
+    Args:
+        units: [factor] what its values are, as "class index".
 
     Raises:
         ValueError: no pair, or more than `MOST_PAIRS`.
@@ -144,7 +148,7 @@ def save_latent_against_factor(
             axes.fill_between(values, low, high, color=LIGHT, linewidth=0)
             if len(values) == 1:  # there the band has no width
                 axes.vlines(values, low, high, color=LIGHT, zorder=1)
-            axes.set_xlabel(f"{short_name(factor_names[factor], 18)}\n(class index)", size=6)
+            axes.set_xlabel(f"{short_name(factor_names[factor], 18)}\n({units[factor]})", size=6)
             axes.set_ylabel(f"z{latent} (posterior mean)")
             whole_ticks(axes, values)
         band = Patch(color=LIGHT, label="5th to 95th percentile")

@@ -1,10 +1,11 @@
 """A grid of runs, its members, trained together: each in its directory, as if trained alone."""
 
+import collections
 import contextlib
 import functools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import jax
 
@@ -96,9 +97,12 @@ class Sweep(Runs):
         return len(self.members)
 
     def __repr__(self) -> str:
-        names = [*self.members]
+        names, counts = [*self.members], collections.Counter()
+        with contextlib.suppress(UserError):  # what is wrong with a member, others say
+            counts.update(self.statuses.values())
+        far = ", ".join(f"{counts[one]} {one}" for one in get_args(Status) if counts[one])
         shown = names if len(names) <= 4 else [*names[:3], "...", names[-1]]
-        return f"Sweep({str(self.sweep_dir)!r}): {len(names)} members: {'; '.join(shown)}"
+        return f"Sweep({str(self.sweep_dir)!r}): {len(names)} members ({far}): {'; '.join(shown)}"
 
     @property
     def statuses(self) -> dict[str, Status]:

@@ -46,8 +46,8 @@ jobs() {  # of a stage, a line for each
             done
         done ;;
     published)
-        for script in "dubois2019.py --scale full" {locatello2019,higgins2017,chen2018}.py" --scale gpu"; do
-            echo "experiments/$script --dir $OUT/sweeps --figures $OUT"
+        for script in dubois2019 chen2018 higgins2017 locatello2019; do
+            echo "experiments/$script.py --scale gpu --dir $OUT/sweeps --figures $OUT"
         done ;;
     esac
 }

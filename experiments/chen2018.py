@@ -12,9 +12,11 @@ RIVALS = (
     Rival("beta_tcvae", "chen2018", "beta"),
 )
 METRICS = "mig,mig_chen"
+EXACT = {"precision": "tensorfloat32", "log_every": 100}
+"""Of four seeds one was not finite within 1,000 steps in bfloat16."""
 SCALES = {
     "small": Scale(QUICK | {"steps": 800}, 2, ((1.0, 4.0, 8.0), (1.0, 4.0, 8.0)), 12_000, METRICS),
-    "gpu": Scale(GPU, 4, ((1.0, 6.0), (6.0,)), metrics=METRICS),
+    "gpu": Scale(GPU | EXACT, 4, ((1.0, 6.0), (6.0,)), metrics=METRICS),
     "full": Scale({}, 10, 2 * ((1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0),), metrics=METRICS),
 }
 

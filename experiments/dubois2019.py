@@ -3,7 +3,7 @@
 Dubois et al., "Disentangling VAE", https://github.com/YannDubs/disentangling-vae, 2019; means over
 the last of 30 epochs.
 
-python experiments/dubois2019.py [--scale small|full] [--shard 1/2]
+python experiments/dubois2019.py [--scale small|gpu|full] [--shard 1/2]
 """
 
 import numpy as np
@@ -19,6 +19,7 @@ FEW = {"steps": 1000, "batch_size": 16, "eval_images": 2048}
 FULL = {"log_every": EPOCH, "eval_every": EPOCH, "checkpoint_every": 10 * EPOCH}
 SCALES = {
     "small": Scale(FEW, 2, (1.0, 4.0)),
+    "gpu": Scale(FULL | {"precision": "bfloat16", "image_source": "rendered"}, 4, (1.0, 4.0)),
     "full": Scale(FULL | {"precision": "tensorfloat32"}, 4, (1.0, 4.0)),
 }
 

@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-from conftest import assert_equal
+from conftest import assert_close, assert_equal
 from PIL import Image
 
 import bvae_jax
@@ -735,7 +735,7 @@ def test_interrupt_is_harmless_in_other_threads():
 def test_a_run_of_an_earlier_version_goes_on(tmp_path):
     """Left at step 50 of 100 by the version before the trainer; its images were moved since.
 
-    What it ended with there: the numbers below.
+    What it ended with there: the numbers below. Roundings are those of another processor.
     """
     shutil.copytree(Path(__file__).parent / "data" / "unfinished_run", tmp_path / "run")
     sizes = (2, 4, 4)
@@ -755,5 +755,5 @@ def test_a_run_of_an_earlier_version_goes_on(tmp_path):
     assert found.summary["nll"] == pytest.approx(7.227613, rel=1e-4)
     assert found.summary["kl"] == pytest.approx(0.015220, rel=1e-2)
     whole = bvae_jax.train(config, tmp_path / "whole", figures=False, progress=False)
-    assert_equal(found.state, whole.state)
+    assert_close(found.state, whole.state, rtol=1e-4)
     assert len(read_records(tmp_path / "run" / "metrics.jsonl")) == 8

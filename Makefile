@@ -14,8 +14,10 @@ MARKED ?=
 # Tests are mostly compiling, which takes half of the time without optimization and with the older
 # emitters of loops, which JAX 0.12 does not have any more.
 QUICK = --xla_backend_optimization_level=0
-XLA ?= $(QUICK) --xla_cpu_use_fusion_emitters=false
-# Not compiled: Python compiles what it imports, when it does.
+XLA ?= $(QUICK) --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1
+# Not compiled: Python compiles what it imports, when it does, and keeps that even where it is told
+# not to, as in many containers: else each process takes 4 seconds more to start.
+export PYTHONDONTWRITEBYTECODE =
 PIP = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile
 # The newest Python that runs here, for test-newest.
 NEWEST = $(firstword $(foreach v,3.14 3.13 3.12,$(shell \

@@ -14,10 +14,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from bvae_jax.types import Latents, PerImage, Posterior, Scalar, VAEOutput
+from bvae_jax.types import Latents, PerImage, Posterior, Samples, Scalar, VAEOutput
 
 ACTIVE_VARIANCE = 0.01
 """Variance of a latent's posterior mean over images above which it is active."""
+MOST_LOGVAR = 60.0
+"""Densities clip log-variances to +- this: a posterior this narrow is a point, and the density of a
+narrower one is soon infinite in single precision, and its gradient no number."""
 ACTIVE = f"variance of the posterior mean over images above {ACTIVE_VARIANCE}"
 """What active is, for where it is printed."""
 
@@ -50,8 +53,14 @@ def is_active(variance: Any) -> Any:
 
 
 def log_normal(x: Array, mean: Array, logvar: Array) -> Array:
-    """log N(x; mean, exp(logvar)), elementwise."""
+    """log N(x; mean, exp(logvar)), elementwise; of log-variances within `MOST_LOGVAR`."""
+    logvar = jnp.clip(logvar, -MOST_LOGVAR, MOST_LOGVAR)
     return -0.5 * (jnp.square(x - mean) * jnp.exp(-logvar) + logvar + math.log(2 * math.pi))
+
+
+def log_prior(z: Array) -> Array:
+    """log N(z; 0, 1), elementwise."""
+    return -0.5 * (jnp.square(z) + math.log(2 * math.pi))
 
 
 def information(q: Posterior, z: Latents) -> Scalar:
@@ -64,8 +73,7 @@ def information(q: Posterior, z: Latents) -> Scalar:
     Args:
         z: [batch, latent], a draw for each image.
     """
-    logvar = jnp.clip(q.logvar, -60, 60)  # beyond, a density is infinite in single precision
-    pairs = jnp.sum(log_normal(z[:, None], q.mean[None], logvar[None]), axis=-1)
+    pairs = jnp.sum(log_normal(z[:, None], q.mean[None], q.logvar[None]), axis=-1)
     log_q = jax.nn.logsumexp(pairs, axis=1) - math.log(len(pairs))
     return jnp.mean(jnp.diagonal(pairs) - log_q)
 
@@ -78,13 +86,10 @@ def importance_weighted(out: VAEOutput, beta: Scalar | float = 1.0) -> PerImage:
     With beta = 1 that is Burda et al., "Importance Weighted Autoencoders", ICLR 2016, eq. 8: at
     least the ELBO, and log p(x) in the limit of many samples.
     """
-    log_weights = out.log_likelihood + beta * log_prior_ratio(out)
+    log_weights = out.log_likelihood + beta * log_prior_ratio(out.posterior, out.z)
     return jax.nn.logsumexp(log_weights, axis=0) - jnp.log(len(log_weights))
 
 
-def log_prior_ratio(out: VAEOutput) -> Float[Array, "sample batch"]:
+def log_prior_ratio(q: Posterior, z: Samples) -> Float[Array, "sample batch"]:
     """log p(z) - log q(z|x) of the samples, nats. Its mean is minus the KL."""
-    q = Posterior(out.posterior.mean[None], out.posterior.logvar[None])
-    log_q = -0.5 * (jnp.square(out.z - q.mean) * jnp.exp(-q.logvar) + q.logvar)
-    log_p = -0.5 * jnp.square(out.z)  # the constants of both are equal
-    return jnp.sum(log_p - log_q, axis=-1)
+    return jnp.sum(log_prior(z) - log_normal(z, q.mean[None], q.logvar[None]), axis=-1)

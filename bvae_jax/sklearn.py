@@ -24,7 +24,7 @@ from bvae_jax.config import FIELDS, Config
 from bvae_jax.data import DATASETS
 from bvae_jax.data.base import from_arrays
 from bvae_jax.data.npz import to_levels
-from bvae_jax.elbo import gaussian_kl, log_normal
+from bvae_jax.elbo import gaussian_kl, log_prior_ratio
 from bvae_jax.errors import UserError
 from bvae_jax.export.weights import export_run
 from bvae_jax.runs.run import AT_ONCE, in_parts, load
@@ -219,6 +219,5 @@ def _bounds(model: VAE, params: Params, images: Images, seeds: jax.Array, sample
     found = log_likelihood(model, params, z, images)
     if not samples:
         return found[0] - gaussian_kl(posterior).sum(axis=1)
-    q = log_normal(z, posterior.mean[None], posterior.logvar[None])
-    ratio = (log_normal(z, jnp.zeros_like(z), jnp.zeros_like(z)) - q).sum(axis=2)
+    ratio = log_prior_ratio(posterior, z)
     return jax.nn.logsumexp(found + ratio, axis=0) - math.log(samples)

@@ -14,6 +14,7 @@ Images = Float[Array, "batch height width channels"]
 Decoded = Float[Array, "batch height width parameter"]
 """What a decoder returns: for each pixel the numbers that its likelihood wants."""
 Latents = Float[Array, "batch latent"]
+Samples = Float[Array, "sample batch latent"]
 CodeMatrix = Float[Array | np.ndarray, "n latent"]
 """A representation: posterior means, or any numbers from any framework."""
 Score = dict[str, Any]
@@ -69,7 +70,7 @@ class VAEOutput(NamedTuple):
     """
 
     posterior: Posterior
-    z: Float[Array, "sample batch latent"]
+    z: Samples
     log_likelihood: Float[Array, "sample batch"]
     images: Images
     reconstruction: Float[Array, "sample batch height width channels"]

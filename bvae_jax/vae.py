@@ -19,11 +19,11 @@ from bvae_jax.types import (
     PerImage,
     Posterior,
     PRNGKey,
+    Samples,
     Snapped,
     VAEOutput,
 )
 
-Samples = Float[Array, "sample batch latent"]
 CODEBOOK = "codebook"
 """Name of the parameter."""
 

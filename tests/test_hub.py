@@ -132,7 +132,7 @@ def test_the_card_of_a_member_has_the_other_seeds(run, tmp_path):
     assert "| NLL ↓ | 10.000 | 16 | 10.500 (10.000 to 11.000; 2 seeds) |" in card
     here = model_card(first, tmp_path / "mine", None, None)  # of one that is on no Hub
     assert "hf:" not in here
-    assert 'load("weights.npz", data=False)' in here
+    assert 'load(".", data=False)' in here
 
 
 def test_own_pictures_are_named_without_their_path():

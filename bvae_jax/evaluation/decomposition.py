@@ -18,14 +18,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from bvae_jax.elbo import ACTIVE, is_active
+from bvae_jax.elbo import ACTIVE, MOST_LOGVAR, is_active
 from bvae_jax.errors import UserError
 from bvae_jax.metrics.base import checked_codes
 from bvae_jax.runtime import bar
 from bvae_jax.types import CodeMatrix, PRNGKey
 
-MOST_LOGVAR = 60.0
-"""Log-variances are clipped to +- this: a posterior this narrow is a point."""
 NEAR_CEILING = 0.9
 """Part of log n from which on the sentence warns of this limit of the mutual information."""
 DRAWS = 256

@@ -106,7 +106,8 @@ def held_out_log_likelihood(
 def weight_sums(model: VAE, params: Params, images: Images, samples: int, key: PRNGKey) -> Sums:
     """The sums over `samples` draws of z ~ q(z|x)."""
     out = forward(model, params, images, key, samples=samples)
-    log_weights: Float[Array, "sample batch"] = out.log_likelihood + log_prior_ratio(out)
+    ratio = log_prior_ratio(out.posterior, out.z)
+    log_weights: Float[Array, "sample batch"] = out.log_likelihood + ratio
     return Sums(
         jax.nn.logsumexp(log_weights, axis=0),
         jax.nn.logsumexp(2 * log_weights, axis=0),

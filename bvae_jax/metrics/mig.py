@@ -6,6 +6,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Array
 
+from bvae_jax.elbo import MOST_LOGVAR
 from bvae_jax.metrics.base import (
     ACTIVE_VARIANCE,
     BINS,
@@ -298,7 +299,6 @@ DCIMIG = Metric(
 
 # Chen's MIG: sampled codes against the density of the aggregate posterior.
 
-MOST_LOGVAR = 60.0
 DSPRITES = (3, 6, 40, 32, 32)
 """Values of its factors; the first is the shape."""
 AT_ONCE = 500
@@ -343,7 +343,6 @@ def mig_chen(
     Chen, Li, Grosse & Duvenaud, 2018, equation 6 and appendix B.
     """
     codes, factors = checked(codes, factors)
-    # A posterior this narrow is a point; single precision cannot represent a narrower one.
     logvars = np.clip(checked_logvars(logvars, codes), -MOST_LOGVAR, MOST_LOGVAR)
     rng = generator(key)
     drawn = rng.integers(len(codes), size=samples)

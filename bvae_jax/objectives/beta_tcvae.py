@@ -32,7 +32,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from bvae_jax.elbo import log_normal
+from bvae_jax.elbo import log_normal, log_prior
 from bvae_jax.objectives.base import Inputs, Loss, Objective
 from bvae_jax.types import Latents, PerImage, Posterior, Scalar
 
@@ -62,7 +62,7 @@ def decompose(
     log_q_given_x = jnp.sum(log_normal(z, q.mean, q.logvar), axis=-1)
     log_q = jax.nn.logsumexp(log_weights + jnp.sum(pairs, axis=-1), axis=1)
     log_product = jnp.sum(jax.nn.logsumexp(log_weights[..., None] + pairs, axis=1), axis=-1)
-    log_p = jnp.sum(log_normal(z, jnp.zeros_like(z), jnp.zeros_like(z)), axis=-1)
+    log_p = jnp.sum(log_prior(z), axis=-1)
     return log_q_given_x - log_q, log_q - log_product, log_product - log_p
 
 

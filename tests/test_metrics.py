@@ -27,7 +27,7 @@ from metric_points import (
 
 from bvae_jax import metrics
 from bvae_jax.metrics import METRICS
-from bvae_jax.metrics.base import InvalidArrays, checked, checked_codes, checked_split
+from bvae_jax.metrics.base import InvalidArrays, checked, checked_codes, checked_split, relabel
 
 NAMES = sorted(METRICS)
 _RNG = np.random.default_rng(1)
@@ -401,6 +401,17 @@ def test_bad_arrays_are_named_in_one_line(case, name):
     with pytest.raises(ValueError, match=word) as error:
         _plain(name, values)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("kind", [np.int8, np.int32, np.int64])
+def test_classes_are_counted_as_numpy_sorts_them(kind):
+    limits = np.iinfo(kind)
+    for values in ([limits.min, limits.max], [limits.max, limits.max - 3, limits.max - 1], [5]):
+        column = np.array(values * 200, kind)
+        wanted = np.unique(column, return_inverse=True)
+        found, size = relabel(column)
+        np.testing.assert_array_equal(found, wanted[1])
+        assert (size, found.dtype) == (len(wanted[0]), np.int64)
 
 
 def test_bad_arrays_are_counted():

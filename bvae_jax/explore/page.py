@@ -20,7 +20,7 @@ from bvae_jax.files import write_text
 
 TEMPLATE = Path(__file__).with_name("explorer.html")
 INLINE = ("style", "script")
-MOST_BYTES = 20_000_000
+MOST_BYTES = 70_000_000
 FEW = 16
 """Numbers of a constant that are written as they are."""
 COLUMNS = 20

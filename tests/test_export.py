@@ -76,6 +76,10 @@ def test_weights_come_back_with_the_same_bits(run, tmp_path):
         np.testing.assert_array_equal(named(load(out, data=False).params)[KERNEL], rounded)
     sizes = [(tmp_path / name / "model.safetensors").stat().st_size for name in ("h", "out")]
     assert sizes[0] < 0.7 * sizes[1]
+    whole = (halves / "model.safetensors").read_bytes()
+    (halves / "model.safetensors").write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    with pytest.raises(UserError, match="its parameters are not those of its SHA-256"):
+        load(halves, data=False)
 
 
 def test_an_export_names_no_place_of_this_machine(tmp_path):
@@ -169,7 +173,7 @@ DAMAGED = (
 
 def test_a_file_that_does_not_fit_is_one_line(run, tmp_path):
     for words, change in DAMAGED:
-        arrays, about = change(named(run.params), metadata(run))
+        arrays, about = change(named(run.params), metadata(run, named(run.params)))
         save_file(arrays, tmp_path / "m.safetensors", metadata=about)
         with pytest.raises(UserError) as error:
             load(tmp_path / "m.safetensors", data=False)

@@ -21,6 +21,7 @@ from bvae_jax.export.weights import (
     export_run,
     is_exported_npz,
     metadata,
+    named,
     write_npz,
 )
 from bvae_jax.likelihoods import LIKELIHOODS
@@ -128,7 +129,7 @@ def write_onnx(run: Run, directory: Path) -> None:
     spec: Any = importlib.util.spec_from_file_location("bvae_torch", directory / TEMPLATE.name)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    vae, about = module.load(directory), metadata(run)
+    vae, about = module.load(directory), metadata(run, named(run.params))
     height, width, channels = run.image_shape
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it says that there is no torchvision
     parts = (

@@ -91,7 +91,7 @@ def export_run(
     """
     arrays = named(run.params, dtype)
     with directory_written(out, overwrite=overwrite) as part:
-        about = metadata(run)
+        about = metadata(run, arrays)
         (part / WEIGHTS).write_bytes(save(arrays, about))
         write_json(part / CONFIG, json.loads(about["config"]))
         for name in (EVALUATION, ELBO):
@@ -103,7 +103,8 @@ def export_run(
             if entries:
                 write_json(part / name, entries, checksum=True)
         if run.summary:
-            write_json(part / SUMMARY, run.summary, checksum=True)
+            summary = run.summary | {"params_sha256": about["params_sha256"]}
+            write_json(part / SUMMARY, summary, checksum=True)
             for figure in (run.run_dir / "figures").glob("*.*"):  # without frames of an animation
                 (part / "figures").mkdir(exist_ok=True)
                 shutil.copyfile(figure, part / "figures" / figure.name)
@@ -165,8 +166,17 @@ def named(params: Params, dtype: str = "float32") -> Arrays:
     return arrays
 
 
-def metadata(run: Run) -> dict[str, str]:
-    """What stands beside the parameters, each as a text."""
+def nested(arrays: Arrays) -> Params:
+    """The inverse of `named`, in float32."""
+    return unflatten_dict({n: jnp.asarray(a, jnp.float32) for n, a in arrays.items()}, sep=".")
+
+
+def metadata(run: Run, arrays: Arrays) -> dict[str, str]:
+    """What stands beside its parameters, each as a text.
+
+    Args:
+        arrays: the parameters, as they are written.
+    """
     config = resolved(portable(run.config))
     found = {
         "format": FORMAT,
@@ -174,7 +184,7 @@ def metadata(run: Run) -> dict[str, str]:
         "config": json.dumps(config.to_dict()),
         "image_shape": json.dumps(list(run.image_shape)),
         "step": str(int(run.state.step)),
-        "params_sha256": fingerprint(run.params),
+        "params_sha256": fingerprint(nested(arrays)),
     }
     if rundir.is_exported(run.run_dir):
         data = read(run.run_dir).data
@@ -208,7 +218,7 @@ def write_npz(run: Run, file: Path, dtype: str = "float32") -> Path:
     arrays = named(run.params, dtype)
     file.parent.mkdir(parents=True, exist_ok=True)
     with replacing(file) as out:
-        texts = {key: np.array(text) for key, text in metadata(run).items()}
+        texts = {key: np.array(text) for key, text in metadata(run, arrays).items()}
         np.savez(out, **arrays, **texts)  # pyright: ignore
     return file
 
@@ -248,9 +258,8 @@ def read(path: Path) -> Weights:
     like = flatten_dict(states.params["vae"], sep=".")
     if wrong := _misfit(arrays, like):
         raise UserError(f"{file} does not fit its config and image_shape {shape}: {wrong}. {ANEW}")
-    params = unflatten_dict({n: jnp.asarray(arrays[n], jnp.float32) for n in like}, sep=".")
-    exact = all(array.dtype == np.float32 for array in arrays.values())
-    if exact and fingerprint(params) != about["params_sha256"]:
+    params = nested({name: arrays[name] for name in like})
+    if fingerprint(params) != about["params_sha256"]:
         raise UserError(f"{file} is damaged: its parameters are not those of its SHA-256. {ANEW}")
     return Weights(config, shape, step, params, model, about.get("data", ""))
 

@@ -72,4 +72,8 @@ def __getattr__(name: str):
         return getattr(importlib.import_module(f"bvae_jax.{_MODULES[name]}"), name)
     if name == "metrics":
         return importlib.import_module("bvae_jax.metrics")
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("bvae_jax")
     raise AttributeError(f"module 'bvae_jax' has no attribute {name!r}")

@@ -17,6 +17,8 @@ NONE = "none"
 """Declares that all factors are classes."""
 BINS = 20
 """Of a number, where classes are wanted; as many as a latent has."""
+ROUNDING = 1e-6
+"""Of a range: how far below an edge a value still counts as on it."""
 SMALLEST, LARGEST = 1e-150, 1e150
 """In size: squares of what is smaller or larger are lost."""
 AS_NUMBERS = "wanted numbers: save classes as np.unique(names, return_inverse=True)[1]"
@@ -115,14 +117,15 @@ def in_words(of: Float[np.ndarray, " factor"], names: Sequence[str]) -> str:
 def binned(values: Float[np.ndarray, " n"], period: float = 0.0) -> Int[np.ndarray, " n"]:
     """A number as classes: its values if they are 20 at most, else 20 bins of equal width.
 
-    Bins divide its range; those of a period, which begins at 0, go round the circle.
+    Bins divide its range; those of a period, which begins at 0, go round the circle. A value on an
+    edge belongs to the upper bin, whatever its unit makes of its last digits.
     """
     values = values % period if period else values
     known, classes = np.unique(values, return_inverse=True)
     if len(known) <= BINS:
         return classes.reshape(-1)
     low, high = (0.0, period) if period else (known[0], known[-1])
-    edges = np.linspace(low, high, BINS + 1)[1:-1]
+    edges = np.linspace(low, high, BINS + 1)[1:-1] - ROUNDING * (high - low)
     return np.searchsorted(edges, values, side="right")
 
 

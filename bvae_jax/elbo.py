@@ -19,8 +19,8 @@ from bvae_jax.types import Latents, PerImage, Posterior, Samples, Scalar, VAEOut
 ACTIVE_VARIANCE = 0.01
 """Variance of a latent's posterior mean over images above which it is active."""
 MOST_LOGVAR = 60.0
-"""Densities clip log-variances to +- this: a posterior this narrow is a point, and the density of a
-narrower one is soon infinite in single precision, and its gradient no number."""
+"""Distances are in standard deviations of a log-variance within +- this: a posterior this narrow is
+a point, and of a narrower one they are soon infinite in single precision, or no number."""
 ACTIVE = f"variance of the posterior mean over images above {ACTIVE_VARIANCE}"
 """What active is, for where it is printed."""
 
@@ -53,9 +53,9 @@ def is_active(variance: Any) -> Any:
 
 
 def log_normal(x: Array, mean: Array, logvar: Array) -> Array:
-    """log N(x; mean, exp(logvar)), elementwise; of log-variances within `MOST_LOGVAR`."""
-    logvar = jnp.clip(logvar, -MOST_LOGVAR, MOST_LOGVAR)
-    return -0.5 * (jnp.square(x - mean) * jnp.exp(-logvar) + logvar + math.log(2 * math.pi))
+    """log N(x; mean, exp(logvar)), elementwise; distances as `MOST_LOGVAR` says."""
+    inverse = jnp.exp(-jnp.clip(logvar, -MOST_LOGVAR, MOST_LOGVAR))
+    return -0.5 * (jnp.square(x - mean) * inverse + logvar + math.log(2 * math.pi))
 
 
 def log_prior(z: Array) -> Array:

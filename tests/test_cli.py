@@ -259,7 +259,7 @@ MISTAKES = [
         "hoose another path",
         a_file,
     ),
-    ("train --run-dir {tmp}/file --image-source rendered --quiet", "is no run directory", a_file),
+    ("train --run-dir {tmp}/file --image-source rendered --quiet", "is a file: it is left", a_file),
     ("train --run-dir {tmp}/foreign --overwrite --quiet", "is no run directory", foreign),
     ("train --run-dir /proc/bvae --image-source rendered --quiet", "/proc", None),
     (

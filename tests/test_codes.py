@@ -118,6 +118,12 @@ def test_labels_in_one_column_or_as_strings(tmp_path):
     both = np.stack([labels, labels[::-1]], axis=1)
     np.savez(tmp_path / "a.npz", codes=codes, factors=both)
     assert read(tmp_path / "a.npz")["factors"][:2].tolist() == [[1, 2], [0, 0]]
+    sizes = np.arange(N) + 1  # 10 comes after 2, also beside numbers that are no texts
+    tests = {"codes_test": codes[:3], "factors_test": np.array([10, 2, 12])}
+    np.savez(tmp_path / "a.npz", codes=codes, factors=sizes.astype(str), **tests)
+    points = read(tmp_path / "a.npz")
+    assert points["factors"].ravel().tolist() == list(range(N))
+    assert points["factors_test"].tolist() == [[9], [1], [11]]
     np.savez(tmp_path / "a.npz", codes=codes, factors=np.arange(N))
     assert read(tmp_path / "a.npz")["factors"].shape == (N, 1)
 

@@ -557,6 +557,7 @@ def test_from_the_command_line(swept, tmp_path, capsys):
 
 MISTAKES = {
     "compare {tmp}": "No sweep in",
+    "compare {tmp}/typo": "there is no such file or directory",
     "compare": "Wanted the directory of a sweep",
     "compare {sweep} --metrics mgi": "Unknown metric 'mgi'",
     "compare {sweep} --metrics udr": "bvae suggest does that",

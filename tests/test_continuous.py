@@ -115,6 +115,9 @@ def test_numbers_become_bins_by_the_rule():
     np.testing.assert_array_equal(binned(few), [2, 0, 1, 2])
     value = np.append(RNG.uniform(-3, 3, 99), [-3, 3])
     np.testing.assert_array_equal(binned(value), np.minimum((value + 3) / 6 * 20, 19).astype(int))
+    grid = np.arange(41.0)  # half of its values lie on edges
+    for unit in (1 / 3, 0.1, 7.7):
+        np.testing.assert_array_equal(binned(grid * unit + 0.3), binned(grid))
     angle = RNG.uniform(0, TURN, 500)
     classes = binned(angle, TURN)
     np.testing.assert_array_equal(classes, angle // 18)

@@ -603,12 +603,17 @@ def test_scores_while_training(tmp_path, monkeypatch):
 
 
 @pytest.mark.once
-def test_the_scores_of_training_are_those_of_evaluate(run, monkeypatch):
+def test_the_scores_of_training_are_those_of_evaluate(run, monkeypatch, capsys):
     fewer = functools.partial(ScoreConfig, train_points=200, test_points=100)
     monkeypatch.setattr(encoding, "ScoreConfig", fewer)
     found = encoding.training_scores(run.trainer, run.params, "mig,irs,udr")
     entries = evaluate(run.run_dir, fewer("mig,irs"), num_points=300, figures=False, **QUIET)
     assert found == {"mig": entries["mig"]["score"], "irs": entries["irs"]["score"]}
+    assert "is not finished" not in capsys.readouterr().err
+    step = int(run.state.step)
+    longer = dataclasses.replace(run, config=run.config.replace(steps=step + 1))
+    evaluate(longer, fewer("mig"), num_points=300, figures=False, **QUIET)
+    assert f"is not finished: scores are of step {step} of {step + 1}." in capsys.readouterr().err
 
 
 def test_an_unknown_metric_is_found_before_training(tmp_path):

@@ -324,6 +324,8 @@ def test_export_says_what_it_cannot(run, tmp_path, monkeypatch):
         run.export(tmp_path / "a.npz", to="npz")
     run.export(tmp_path / "a.npz", to="npz", overwrite=True)
     run.export(tmp_path / "alone" / "w.npz", to="npz")
+    with pytest.raises(UserError, match=r"bvae export .*w\.npz makes one"):
+        load(tmp_path / "alone" / "w.npz", data=False).codes()
     with pytest.raises(UserError, match=r"it has weights alone: give .*w\.npz"):
         load(tmp_path / "alone", data=False)
     with pytest.raises(UserError, match="there is no such file or directory"):

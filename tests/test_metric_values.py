@@ -252,6 +252,7 @@ def test_dsprites_shape_alone_is_left_out_as_published():
 def test_sap_r2_is_squared_correlation():
     r2 = np.corrcoef(X.T, Y.T)[:5, 5:] ** 2
     found = sap_r2(X, Y)
+    assert sap_r2(1e-9 * X, Y)["score"] == pytest.approx(found["score"])  # whatever the unit
     np.testing.assert_allclose(found["r2"], r2, atol=1e-12)
     ordered = np.sort(r2, axis=0)
     assert found["score"] == pytest.approx((ordered[-1] - ordered[-2]).mean())

@@ -403,6 +403,11 @@ def test_bad_arrays_are_named_in_one_line(case, name):
     assert "\n" not in str(error.value)
 
 
+def test_codes_that_solvers_cannot_take_are_refused():
+    with pytest.raises(InvalidArrays, match=r"codes: got numbers up to 1e\+100 in size, wanted at"):
+        checked_codes(np.array([[1.0, -1e100]]))
+
+
 @pytest.mark.parametrize("kind", [np.int8, np.int32, np.int64])
 def test_classes_are_counted_as_numpy_sorts_them(kind):
     limits = np.iinfo(kind)

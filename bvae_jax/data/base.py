@@ -2,7 +2,6 @@
 
 import hashlib
 import math
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -17,8 +16,6 @@ from bvae_jax.types import Factors, Images, ImageShape, Indices, PRNGKey
 
 Image = Float[Array, "height width channels"]
 Finished = Float[Array, "height width colours"]
-# A minus after a letter or a digit is a hyphen: img-2, 2024-05-01.
-NUMBER = re.compile(r"((?:(?<![^\W_])-)?\d+(?:\.\d+)?)")
 
 
 class Rendered(NamedTuple):
@@ -187,9 +184,3 @@ def from_arrays(
     return Dataset(
         name, version, shape, pixels, names, sizes, labels=labels, values=values, continuous=told
     )
-
-
-def natural(name: str) -> tuple[list[str | float], str]:
-    """What names are sorted by so that their numbers are in order: -5, 0.5, 2, 10; x2, x10."""
-    parts = NUMBER.split(name)
-    return [float(part) if i % 2 else part for i, part in enumerate(parts)], name

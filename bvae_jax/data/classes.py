@@ -14,8 +14,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Int, Shaped
 
-from bvae_jax.data.base import natural
 from bvae_jax.errors import UserError
+from bvae_jax.files import natural
 
 SPLITS = {
     **dict.fromkeys(("train", "training"), "train"),

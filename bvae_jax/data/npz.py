@@ -31,10 +31,11 @@ from bvae_jax.continuous import (
     periods,
     remarks,
 )
-from bvae_jax.data.base import Dataset, natural
+from bvae_jax.data.base import Dataset
 from bvae_jax.data.published import PUBLISHED, manual_dir
 from bvae_jax.data.store import Writer, all_but_black, open_own, own_place
 from bvae_jax.errors import UserError, say
+from bvae_jax.files import ranks
 from bvae_jax.files.archive import (
     Header,
     check_size,
@@ -338,8 +339,7 @@ def value_classes(
                     "by np.digitize, or name it in the key continuous.")  # fmt: skip
     if column.dtype.kind in "US":  # in the order of the numbers in them
         texts = [t if isinstance(t, str) else t.decode("latin-1") for t in known.tolist()]
-        order = sorted(range(len(texts)), key=lambda index: natural(texts[index]))
-        classes = np.argsort(order)[classes]
+        classes = ranks(texts)[classes]
     return len(known), classes.reshape(-1).astype(np.int32)
 
 

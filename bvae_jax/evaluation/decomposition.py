@@ -103,8 +103,8 @@ def decompose(
 
     Chen et al., 2018, equation 2, with the aggregate posterior in full: no minibatches.
     """
-    means = checked_codes(means, "means", np.float32)
-    logvars = checked_codes(logvars, "logvars", np.float32)
+    means = checked_codes(means, "means", np.float32, largest=np.inf)
+    logvars = checked_codes(logvars, "logvars", np.float32, largest=np.inf)
     if means.shape != logvars.shape:
         raise UserError(f"logvars: got shape {logvars.shape}, wanted that of means, {means.shape}.")
     if samples < 2:

@@ -77,6 +77,8 @@ def evaluate(
             f"{data.name} has no factors to score by: wanted --metrics none, which takes the "
             "ELBO apart, or bvae suggest for the seeds of a sweep."
         )
+    if (step := int(run.state.step)) < run.config.steps:
+        say(f"note: {directory} is not finished: scores are of step {step} of {run.config.steps}.")
     count = point_count(data, run.config, config.split, num_points)
     others = [_loaded(other, None, None, progress) for other in udr_with]
     for other in others:

@@ -10,14 +10,20 @@ import glob
 import hashlib
 import json
 import os
+import re
 import shutil
 import types
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
+import numpy as np
+
 from bvae_jax.errors import UserError
+
+# A minus after a letter or a digit is a hyphen: img-2, 2024-05-01.
+NUMBER = re.compile(r"((?:(?<![^\W_])-)?\d+(?:\.\d+)?)")
 
 
 @contextlib.contextmanager
@@ -196,3 +202,14 @@ def misfit(value: Any, shape: Any, where: str = "") -> str:
 
 def _wanted(value: Any, kind: type, where: str) -> str:
     return f"{where or 'it'} is {_NAMES[type(value)]}, wanted {_NAMES[kind]}"
+
+
+def natural(name: str) -> tuple[list[str | float], str]:
+    """What names are sorted by so that their numbers are in order: -5, 0.5, 2, 10; x2, x10."""
+    parts = NUMBER.split(name)
+    return [float(part) if i % 2 else part for i, part in enumerate(parts)], name
+
+
+def ranks(names: Sequence[str]) -> np.ndarray:
+    """The place of each name in `natural` order."""
+    return np.argsort(sorted(range(len(names)), key=lambda i: natural(names[i])))

@@ -15,6 +15,7 @@ import numpy as np
 
 from bvae_jax.continuous import AS_NUMBERS, classes_together, periods
 from bvae_jax.errors import UserError, say
+from bvae_jax.files import ranks
 from bvae_jax.files.archive import (
     Header,
     check_size,
@@ -197,14 +198,17 @@ def _numbers(points: dict[str, Any], *declared: str) -> dict[str, Any]:
 
 
 def _index_labels(points: dict[str, np.ndarray]) -> None:
-    """One column of labels as [n, 1]; labels that are no numbers as indices, in their order."""
+    """One column of labels as [n, 1]; texts as indices, in `natural` order: 2 before 10."""
     keys = [key for key in ("factors", "factors_test") if key in points]
     for key in keys:
         points[key] = points[key].reshape(len(points[key]), -1)
     if any(points[key].dtype.kind in "bSU" for key in keys):
         with reading("factors"):  # bytes that are no text
             texts = [points[key].astype(str) for key in keys]
-        columns = [np.unique(column, return_inverse=True)[1] for column in np.concatenate(texts).T]
+        columns = []
+        for column in np.concatenate(texts).T:
+            known, places = np.unique(column, return_inverse=True)
+            columns.append(ranks(known.tolist())[places])
         indices = np.split(np.stack(columns, axis=1), [len(texts[0])])
         points |= dict(zip(keys, indices, strict=False))
 

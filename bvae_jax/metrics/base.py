@@ -22,6 +22,8 @@ from bvae_jax.types import PRNGKey, Score
 T = TypeVar("T")
 R = TypeVar("R")
 
+LARGEST = 1e15
+"""Of a code, in size: solvers and squares lose what is much larger."""
 BINS = 20
 """Bins of a latent, as in Locatello et al. (2019)."""
 POINTS = "without log-variances codes count as points: the deterministic form"
@@ -96,11 +98,16 @@ class Metric(NamedTuple):
         return [p for p in parameters if p.kind is not p.KEYWORD_ONLY]
 
 
-def checked_codes(codes: Any, name: str = "codes", dtype: type = np.float64) -> np.ndarray:
+def checked_codes(
+    codes: Any, name: str = "codes", dtype: type = np.float64, *, largest: float = LARGEST
+) -> np.ndarray:
     """[n, latent] in this type; what is so already is not copied.
 
+    Args:
+        largest: that a number may be, in size.
+
     Raises:
-        InvalidArrays: another shape, no row, or a number that is not finite.
+        InvalidArrays: another shape, no row, or a number that is not finite or too large.
     """
     with np.errstate(over="ignore"):  # to infinity, which is named below
         array = np.asarray(codes, dtype)
@@ -112,6 +119,11 @@ def checked_codes(codes: Any, name: str = "codes", dtype: type = np.float64) -> 
         raise InvalidArrays(
             f"{name}: {int(bad.sum())} of {array.size} numbers are not finite (nan or inf), the "
             f"first in row {row}: wanted finite numbers."
+        )
+    if (size := max(array.max(), -array.min())) > largest:
+        raise InvalidArrays(
+            f"{name}: got numbers up to {size:.3g} in size, wanted at most {largest:g}: choose "
+            "another unit."
         )
     return array
 
@@ -257,7 +269,7 @@ def checked_logvars(logvars: Any, codes: CodeArray) -> np.ndarray:
     Raises:
         InvalidArrays: another shape than that of codes, or a number that is not finite.
     """
-    logvars = checked_codes(logvars, "logvars")
+    logvars = checked_codes(logvars, "logvars", largest=np.inf)
     if logvars.shape != codes.shape:
         raise InvalidArrays(f"logvars: got shape {logvars.shape}, wanted {codes.shape}.")
     return logvars

@@ -10,7 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from bvae_jax.continuous import BINS, Numbers, classes_together, in_words, periods
+from bvae_jax.continuous import (
+    BINS,
+    MOST_IN_A_BIN,
+    Numbers,
+    classes_together,
+    in_words,
+    periods,
+)
 from bvae_jax.continuous import remarks as of_numbers
 from bvae_jax.elbo import ACTIVE_VARIANCE, gaussian_kl
 from bvae_jax.files.codes_file import read_arrays
@@ -20,6 +27,7 @@ from bvae_jax.metrics.base import (
     checked_kl,
     checked_logvars,
     checked_split,
+    discretize,
     generator,
     varying,
 )
@@ -172,7 +180,16 @@ class Codes:
             found.append(
                 f"codes have standard deviations up to {std.max():.2g} only: factor_vae_score, "
                 "mig_sup and active_units assume a prior of standard deviation 1, and take such "
-                "latents for unused: scale codes that have another unit"
+                "latents for unused, and beta_vae_score and sap are low: scale codes that have "
+                "another unit"
+            )
+        bins = discretize(codes[:, keep])
+        most = np.array([np.bincount(column).max() for column in bins.T])
+        if far := int((most > MOST_IN_A_BIN * len(codes)).sum()):
+            found.append(
+                f"{far} of {len(keep)} latents have more than {MOST_IN_A_BIN:.0%} of their codes "
+                f"in one of {BINS} bins of their range: metrics that count bins, as mig, learn "
+                "little of them; are there outliers?"
             )
         off = np.abs(mean) > FAR * std
         if off.any() and "sap" in metrics:

@@ -177,7 +177,7 @@ def matched_information(codes: CodeMatrix, factors: Factors, *, bins: int = BINS
     known = np.where(latent >= 0, matrix[latent, np.arange(len(latent))], 0.0)
     share = np.divide(known, entropy, out=np.full(len(known), np.nan), where=varying(factors))
     return {
-        "score": float(known.sum() / entropy.sum()),
+        "score": min(1.0, float(known.sum() / entropy.sum())),
         "nats": float(known.sum()),
         "per_factor": share,
         "latent": latent,

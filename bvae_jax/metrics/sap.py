@@ -17,12 +17,10 @@ from bvae_jax.metrics.base import (
     mean,
     relabel,
     top_two,
+    varying,
 )
 from bvae_jax.metrics.regression import explained
 from bvae_jax.types import CodeMatrix, Factors, Score
-
-SMALL = 1e-12
-"""A variance up to this is none, as in the original."""
 
 
 def sap(
@@ -127,7 +125,7 @@ def sap_r2(codes: CodeMatrix, factors: Factors, numbers: Numbers | None = None) 
     codes, factors = checked(codes, factors)
     x, y = codes - codes.mean(axis=0), factors - factors.mean(axis=0)
     variance_x, variance_y = x.var(axis=0), y.var(axis=0)
-    covariance, some = x.T @ y / len(x), variance_x > SMALL
+    covariance, some = x.T @ y / len(x), varying(codes)
     scale = np.outer(np.where(some, variance_x, 1.0), variance_y)
     squared = np.where(some[:, None], covariance**2, 0.0)
     matrix = np.divide(squared, scale, out=np.full_like(scale, np.nan), where=scale > 0)

@@ -176,7 +176,14 @@ def save_matched_traversals(
             for labelled in (axes, right):
                 labelled.get_yticklabels()[number].set_color("0.6")
         label_images(axes, height, width, [f"{value:.1f}" for value in values])
-        axes.set_xlabel("value of the latent (standard deviations of the prior)")
+        said = ["value of the latent (standard deviations of the prior)"]
+        if any(note.startswith("r ") for note in beside):
+            said.append("r: correlation with the reference's codes")
+        if any(note.startswith("r −") for note in beside):
+            said[-1] += "; where it is negative, the row is mirrored"
+        if weak.any():
+            said[-1] += "; grey: small"
+        axes.set_xlabel("\n".join(said), size=5)
         for top in np.array(rows)[blank]:
             axes.add_patch(Rectangle((-0.5, top - 0.5), across, height, color="0.9"))
             middle = {"ha": "center", "va": "center", "size": 5, "color": "0.4"}

@@ -130,6 +130,8 @@ class Run:
             UserError: the run was loaded without data.
         """
         if self.opened is None:
+            if self.run_dir.is_file():
+                raise rundir.only_weights(self.run_dir)
             there = self.run_dir.exists()
             mend = "load it with data=True" if there else "nor is it kept in a pickle"
             raise UserError(f"{self.run_dir} was loaded without its data: {mend}.")

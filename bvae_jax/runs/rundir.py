@@ -90,10 +90,8 @@ def check_free(run_dir: Path, *, overwrite: bool) -> None:
     try:
         read_config(run_dir)
     except UserError as error:
-        raise UserError(
-            f"{run_dir} exists and is no run directory: it is left alone ({error}). Choose another "
-            "--run-dir."
-        ) from None
+        what = "is a file" if run_dir.is_file() else f"exists and is no run directory ({error})"
+        raise UserError(f"{run_dir} {what}: it is left alone. Choose another --run-dir.") from None
     if not overwrite:
         raise UserError(
             f"{run_dir} holds a run already. Go on with it (--resume), replace it "

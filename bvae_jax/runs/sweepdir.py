@@ -155,7 +155,8 @@ def read_sweep(sweep_dir: Path) -> SweepConfig:
     """
     path = sweep_dir / CONFIG
     if not path.is_file():
-        raise UserError(f"No sweep in {sweep_dir}: it has no {CONFIG}. Give the directory of one.")
+        why = f"it has no {CONFIG}" if sweep_dir.exists() else "there is no such file or directory"
+        raise UserError(f"No sweep in {sweep_dir}: {why}. Give the directory of one.")
     found = rundir.read_json(path)
     if not {"config", "values"} <= set(found):
         raise UserError(f"{path} is that of no sweep: wanted config and values. Is it a run?")

@@ -559,3 +559,15 @@ def test_evaluate_and_score(run_dir, tmp_path, capsys):
     for name in again:
         assert again[name]["repeats"] == scores[name]["repeats"]
         assert again[name]["score"] == scores[name]["score"]
+
+
+def test_the_command_to_go_on_has_what_a_run_does_not_keep():
+    given = {
+        "figures": False,
+        "wandb": "my project",
+        "tensorboard": True,
+        "steps": 3,
+        "shard": None,
+    }
+    again = flags.command(["bvae", "train"], given, "figures", "tensorboard", "wandb", "shard")
+    assert again == "bvae train --no-figures --tensorboard --wandb 'my project'"

@@ -179,9 +179,9 @@ def parse(argv: Sequence[str], prog: str, about: str | None, flags: Flags) -> di
 def command(words: Sequence[str | Path], given: dict[str, Any], *kept: str) -> str:
     """A command to type, with some of the flags that were given, and the plugin."""
     for name in (*kept, *PLUGIN):
-        if given.get(name):
-            value = () if given[name] is True else (given[name],)
-            words = [*words, f"--{name.replace('_', '-')}", *value]
+        if (value := given.get(name)) not in (None, ()):
+            no, more = ("no-", ()) if value is False else ("", () if value is True else (value,))
+            words = [*words, f"--{no}{name.replace('_', '-')}", *more]
     return shlex.join(map(str, words))
 
 

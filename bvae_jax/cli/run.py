@@ -49,6 +49,10 @@ def train_flags() -> Flags:
     return flags | {"settings": group("settings", of_dataclass(Config))}
 
 
+OF_A_SESSION = ("figures", "tensorboard", "wandb")
+"""Flags that a run does not keep: they are given again when one goes on with it."""
+
+
 def train(argv: Sequence[str]) -> int:
     """Train a model; leaves checkpoints, metrics, a summary and figures in --run-dir."""
     given = parse(argv, "bvae train", train.__doc__, train_flags())
@@ -57,7 +61,7 @@ def train(argv: Sequence[str]) -> int:
         from bvae_jax.runs import train as runner
 
     run_dir = given.pop("run_dir").expanduser()
-    again = command(["bvae", "train", "--run-dir", run_dir, "--resume"], given)
+    again = command(["bvae", "train", "--run-dir", run_dir, "--resume"], given, *OF_A_SESSION)
     stored = rundir.read_config(run_dir) if given.get("resume") else None
     if stored:
         rundir.check_parts(run_dir, stored)
@@ -152,7 +156,7 @@ def sweep(argv: Sequence[str]) -> int:
 
     sweep_dir = given.pop("sweep_dir").expanduser()
     words = ["bvae", "sweep", "--sweep-dir", sweep_dir, "--resume"]
-    again = command(words, given, "shard", "distributed")
+    again = command(words, given, "shard", "distributed", *OF_A_SESSION)
     stored = sweepdir.read_sweep(sweep_dir) if given.pop("resume", False) else None
     values = grid.parse_grid(given.pop("grid", ()))
     if "betas" in given:

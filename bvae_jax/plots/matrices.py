@@ -182,7 +182,7 @@ def save_matched_traversals(
         if any(note.startswith("r −") for note in beside):
             said[-1] += "; where it is negative, the row is mirrored"
         if weak.any():
-            said[-1] += "; grey: small"
+            said[-1] += "; grey: it is small"
         axes.set_xlabel("\n".join(said), size=5)
         for top in np.array(rows)[blank]:
             axes.add_patch(Rectangle((-0.5, top - 0.5), across, height, color="0.9"))

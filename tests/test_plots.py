@@ -48,6 +48,7 @@ from bvae_jax.runs import loggers
 from bvae_jax.runs.loggers import curves
 
 UNUSED = Path("unused")
+LAST = "(KL at the end)"
 UNITS = ("class index", "one of 20 bins")
 SCORES = (
     *("factor_vae_score", "mig", "mig_sup", "jemmig", "sap_r2", "dci", "modularity", "irs", "med"),
@@ -250,7 +251,7 @@ def test_kl_per_latent_greys_the_inactive(shown):
     (axes,) = shown[0].axes
     drawn = {line.get_ydata()[-1]: line.get_color() for line in axes.get_lines()}
     assert drawn == {0.002: "0.8", 0.1: style.COLOURS[1], 3.0: style.COLOURS[0]}
-    assert legend_of(shown[0]) == ["z1 (3.10)", "z2 (0.10)", "1 not active"]
+    assert legend_of(shown[0]) == ["z1 (3.10)", "z2 (0.10)", "1 not active", LAST]
     assert_tidy(shown[0])
 
     many = np.random.default_rng(0).random((1, 30))  # of a single record, too

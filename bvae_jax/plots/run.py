@@ -240,6 +240,8 @@ def save_kl_per_latent(
             label = f"z{named[rank]} ({final[named[rank]]:.2f})"
             dashes = {"color": COLOURS[number], "ls": DASHES[turn], "label": label}
             handles[:0] = axes.plot(steps, kl[:, named[rank]], **look, **dashes)
+        if len(named):
+            handles.append(Line2D([], [], ls="", label="(KL at the end)"))
         label_steps(axes, np.array([0, *steps]))
         axes.set_ylabel("KL(q(z|x) || N(0, 1)) (nats)")
         zoom_past_start(axes, [np.stack([steps, course]) for course in kl.T])

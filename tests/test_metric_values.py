@@ -684,6 +684,12 @@ def test_mcc_of_fewer_latents_than_factors_of_curves_and_of_chance():
     noise, other = rng.normal(size=(30, 9)), rng.normal(size=(3000, 9))
     y, y_test = rng.integers(0, 5, (30, 3)), rng.integers(0, 5, (3000, 3))
     assert mcc(noise, y, other, y_test)["score"] < 0.1 < mcc(noise, y, noise, y)["score"]
+    assert mcc(noise, y, other, y_test)["notes"] == []
+    few = mcc(noise, y, other[:2], np.zeros_like(y_test[:2]))
+    assert [note.partition(":")[0] for note in few["notes"]] == [
+        *(f"factor {k} has one value among the points to test on" for k in range(y.shape[1])),
+        "2 points to test on",
+    ]
 
 
 def test_matched_information_by_trying_all_pairs():

@@ -29,6 +29,9 @@ from bvae_jax.metrics.base import (
 from bvae_jax.metrics.regression import explained
 from bvae_jax.types import CodeMatrix, Factors, Score
 
+FEWEST = 30
+"""Points to test on below which it is said: there the size of no correlation is .15 on average."""
+
 
 def mcc(
     codes: CodeMatrix,
@@ -79,13 +82,18 @@ def mcc(
     by_rank, *_ = _matched_scores(
         *(rankdata(a, axis=0) for a in (x, y, x_test, y_test)), circles=circles
     )
+    alike = np.flatnonzero(varying(y) & ~varying(y_test)).tolist()
+    notes = [f"factor {k} has one value among the points to test on: left out" for k in alike]
     per_factor, latent, matrix = _matched_scores(x, y, x_test, y_test, circles)
+    if len(x_test) < FEWEST:
+        notes.append(f"{len(x_test)} points to test on: correlations of so few are large by chance")
     return {
         "score": mean(per_factor),
         "spearman": mean(by_rank),
         "per_factor": per_factor,
         "latent": latent,
         "correlations": matrix,
+        "notes": notes,
     }
 
 

@@ -30,7 +30,7 @@ from bvae_jax.metrics.regression import explained
 from bvae_jax.types import CodeMatrix, Factors, Score
 
 FEWEST = 30
-"""Points to test on below which it is said: there the size of no correlation is .15 on average."""
+"""Points to test on below which it is said: of 30, noise has correlations of .15 on average."""
 
 
 def mcc(

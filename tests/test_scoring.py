@@ -265,6 +265,7 @@ def test_what_makes_scores_low_for_no_fault_of_the_codes():
         return " / ".join(Codes(codes, factors).remarks())
 
     assert "standard deviations up to 0.011 only: factor_vae_score" in said(0.01 * whole.codes)
+    assert "3 of 3 latents are constant" in said(0 * whole.codes)
     outlier = whole.codes.copy()
     outlier[0] = 1e4
     assert "3 of 3 latents have more than 95% of their codes in one of 20 bins" in said(outlier)

@@ -183,9 +183,8 @@ class Codes:
                 "latents for unused, and beta_vae_score and sap are low: scale codes that have "
                 "another unit"
             )
-        bins = discretize(codes[:, keep])
-        most = np.array([np.bincount(column).max() for column in bins.T])
-        if far := int((most > MOST_IN_A_BIN * len(codes)).sum()):
+        bins = [discretize(codes[:, [j]])[:, 0] for j in np.flatnonzero(keep)]
+        if far := sum(np.bincount(one).max() > MOST_IN_A_BIN * len(codes) for one in bins):
             found.append(
                 f"{far} of {len(keep)} latents have more than {MOST_IN_A_BIN:.0%} of their codes "
                 f"in one of {BINS} bins of their range: metrics that count bins, as mig, learn "

@@ -278,7 +278,7 @@ def checked_logvars(logvars: Any, codes: CodeArray) -> np.ndarray:
 def relabel(column: Int[np.ndarray, " n"]) -> tuple[np.ndarray, int]:
     """The same classes as 0, 1, ..., in their order, and their number."""
     if len(column) and int(column.max()) - int(column.min()) < len(column):
-        # Counted, which is several times faster than sorted. Few bits hold no difference.
+        # Counted, which is several times faster than sorted; in int8, 127 - -128 would overflow.
         above = column.astype(np.int64) - column.min().astype(np.int64)
         there = np.bincount(above) > 0
         return (np.cumsum(there) - 1)[above], int(there.sum())

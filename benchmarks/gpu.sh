@@ -46,9 +46,12 @@ jobs() {  # of a stage, a line for each
             done
         done ;;
     published)
-        for script in dubois2019 chen2018 higgins2017 locatello2019; do
-            echo "experiments/$script.py --scale gpu --dir $OUT/sweeps --figures $OUT"
-        done ;;
+        local figures="--dir $OUT/sweeps --figures $OUT"
+        for script in dubois2019 chen2018 higgins2017; do
+            echo "experiments/$script.py --scale gpu $figures"
+        done
+        echo "experiments/locatello2019.py --scale annealed $figures"
+        echo "experiments/locatello2019.py --scale gpu $figures" ;;
     esac
 }
 

@@ -31,10 +31,8 @@ def make_mesh(members: int, devices: Sequence[Any]) -> Mesh:
         members: trained at once.
     """
     runs = math.gcd(members, len(devices))
-    if members > 1 and jax.__version_info__ < (
-        0,
-        10,
-    ):  # no batches of a part of a mesh
+    # JAX before 0.10 has no batches on a part of a mesh.
+    if members > 1 and jax.__version_info__ < (0, 10):
         devices = devices[:runs]
     return Mesh(np.array(devices).reshape(runs, -1), (RUN, DATA))
 

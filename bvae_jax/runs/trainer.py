@@ -249,22 +249,21 @@ class Trainer:
 
     def evaluate(self, state: TrainState, *splits: str) -> dict[str, dict[str, Any]]:
         """Mean metrics of a run on these splits, or all of `eval_data`; at its own β of many."""
-        used = {"params": state.params | {"vae": self.weights(state)}, "ema": {}}
-        state, found = on_each(self._eval_mesh, state._replace(**used)), {}
-        for split in splits or self.eval_data:
-            data = self._placed_eval_data[split]
-            found[split] = self._measured(state, data)
-        return found
+        return {
+            split: self._measured(state, self._placed_eval_data[split])
+            for split in splits or self.eval_data
+        }
 
     def measure(self, state: TrainState, indices: np.ndarray) -> dict[str, Any]:
         """What `evaluate` finds of a split, of any images: [batches, batch] of their indices."""
-        used = {"params": state.params | {"vae": self.weights(state)}, "ema": {}}
         reached = jax.tree.map(jnp.asarray, self.source.reach(indices))
-        data = on_each(self._eval_mesh, (reached, jnp.asarray(indices), key_for("evaluation", 0)))
-        return self._measured(on_each(self._eval_mesh, state._replace(**used)), data)
+        data = (reached, jnp.asarray(indices), key_for("evaluation", 0))
+        return self._measured(state, on_each(self._eval_mesh, data))
 
     def _measured(self, state: TrainState, data: Any) -> dict[str, Any]:
         batches, batch = data[1].shape
+        used = {"params": state.params | {"vae": self.weights(state)}, "ema": {}}
+        state = on_each(self._eval_mesh, state._replace(**used))
         _, fetch = self._evaluate(jnp.int32(0), (state, *data), batches)
         return with_errors(fetch(), batches * batch)
 

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # What is to be seen of a GPU, stage after stage, into OUT/results.jsonl; what is done is passed over.
 #
-#   bash benchmarks/gpu.sh OUT [speed] [correct] [peers] [published]
+#   bash benchmarks/gpu.sh OUT [speed] [correct] [tests] [peers] [published]
 #
 # It needs Python >= 3.11 with JAX for the GPU, Flax, optax, Orbax, jaxtyping, scikit-learn, pandas and
-# matplotlib; PyTorch for `peers`. PYTHON is the interpreter, JOBS how many processes there are at a
+# matplotlib; pytest-xdist for `tests`, PyTorch for `peers`. PYTHON is the interpreter, JOBS how many processes there are at a
 # time, LIMIT the seconds of a stage, NETWORK what is measured, MEMBERS the sizes of sweeps, QUICK
 # further flags, as "--steps 4 --points 512" to see whether it works. DRY=1 only says what it would do.
 set -uo pipefail
@@ -39,6 +39,10 @@ jobs() {  # of a stage, a line for each
         echo losses --network "$network" --precision float32
         echo losses --network "$network" --precision tensorfloat32
         echo encode --network "$network" --precision tensorfloat32 ;;
+    tests)  # those of what a device may compute otherwise
+        local names=augment,checkpoint,codes,conv,decomposition,elbo,keys,likelihoods,networks
+        names+=,objectives,rendered,runner,sweep,train,training,traversal,vae
+        echo "-m pytest -n ${JOBS:-4} -m not\ once $(eval echo "tests/test_{$names}.py")" ;;
     peers)
         for mode in cudagraph eager compile; do
             for precision in tensorfloat32 bfloat16 float32; do
@@ -55,11 +59,11 @@ jobs() {  # of a stage, a line for each
     esac
 }
 
-[ $# -gt 0 ] || set -- speed correct peers published
+[ $# -gt 0 ] || set -- speed correct tests peers published
 for stage in "$@"; do
     if [ -n "${DRY:-}" ]; then
         jobs "$stage"
-    elif [ "$stage" = published ]; then
+    elif [ "$stage" = published ] || [ "$stage" = tests ]; then
         jobs "$stage" | timeout -s INT "${LIMIT:-600}" xargs -L1 $PYTHON
     else
         jobs "$stage" | sed "s/$/ ${QUICK:-}/" | timeout "${LIMIT:-600}" xargs -P "${JOBS:-4}" -I{} bash -c "one {}"

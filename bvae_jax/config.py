@@ -287,6 +287,10 @@ class Config:
         return cls(**{n: v for n, v in values.items() if n in FIELDS}, hyper=hyper)
 
 
+SplitName = Literal["all", "train", "holdout", "test", "excluded", "correlated"]
+"""Which images of a run's data set are scored."""
+
+
 @dataclass(frozen=True)
 class ScoreConfig:
     """How a representation is scored by disentanglement metrics.
@@ -303,7 +307,7 @@ class ScoreConfig:
     """Points to compute a score from, or to fit on."""
     test_points: int = option(5_000, whole(1))
     """Points to test fitted predictors on."""
-    split: Literal["all", "train", "holdout", "test", "excluded", "correlated"] = "all"
+    split: SplitName = "all"
     """Which images of a run's data set the metrics see; correlated: all, as --correlate draws."""
     permutations: int = option(20, whole(0, 10**6))
     """Of the factors, for the null of scores that rest on mutual information. 0: none."""

@@ -105,6 +105,8 @@ class BetaVAE(TransformerMixin, BaseEstimator):
         at_the_end = dict.fromkeys(("eval_every", "checkpoint_every"), given["steps"])
         config = Config.from_dict(at_the_end | given | {"dataset": name})
         run_dir = self.run_dir
+        if run_dir and any(Path(run_dir).expanduser().glob("*")):
+            raise InputError(f"run_dir: {run_dir} is taken, wanted a directory that is free.")
         if not run_dir:
             run_dir = tempfile.mkdtemp(prefix="bvae-")
             weakref.finalize(self, shutil.rmtree, run_dir, ignore_errors=True)

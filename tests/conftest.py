@@ -39,6 +39,11 @@ gc.set_threshold(200_000, 20, 100)  # tracing leaves little garbage: a twentieth
 jax.config.update("jax_num_cpu_devices", 2)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_debug_key_reuse", True)
+if jax.default_backend() != "cpu":  # whose products of float32 numbers are else rounded
+    jax.config.update("jax_default_matmul_precision", "float32")
+
+
+two_devices = pytest.mark.skipif(jax.local_device_count() < 2, reason="it wants two devices")
 
 
 @pytest.fixture(scope="module")

@@ -283,11 +283,16 @@ def test_jobs_of_the_gpu_script_are_tasks(tmp_path):
     )
     lines = [line.split() for line in dry.stdout.splitlines()]
     scripts = [line for line in lines if line[0].startswith("experiments/")]
-    assert len(scripts) == 4
+    assert len(scripts) == 5
     for path, *_, scale, _, directory, _, _ in scripts:
         assert f'"{scale}": Scale(' in (script.parents[1] / path).read_text()
         assert directory == f"{tmp_path}/sweeps"
-    jobs = [gpu.parse([str(tmp_path), *line]) for line in lines if line not in scripts]
+    (tests,) = [line for line in lines if line[:2] == ["-m", "pytest"]]
+    files = [word for word in tests if word.endswith(".py")]
+    assert len(files) > 10
+    assert all((script.parents[1] / file).is_file() for file in files)
+    rest = [line for line in lines if line not in scripts and line != tests]
+    jobs = [gpu.parse([str(tmp_path), *line]) for line in rest]
     assert {job.task for job in jobs} == set(gpu.TASKS)
     assert {(job.members, job.precision, job.torch) for job in jobs} >= {
         (64, "bfloat16", ""), (1, "tensorfloat32", "cudagraph"),

@@ -89,7 +89,7 @@ def test_members_are_evaluated_and_the_others_named(swept, compared):
         assert row["nll"] == summary["nll"]
         parts = rundir.read_json(run_dir / "elbo.json")["decomposition"]
         assert row["total_correlation"] == parts["total_correlation"]
-        gap = rundir.read_json(run_dir / "elbo.json")["generalisation"]
+        gap = rundir.read_json(run_dir / "elbo-excluded.json")["generalisation"]
         assert (gap["request"]["split"], gap["images"]) == ("excluded", 16)
         assert (row["nll_gap"], row["mse_excluded"]) == (gap["nll_gap"], gap["mse"])
         shares = np.max(scores["mig"]["mutual_information"], axis=0) / scores["mig"]["entropy"]
@@ -282,6 +282,17 @@ def test_what_is_evaluated_is_not_evaluated_again(swept, compared, monkeypatch):
     larger: dict[str, Any] = FAST | {"num_points": 301}
     with pytest.raises(AssertionError, match="evaluated again"):
         compare(swept, out=compared.files[0].parent, figures=False, **larger)
+
+
+@pytest.mark.parametrize("continuous", ["4, orientation=40", "none"])
+def test_scores_of_numbers_are_not_computed_again(swept, tmp_path, monkeypatch, continuous):
+    """However the declaration is written."""
+    score = ScoreConfig("irs", train_points=90, test_points=10, continuous=continuous)
+    options: dict[str, Any] = FAST | {"score": score, "num_points": 100, "decomposition": 0}
+    options |= {"out": tmp_path, "figures": False, "baselines": False}
+    first = compare(swept, **options).comparison
+    monkeypatch.setattr(reading, "load_shared", None)
+    assert compare(swept, **options).comparison.members.equals(first.members)
 
 
 def test_two_sweeps_side_by_side(swept, tmp_path):
@@ -479,7 +490,7 @@ def test_autoencoders_are_compared_without_a_posterior(tmp_path, capsys, wandb):
         assert found.members[name].isna().tolist() == points.tolist()
     assert set(found.kl_per_latent) == set(found.members.index[(~points).to_numpy()])
     for name, row in found.members.iterrows():
-        gap = rundir.read_json(found.run_dirs[str(name)] / "elbo.json")["generalisation"]
+        gap = rundir.read_json(found.run_dirs[str(name)] / "elbo-correlated.json")["generalisation"]
         assert gap["request"]["split"] == "correlated"
         wanted = gap["nll"], gap["nll_train"], gap["nll"] - gap["nll_train"], gap["mig_train"]
         assert tuple(row[["nll_all", "nll_correlated", "nll_gap", "mig_correlated"]]) == wanted
@@ -526,7 +537,7 @@ def test_members_that_cannot_be_read_are_left_out_by_name(swept, tmp_path, capsy
     assert "no matched traversals" in capsys.readouterr().err
     found = suggest(sweep_dir, progress=False)
     assert f"bvae: {whole.name} is left out: " in capsys.readouterr().err
-    assert found.cautions[0].startswith("8 members are not finished or cannot be read")
+    assert found.cautions[0].startswith("8 members are missing, unfinished or unreadable")
 
 
 def test_a_suggestion_is_written_and_reads_no_label(swept, tmp_path, monkeypatch):

@@ -60,6 +60,15 @@ def test_index_and_factors_are_a_bijection(name):
     np.testing.assert_array_equal(jax.jit(dataset.indices)(factors), indices)
 
 
+def test_an_index_that_no_image_has_is_refused():
+    """JAX would take the nearest."""
+    dataset = DATASETS["dsprites"]
+    with pytest.raises(UserError, match=r"index 737280, wanted 0 to 737279: dsprites has 737,280"):
+        dataset.factors(np.array([0, 737_280]))
+    with pytest.raises(UserError, match=r"index -1, wanted"):
+        dataset.factors(jnp.array([-1]))
+
+
 @pytest.mark.parametrize("name", CACHED)
 def test_resident_and_rendered_images_agree(name):
     """But for ties on an edge, which two compilations may break differently."""

@@ -73,8 +73,19 @@ def run(tmp_path_factory, tiny_network):
 
 @pytest.fixture(autouse=True)
 def clean(run):
-    for name in (encoding.CACHE, evaluation.EVALUATION, evaluation.ELBO):
-        (run.run_dir / name).unlink(missing_ok=True)
+    for path in run.run_dir.glob("e*.*"):
+        path.unlink()
+
+
+def test_scores_of_each_split_are_kept(run):
+    all_images = evaluate(run, ScoreConfig("mig"), num_points=POINTS, figures=False, **QUIET)
+    evaluate(run, ScoreConfig("mig", split="correlated"), num_points=90, figures=False, **QUIET)
+    evaluate_elbo(run, 4, num_points=POINTS, split="correlated", **QUIET)
+    assert rundir.read_json(run.run_dir / "evaluation.json") == all_images
+    assert all_images["mig"]["mixing"]["pairs"]
+    assert rundir.read_json(run.run_dir / "evaluation-correlated.json")["mig"]["n"] == 90
+    assert "generalisation" in rundir.read_json(run.run_dir / "elbo-correlated.json")
+    assert not (run.run_dir / "elbo.json").exists()
 
 
 def count_batches(monkeypatch, run):

@@ -15,9 +15,10 @@ from safetensors.numpy import save_file
 from bvae_jax import cli
 from bvae_jax.config import Config
 from bvae_jax.errors import UserError
+from bvae_jax.evaluation.answers import Answers
 from bvae_jax.export import formats, weights
 from bvae_jax.export.weights import export_run, metadata, named, read, write_npz
-from bvae_jax.files import CHECKSUM, write_json
+from bvae_jax.files import CHECKSUM, read_json, write_json
 from bvae_jax.likelihoods import LIKELIHOODS, make_likelihood
 from bvae_jax.likelihoods.base import expected_image
 from bvae_jax.networks import NETWORKS
@@ -135,6 +136,20 @@ def test_nothing_is_replaced_that_is_something_else(run, tmp_path, monkeypatch):
         export_run(run, out, overwrite=True)
     with pytest.raises(UserError, match=r"--resume: .*out was exported"):
         train(TINY, out, resume=True, progress=False)
+
+
+def test_scores_of_an_export_are_kept_where_it_is_exported_anew(run, tmp_path):
+    """Those of the same weights, that is; the run's own come first."""
+    out, sha256 = export_run(run, tmp_path / "out"), fingerprint(run.params)
+    for name, score, of in (("mig", 0.5, sha256), ("sap", 0.2, sha256), ("mcc", 0.1, "other")):
+        answers = Answers(out / "evaluation-holdout.json")
+        answers.put(name, {"score": score}, {"params_sha256": of})
+    run.run_dir.mkdir(exist_ok=True)
+    own = Answers(run.run_dir / "evaluation-holdout.json")
+    own.put("sap", {"score": 0.3}, {"params_sha256": sha256})
+    export_run(run, out, overwrite=True)
+    found = read_json(out / "evaluation-holdout.json")
+    assert {name: entry["score"] for name, entry in found.items()} == {"mig": 0.5, "sap": 0.3}
 
 
 def changed(arrays, about, **values):

@@ -42,7 +42,7 @@ def records(trained, held, error=1.0):
         ({"kl": 15.1, "information": 0.2}, PICTURE, (), {KL: "15.1 nats"}),
         ({"kl": 15.1, "information": -0.2}, PICTURE, (), {KL: "share 0.00 nats"}),
         ({"kl": 0.5, "information": 0.4}, PICTURE, (), {}),
-        ({"kl": 0.01, "information": 0.0, "active_latents": 0}, PICTURE, (), {NONE: "Lower"}),
+        ({"kl": 0.01, "information": 0.0, "active_latents": 0}, PICTURE, (), {NONE: "Weigh"}),
         ({}, PICTURE, ([90, 60, 20], [95, 80, 84.1]), {RISES: "from 80.0 at step 100 to 84.1"}),
         ({}, PICTURE, ([90, 60, 20], [95, 80, 82.9]), {}),  # within 3 standard errors
         ({}, PICTURE, ([90, 60, 70], [95, 80, 91]), {}),  # beta grew, say: both rise alike

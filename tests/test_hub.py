@@ -95,6 +95,17 @@ def test_the_card_says_what_the_model_is(run, hub, tmp_path):
     assert "Licence of the model: mit." in card.text
 
 
+def test_the_card_says_which_part_of_the_images(run, hub, tmp_path):
+    config = run.config.replace(only="orientation=0", correlate="x,y=0.2", augment="flip")
+    directory = dataclasses.replace(run, config=config).push("hf:user/name", out=tmp_path / "dry")
+    card = huggingface_hub.ModelCard.load(f"{directory}/README.md")
+    (result,) = card.data.to_dict()["model-index"][0]["results"]
+    name = "dSprites (only orientation=0, correlate x,y=0.2)"
+    assert result["dataset"] == {"name": name, "type": "dSprites"}
+    assert f"β-VAE on {name}, β = 4" in card.text
+    assert "restricted: only orientation=0, correlate x,y=0.2, augment flip" in card.text
+
+
 def test_the_card_of_an_autoencoder_has_no_posterior(run, hub, tmp_path, capsys):
     """Nor β. And a name cannot write a heading of its own."""
     named = {"dataset": "folder:a\n\n# forged", "beta": None, "beta_schedule": None}

@@ -131,7 +131,7 @@ def test_in_a_pipeline_and_in_a_directory(tmp_path):
     assert 0 <= model.fit(rows, LABELS).score(rows, LABELS) <= 1
     same = bvae_jax.load(tmp_path / "run", data=False)
     assert fingerprint(same.params) == fingerprint(vae.run_.params)
-    with pytest.raises(UserError, match="holds a run already"):
+    with pytest.raises(UserError, match="is taken, wanted a directory that is free"):
         model.fit(rows, LABELS)
 
 

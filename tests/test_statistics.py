@@ -450,8 +450,14 @@ def test_the_rise_at_the_end(last, wanted):
     elbo = np.where(np.arange(1, 101) > 90, last, -110.0)
     records = [{"step": 5 * k, "split": "train", "elbo": e} for k, e in enumerate(elbo, 1)]
     records += [{"step": 5 * k, "split": "holdout", "elbo": 1e6 * k} for k in range(100)]
-    assert agreement.rise_at_end(records) == pytest.approx(wanted)
-    assert agreement.rise_at_end(records[:1]) == agreement.rise_at_end([]) == 0
+    assert agreement.rise_at_end(records) == (pytest.approx(wanted), False)
+
+
+def test_the_rise_at_the_end_of_few_records():
+    records = [{"step": k, "split": "train", "elbo": -1000.0 / k} for k in (50, 100, 150, 200, 250)]
+    assert agreement.rise_at_end(records) == (pytest.approx(1.0), True)
+    assert agreement.rise_at_end(records[:1]) == (pytest.approx(NAN, nan_ok=True), True)
+    assert agreement.rise_at_end([]) == (0.0, True)
 
 
 # Agreement

@@ -345,6 +345,8 @@ def test_the_setting_of_a_rate():
     assert [row.setting for row in found.ranking] == ["b", "c", "a"]
     assert not said(found, "beyond what is reached")
     assert said(choose(evidence, rate=50.0), "beyond what is reached: 11.0 to 30.0")
+    alone = [made("a", n=1, rate=30), made("b", n=1, rate=11)]
+    assert choose(alone, rate=13.0).reasons[1] == "b has one run and no UDR."
     unknown = made("n", rate=math.nan)
     assert choose([unknown, *evidence], rate=29.0).setting == "a"
     with pytest.raises(UserError, match="without a KL"):

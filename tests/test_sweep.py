@@ -11,7 +11,7 @@ import sys
 import jax
 import numpy as np
 import pytest
-from conftest import assert_close, assert_equal, changed
+from conftest import assert_close, assert_equal, changed, two_devices
 
 import bvae_jax
 from bvae_jax.config import Config
@@ -312,7 +312,11 @@ def test_a_busy_member_is_left_to_the_other_process(tmp_path, capsys):
 
 @pytest.mark.parametrize(
     ("count", "devices"),
-    [(3, 1), (3, 2), *(pytest.param(*x, marks=pytest.mark.once) for x in ((1, 1), (1, 2), (4, 2)))],
+    [
+        (3, 1),
+        pytest.param(3, 2, marks=two_devices),
+        *(pytest.param(*x, marks=pytest.mark.once) for x in ((1, 1), (1, 2), (4, 2))),
+    ],
 )
 def test_stacked_states_take_the_steps_of_single_ones(devices, count):
     """Also where several devices share the batches of a member, as of three on two devices."""
@@ -483,6 +487,7 @@ def test_a_plan_leaves_room_for_the_data(monkeypatch):
     assert make_plan(full, 1600, "auto", None, "gpu").at_once == 534  # 600 fit: three rounds
 
 
+@two_devices
 def test_plans():
     program = Trainer(BASE, progress=False)
     devices = jax.device_count()

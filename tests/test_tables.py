@@ -262,6 +262,13 @@ def test_training_that_was_not_at_its_end_is_said():
     rises = {name: records(-95.0 if "beta=4" in name else -100.01) for name in names}
     (said,) = tables.make_table(comparison(records=rises)).remarks
     assert said.endswith("in its last tenth the ELBO still rose for β = 4 by 5 nats.")
+    few = {name: of[-2:] if "beta=4" in name else of[-1:] for name, of in rises.items()}
+    few = {name: [few[0] | {"elbo": -220.4}, *few[1:]] for name, few in few.items()}
+    alone, rising = tables.make_table(comparison(records=few)).remarks
+    assert alone == "Whether training was at its end, one record cannot say: β = 1, β = 16."
+    assert rising.endswith(
+        "between its last two records the ELBO still rose for β = 4 by 125 nats."
+    )
 
 
 def test_markdown_says_what_it_shows():

@@ -9,7 +9,7 @@ import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import assert_close, assert_equal
+from conftest import assert_close, assert_equal, two_devices
 
 from bvae_jax.data import DATASETS
 from bvae_jax.data.base import Stored
@@ -111,6 +111,7 @@ def test_vmapped_sweep_equals_single_runs():
         assert_close(jax.tree.map(lambda x, i=i: x[i], states), state, rtol=1e-4, atol=1e-5)
 
 
+@two_devices
 def test_two_devices_equal_one():
     step = jax.jit(tiny()[1])
     one = fresh()

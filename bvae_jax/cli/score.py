@@ -60,6 +60,7 @@ def evaluate(argv: Sequence[str]) -> int:
     with fatal():
         from bvae_jax.evaluation import evaluate as evaluation
         from bvae_jax.runs import run as runner
+        from bvae_jax.runs.encode import of_split
 
     config, path = ScoreConfig(**given["score"]), given["path"].expanduser()
     common: Any = {name: given[name] for name in ("baselines", "udr_with") if name in given}
@@ -90,7 +91,7 @@ def evaluate(argv: Sequence[str]) -> int:
             entries = evaluation.evaluate(run, config, num_points=count, figures=figures, **common)
             print_scores(entries)
             write_scores(json, entries)
-            print(f"{run.run_dir / evaluation.EVALUATION}")
+            print(run.run_dir / of_split(evaluation.EVALUATION, config.split))
         found = evaluation.evaluate_elbo(
             run, *settings, num_points=count, split=config.split, progress=progress
         )
@@ -100,7 +101,7 @@ def evaluate(argv: Sequence[str]) -> int:
         return 130
     if found:
         print_elbo(found)
-        print(f"{run.run_dir / evaluation.ELBO}")
+        print(run.run_dir / of_split(evaluation.ELBO, config.split))
     return 0
 
 

@@ -309,20 +309,26 @@ def agreement_by_chance(runs: int) -> float:
     return float(np.quantile(sizes, 0.95, method="higher"))
 
 
-def rise_at_end(records: Sequence[Record]) -> float:
+def rise_at_end(records: Sequence[Record]) -> tuple[float, bool]:
     """By how many nats the ELBO of training batches rose from the last tenth but one to the last.
 
     Returns:
-        0 where that is no more than `RISE` of the ELBO, or where records are too few to say.
+        The rise, 0 where that is no more than `RISE` of the ELBO and nan where one record cannot
+        say; and whether it is from the last record but one to the last, as tenths have none.
     """
     found = [(r["step"], r["elbo"]) for r in records if r["split"] == "train" and "elbo" in r]
     steps, elbo = np.array(found, float).reshape(-1, 2).T
     share = steps / steps.max(initial=1)
     before, last = elbo[(share > 0.8) & (share <= 0.9)], elbo[share > 0.9]
-    if not (before.size and last.size and np.isfinite([*before, *last]).all()):
-        return 0.0
+    few = not before.size
+    if few:
+        before, last = elbo[-2:-1], elbo[-1:]
+    if not np.isfinite([*before, *last]).all() or not last.size:
+        return 0.0, few
+    if not before.size:
+        return math.nan, few
     rise = float(last.mean() - before.mean())
-    return rise if rise > RISE * abs(last.mean()) else 0.0
+    return rise if rise > RISE * abs(last.mean()) else 0.0, few
 
 
 def agreement(members: pd.DataFrame, scores: Sequence[str]) -> pd.DataFrame:

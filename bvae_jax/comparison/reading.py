@@ -13,6 +13,7 @@ from bvae_jax.comparison.base import ELBO_PARTS, Comparison, known_ranges, known
 from bvae_jax.comparison.rates import common_betas, placed, sweep_of
 from bvae_jax.config import HYPERPARAMETERS, NO_SETTING, Config, ScoreConfig
 from bvae_jax.config import places as absolute_places
+from bvae_jax.continuous import NONE, in_words, periods
 from bvae_jax.data import open_dataset
 from bvae_jax.elbo import is_active
 from bvae_jax.errors import UserError, said_once, say
@@ -241,12 +242,17 @@ def in_order(values: Iterable[Any]) -> list[Any]:
 def _fitting(
     settings: EvaluationSettings, config: Config, progress: bool
 ) -> tuple[EvaluationSettings, Sequence[str]]:
-    """Settings that fit the data set (its number of images, its factors), and its factor names."""
+    """Settings that fit the data set (images, factors, which are numbers), and factor names."""
     dataset, split = open_dataset(config, progress=progress), settings.score.split
     most = available(dataset, config, split)
     count = point_count(dataset, config, split, min(settings.num_points, most))
-    score = settings.score if dataset.factor_names else replace(settings.score, metrics="none")
-    return replace(settings, num_points=count, score=score), dataset.factor_names
+    score, names = settings.score, dataset.factor_names
+    if not names:
+        score = replace(score, metrics="none")
+    elif declared := score.continuous or dataset.continuous:
+        declared = in_words(periods(declared, names), names) or NONE
+        score = replace(score, continuous=declared)
+    return replace(settings, num_points=count, score=score), names
 
 
 def evaluate_members(

@@ -139,7 +139,7 @@ def of_comparison(
             codes[name] = encode_run(run_dir, run.trainer, run.params, count, progress=False).means
     members = comparison.members.loc[list(codes)]
     total = comparisons(members)
-    with bar(total=total, desc="compare", unit=" pairs", disable=not progress) as shown:
+    with bar(total=total, desc="compare", unit=" pairs", disable=not (progress and total)) as shown:
         evidence = gather(
             codes,
             comparison.kl_per_latent,
@@ -151,7 +151,7 @@ def of_comparison(
     found = choose(evidence, rate=rate, measure=measure)
     absent = len(comparison.missing) + len(comparison.failed) + len(runs) - len(codes)
     if absent:
-        missing = f"{absent} members are not finished or cannot be read, and were not looked at."
+        missing = f"{absent} members are missing, unfinished or unreadable, and were not looked at."
         found = found._replace(cautions=[missing, *found.cautions])
     return found
 
@@ -186,8 +186,9 @@ def choose(
         chosen, reasons, alike = *_by_rate(evidence, rate), []
     if chosen is not None:
         place = [e.setting for e in ordered].index(chosen.setting)
-        described = f"{_described(ranking[place], measure)}, place {place + 1} of {len(ranking)}."
-        reasons.insert(0 if rate is None else 1, described)
+        row = ranking[place]
+        rank = "" if math.isnan(row.udr) else f", place {place + 1} of {len(ranking)}"
+        reasons.insert(0 if rate is None else 1, f"{_described(row, measure)}{rank}.")
     if any(e.n > PARTNERS + 1 for e in evidence):
         reasons.append(
             f"Of more than {PARTNERS + 1} runs each was compared with {PARTNERS}, chosen at random "

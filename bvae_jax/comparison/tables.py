@@ -211,19 +211,24 @@ def _unbeaten(table: Table, comparison: Comparison) -> Iterator[str]:
 
 
 def _rising(comparison: Comparison) -> Iterator[str]:
-    """Settings whose training was not at its end."""
-    rises = {}
+    """Settings whose training was not at its end, or of which one record cannot say."""
+    rises: dict[str, list[str]] = {}
     for setting, names in comparison.members.groupby("setting", sort=False).groups.items():
         found = [rise_at_end(comparison.records.get(str(name), [])) for name in names]
-        if (mean := float(np.mean(found))) > 0:
-            rises[str(setting)] = mean
-    if rises:
-        listed = [f"{setting} by {rise:.2g} nats" for setting, rise in rises.items()]
+        mean = float(np.mean([rise for rise, _ in found]))
+        if math.isnan(mean):
+            rises.setdefault("", []).append(str(setting))
+        elif mean > 0:
+            where = "between its last two records" if found[0][1] else "in its last tenth"
+            size = f"{mean:.2g}" if mean < 100 else f"{mean:.0f}"
+            rises.setdefault(where, []).append(f"{setting} by {size} nats")
+    for where, listed in rises.items():
         more = [f"{len(listed) - 8} others"] if len(listed) > 9 else listed[8:]
-        yield (
-            "Training was not at its end: in its last tenth the ELBO still rose for "
-            f"{', '.join([*listed[:8], *more])}."
-        )
+        settings = ", ".join([*listed[:8], *more])
+        if where:
+            yield f"Training was not at its end: {where} the ELBO still rose for {settings}."
+        else:
+            yield f"Whether training was at its end, one record cannot say: {settings}."
 
 
 def texts(table: Table, score: str, cell: Cell) -> tuple[str, str]:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Float
 
 from bvae_jax.continuous import classes, in_words, periods
@@ -124,12 +125,31 @@ class Dataset:
         return bool(self.factor_names) and self.labels is None
 
     def factors(self, indices: Indices | np.ndarray) -> Factors:
-        """[batch] -> [batch, factor]: which value of each factor an image has."""
+        """[batch] -> [batch, factor]: which value of each factor an image has.
+
+        Raises:
+            UserError: there is no such image; not inside jit.
+        """
+        if not isinstance(indices, Tracer):
+            self.check_indices(np.asarray(indices))
         if not self.factor_names:
             return jnp.zeros((len(indices), 0), jnp.int32)
         if self.labels is not None:
             return jnp.asarray(self.labels)[indices]
         return jnp.stack(jnp.unravel_index(indices, self.factor_sizes), axis=-1)
+
+    def check_indices(self, indices: np.ndarray) -> None:
+        """Refuse indices that no image has: JAX would take the nearest one.
+
+        Raises:
+            UserError: there is one.
+        """
+        strange = indices[(indices < 0) | (indices >= self.size)]
+        if len(strange):
+            raise UserError(
+                f"Got the index {strange[0]}, wanted 0 to {self.size - 1}: {self.name} has "
+                f"{self.size:,} images here."
+            )
 
     def indices(self, factors: Factors) -> Indices:
         """[batch, factor] -> [batch]: the inverse of `factors`, of a grid."""

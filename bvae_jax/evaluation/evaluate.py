@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from bvae_jax.config import ScoreConfig
+from bvae_jax.continuous import NONE
 from bvae_jax.errors import UserError, say
 from bvae_jax.evaluation.answers import Answers
 from bvae_jax.evaluation.baselines import file_baselines, run_baselines
@@ -22,13 +23,14 @@ from bvae_jax.metrics.codes import SCALE, Codes, read_codes
 from bvae_jax.metrics.scoring import PACKAGES, Entry, jsonable, metric_names, score_all
 from bvae_jax.runs import rundir
 from bvae_jax.runs.checkpoint import fingerprint
-from bvae_jax.runs.encode import codes_to_score, encode_run, point_count, same_images
+from bvae_jax.runs.encode import codes_to_score, encode_run, of_split, point_count, same_images
 from bvae_jax.runs.run import Run, load
 from bvae_jax.runs.trainer import NO_POSTERIOR, eval_split
 from bvae_jax.runtime import bar, versions
 from bvae_jax.types import key_for
 
 EVALUATION, ELBO = "evaluation.json", "elbo.json"
+"""Of all images; see `of_split`."""
 
 
 # Scores
@@ -46,7 +48,7 @@ def evaluate(
     figures: bool = True,
     progress: bool = True,
 ) -> dict[str, Entry]:
-    """Score a run; leave evaluation.json and figures in its directory.
+    """Score a run; leave evaluation.json (or evaluation-SPLIT.json) and figures in its directory.
 
     Each metric's scores are on disk as soon as they are there, and those that are there already,
     of the same parameters, settings and versions, are not computed again.
@@ -111,7 +113,7 @@ def evaluate(
         "udr_with": [fingerprint(other.params) for other in others],
         "factor_names": list(data.factor_names),
     }
-    answers = _scores_of(directory, request["params_sha256"])
+    answers = _scores_of(directory, config.split, request["params_sha256"])
     wanted = metric_names(config.metrics)
     missing = [name for name in wanted if answers.get(name, request) is None]
     if missing:
@@ -140,14 +142,16 @@ def stored_scores(run_dir: Path, config: ScoreConfig, num_points: int) -> dict[s
     """What `evaluate` without baselines would return, if it is there; reads two small files.
 
     Args:
+        config: with all factors in `continuous` that are numbers, as `continuous.in_words`.
         num_points: images that were encoded.
     """
     request = _stored_identity(run_dir) | {
         "num_points": num_points,
         **dataclasses.asdict(dataclasses.replace(config, metrics="")),
+        "continuous": "" if config.continuous == NONE else config.continuous,
         "baselines": False,
     }
-    answers = _scores_of(run_dir, request["params_sha256"])
+    answers = _scores_of(run_dir, config.split, request["params_sha256"])
     found = {name: answers.get(name, request) for name in metric_names(config.metrics)}
     entries = {name: entry for name, entry in found.items() if entry is not None}
     return entries if len(entries) == len(found) else None
@@ -179,9 +183,9 @@ def _stored_identity(run_dir: Path) -> dict[str, Any]:
     return {"step": summary["step"], "params_sha256": summary["params_sha256"]} | scaled
 
 
-def _scores_of(run_dir: Path, params_sha256: str) -> Answers:
-    """What evaluation.json holds of these parameters."""
-    answers = Answers(run_dir / EVALUATION, fits=_fits, order=METRICS)
+def _scores_of(run_dir: Path, split: str, params_sha256: str) -> Answers:
+    """The scores of these parameters that are on disk."""
+    answers = Answers(run_dir / of_split(EVALUATION, split), fits=_fits, order=METRICS)
     answers.entries = {
         name: entry
         for name, entry in answers.entries.items()
@@ -324,7 +328,7 @@ def evaluate_elbo(
     dataset: str | None = None,
     progress: bool = True,
 ) -> dict[str, Entry]:
-    """Take a run's KL apart and estimate log p(x); leave elbo.json in its directory.
+    """Take a run's KL apart and estimate log p(x); leave elbo.json (or elbo-SPLIT.json) there.
 
     What is there already, of the same parameters and settings, is not computed again.
 
@@ -351,7 +355,7 @@ def evaluate_elbo(
     check_settings(decomposition, log_likelihood, images)
     run = _loaded(run, step, dataset, progress)
     count = point_count(run.trainer.dataset, run.config, split, num_points)
-    answers, found = Answers(run.run_dir / ELBO), {}
+    answers, found = Answers(run.run_dir / of_split(ELBO, split)), {}
     if split in SPLITS:
         request = _generalisation_request(_identity(run), split)
         found["generalisation"] = answers.kept(
@@ -383,7 +387,7 @@ def _generalisation_request(identity: dict[str, Any], split: str) -> dict[str, A
 def stored_generalisation(run_dir: Path, split: str) -> Entry | None:
     """What `evaluate_elbo` found of a split, if it is there."""
     request = _generalisation_request(_stored_identity(run_dir), split)
-    return Answers(run_dir / ELBO).get("generalisation", request)
+    return Answers(run_dir / of_split(ELBO, split)).get("generalisation", request)
 
 
 def stored_decomposition(
@@ -397,7 +401,8 @@ def stored_decomposition(
     if "kl" not in summary:
         return {}
     asked = {"samples": decomposition, "num_points": num_points, "split": split}
-    return Answers(run_dir / ELBO).get("decomposition", _stored_identity(run_dir) | asked)
+    answers = Answers(run_dir / of_split(ELBO, split))
+    return answers.get("decomposition", _stored_identity(run_dir) | asked)
 
 
 def check_settings(decomposition: int, log_likelihood: int, images: int) -> None:

@@ -85,9 +85,20 @@ def model_card(run: Run, exported: Path, repository: str | None, licence: str | 
 
 
 def title_of(config: Config) -> str:
-    """As "β-VAE on dSprites, β = 4"."""
+    """As "β-VAE on dSprites (only orientation=0), β = 4"."""
     hyper = [f"{SYMBOLS.get(n, n)} = {text(config.value(n))}" for n in _hyper(config)[:1]]
-    return ", ".join([f"{name_of(config.objective)} on {data_name(config)}", *hyper])
+    return ", ".join([f"{name_of(config.objective)} on {images_name(config)}", *hyper])
+
+
+def images_name(config: Config) -> str:
+    """The data set, and in brackets which part of it and how often, where not all alike."""
+    parts = ", ".join(restrictions(config, "only", "exclude", "correlate"))
+    return f"{data_name(config)} ({parts})" if parts else data_name(config)
+
+
+def restrictions(config: Config, *names: str) -> list[str]:
+    """Those of these fields that are set, as "only orientation=0"."""
+    return [f"{name} {value}" for name in names if (value := getattr(config, name))]
 
 
 def data_name(config: Config) -> str:
@@ -150,11 +161,11 @@ def _list(lines: Iterable[str]) -> str:
 def _results(config: Config, scores: Mapping[str, tuple[float, int]]) -> Any:
     from huggingface_hub import EvalResult
 
-    name = data_name(config)
+    name, kind = images_name(config), data_name(config).replace(" ", "-")
     return [
         EvalResult(
             task_type="image-feature-extraction",
-            dataset_type=name.replace(" ", "-"),
+            dataset_type=kind,
             dataset_name=name,
             metric_type=score.replace("/", "_"),
             metric_name=f"{name_of(score)}{f', {NATS}' if score in TRAINING else ''}, n = {n}",
@@ -261,8 +272,7 @@ def _data(run: Run) -> str:
     found: dict[str, Any] = {**rundir.read_data(rundir.of_beta(run.run_dir)[0])}
     known = _known(config)
     lines = [f"{data_name(config)}, as {_shape(run)}"]
-    restricted = [f"{n} {value}" for n in ("only", "exclude", "correlate", "augment")
-                  if (value := getattr(config, n))]  # fmt: skip
+    restricted = restrictions(config, "only", "exclude", "correlate", "augment")
     lines += [f"restricted: {', '.join(restricted)}"] if restricted else []
     if {"images", *Split._fields} <= found.keys():
         lines.append(f"{found['images']:,} images: {parts_of(found)}")
@@ -312,7 +322,7 @@ def _limits(run: Run, licence: str | None) -> str:
     lines = [
         "For research on representations: codes of images, traversals, comparisons with other "
         "models. It was not made or tested for decisions about people.",
-        f"It knows {data_name(run.config)} only. Images must have its size and look; codes of "
+        f"It knows {images_name(run.config)} only. Images must have its size and look; codes of "
         "others mean nothing, and nothing warns of that.",
         "Nothing told it which factors there are. A latent need not be one factor, and another "
         "seed may order, mirror or mix them.",

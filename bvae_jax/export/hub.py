@@ -12,14 +12,14 @@ from typing import Any, NamedTuple
 from bvae_jax.errors import UserError, needs, say
 from bvae_jax.export.card import model_card, title_of
 from bvae_jax.export.formats import TEMPLATE, own_part, torch_code
-from bvae_jax.export.weights import export_run
+from bvae_jax.export.weights import SCORES, export_run
 from bvae_jax.files import replacing
 from bvae_jax.runs import rundir
 from bvae_jax.runs.run import Run, load
 
 CARD = "README.md"
 CLIENTS = ("httpx", "requests")
-OURS = ("figures/*", "summary.json", "evaluation.json", "elbo.json", TEMPLATE.name)
+OURS = ("figures/*", "summary.json", *SCORES, TEMPLATE.name)
 """What a push removes where the run that is pushed has no such file."""
 
 

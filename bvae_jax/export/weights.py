@@ -11,7 +11,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from bvae_jax.config import Config, differing_fields, places
+from bvae_jax.config import Config, SplitName, differing_fields, places
 from bvae_jax.errors import UserError
 from bvae_jax.evaluation.answers import Answers
 from bvae_jax.evaluation.evaluate import ELBO, EVALUATION
@@ -28,7 +28,7 @@ from bvae_jax.files import CHECKSUM, blaming, digest, misfit, replacing, write_j
 from bvae_jax.files.archive import DamagedError, read_npz
 from bvae_jax.runs import rundir
 from bvae_jax.runs.checkpoint import fingerprint
-from bvae_jax.runs.encode import CACHE
+from bvae_jax.runs.encode import CACHE, of_split
 from bvae_jax.runs.hyper import hyperparameters, resolved
 from bvae_jax.runs.run import Run, placed
 from bvae_jax.runs.rundir import CONFIG, SUMMARY, WEIGHTS
@@ -43,7 +43,10 @@ MORE = ("data", "posterior", CHECKSUM)
 """Of the metadata. Others need not be there: which images the run was trained on; "none" of an
 autoencoder, whose log-variances nobody trained; of the rest."""
 TORCH, ENCODER, DECODER = "bvae_torch.py", "encoder.onnx", "decoder.onnx"
-OURS = {WEIGHTS, CONFIG, SUMMARY, EVALUATION, ELBO, TORCH, ENCODER, DECODER, CACHE, "figures"}
+SPLITS = get_args(SplitName)
+SCORES = [of_split(file, split) for file in (EVALUATION, ELBO) for split in SPLITS]
+CODES = [of_split(CACHE, split) for split in SPLITS]
+OURS = {WEIGHTS, CONFIG, SUMMARY, *SCORES, *CODES, TORCH, ENCODER, DECODER, "figures"}
 """What an earlier export and commands leave in a directory, which is replaced with it."""
 ANEW = "Export the run anew, or fetch the file again."
 Arrays = dict[str, np.ndarray]
@@ -94,10 +97,11 @@ def export_run(
         about = metadata(run, arrays)
         (part / WEIGHTS).write_bytes(save(arrays, about))
         write_json(part / CONFIG, json.loads(about["config"]))
-        for name in (EVALUATION, ELBO):
+        for name in SCORES:
             entries = {
                 metric: entry
-                for metric, entry in Answers(run.run_dir / name).entries.items()
+                for place in (out, run.run_dir)  # an export's own scores are not lost
+                for metric, entry in Answers(place / name).entries.items()
                 if entry["request"].get("params_sha256") == about["params_sha256"]
             }
             if entries:

@@ -34,7 +34,14 @@ BATCHES = {"cpu": 128}
 BATCH = 4096
 """On other platforms."""
 CACHE = "encoded.npz"
+"""Of all images; see `of_split`."""
 ORDER_SEED = 0
+
+
+def of_split(file: str, split: str) -> str:
+    """A file's name for these images: encoded.npz of all, encoded-holdout.npz and so on."""
+    stem, _, kind = file.partition(".")
+    return file if split == "all" else f"{stem}-{split}.{kind}"
 
 
 class Encoded(NamedTuple):
@@ -203,7 +210,7 @@ def encode_run(
     Raises:
         KeyboardInterrupt: after a signal to end.
     """
-    path = run_dir / (CACHE if split == "all" else f"encoded-{split}.npz")
+    path = run_dir / of_split(CACHE, split)
     identity = _identity(trainer.dataset, params)
     known = _read(path, identity, trainer) if path.exists() else None
     if known is not None and len(known.means) >= count:

@@ -110,13 +110,14 @@ def _uninformed(evaluation: Mapping[str, Any], batch: int) -> Iterator[Any]:
             f"the KL of {kl:.1f} nats tells nothing: images and codes share "
             f"{max(0, information):.2f} nats (of {batch} images they could share log "
             f"{batch} = {most:.1f}). Posteriors are alike for all images: let the KL cost less at "
-            "first (a lower gamma or beta, a slower schedule), or lower the learning rate.",
+            "first (a smaller weight, or a slower schedule of it), or lower the learning rate.",
         )
     elif not evaluation["active_latents"]:
         yield (
             "no active latents",
-            f"no latent is active ({ACTIVE}; KL {kl:.2f} nats): the posterior has collapsed. Lower "
-            "beta, or let it grow from 0 (beta_schedule linear:steps=N).",
+            f"no latent is active ({ACTIVE}; KL {kl:.2f} nats): the posterior has collapsed. Weigh "
+            "the KL less (mostly beta), or let the weight grow from 0 (beta_schedule "
+            "linear:steps=N).",
         )
 
 

@@ -272,7 +272,12 @@ class Trainer:
         return weights_of(self.config, state)
 
     def images(self, indices: np.ndarray) -> Images:
-        """Images by index, each the same whenever it is looked at."""
+        """Images by index, each the same whenever it is looked at.
+
+        Raises:
+            UserError: there is no such image.
+        """
+        self.dataset.check_indices(np.asarray(indices))
         return self._look(self.source.reach(indices), indices)
 
     def encode(self, params: Params, indices: np.ndarray) -> Posterior:

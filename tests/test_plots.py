@@ -829,7 +829,9 @@ def test_variance_split(shown, tmp_path, count):
         lefts = [0, *shares.loc[score].cumsum()[:-1]]
         if row != 3:
             np.testing.assert_allclose([p.get_x() for p in bars], lefts)
-    remarks = [text.get_position()[1] for text in axes.texts if text.get_text() == "does not vary"]
+    remarks = [
+        text.get_position()[1] for text in axes.texts if text.get_text() == "nothing to divide"
+    ]
     assert remarks == ([3] if count > 1 else [])
     assert texts(axes.get_yticklabels()) == list(SCORES[:count])
     marks = {round(y.mean()): x[0] for x, y in (p.T for p in axes.collections[0].get_segments())}
@@ -946,7 +948,10 @@ def test_matched_traversals(shown, tmp_path, shape):
     rows = [f"latent {number} (position of the object)" for number in range(latents)]
     labels = [s.label for s in (LONG if count == 12 else BETA[:count])]
     values = np.linspace(-2, 2, columns).tolist()
-    notes = [[f"r .{i}{j}\nKL {i}.{j}0" for j in range(count)] for i in range(latents)]
+    signs = ["", "−"] * count
+    notes = [
+        [f"r {signs[i + j]}.{i}{j}\nKL {i}.{j}0" for j in range(count)] for i in range(latents)
+    ]
     weak = (np.random.default_rng(1).random((latents, count)) < 0.3) & ~np.isnan(
         images[:, :, 0, 0, 0, 0]
     )

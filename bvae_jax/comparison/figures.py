@@ -123,7 +123,7 @@ class _Figures:
             yield self.factors()
         if len(metrics) > 1 and len(comparison.members) >= FEWEST:
             yield self.agreement(metrics)
-        if len(self.settings) > 1 and len(set(comparison.members["seed"])) > 1:
+        if len(self.settings) > 1 and comparison.members["setting"].duplicated().any():
             yield self.variance()
             yield from self.what_seeds_tell(average)
         yield self.learning_curves()

@@ -179,7 +179,7 @@ def save_rate_distortion(path: Path, members: pd.DataFrame, *families: Sequence[
             for family, look in zip(families, MARKERS, strict=False)
             for handle in legend_of_settings(family, linestyle="", marker=look, markersize=4)
         ]
-        handles += [Line2D([], [], color="0.75", lw=0.6, label="equal ELBO (nats per image)")]
+        handles += [Line2D([], [], color="0.75", lw=0.6, label="equal ELBO")]
         legend_below(figure, handles)
 
 
@@ -239,12 +239,17 @@ def save_scores(
             for level, (grey, dashes) in zip(levels, looks.values(), strict=True):
                 axes.axhline(level, color=grey, dashes=dashes, lw=0.7, zorder=1)
             _fit(axes, np.concatenate([*seeds, levels, [c for c, _, _ in intervals]]), intervals)
+            found = np.concatenate(seeds)
+            if np.array_equal(found, found.round()):  # numbers of latents
+                axes.yaxis.get_major_locator().set_params(integer=True)
             title = textwrap.wrap(titles.get(score, score), 48 // columns, break_on_hyphens=False)
             axes.set_title("\n".join(title), loc="left", size=6, pad=3)
         for axes in shown[-columns:]:
             axes.tick_params(labelbottom=True)
         put_settings(shown[-columns:], settings, xlabel)
-        handles = [Line2D([], [], color=colours(settings)[0], ms=3, label="a seed", **SEED)]
+        handles = []
+        if members["setting"].duplicated().any():
+            handles += [Line2D([], [], color=colours(settings)[0], ms=3, label="a seed", **SEED)]
         known = any(np.isfinite(low) for found in scores.values() for _, low, _ in found)
         label = "mean, 95% interval" if known else "mean"
         handles += [Line2D([], [], color="0", marker="o", ms=2.5, label=label, ls="-" * known)]

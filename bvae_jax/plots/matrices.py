@@ -88,7 +88,7 @@ def save_variance_split(path: Path, shares: pd.DataFrame, limits: Sequence[float
 
     Args:
         shares: by score, a column for each source, such as setting, seed and rest, that sum to 1;
-            nan where a score does not vary.
+            nan where a score does not vary, or settings share no two seeds.
         limits: of each score what noise alone would give the first source in 19 of 20 cases.
     """
     with panels(path, [max(0.17 * len(shares), 0.35)]) as (figure, grid):
@@ -108,7 +108,7 @@ def save_variance_split(path: Path, shares: pd.DataFrame, limits: Sequence[float
                 axes.text(middle, row, short_number(widths[row]), color=ink, **place)
             left = left + widths
         for row in np.flatnonzero(np.isnan(left)):
-            axes.text(0.01, row, "does not vary", va="center_baseline", size=5, color="0.4")
+            axes.text(0.01, row, "nothing to divide", va="center_baseline", size=5, color="0.4")
         known = np.flatnonzero(np.isfinite(left))
         axes.vlines(np.array(limits)[known], known - 0.45, known + 0.45, color="k", lw=0.9)
         axes.set_yticks(rows, [short_name(str(score), 28) for score in shares.index])
@@ -182,7 +182,7 @@ def save_matched_traversals(
         if any(note.startswith("r −") for note in beside):
             said[-1] += "; where it is negative, the row is mirrored"
         if weak.any():
-            said[-1] += "; grey: it is small"
+            said.append("grey: a small correlation")
         axes.set_xlabel("\n".join(said), size=5)
         for top in np.array(rows)[blank]:
             axes.add_patch(Rectangle((-0.5, top - 0.5), across, height, color="0.9"))

@@ -43,7 +43,7 @@ STYLE: dict[Any, Any] = {
 }
 BLUE, LIGHT, ORANGE, GREEN = "#0072B2", "#A6CBE3", "#D55E00", "#009E73"
 COLOURS = (BLUE, "#E69F00", GREEN, ORANGE, "#56B4E9", "#CC79A7", "#000000")
-DASHES, MARKERS = ("-", "--", ":", "-."), "os^D"  # the next of them when all colours are taken
+DASHES, MARKERS = ("-", "--", ":", "-."), "os^DvPX"  # the next of them when all colours are taken
 Curve = Float[np.ndarray, "2 _point"]
 """Steps and values."""
 START = 0.1  # share of the steps whose values, where many times larger, are in the inset only

@@ -10,12 +10,15 @@ from bvae_jax.runs.grid import groups, label, members, parse_grid, text
 def test_values_have_the_type_of_their_field():
     texts = ["learning_rate=1e-4, 5e-4", "latents=5,10", "objective=beta_vae,beta_tcvae"]
     texts += ["--beta-schedule=constant;linear:steps=10,delay=5", "gamma=3"]
+    texts += ["correlate=x,y=0.2;x,y=0.5", "only=shape=0,x=3"]
     assert parse_grid(texts) == {
         "learning_rate": (1e-4, 5e-4),
         "latents": (5, 10),
         "objective": ("beta_vae", "beta_tcvae"),
         "beta_schedule": ("constant", "linear:steps=10,delay=5"),
         "gamma": (3.0,),
+        "correlate": ("x,y=0.2", "x,y=0.5"),
+        "only": ("shape=0,x=3",),
     }
 
 

@@ -23,6 +23,8 @@ Values = dict[str, tuple[Any, ...]]
 """Field of `Config`, or hyperparameter without one -> the values that it takes, of JSON's types."""
 FIXED = tuple(name for name in PACE if name in RESUMABLE)
 """Fields in which members never differ: they are those that may change when a sweep goes on."""
+WITH_COMMAS = ("only", "correlate", "augment")
+"""Fields whose values have commas."""
 SYMBOLS = {
     "alpha": "α",
     "beta": "β",
@@ -56,7 +58,7 @@ class Member(NamedTuple):
 def parse_grid(texts: Sequence[str]) -> Values:
     """The values that texts such as "learning_rate=1e-4,5e-4" name.
 
-    Values of schedules, which have commas of their own, are divided by semicolons.
+    Values with commas of their own, as of schedules and `WITH_COMMAS`, are divided by semicolons.
 
     Raises:
         UserError: a field is not known, is given twice, or a value does not fit.
@@ -65,7 +67,8 @@ def parse_grid(texts: Sequence[str]) -> Values:
     for text in texts:
         name, equals, rest = text.partition("=")
         name = name.strip().lstrip("-").replace("-", "_")
-        parts = rest.split(";" if name.endswith("_schedule") else ",")
+        commas = name in WITH_COMMAS or name.endswith("_schedule")
+        parts = rest.split(";" if commas else ",")
         if not equals or not all(part.strip() for part in parts):
             raise UserError(f"--grid: got {text!r}, wanted FIELD=VALUE,VALUE,...")
         if name in found:

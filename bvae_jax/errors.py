@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib.util
+import re
 import sys
 from collections.abc import Iterable, Iterator
 
@@ -12,11 +13,40 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
+_flags = False
+_COMMAND = r"\b(?:bvae|sbatch) .*?(?=[.;:,)](?:\s|$)|$)"
+_FLAG = re.compile(rf"{_COMMAND}|--(?!plugin)([a-z][a-z-]*[a-z])")
+_SWITCHES = ("overwrite", "resume")
+
+
+@contextlib.contextmanager
+def naming_flags(flags: bool = True) -> Iterator[None]:
+    """Inside the block messages name settings as the command line does, else as Python does."""
+    global _flags
+    before, _flags = _flags, flags
+    try:
+        yield
+    finally:
+        _flags = before
+
+
+def worded(text: str) -> str:
+    """A message that names flags, in the words of who reads it: to a caller of Python --num-points
+    is num_points and --resume is resume=True. Commands stay as they are."""
+
+    def argument(found: re.Match[str]) -> str:
+        name = (found[1] or "").replace("-", "_")
+        return f"{name}=True" if name in _SWITCHES else name or found[0]
+
+    return text if _flags else _FLAG.sub(argument, text)
+
+
 _said: set[str] | None = None
 
 
 def say(line: str) -> None:
-    """A line on stderr."""
+    """A line on stderr; see `worded`."""
+    line = worded(line)
     if _said is not None:
         if line in _said:
             return
@@ -38,11 +68,11 @@ def said_once() -> Iterator[None]:
 class UserError(Exception):
     """Something that the user can mend.
 
-    The message is one line: what was got, what was wanted, what to do.
+    The message is one line: what was got, what was wanted, what to do; see `worded`.
     """
 
     def __init__(self, message: str = ""):
-        super().__init__(printable(message))
+        super().__init__(printable(worded(message)))
 
 
 class MissingPackage(UserError):

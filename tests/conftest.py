@@ -46,6 +46,15 @@ if jax.default_backend() != "cpu":  # whose products of float32 numbers are else
 two_devices = pytest.mark.skipif(jax.local_device_count() < 2, reason="it wants two devices")
 
 
+@pytest.fixture(autouse=True, scope="session")
+def messages_name_flags():
+    """As on the command line, of which most tests of messages are."""
+    from bvae_jax.errors import naming_flags
+
+    with naming_flags():
+        yield
+
+
 @pytest.fixture(scope="module")
 def tiny_network():
     """`--network tiny`, for runs that are about something else: it compiles in half the time."""

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from bvae_jax import cli
-from bvae_jax.errors import UserError, say
+from bvae_jax.errors import UserError, naming_flags, say
 from bvae_jax.files import (
     misfit,
     read_json,
@@ -140,3 +140,22 @@ def test_text_of_others_reaches_the_terminal_as_python_writes_it(capsys):
     assert capsys.readouterr().err == f"bvae: {shown}\n"
     assert cli.main(["export", f"{strange}.npz"]) == 2
     assert shown in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("typed", "called"),
+    [
+        ("--num-points: got 9, wanted at most 3.", "num_points: got 9, wanted at most 3."),
+        ("Go on (--resume), or choose --run-dir.", "Go on (resume=True), or choose run_dir."),
+        ("Try bvae export a.b --to npz; or --beta 4.", "Try bvae export a.b --to npz; or beta 4."),
+        ("Start it by sbatch --array=1-N.", "Start it by sbatch --array=1-N."),
+        ("Own: --plugin FILE.py. a -- b, --x", "Own: --plugin FILE.py. a -- b, --x"),
+    ],
+)
+def test_messages_name_settings_as_their_reader_does(typed, called, capsys):
+    with naming_flags(False):
+        assert str(UserError(typed)) == called
+        say(typed)
+    assert str(UserError(typed)) == typed
+    say(typed)
+    assert capsys.readouterr().err.splitlines() == [f"bvae: {called}", f"bvae: {typed}"]

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from bvae_jax import runtime
 from bvae_jax.cli import data, lists, run, score
 from bvae_jax.cli.flags import Flags, completion
-from bvae_jax.errors import UserError, say, unknown
+from bvae_jax.errors import UserError, naming_flags, say, unknown
 
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "train": run.train,
@@ -72,6 +72,7 @@ networks, likelihoods, metrics and data sets of your own (see bvae_jax.register)
 bvae --print-completion bash|zsh prints a completion script for your shell."""
 
 
+@naming_flags()
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command.
 

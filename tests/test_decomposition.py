@@ -252,6 +252,14 @@ def test_the_sentence_of_a_good_posterior():
     assert "\n" not in found.sentence
 
 
+def test_an_average_below_0_is_0_in_words():
+    of = gaussian(0.5, n=200, variance=0.4)
+    few = (decompose(*of, samples=4, key=key(seed)) for seed in range(8))
+    found = min(few, key=lambda each: each.dimension_wise_kl)
+    assert found.dimension_wise_kl < -0.01
+    assert " 0.00 distance of single latents" in found.sentence
+
+
 def test_json_holds_every_number():
     found = decompose(*posteriors(20, 3, -1.0), samples=10, key=key())
     read = json.loads(json.dumps(jsonable(found), allow_nan=False))

@@ -27,11 +27,11 @@ from bvae_jax.errors import UserError
 from bvae_jax.evaluation import evaluate as evaluation
 from bvae_jax.evaluation import generalisation
 from bvae_jax.evaluation import log_likelihood as held_out
-from bvae_jax.evaluation.baselines import run_baselines
+from bvae_jax.evaluation.baselines import file_baselines, run_baselines
 from bvae_jax.evaluation.evaluate import evaluate, evaluate_elbo, score_file
 from bvae_jax.evaluation.figures import draw_score_figures
 from bvae_jax.evaluation.generalisation import mixing, pairs_of
-from bvae_jax.evaluation.log_likelihood import held_out_log_likelihood
+from bvae_jax.evaluation.log_likelihood import Sums, held_out_log_likelihood
 from bvae_jax.likelihoods import LIKELIHOODS, Likelihood
 from bvae_jax.metrics import scoring
 from bvae_jax.metrics.codes import Codes
@@ -83,7 +83,9 @@ def test_scores_of_each_split_are_kept(run):
     evaluate_elbo(run, 4, num_points=POINTS, split="correlated", **QUIET)
     assert rundir.read_json(run.run_dir / "evaluation.json") == all_images
     assert all_images["mig"]["mixing"]["pairs"]
-    assert rundir.read_json(run.run_dir / "evaluation-correlated.json")["mig"]["n"] == 90
+    correlated = rundir.read_json(run.run_dir / "evaluation-correlated.json")["mig"]
+    assert correlated["n"] == 90
+    assert "mixing" not in correlated, "their factors are not independent"
     assert "generalisation" in rundir.read_json(run.run_dir / "elbo-correlated.json")
     assert not (run.run_dir / "elbo.json").exists()
 
@@ -375,6 +377,9 @@ def test_a_latent_that_mixes_two_factors_is_found():
         found = mixing(matrix, "abc", [("a", "b")], used)
         assert found["entanglement"] == pytest.approx(wanted, abs=1e-9)
     assert found["sentence"] == "No active latent knows of a and b both."
+    chain = np.array([[1, 0.5, 0, 0], [0, 0.5, 0.2, 0], [0, 0, 0.8, 0], [0, 0, 0, 1]])
+    found = mixing(chain, "abcd", [("a", "b")], np.ones(4, bool))
+    assert found["entanglement_others"] == 0  # the median of 0.2, 0.2, 0, 0 and 0
     # a and c lie in one group by way of b; d has one value and is in no pair.
     chain = np.array([[0.8, 0.5, 0, 0], [0.2, 0.5, 0.4, 0], [0, 0, 0.6, 0]])
     found = mixing(chain, "abcd", pairs_of("a,c=0.1;a,b=1"), np.ones(3, bool))
@@ -523,10 +528,11 @@ def test_udr_compares_runs(run, tmp_path):
     options: dict[str, Any] = {"num_points": POINTS, "figures": False, **QUIET}
     with pytest.raises(UserError, match="give the others by --udr-with"):
         evaluate(run.run_dir, ScoreConfig("udr"), **options)
-    entry = evaluate(run.run_dir, ScoreConfig("udr"), udr_with=[other.run_dir], **options)["udr"]
+    config = ScoreConfig("udr", train_points=100)
+    entry = evaluate(run.run_dir, config, udr_with=[other.run_dir], **options)["udr"]
     assert len(entry["per_run"]) == 2
     assert 0 <= entry["score"] <= 1
-    assert entry["n"] == POINTS
+    assert entry["n"] == 100
 
 
 def test_baselines_of_a_run(run):
@@ -549,6 +555,15 @@ def test_baselines_of_a_run(run):
         np.testing.assert_array_equal(representation.factors, made["pca"].factors)
     truth = made["true_factors"]
     assert np.corrcoef(truth.codes[:, 3], truth.factors[:, 3])[0, 1] == pytest.approx(1)
+
+
+def test_true_factors_to_test_on_are_scaled_as_those_to_fit_on():
+    factors, test = np.array([[0, 1], [2, 1], [4, 1]]), np.array([[4, 1], [8, 1]])
+    points = Codes(np.zeros((3, 2)), factors, codes_test=np.zeros((2, 2)), factors_test=test)
+    truth, std = file_baselines(points)["true_factors"], np.sqrt(8 / 3)
+    np.testing.assert_allclose(truth.codes, np.array([[-2, 0], [0, 0], [2, 0]]) / std)
+    assert truth.codes_test is not None
+    np.testing.assert_allclose(truth.codes_test, np.array([[2, 0], [6, 0]]) / std)
 
 
 @pytest.mark.once
@@ -680,6 +695,9 @@ def test_both_results_are_written_printed_and_not_computed_again(run, monkeypatc
     assert evaluated(run, 50, 40, 5) == found
     with pytest.raises(AssertionError, match="again"):
         evaluated(run, 60)
+    without_holdout = dataclasses.replace(run, config=run.config.replace(holdout=0))
+    with pytest.raises(AssertionError, match="again"):  # of training images
+        evaluate_elbo(without_holdout, 0, 40, 5, **QUIET)
     monkeypatch.undo()
     earlier = rundir.read_json(run.run_dir / "elbo.json")
     for added in ("least_effective", "few"):
@@ -751,6 +769,32 @@ def test_log_likelihood_of_a_linear_model(run):
     assert (found.images, found.samples) == (21, 3000)
     bits = -found.log_likelihood / 4 / np.log(2) + 8
     assert found.bits_per_dim == pytest.approx(bits, rel=1e-6)
+
+
+def test_every_batch_of_images_has_its_own_noise(run, monkeypatch):
+    def noise(model, params, images, samples, key):
+        return Sums(*3 * [jax.random.normal(key, (len(images),))])
+
+    monkeypatch.setattr(held_out, "weight_sums", noise)
+    program, params, _ = linear_program(run.trainer)
+    one, two = (held_out_log_likelihood(program, params, samples=2, images=n) for n in (16, 32))
+    assert abs(one.log_likelihood - two.log_likelihood) > 1e-3
+
+
+def test_effective_samples_are_those_of_the_median_image(run, monkeypatch):
+    """Where e of K weights are equal and all others 0, e samples count."""
+    count = np.array([30.0, 1, 2])
+
+    def planted(model, params, images, samples, key):
+        log_sum = jnp.log(jnp.resize(count, (len(images),)))
+        return Sums(log_sum, log_sum, log_sum)
+
+    monkeypatch.setattr(held_out, "weight_sums", planted)
+    program, params, _ = linear_program(run.trainer)
+    found = held_out_log_likelihood(program, params, samples=32, images=3)
+    assert (found.effective_samples, found.least_effective) == pytest.approx((2, 1))
+    assert found.few == 2
+    assert found.log_likelihood == pytest.approx(np.log(count / 32).mean())
 
 
 def test_one_image_is_refused_and_many_are_all(run):

@@ -176,6 +176,15 @@ def test_the_null_is_what_shuffled_factors_score():
     assert abs(entry["score"] - entry["null"]["mean"]) < 4 * entry["null"]["std"]
     assert entry["null"]["p"] > 0.02
     assert "null" not in scored(noise, "mig", permutations=0)["mig"]
+    one, both = (scored(noise, "mig", permutations=n)["mig"]["null"] for n in (1, 2))
+    first, second = one["mean"], 2 * both["mean"] - one["mean"]
+    assert (one["std"], both["std"]) == (0, pytest.approx(abs(first - second) / math.sqrt(2)))
+
+
+def test_codes_that_know_nothing_are_no_better_than_shuffled_factors():
+    entry = scored(Codes(np.zeros((300, 2)), points().factors), "mig")["mig"]
+    assert entry["score"] == 0
+    assert entry["null"] == {"mean": 0, "std": 0, "p": 1, "permutations": 20}
 
 
 def test_repeats_have_other_seeds_and_a_t_interval():
@@ -198,6 +207,15 @@ def test_baselines_are_scored_alike():
     assert entries["mig"]["baselines"]["other"] == {"score": direct, "n": 300}
     assert set(entries["mig"]["baselines"]) == {scoring.PIXELS, "other"}
     assert set(entries["mig_sup"]["baselines"]) == {"other"}, "not made for thousands of latents"
+
+
+def test_of_a_baseline_only_what_is_not_true_of_the_codes_is_noted():
+    one, many = points().codes[:, :1], points()
+    for codes, noted in ((many.codes, ["infoc"]), (one, [])):
+        alone = {"alone": dataclasses.replace(many, codes=one)}
+        entry = scored(dataclasses.replace(many, codes=codes), "infomec", baselines=alone)
+        notes = entry["infomec"]["baselines"]["alone"].get("notes", [])
+        assert [note.split(" ")[0] for note in notes] == noted
 
 
 def test_a_baseline_that_cannot_be_scored_costs_nothing_else():

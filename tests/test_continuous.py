@@ -22,7 +22,12 @@ from bvae_jax.errors import UserError
 from bvae_jax.metrics import METRICS
 from bvae_jax.metrics.codes import Codes, draw, read_codes
 from bvae_jax.metrics.mcc import mcc
-from bvae_jax.metrics.regression import explained, explained_variance, nearest_information
+from bvae_jax.metrics.regression import (
+    explained,
+    explained_variance,
+    nearest_information,
+    upright,
+)
 from bvae_jax.metrics.scoring import score, score_all
 from bvae_jax.metrics.trees import regression_trees
 from bvae_jax.runs.codes import WRITERS
@@ -115,9 +120,10 @@ def test_numbers_become_bins_by_the_rule():
     np.testing.assert_array_equal(binned(few), [2, 0, 1, 2])
     value = np.append(RNG.uniform(-3, 3, 99), [-3, 3])
     np.testing.assert_array_equal(binned(value), np.minimum((value + 3) / 6 * 20, 19).astype(int))
+    np.testing.assert_array_equal(binned(np.arange(20.0) ** 2), np.arange(20))
     grid = np.arange(41.0)  # half of its values lie on edges
-    for unit in (1 / 3, 0.1, 7.7):
-        np.testing.assert_array_equal(binned(grid * unit + 0.3), binned(grid))
+    for unit, low in ((1 / 3, 0.3), (0.1, 0.3), (7.7, 0.3), (7 / 9, 100)):
+        np.testing.assert_array_equal(binned(grid * unit + low), binned(grid))
     angle = RNG.uniform(0, TURN, 500)
     classes = binned(angle, TURN)
     np.testing.assert_array_equal(classes, angle // 18)
@@ -141,6 +147,7 @@ OUTLIER = np.where(np.arange(N) == 7, 1e4, VALUES[:, 1])
         ("2=2", np.arange(N) % 2, ""),
         ("2=360", VALUES[:, 2] - 180, ""),
         ("2=360", np.linspace(0, 360, N), ""),
+        ("2=360", np.linspace(0, 367, N), ""),
         ("2", VALUES[:, 1], ""),
     ],
 )
@@ -158,6 +165,7 @@ def test_an_odd_period_or_an_outlier_is_said(declared, column, remark):
     ("scale", "declared", "message"),
     [
         (1e300, "x", "x has values up to 5e.300 in size, wanted 1e-150 to 1e.150: choose another"),
+        (-1e300, "x", "x has values up to 5e.300 in size"),
         (1e-300, "x", "x has values up to .*e-300 in size"),
         (1, "x=1e-320", "the period '1e-320' of 'x', wanted a number"),
         (1, ["x"], r"got \['x'\], wanted a text"),
@@ -194,6 +202,15 @@ def test_codes_with_numbers_keep_values_and_count_in_bins():
     np.testing.assert_array_equal(drawn["numbers"].values, VALUES[rows])
     rows = np.array([np.flatnonzero((row == NOISE).all(axis=1))[0] for row in drawn["codes_test"]])
     np.testing.assert_array_equal(drawn["numbers"].values_test, VALUES[rows])
+
+
+def test_points_to_test_on_are_measured_from_those_to_fit_on():
+    numbers = Numbers(np.array([math.nan, 0, TURN]), VALUES, VALUES + 1)
+    fit, test = targets(numbers), targets(numbers, test=True)
+    assert list(fit) == list(test) == [1, 2]
+    np.testing.assert_allclose(test[1] - fit[1], 1 / VALUES[:, 1].std())
+    turned = np.deg2rad(VALUES[:, 2] + 1)
+    np.testing.assert_allclose(test[2], np.stack([np.cos(turned), np.sin(turned)], axis=1))
 
 
 # Laws of the metrics.
@@ -261,6 +278,25 @@ def test_r2_is_that_of_a_regression():
         for name, key in (("sap_r2", "r2"), ("sap", "accuracy")):
             np.testing.assert_allclose(found(name, given(MIXED))[key][:, k], wanted)
     assert explained_variance(np.full((5, 1), 2.0), np.arange(5.0)[:, None]) == 0
+
+
+def test_a_circle_is_turned_to_where_latents_lie_and_constant_ones_do_not_matter():
+    circle = np.stack([np.cos(ANGLE), np.sin(ANGLE)], axis=1)
+    for turn in (0.0, 0.7):
+        z = np.cos(ANGLE - turn)[:, None] + 0.1 * NOISE[:, :1]
+        fit, test = upright(np.column_stack([z, np.ones(N)]), circle, circle[:5])
+        assert abs(correlation(fit[:, 0], np.cos(ANGLE - turn))) > 0.999
+        np.testing.assert_allclose(np.linalg.norm(fit, axis=1), 1)
+        np.testing.assert_allclose(test, fit[:5])
+    of_constant, _ = upright(np.ones((N, 1)), circle, circle)
+    np.testing.assert_allclose(np.linalg.norm(of_constant, axis=1), 1)
+    numbers = Numbers(np.array([TURN]), VALUES[:80, 2:], VALUES[80:200, 2:])
+    bins, scores = (VALUES[:, 2:] // 18).astype(int), []
+    for z in (MIXED, np.column_stack([MIXED, np.ones(N)])):
+        arrays = z[:80], bins[:80], z[80:200], bins[80:200], jax.random.key(0), numbers
+        scored = METRICS["downstream"].function(*arrays, labels=(80,), as_published=True)
+        scores.append(scored["score"])
+    assert scores[1] == pytest.approx(scores[0])
 
 
 def correlation(a, b):

@@ -155,7 +155,7 @@ def _of_number(
     """Variance explained by ridge regression and by trees."""
     if not x.shape[1]:
         return 0.0, 0.0
-    y, y_test = upright(x, y, y_test) if np.ptp(x, axis=0).all() else (y, y_test)
+    y, y_test = upright(x, y, y_test)
     center = y.mean(axis=0)
     linear = RidgeCV(RIDGES).fit(x, y - center).predict(x_test).reshape(y_test.shape) + center
     trees = regression_trees(x, y, x_test, max_bins=bins).predictions

@@ -6,7 +6,7 @@ from scipy.spatial import KDTree
 from scipy.special import digamma
 
 from bvae_jax.continuous import Targets
-from bvae_jax.metrics.base import CodeArray
+from bvae_jax.metrics.base import CodeArray, standardised
 
 ROUNDING = 1e-14
 """Of distances among numbers of standard deviation 1: a neighbour at the distance is not nearer."""
@@ -37,7 +37,7 @@ def upright(
     """
     if target.shape[1] == 1:
         return target, test
-    z = (x - x.mean(axis=0)) / x.std(axis=0)
+    (z,) = standardised(x)
     axes = np.linalg.svd(z.T @ (target - target.mean(axis=0)))[2].T
     return target @ axes, test @ axes
 

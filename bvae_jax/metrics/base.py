@@ -367,8 +367,8 @@ def mean(values: Any, empty: float = float("nan")) -> float:
 
 
 def sample_variance(codes: CodeArray) -> np.ndarray:
-    """[latent] unbiased variance; 0 of a single point."""
-    return codes.var(axis=0, ddof=1 if len(codes) > 1 else 0)
+    """[latent] unbiased variance."""
+    return codes.var(axis=0, ddof=1)
 
 
 def generator(key: PRNGKey) -> np.random.Generator:

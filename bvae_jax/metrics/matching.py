@@ -53,7 +53,7 @@ class Matching:
             labels, size = relabel(column)
             counts = np.bincount(labels)
             enough = counts >= 2
-            if size > 1 and not enough.all():
+            if not enough.all():
                 self.notes.append(
                     f"factor {k}: {int((~enough).sum())} of {size} values have a single row and "
                     "are left out"

@@ -110,10 +110,10 @@ def _matched_scores(
         matrix[:, k] = np.where(varying(codes), np.sqrt(explained(codes, angle)), np.nan)
     latent = matched(matrix)
     for k, (angle, angle_test) in circles.items():
-        center, code = angle.mean(axis=0), codes[:, latent[k]]
+        code = codes[:, latent[k]]
         if np.ptp(code) > 0:
-            weights = np.linalg.lstsq(angle - center, code - code.mean())[0]
-            factors_test[:, k] = (angle_test - center) @ weights
+            weights = np.linalg.lstsq(angle - angle.mean(axis=0), code - code.mean())[0]
+            factors_test[:, k] = angle_test @ weights
     return _of(latent, codes_test, factors_test), latent, matrix
 
 

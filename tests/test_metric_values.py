@@ -25,6 +25,7 @@ from sklearn.model_selection import KFold
 from sklearn.svm import LinearSVC
 from threadpoolctl import threadpool_limits
 
+from bvae_jax.continuous import Numbers
 from bvae_jax.metrics import (
     METRICS,
     active_units,
@@ -54,7 +55,7 @@ from bvae_jax.metrics import (
 )
 from bvae_jax.metrics.dci import completeness, disentanglement
 from bvae_jax.metrics.matching import Matching
-from bvae_jax.metrics.trees import boosted_trees
+from bvae_jax.metrics.trees import boosted_trees, regression_trees
 
 X, X_TEST = MIXED.codes[:TRAIN], MIXED.codes[TRAIN:]
 Y, Y_TEST = FACTORS[:TRAIN], FACTORS[TRAIN:]
@@ -170,6 +171,9 @@ def test_chen_s_mig_of_two_gaussians(shift):
     assert only["score"] == only["per_factor"][0]
     sized = mig_chen(codes, GRID, logvars, jax.random.key(4), np.array([4, 8]), samples=500)
     np.testing.assert_allclose(sized["per_factor"] * [2, 3], only["per_factor"])
+    flat = mig_chen(codes, GRID * [1, 0], logvars, jax.random.key(4), np.array([2, 3]), samples=500)
+    assert np.isnan(flat["per_factor"]).tolist() == [False, True]
+    assert flat["score"] == flat["per_factor"][0]
 
 
 def test_rmig_spreads_points_over_bins():
@@ -229,6 +233,8 @@ def test_mig_sup_judges_by_the_variance():
     scaled = OWN * [1, 0.19]  # variances 0.25 and 0.009
     assert np.isnan(mig_sup(scaled, GRID)["per_latent"]).tolist() == [False, True]
     assert mig_sup(0.01 * OWN, GRID)["score"] == 0
+    # The unbiased one: 0.01008 over 99, 0.00998 over 100.
+    assert mig_sup(0.1998 * OWN, GRID)["score"] == pytest.approx(1)
 
 
 def test_dsprites_shape_alone_is_left_out_as_published():
@@ -335,6 +341,15 @@ def test_factor_vae_s_votes_against_a_loop():
     assert found["score"] == pytest.approx(shares.max(axis=1).sum(), abs=0.04)
 
 
+def test_no_constant_latent_votes_where_none_is_pruned():
+    codes = np.column_stack([np.ones(100), OWN])
+    found = factor_vae_score(
+        codes, GRID, jax.random.key(0), points=20, train_votes=100, test_votes=100, prune_std=0.0
+    )
+    assert found["active"].tolist() == [False, True, True]
+    assert found["score"] == 1
+
+
 def test_beta_vae_s_votes_against_a_loop():
     """One latent per factor: the smallest mean difference names the factor, if it is zero."""
     rng = np.random.default_rng(9)
@@ -430,9 +445,10 @@ def test_boosted_trees_are_scikit_learn_s(classes):
     np.testing.assert_allclose(ours.gains[:classes] / 400, gains[:classes], rtol=1e-3, atol=1e-6)
 
 
-def test_boosted_trees_share_the_gains_of_copies():
+@pytest.mark.parametrize(("trees", "y"), [(boosted_trees, Y[:, 0]), (regression_trees, 1.0 * Y)])
+def test_boosted_trees_share_the_gains_of_copies(trees, y):
     x = np.column_stack([X[:, 0], -3 * X[:, 0] + 1, X[:, 1]])
-    single, double = (boosted_trees(a, Y[:, 0], a, stages=5) for a in (x[:, [0, 2]], x))
+    single, double = (trees(a, y, a, stages=5) for a in (x[:, [0, 2]], x))
     np.testing.assert_array_equal(single.predictions, double.predictions)
     np.testing.assert_array_equal(double.gains[:, 0], double.gains[:, 1])
     np.testing.assert_allclose(double.gains[:, :2].sum(axis=1), single.gains[:, 0])
@@ -477,6 +493,28 @@ def test_dci_names_what_it_does_not_know(setting):
         dci(X, Y, X_TEST, Y_TEST, **setting)
     with pytest.raises(ValueError, match=f"{word}: got"):
         inspect.unwrap(dci)(X, Y, X_TEST, Y_TEST, **setting)
+
+
+COMMON = np.repeat([[0], [1]], [30, 10], axis=0)
+"""Three quarters of the points have one value."""
+
+
+def test_dci_of_constant_codes_guesses_the_most_common_class():
+    constant, y_test = np.ones((40, 2)), 1 - COMMON
+    found = dci(constant, COMMON, constant, y_test)
+    assert (found["train"], found["informativeness"]) == (0.75, 0.25)
+    assert not found["importance"].any()
+    numbers = Numbers(np.zeros(1), 1.0 * COMMON, 1.0 * y_test)
+    found = dci(constant, COMMON, constant, y_test, numbers)
+    assert (found["train"], found["informativeness"]) == (0, 0)
+
+
+def test_a_lone_latent_is_compared_with_a_guess():
+    z, numbers = 4.0 * COMMON - 2, Numbers(np.zeros(1), 1.0 * COMMON)
+    of = (z, COMMON, z, COMMON)
+    assert sap(*of)["score"] == pytest.approx(1 - 1 / 2)
+    assert sap(*of, plain_accuracy=True)["score"] == pytest.approx(1 - 3 / 4)
+    assert sap(*of, numbers)["score"] == pytest.approx(1)  # a guess explains nothing of a number
 
 
 def test_sap_is_the_gap_of_two_machines():
@@ -562,6 +600,8 @@ def test_infomec_counts_the_values_of_quantised_latents():
     wanted = [[mutual_info_score(z, y) / mutual_info_score(y, y) for y in factors.T] for z in v.T]
     np.testing.assert_allclose(found["normalised_information"], wanted, atol=1e-9)
     assert found["infoe_per_factor"][0] == pytest.approx(1, abs=1e-3)
+    by_quartiles = infomec(codes, factors, jax.random.key(0), pruning="interquartile")
+    assert by_quartiles["active"].tolist() == [True, False]
 
 
 def test_downstream_learns_separable_data_and_more_from_more_labels():
@@ -593,6 +633,20 @@ def test_downstream_s_logistic_regression_is_scikit_learn_s():
         assert np.abs(found["logistic_per_factor"][0, k] - by_penalty).min() < 0.004
 
 
+def test_downstream_s_penalty_is_chosen_on_1000_labels(monkeypatch):
+    fit, sizes = LogisticRegression.fit, set()
+
+    def seen(self, x, y):
+        sizes.add(len(x))
+        return fit(self, x, y)
+
+    monkeypatch.setattr(LogisticRegression, "fit", seen)
+    y = np.arange(1_500)[:, None] % 2
+    z = y + np.random.default_rng(0).standard_normal((1_500, 1))
+    downstream(z, y, z[:9], y[:9], jax.random.key(0), labels=(1_500,))
+    assert sizes == {666, 667, 1_500}, "two of three folds, then all"
+
+
 def test_downstream_as_published():
     """Raw codes, ten penalties by 5-fold cross-validation, and scikit-learn's trees."""
     x, x_test, y, y_test = 0.1 * X[:60], 0.1 * X_TEST, Y[:60, 2:], Y_TEST[:, 2:]
@@ -621,6 +675,8 @@ def test_dci_es_of_what_nothing_predicts():
     arrays = (noise, Y, noise_test, Y_TEST, jax.random.key(0))
     assert dci_es(*arrays)["explicitness"] == -1
     assert dci_es(*arrays, **METRICS["dci_es"].compat)["explicitness"] == 1
+    far = dci_es(X, Y, 100 * X_TEST, Y_TEST, jax.random.key(0))
+    np.testing.assert_array_equal(far["loss"], 1)
     assert dci_es(noise, np.insert(Y, 1, 5, axis=1), noise_test, np.insert(Y_TEST, 1, 5, axis=1),
                   jax.random.key(0))["size"] == 3 / 2  # fmt: skip
 

@@ -119,7 +119,9 @@ def test_the_best_is_bold_by_the_average_that_is_shown():
 
 
 def test_left_out_members_and_missing_numbers():
-    given = comparison(failed={"beta=1,seed=9": "nan in the loss"}, missing=("beta=4,seed=9",))
+    given = comparison(
+        failed={"beta=1,seed=9": "nan in the loss"}, missing=("beta=4,seed=8", "beta=4,seed=9")
+    )
     given.members.loc["beta=4,seed=2", "mig"] = NAN
     given.members.loc[given.members.setting != "β = 4", "nll"] = NAN
     table = tables.make_table(given)
@@ -127,7 +129,8 @@ def test_left_out_members_and_missing_numbers():
     assert table.rows["β = 1"]["nll"].interval.n == 0
     assert not any(row["nll"].best or row["nll"].tied for row in table.rows.values())
     shown = tables.to_markdown(table)
-    assert "`beta=1,seed=9` (nan in the loss); `beta=4,seed=9` (not finished)" in shown
+    alike = "`beta=4,seed=8`, `beta=4,seed=9` (missing or not finished)"
+    assert f"Left out: `beta=1,seed=9` (nan in the loss); {alike}." in shown
     assert "] (n = 5)" in shown.replace("**", "").replace(r"\*", "")
     assert cells_of(shown.splitlines()[2])[3] == "–"
 

@@ -139,7 +139,10 @@ def make_table(comparison: Comparison, average: Average = "mean") -> Table:
         rows={s: {score: columns[score][s] for score in scores} for s in comparison.settings},
         baselines=baselines,
         seeds={s: members.seed[members.setting == s].nunique() for s in comparison.settings},
-        failed={**comparison.failed, **dict.fromkeys(comparison.missing, "not finished")},
+        failed={
+            **comparison.failed,
+            **dict.fromkeys(comparison.missing, "missing or not finished"),
+        },
         better=comparison.better,
         warned=_warned(comparison),
     )
@@ -322,8 +325,11 @@ def to_markdown(table: Table) -> str:
         name = markdown(name_of_row(row)) + " (baseline)" * (row.kind == "baseline")
         lines.append([name, str(row.n), *shown])
     explained = explanation(table, tied=r"\*")
-    if table.failed:
-        left_out = [f"`{member}` ({markdown(why)})" for member, why in table.failed.items()]
+    reasons: dict[str, list[str]] = {}
+    for member, why in table.failed.items():
+        reasons.setdefault(why, []).append(f"`{member}`")
+    if reasons:
+        left_out = [f"{', '.join(names)} ({markdown(why)})" for why, names in reasons.items()]
         explained.append(f"Left out: {'; '.join(left_out)}.")
     body = "".join(f"| {' | '.join(line)} |\n" for line in lines)
     return f"{above}{body}\n{' '.join(explained)}\n"

@@ -15,6 +15,7 @@ from bvae_jax.comparison import seeds
 from bvae_jax.comparison.statistics import best_and_tied, hedges, pair_tests
 
 NAN = math.nan
+NOISY: Any = pd.DataFrame({"a": [0.9, 0.2, 1.4, 0.3], "b": [0.1, 0.6, 0.2, 0.8]})
 
 
 def rng(seed=0):
@@ -47,6 +48,8 @@ def test_effects_that_are_none_or_huge():
     assert seeds.power(0.0, 10) == pytest.approx(0.05, abs=1e-4)
     assert seeds.seeds_for(0.0) is None
     assert seeds.seeds_for(0.05) is None
+    assert seeds.seeds_for(0.088) is None  # 1,016
+    assert seeds.seeds_for(0.09) == 971
     assert seeds.seeds_for(1e4) == 2
     low, high = seeds.effect_interval(1e4, 3)
     assert 0 < low < 1e4 < high
@@ -84,6 +87,26 @@ def test_the_pair_that_matters():
     assert f"takes {found.paired} seeds ({found.corrected} with a correction for 6 pairs)" in words
 
 
+def test_where_there_may_be_no_effect_no_number_of_seeds_is_enough():
+    found: Any = seeds.seeds_needed(NOISY, "high")
+    difference = NOISY["a"] - NOISY["b"]
+    raw = difference.mean() / difference.std()
+    assert found.effect_ends == pytest.approx(seeds.effect_interval(raw, 4))
+    low, high = found.effect_ends
+    assert low < -0.5 < 1 < high
+    assert (found.fewest, found.most) == (seeds.seeds_for(high), None)
+    assert "interval, 7 to more than 1000." in seeds.in_words(found)
+
+
+def test_curves_of_power_go_on_until_both_tests_would_find_it():
+    found: Any = seeds.seeds_needed(NOISY, "high")
+    for effect, unpaired, last in ((1.0, 0.3, 500), (2.0, 2.0, 10)):
+        curve = seeds.power_curve(found._replace(effect=effect, effect_unpaired=unpaired))
+        assert curve.seeds[-1] == last
+        assert min(curve.paired[-1], curve.unpaired[-1]) > 0.9
+        np.testing.assert_array_equal(curve.low, 0.05)  # as of no effect, which may be
+
+
 @pytest.mark.parametrize(
     "columns",
     [
@@ -112,6 +135,17 @@ def test_improvement_is_mann_and_whitneys():
     assert sure.center == sure.high == 1
     assert 0.4 < sure.low < 0.6  # three seeds do not make it certain
     assert math.isnan(seeds.improvement(np.array([NAN]), b, "high").center)
+
+
+def test_intervals_of_improvement_are_newcombes():
+    """Where the share is as far from the true one as 1.96 of its standard errors there."""
+    a, b = np.array([0.3, 0.9, 0.7, 0.8]), np.array([0.1, 0.4, 0.75, 0.2, 0.6, 0.5])
+    found = seeds.improvement(a, b, "high")
+    assert found.center == (2 + 6 + 5 + 6) / 24
+    for end in (found.low, found.high):
+        inner = (4 + 6) / 2 - 1
+        variance = end * (1 - end) / 24 * (1 + inner * ((1 - end) / (2 - end) + end / (1 + end)))
+        assert abs(found.center - end) / math.sqrt(variance) == pytest.approx(1.96, abs=0.02)
 
 
 @pytest.mark.parametrize(("n", "least"), [(2, 0.88), (3, 0.9), (10, 0.93)])

@@ -154,6 +154,8 @@ def test_differences_end_where_scores_end():
     (free,), (test,) = statistics.pair_tests(frame), statistics.pair_tests(frame, (0.0, 1.0))
     assert free.low < -1 < 1 < free.high
     assert test == free._replace(low=-1, high=1)
+    (signed,) = statistics.pair_tests(frame, (-1.0, 1.0))
+    assert signed == free._replace(low=-2, high=2)
 
 
 # Frames
@@ -448,6 +450,7 @@ def test_the_share_that_noise_gives_the_setting():
 )
 def test_the_rise_at_the_end(last, wanted):
     elbo = np.where(np.arange(1, 101) > 90, last, -110.0)
+    elbo[:80] = np.linspace(-900, -120, 80)  # what came before is not the end
     records = [{"step": 5 * k, "split": "train", "elbo": e} for k, e in enumerate(elbo, 1)]
     records += [{"step": 5 * k, "split": "holdout", "elbo": 1e6 * k} for k in range(100)]
     assert agreement.rise_at_end(records) == (pytest.approx(wanted), False)

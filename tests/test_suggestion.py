@@ -208,6 +208,7 @@ def test_collapsed_settings_are_chosen_only_if_nothing_else_is_there():
     assert not said(found, "all others"), "there is none that it could be compared with"
     all_dead = choose([dead, dying])
     assert all_dead.setting == "dead"
+    assert not made("alive", active=2).collapsed
     assert said(all_dead, "All settings are collapsed")
     alone = choose([made("alone", n=1), dead])
     assert alone.setting is None
@@ -326,6 +327,30 @@ def test_settings_that_differ_are_told_apart():
     assert apart > 35, "seeds are paired: their own spread is twice the difference"
 
 
+def half_of_next(found):
+    """What is said of the next setting: it is so much lower +- this."""
+    return float(next(r for r in found.reasons if "+-" in r).split("+- ")[1].split(" ")[0])
+
+
+def test_intervals_are_as_wide_as_all_pairs_ask_for():
+    evidence = [made("a" * k, 0.9 - 0.2 * k, spread=0.1) for k in (1, 2, 3, 4)]
+    one, six = half_of_next(choose(evidence[:2])), half_of_next(choose(evidence))
+    wanted = stats.t.isf(0.025 / 6, 4) / stats.t.isf(0.025, 4)
+    assert six / one == pytest.approx(wanted, rel=0.02)
+
+
+def test_two_runs_of_either_setting_are_too_few_to_tell():
+    many, two = made("a", 0.9, spread=0.01, n=6), made("bb", 0.1, spread=0.01, n=2)
+    assert said(choose([many, two]), "The seeds cannot tell a from bb.")
+    assert said(choose([many, made("bb", 0.1, spread=0.01, n=3)]), "The seeds tell a from all")
+
+
+def test_intervals_of_udr_lie_between_0_and_1():
+    high, low = choose([made("a", 0.9, spread=0.1), made("bb", 0.1, spread=0.1)]).ranking
+    assert 0 < high.low < high.udr < high.high == 1
+    assert 0 == low.low < low.udr < low.high < 1
+
+
 def test_seeds_may_be_missing():
     a = made("a", 0.7, spread=0.02, n=4, seeds=(0, 2, 5, 9))
     b = made("bb", 0.3, spread=0.02, n=6, seeds=(1, 2, 3, 5, 8, 11))
@@ -430,6 +455,10 @@ def test_measures_that_disagree():
     assert said(choose([a, b], measure="spearman"), "UDR (lasso) says otherwise: 0.600 for a")
     collapsed = b._replace(active=np.ones(5))
     assert not said(choose([a, collapsed]), "says otherwise")
+    weak = made("c", 0.1, active=0, rate=1.0)
+    found = choose([a, weak], rate=1.0)
+    assert found.setting == "c"
+    assert not said(found, "says otherwise"), "a collapsed setting's own UDR means nothing"
 
 
 def test_what_it_cannot_know_is_always_said():

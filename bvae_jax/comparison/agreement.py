@@ -306,7 +306,7 @@ def agreement_by_chance(runs: int) -> float:
     drawn = np.random.default_rng(0).permuted(np.tile(np.arange(runs), (20_000, 1)), axis=1)
     ranks = np.arange(runs) - (runs - 1) / 2
     sizes = np.abs((drawn - drawn.mean(axis=1, keepdims=True)) @ ranks) / np.square(ranks).sum()
-    return float(np.quantile(sizes, 0.95, method="higher"))
+    return float(np.quantile(sizes, 0.95))
 
 
 def rise_at_end(records: Sequence[Record]) -> tuple[float, bool]:
@@ -337,8 +337,7 @@ def agreement(members: pd.DataFrame, scores: Sequence[str]) -> pd.DataFrame:
     Returns:
         Scores by scores; nan where one of the two does not vary.
     """
-    numbers = members.reindex(columns=list(scores)).astype(float)
-    return numbers.where(np.isfinite(numbers)).corr(method="spearman")
+    return members.reindex(columns=list(scores)).astype(float).corr(method="spearman")
 
 
 def _averages(

@@ -66,6 +66,10 @@ def test_crop_keeps_a_ramp_a_ramp():
     side = slopes.mean(axis=1) * 63
     assert 0.5 <= side.min() < 0.53
     assert 0.97 < side.max() <= 1.0001
+    # From one end to the other: the part's left edge, of what is left beside the part.
+    place = (found[:, 0] - 8 * slopes.mean(axis=1))[side < 0.8] / (1 - side[side < 0.8])
+    assert -0.01 < place.min() < 0.1
+    assert 0.9 < place.max() < 1.02
 
 
 @pytest.mark.parametrize(

@@ -268,6 +268,11 @@ def test_pairs_differ_in_so_many_factors_at_most(changes):
     np.testing.assert_allclose(changed, changes / 5, rtol=0.15)
 
 
+def test_pairs_that_share_nothing_are_refused():
+    with pytest.raises(UserError, match="--pair-changes: got 5, wanted 0 or a number up to 4"):
+        drawn_pairs(5)
+
+
 def test_pairs_share_any_number_of_factors_but_all_by_default():
     _, first, second = drawn_pairs(0)
     assert set((first != second).sum(axis=1)) == {0, 1, 2, 3, 4}

@@ -27,7 +27,7 @@ from bvae_jax.objectives import (
     qlae,
 )
 from bvae_jax.objectives.base import NOTHING, Inputs, Loss
-from bvae_jax.runs.hyper import hyperparameters, resolved
+from bvae_jax.runs.hyper import hyperparameters, parse_hyper, resolved
 from bvae_jax.step import (
     Recipe,
     init_state,
@@ -193,10 +193,10 @@ def log_normal(z, mean, logvar):
     return -0.5 * ((z - mean) ** 2 / np.exp(logvar) + logvar + np.log(2 * np.pi))
 
 
-def numpy_tcvae(hyper, weight):
-    """Loops over images; `weight(i, j)` of the posterior of image j in the density of z_i."""
+def numpy_terms(weight):
+    """(MI, TC, dimension-wise KL) by loops over images; `weight(i, j)` of the posterior of image j
+    in the density of z_i."""
     mean, logvar, z, _ = arrays()
-    nll, kl = nll_and_kl()
     terms = np.zeros(3)
     for zs in z:
         for i, zi in enumerate(zs):
@@ -209,7 +209,12 @@ def numpy_tcvae(hyper, weight):
             prior = log_normal(zi, 0.0, 0.0).sum()
             log_q, log_product = np.log(joint), np.log(single).sum()
             terms += [own - log_q, log_q - log_product, log_product - prior]
-    mi, tc, dimension_wise = terms / z[..., 0].size
+    return terms / z[..., 0].size
+
+
+def numpy_tcvae(hyper, weight):
+    nll, kl = nll_and_kl()
+    mi, tc, dimension_wise = numpy_terms(weight)
     a, b, g = hyper["alpha"], hyper["beta"], hyper["gamma"]
     return nll + kl + (a - 1) * mi + (b - 1) * tc + (g - 1) * dimension_wise
 
@@ -320,6 +325,19 @@ def test_loss_against_numpy(name):
         got = OBJECTIVES[name].loss(inputs(name, memory=memory, changes=changes)).value
         wanted = REFERENCES[name]({**OBJECTIVES[name].hyper, **changes})
     assert float(got) == pytest.approx(wanted, rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    "name", ["ae", "beta_vae", "hfs_vae", "info_vae", "lambda_beta_vae", "vae"]
+)
+def test_the_reported_beta_is_what_a_nat_of_kl_costs(name):
+    def found(nats):
+        given = inputs(name, changes=CHANGES.get(name, {}))
+        return OBJECTIVES[name].loss(given._replace(kl=given.kl + nats / LATENTS))
+
+    with float64():
+        before, after = found(0), found(1)
+    assert float(after.value - before.value) == pytest.approx(float(before.metrics["beta"]))
 
 
 @pytest.mark.parametrize("name", ["vae", "beta_vae"])
@@ -483,6 +501,14 @@ def test_what_batches_report_is_what_its_name_says(name):
     assert average["dimension_wise_kl"] == pytest.approx(0, abs=0.1)
 
 
+@pytest.mark.parametrize("name", ["beta_tcvae", "beta_tcvae_mss"])
+def test_terms_are_reported_by_stratified_sampling(name):
+    with float64():
+        metrics = OBJECTIVES[name].loss(inputs(name)).metrics
+    found = [float(metrics[term]) for term in ("mi", "tc", "dimension_wise_kl")]
+    np.testing.assert_allclose(found, numpy_terms(mss), rtol=1e-9)
+
+
 def test_reported_mmd_is_0_on_average_between_equal_distributions():
     pairs = jax.random.normal(jax.random.key(8), (200, 2, 8, 10))
     found = jax.vmap(lambda pair: info_vae.unbiased_mmd(pair[0], pair[1]))(pairs)
@@ -556,26 +582,42 @@ def test_equal_posteriors_stay_as_they_are(merge):
 # The others.
 
 
+@jax.jit
+def control(hyper, kl, memory):
+    """(beta, memory) of ControlVAE after a step in which the KL was this."""
+    zero = jnp.zeros((1, 1))
+    out = output(Posterior(zero, zero), zero[None], zero)
+    given = Inputs(out, kl[None, None], hyper, {}, memory, jax.random.key(0), 1)
+    found = OBJECTIVES["control_vae"].loss(given)
+    return found.metrics["beta"], found.memory
+
+
+def controlled(hyper, kl_of, steps):
+    """Each step's beta and integral, of a KL that answers to beta."""
+    values = {k: jnp.float32(v) for k, v in hyper.items()}
+    beta, memory, found = 1.0, {"integral": jnp.float32(0)}, []
+    for _ in range(steps):
+        beta, memory = control(values, jnp.float32(kl_of(beta)), memory)
+        found.append((float(beta), float(memory["integral"])))
+    return np.array(found).T
+
+
 def test_the_controller_brings_a_simulated_kl_to_its_target():
     """A KL that answers to beta as 40 / (1 + beta), nats; wanted: 8, so beta = 4."""
     hyper = {"capacity": 8.0, "kp": 0.01, "ki": 0.005, "beta_min": 0.0, "beta_max": 100.0}
-    loss, beta, memory = OBJECTIVES["control_vae"].loss, 1.0, {"integral": jnp.float32(0)}
-    zero, betas = jnp.zeros((1, 1)), []
-
-    @jax.jit
-    def control(kl, memory):
-        out = output(Posterior(zero, zero), zero[None], zero)
-        values = {k: jnp.float32(v) for k, v in hyper.items()}
-        given = Inputs(out, kl[None, None], values, {}, memory, jax.random.key(0), 1)
-        found = loss(given)
-        return found.metrics["beta"], found.memory
-
-    for _ in range(400):
-        beta, memory = control(jnp.float32(40 / (1 + beta)), memory)
-        betas.append(float(beta))
+    betas, integrals = controlled(hyper, lambda beta: 40 / (1 + beta), 400)
     assert betas[-1] == pytest.approx(4, rel=0.02)
     assert max(betas) < 8
-    assert float(memory["integral"]) == pytest.approx(4, rel=0.02)
+    assert integrals[-1] == pytest.approx(4, rel=0.02)
+
+
+def test_the_controller_stays_in_its_range():
+    """However long the KL is too large, beta is never above its most; so it comes down at once."""
+    hyper = {"capacity": 0.0, "kp": 0.01, "ki": 0.01, "beta_min": 1.0, "beta_max": 3.0}
+    betas, integrals = controlled(hyper, lambda beta: 50.0, 10)
+    assert (max(betas), max(integrals)) == (3, 2)
+    betas, _ = controlled(hyper | {"capacity": 99.0}, lambda beta: 50.0, 10)
+    assert min(betas) == 1
 
 
 def test_a_factorised_support_has_no_distance():
@@ -670,8 +712,16 @@ def test_unknown_objective_is_named():
         ({"gamma": 3.0}, "--gamma: objective beta_vae has no such hyperparameter; it has: --beta"),
         ({"objective": "vae", "beta": 3.0}, "--beta: objective vae has no such .*it has: none"),
         ({"objective": "vae", "beta_schedule": "constant"}, "objective vae has no --beta to sch"),
+        ({"levels": 5}, "--levels: got 5, but --objective beta_vae does not use it"),
+        ({"likelihood": "sigma_vae", "sigma": 0.5}, "--sigma: got 0.5, but --likelihood sigma_vae"),
     ],
 )
 def test_hyperparameters_of_other_objectives_are_refused(changes, message):
     with pytest.raises(UserError, match=message):
         resolved(Config(**changes))
+
+
+def test_hyperparameters_by_name_are_given_once():
+    assert parse_hyper(["lambda-od=3", "beta=2.5"]) == {"lambda_od": 3, "beta": 2.5}
+    with pytest.raises(UserError, match="--hyper: got 'beta=2', wanted NAME=VALUE, each name once"):
+        parse_hyper(["beta=1", "beta=2"])

@@ -148,8 +148,12 @@ def test_explorer_takes_the_run_nearest_to_the_mean_of_its_setting(compared, tmp
     assert typical_seed(comparison) == 1
     members["mig"] = [0.3, 0.2, 0.4, 0.1, 0.2]
     assert typical_seed(comparison) == 0  # as near to b's mean as seed 1, nearer to a's
+    members.loc["m4", "mig"] = np.nan
+    assert representatives(comparison) == {"a": "m2", "b": "m3"}, "one has no MIG: by the nll"
     members["seed"] = [0, 1, 2, 3, 4]
     assert typical_seed(comparison) is None
+    four = members[:4].assign(setting="a", mig=[0, 0.1, 0.22, 1])  # median 0.16, mean 0.33
+    assert representatives(dataclasses.replace(comparison, members=four)) == {"a": "m2"}
     with pytest.raises(bvae_jax.UserError, match="--seed: got 5, wanted one of 0, 1, 2"):
         representatives(comparison, 5)
 
@@ -451,6 +455,7 @@ def test_matched_traversals_follow_planted_latents(swept, monkeypatch):
     dead = cross_traversals([run, run], [kl, kl], columns=3)
     missing = np.isnan(dead.images[:, 1]).all(axis=(1, 2, 3, 4))
     assert missing.sum() == 2
+    assert not dead.weak.any(), "what is not there is not weak"
     assert not np.isnan(dead.images[:, 0]).any()
     chosen = cross_traversals([run, run], [kl, kl], columns=3, reference=1)
     assert chosen.notes == [["r 1.00\nKL .30", "reference\nKL .30"]]  # its only one
@@ -471,6 +476,27 @@ def test_a_latent_that_points_the_other_way_is_turned_round(swept, monkeypatch):
     np.testing.assert_array_equal(theirs[0], ours[0, ::-1])
     assert (theirs[0] != ours[0]).any()
     np.testing.assert_array_equal(theirs[1:], ours[1:])
+
+
+def test_an_autoencoder_is_moved_by_standard_deviations_of_its_codes(swept, monkeypatch):
+    run = bvae_jax.load(swept / "members" / "learning_rate=0.0001,beta=1,seed=0", progress=False)
+    codes = [5, 0, -2] + np.random.default_rng(0).standard_normal((50, 3)) * [1, 3, 0.5]
+    monkeypatch.setattr(matching, "encode_run", lambda *_, **__: SimpleNamespace(means=codes))
+    monkeypatch.setattr(type(run), "variational", False)
+    moved = []
+
+    def no_pictures(run, start, latents, values):
+        moved.append((latents.tolist(), values))
+        return np.zeros((*values.shape, 1, 1, 1))
+
+    monkeypatch.setattr(matching, "_pictures", no_pictures)
+    cross_traversals([run, run], [None, None], columns=3)
+    for latents, values in moved:
+        assert latents == [1, 0, 2]
+        for latent, of in zip(latents, values, strict=True):
+            z = codes[:, latent]
+            np.testing.assert_allclose(of, z.mean() + np.array([-2, 0, 2]) * z.std())
+    assert len(moved) == 2
 
 
 def test_autoencoders_are_compared_without_a_posterior(tmp_path, capsys, wandb):

@@ -233,8 +233,10 @@ def test_intervals_end_where_scores_end():
     cell = tables.make_table(given).rows["β = 4"]["mig"]
     assert free.interval.low < 0
     assert cell.interval == free.interval._replace(low=0)
-    pair = findings.statistics_of(given, "mig").pairs[0]
-    assert -1 <= pair.low <= pair.high <= 1
+    two = comparison(seeds=2, ranges=ranges)
+    two.members["mig"] = [0.9, 0.1, 0.2, 0.6, 0.3, 0.3]
+    pair = findings.statistics_of(two, "mig").pairs[0]
+    assert (pair.low, pair.high) == (-1, 1)
 
 
 def test_a_baseline_that_no_setting_exceeds_is_named():
@@ -251,9 +253,22 @@ def test_a_baseline_that_no_setting_exceeds_is_named():
     (said,) = tables.make_table(given).remarks
     assert said == "No setting exceeds ICA in MIG, odd 100%."
     assert tables.to_markdown(tables.make_table(given)).startswith(said + "\n\n|")
+    best = max(row["mig"].interval.center for row in tables.make_table(given).rows.values())
+    equal = given.baselines[given.baselines.baseline == "ica"].replace(0.6, best)
+    (said,) = tables.make_table(comparison(baselines=equal, better=better)).remarks
+    assert said == "No setting exceeds ICA in MIG, odd 100%."
     lower = given.baselines[given.baselines.baseline != "ica"].replace(0.55, 0.2).replace(0.3, 0.9)
     lower["odd_100%"] = 0.9
     assert not tables.make_table(comparison(baselines=lower, better=better)).remarks
+
+
+def test_runs_with_a_warning_are_counted():
+    dead, codebook = {"no active latents": "a line"}, {"unused codebook": "a line"}
+    warnings = {"beta=4,seed=0": dead, "beta=4,seed=3": dead | codebook, "beta=1,seed=2": codebook}
+    assert tables.make_table(comparison(warnings=warnings)).warned == {
+        "β = 1": "unused codebook (1 of 6 runs)",
+        "β = 4": "no active latents (2 of 6 runs), unused codebook (1 of 6 runs)",
+    }
 
 
 def test_training_that_was_not_at_its_end_is_said():
@@ -316,8 +331,13 @@ def test_two_total_correlations_are_told_apart():
 
 
 def test_numbers_of_a_score_have_as_many_decimals():
-    ends = {"a": Interval(0.5, -0.00001, 1.00001, 5), "b": Interval(1.25, NAN, NAN, 1)}
-    for names, wanted in (("a", ("0.500", "[0.000, 1.000]")), ("ab", ("0.50", "[0.00, 1.00]"))):
+    ends = {
+        "a": Interval(0.5, -0.00001, 1.00001, 5),
+        "b": Interval(1.25, NAN, NAN, 1),
+        "c": Interval(1 + 1e-9, NAN, NAN, 1),  # 1 but for rounding
+    }
+    three, two = ("0.500", "[0.000, 1.000]"), ("0.50", "[0.00, 1.00]")
+    for names, wanted in (("a", three), ("ab", two), ("ac", three)):
         rows = {name: {"x": Cell(ends[name])} for name in names}
         table = Table("mean", ("x",), rows, {}, dict.fromkeys(names, 5), {})
         assert texts(table, "x", rows["a"]["x"]) == wanted
@@ -505,7 +525,10 @@ def test_two_seeds_are_not_resampled():
     given = comparison(seeds=4)
     assert "resamples" not in findings.statistics_text(given)
     assert findings.statistics_of(given, "mig").ranks is None
-    assert findings.statistics_of(comparison(seeds=5), "mig").ranks
+    five = comparison(seeds=5)
+    assert findings.statistics_of(five, "mig").ranks
+    five.members.loc["beta=4,seed=2":"beta=4,seed=4", "mig"] = NAN
+    assert findings.statistics_of(five, "mig").ranks is None
 
 
 @pytest.mark.parametrize("average", ["mean", "iqm"])
@@ -548,8 +571,19 @@ def test_statistics_as_json():
     assert kl["pairs"][0]["effect"] is None
     assert kl["pairs"][1]["p"] is None
     assert found["agreement"]["mig"]["mig"] == 1
+    assert found["agreement_runs"] == 18
     assert mig == jsonable(findings.statistics_of(given, "mig"), nan=None)
     assert mig["score"] == "mig"
+
+
+def test_nobody_knows_less_than_nothing_of_a_factor_or_more_than_all():
+    given = comparison(betas=(1, 4), seeds=5)
+    shares = [1.0, 1.0, 1.0, 1.0, 0.9, 0.0, 0.0, 0.0, 0.0, 0.1]
+    factors = pd.DataFrame({"x": shares}, index=given.members.index)
+    (found,) = findings.kept(dataclasses.replace(given, factor_scores=factors))
+    assert (found.best, found.lost) == ("β = 1", "β = 4")
+    assert 0.9 < found.most.low < found.most.high == 1
+    assert 0 == found.share.low < found.share.high < 0.1
 
 
 def test_all_that_is_found_is_json():

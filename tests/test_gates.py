@@ -11,13 +11,14 @@ from conftest import assert_close, assert_equal
 
 import bvae_jax
 from bvae_jax import cli
-from bvae_jax.comparison.rates import TITLE, differences
+from bvae_jax.comparison.rates import TITLE, Difference, cells, differences, sweep_of
 from bvae_jax.config import Config, ScoreConfig
 from bvae_jax.errors import UserError
 from bvae_jax.likelihoods import make_likelihood
 from bvae_jax.networks import NETWORKS
-from bvae_jax.networks.gates import Rates, rates_of, root
+from bvae_jax.networks.gates import Rates, rates_of, root, slopes
 from bvae_jax.objectives import OBJECTIVES
+from bvae_jax.runs import rundir
 from bvae_jax.runs.checkpoint import fingerprint
 from bvae_jax.runs.hyper import resolved
 from bvae_jax.runs.sweep import sweep
@@ -46,10 +47,13 @@ def model_of(network, shape=SHAPE, rates=RATES):
 
 
 def shaken(params):
-    """With other gates than the first ones, of which those of the decoder are not all open."""
+    """With other gates than the first ones, of which those of the decoder are not all open; and
+    with biases that are not 0."""
     keys = map(jax.random.key, itertools.count())
 
     def shake(path, leaf):
+        if path[-1].key == "bias":
+            return leaf + 0.1 * jax.random.normal(next(keys), leaf.shape)
         if not path[-1].key.startswith("gate"):
             return leaf
         return leaf + jax.random.uniform(next(keys), leaf.shape, minval=-1, maxval=2.5)
@@ -70,13 +74,20 @@ def test_levels_have_mean_0_and_variance_1(rates):
     np.testing.assert_allclose(np.quantile(levels, 0.25), -np.sqrt(3) / 2, atol=0.03)
 
 
+def test_the_first_gates_open_and_shut_with_beta():
+    first = slopes(jax.random.key(0), (1000,))
+    assert -1 <= first.min() < -0.98
+    assert 0.98 < first.max() <= 1
+    assert abs(first.mean()) < 0.1
+
+
 def test_the_decoders_gate_against_numpy_and_its_gradient_is_finite():
     x = np.array([-9, -2, -0.1, 0, 0.5, 200], np.float32)
     wanted = np.sqrt(np.maximum(0, 1 - np.exp(np.minimum(x, 1).astype(np.float64))))
     np.testing.assert_allclose(root(jnp.asarray(x)), wanted, rtol=1e-5)
-    slopes = jax.vmap(jax.grad(root))(jnp.asarray(x))
-    np.testing.assert_allclose(slopes[:3], -np.exp(x[:3]) / (2 * wanted[:3]), rtol=1e-3)
-    np.testing.assert_array_equal(slopes[3:], 0)
+    found = jax.vmap(jax.grad(root))(jnp.asarray(x))
+    np.testing.assert_allclose(found[:3], -np.exp(x[:3]) / (2 * wanted[:3]), rtol=1e-3)
+    np.testing.assert_array_equal(found[3:], 0)
 
 
 @pytest.mark.parametrize("name", ["locatello", "mlp", "small"])
@@ -318,6 +329,24 @@ def test_a_sweep_over_seeds_has_the_bits_of_single_runs(found, tmp_path):
     assert not np.array_equal(
         apart["encoder"]["Dense_0"]["kernel"], found.at(1.0).params["encoder"]["Dense_0"]["kernel"]
     )
+
+
+def test_a_run_is_looked_at_where_the_others_are_if_that_is_in_its_range(tmp_path):
+    rundir.write_json(tmp_path / "config.json", Config(multi_rate="0.5:16").to_dict())
+    assert sweep_of(tmp_path, [0.4, 16.0, 0.5, 3.0, 17.0]).values["beta"] == (0.5, 3, 16)
+    own = sweep_of(tmp_path, [20.0]).values["beta"]
+    assert own == sweep_of(tmp_path).values["beta"]
+    assert (own[0], own[-1]) == (0.5, 16)
+
+
+def test_a_loss_outside_the_interval_is_told_apart():
+    found = [
+        Difference(4.0, 50.0, 49.0, 52.0, more, 0.0, 0.0) for more in (-2.0, -1.0, 0.0, 2.0, 3.0)
+    ]
+    assert [one.told_apart for one in found] == [True, False, False, False, True]
+    one_seed = Difference(4.0, 50.0, np.nan, np.nan, 30.0, 0.0, 0.0)
+    assert not one_seed.told_apart
+    assert cells([one_seed]) == [["4", "50.00", "-", "+30.00", "+0.00", "+0.00"]]
 
 
 def test_a_run_for_many_betas_beside_a_sweep(found, tmp_path, capsys):

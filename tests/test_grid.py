@@ -78,6 +78,8 @@ def test_what_is_varied_must_fit():
         members(Config(), {"beta": ()})
     with pytest.raises(UserError, match=r"Member objective=ae,beta=1: --beta: .*no such"):
         members(Config(), {"objective": ("ae",), "beta": (1.0,)})
+    with pytest.raises(UserError, match="Two members would have the same name"):
+        members(Config(), {"dataset": ("npz:my pictures.npz", "npz:my_pictures.npz")})
 
 
 def test_labels_and_texts_are_short_and_lose_nothing():

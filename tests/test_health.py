@@ -3,12 +3,14 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import changed
 
 import bvae_jax
 from bvae_jax.config import Config
 from bvae_jax.likelihoods import make_likelihood
 from bvae_jax.runs import health
 from bvae_jax.runs.health import MeanPicture, find_faults
+from bvae_jax.runs.trainer import Trainer
 from bvae_jax.runtime import TrainingProgress
 
 PICTURE = MeanPicture(nll=560.0, error=3.0, contrast=0.4)
@@ -67,12 +69,46 @@ def test_an_autoencoder_has_the_mean_picture_and_the_rise():
     assert not find_faults({"nll": 90.0, "values_used": 1.2}, 256, None)
 
 
+def test_of_one_image_nothing_is_said_of_information():
+    one = HEALTHY | {"information": 0.0, "active_latents": 0}
+    assert find_faults(one, 2, None)
+    assert not find_faults(one, 1, None)
+
+
 @pytest.mark.parametrize("name", ["bernoulli", "gaussian", "continuous_bernoulli", "sigma_vae"])
 def test_a_picture_is_drawn_by_the_likelihood(name):
     likelihood = make_likelihood(name, 0.5)
     picture = np.linspace(0.1, 0.9, 12).reshape(2, 3, 2)
     drawn = health._drawing(likelihood, picture)
     np.testing.assert_allclose(likelihood.mean(jnp.float32(drawn)[None])[0], picture, atol=1e-4)
+
+
+def test_the_mean_picture_against_numpy(tmp_path, monkeypatch):
+    images = np.full((128, 8, 8, 1), 100, np.uint8)
+    images[:, 0, 0, 0] = 2 * np.arange(128)
+    images[:, 1, 1] = 0
+    images[96:120, 1, 1] = 255  # of the images to evaluate most have it
+    np.savez(tmp_path / "images.npz", images=images)
+    config = Config(
+        dataset=f"npz:{tmp_path / 'images.npz'}", network="mlp", holdout=0.25, split_by="index",
+    )  # fmt: skip
+    trainer = changed(
+        Trainer(config, progress=False),
+        eval_indices=np.arange(96, 128, dtype=np.int32).reshape(2, 16),
+    )
+    found = health.look_at_mean_picture(trainer, {})
+    assert found
+    train, rest = images[:96] / 255, images[96:] / 255
+    picture = (train.sum(axis=0) + 0.5) / 97
+    nll = -(rest * np.log(picture) + (1 - rest) * np.log(1 - picture)).sum(axis=(1, 2, 3))
+    assert found.nll == pytest.approx(nll.mean(), rel=1e-5)
+    assert found.error == pytest.approx(nll.std() / np.sqrt(32), rel=1e-4)
+    assert found.contrast == pytest.approx(train[:, 0, 0].std(), rel=1e-4)
+    monkeypatch.setattr(health, "IMAGES", 16)
+    some = health.look_at_mean_picture(trainer, {})
+    assert some
+    assert some != found
+    assert some.contrast == pytest.approx(found.contrast, abs=0.1), "any images, not the first"
 
 
 def blobs():

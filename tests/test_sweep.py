@@ -485,6 +485,8 @@ def test_a_plan_leaves_room_for_the_data(monkeypatch):
     monkeypatch.setattr(jax, "local_device_count", lambda: 1)
     assert make_plan(empty, 1600, "auto", None, "gpu").at_once == 1600
     assert make_plan(full, 1600, "auto", None, "gpu").at_once == 534  # 600 fit: three rounds
+    monkeypatch.setattr(jax, "local_device_count", lambda: 2)
+    assert make_plan(full, 1600, "auto", None, "gpu").at_once == 800  # 600 on each: two rounds
 
 
 @two_devices

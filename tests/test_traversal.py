@@ -2,18 +2,22 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bvae_jax.config import TraversalSettings
+from bvae_jax.config import Config, TraversalSettings
 from bvae_jax.errors import UserError
 from bvae_jax.runs.figures import MOST_FRAMES, is_due
+from bvae_jax.runs.trainer import Trainer
 from bvae_jax.runs.traversals import (
     Latents,
     best_start,
     by_size,
+    central,
     chosen_rows,
     interpolate,
+    look,
     rows_of,
     traverse,
 )
+from bvae_jax.types import Posterior
 
 
 def show_code(z):
@@ -54,6 +58,23 @@ def test_it_starts_from_a_central_code_of_what_is_well_reconstructed():
     codes = np.array([[0.0, 0.0], [3.0, 0.0], [0.5, -1.0], [1.0, 0.4], [0.1, 0.0]])
     assert best_start(images, decoded, codes) == 3
     assert best_start(images, decoded, codes + np.array([5.0, 0.0])) == 3
+
+
+def test_an_autoencoders_latents_count_by_their_spread(monkeypatch):
+    """A constant one is not active; one of large numbers is no further from the centre."""
+    config = Config(network="mlp", objective="ae", image_source="rendered", eval_images=5)
+    trainer = Trainer(config, progress=False)
+    codes = np.zeros((5, 10), np.float32)
+    codes[:, 0] = [-2, -0.1, 0.1, 0.2, 1.8]
+    codes[:, 1] = [1, -900, 300, -301, 900]
+    posterior = Posterior(jnp.asarray(codes), jnp.zeros((5, 10)))
+    monkeypatch.setattr(trainer, "encode", lambda *_: posterior)
+    latents = look(trainer, {}, trainer.eval_indices)
+    assert latents.active.tolist() == [True, True] + [False] * 8
+    np.testing.assert_allclose(latents.size, codes.std(axis=0), rtol=1e-6)
+    start = central(trainer, latents, np.asarray(latents.images))
+    np.testing.assert_array_equal(start.code, codes[2])
+    assert start.number == trainer.eval_indices[0, 2]
 
 
 def known(size, active):

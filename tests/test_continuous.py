@@ -278,6 +278,11 @@ def test_r2_is_that_of_a_regression():
         for name, key in (("sap_r2", "r2"), ("sap", "accuracy")):
             np.testing.assert_allclose(found(name, given(MIXED))[key][:, k], wanted)
     assert explained_variance(np.full((5, 1), 2.0), np.arange(5.0)[:, None]) == 0
+    # Of two directions, north and south, an angle has but one number.
+    turned, z = np.repeat([0, np.pi], [4, 3]), MIXED[:7]
+    line = np.stack([np.cos(turned), np.sin(turned)], axis=1)
+    wanted = [correlation(line[:, 0], code) ** 2 for code in z.T]
+    np.testing.assert_allclose(explained(z, line), wanted)
 
 
 def test_a_circle_is_turned_to_where_latents_lie_and_constant_ones_do_not_matter():
@@ -331,6 +336,8 @@ def test_nearest_neighbours_find_the_information_of_gaussians(rho):
     assert nats == pytest.approx(-0.5 * np.log(1 - rho**2), abs=0.05)
     wanted = mutual_info_regression(z[:, None], v, n_neighbors=10, random_state=0)[0]
     assert nats == pytest.approx(wanted, abs=1e-6)
+    few = [nearest_information(z[:6], v[:6, None], k, np.random.default_rng(0)) for k in (5, 10)]
+    assert few[0] == few[1], "all others are neighbours"
 
 
 def test_nearest_neighbours_go_round_the_circle():

@@ -255,9 +255,12 @@ def test_split_by_index_seed_and_publisher():
     np.testing.assert_array_equal(parts.test, np.arange(50, 60))
     assert len(parts.holdout) == 5
     assert not set(parts.holdout) & set(parts.test)
+    repeated = tiny(published_test=np.arange(50, 60), canonical=lambda indices: indices % 55)
+    half = variants.split(repeated, 0.5, by="published")  # five images are in the test set, too
+    assert (len(half.train), len(half.holdout), len(half.test)) == (25, 25, 10)
     zero, one = (variants.split(dataset, 0.2, 0.2, seed=seed) for seed in (0, 1))
     assert set(zero.test) != set(one.test)
-    for found in (parts, zero, one):
+    for found in (parts, half, zero, one):
         assert sorted(np.concatenate(found)) == list(range(60))
     np.testing.assert_array_equal(zero.named("all"), np.arange(60))
     np.testing.assert_array_equal(zero.named("test"), zero.test)

@@ -647,6 +647,10 @@ def test_an_unknown_metric_is_found_before_training(tmp_path):
         runner.train(Config(**SMALL, eval_metrics="migs"), tmp_path / "run", progress=False)
     with pytest.raises(UserError, match="--eval-metrics udr: it compares runs"):
         runner.train(Config(**SMALL, eval_metrics="udr"), tmp_path / "run", progress=False)
+    np.savez(tmp_path / "a.npz", images=np.eye(16, dtype=np.uint8).reshape(16, 4, 4))
+    config = Config(**SMALL, eval_metrics="mig", dataset=f"npz:{tmp_path}/a.npz")
+    with pytest.raises(UserError, match=r"--eval-metrics: npz:.* has no factors to score by"):
+        runner.train(config.replace(image_source="auto"), tmp_path / "run", progress=False)
     assert not (tmp_path / "run").exists()
 
 

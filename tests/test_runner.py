@@ -8,6 +8,7 @@ import shutil
 import signal
 import threading
 import time
+from inspect import unwrap
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from bvae_jax.runs import figures, rundir, trainer, writer
 from bvae_jax.runs import loop as training
 from bvae_jax.runs import train as runner
 from bvae_jax.runs.checkpoint import Checkpoints, fingerprint
+from bvae_jax.runs.codes import draw_z
 from bvae_jax.runs.hyper import resolved
 from bvae_jax.runs.loggers import JsonLines, read_records
 from bvae_jax.runs.sweep import sweep
@@ -194,12 +196,26 @@ def test_codes_of_a_run_are_scored_as_its_evaluation(finished):
         (lambda r: r.encode(np.full((2, 64, 64, 1), np.nan)), "pixels from nan"),
         (lambda r: r.encode(["a"]), r"images of shape \(1,\)"),
         (lambda r: r.decode(np.zeros((2, 4))), r"z of shape \(2, 4\), wanted \[n, 3\]"),
-        (lambda r: r.decode([["a", "b", "c"]]), "z of <U1, wanted numbers"),
-        (lambda r: r.sample(0), "sample: got n = 0, wanted at least 1"),
+        (lambda r: r.decode([["a", "b", "c"]]), "z of <U1, wanted real numbers"),
+        (lambda r: r.decode(np.zeros((2, 3), complex)), "z of complex128, wanted real numbers"),
+        (lambda r: r.decode([[0.0, np.nan, 0.0]]), "z that is not finite"),
+        (lambda r: r.sample(0), "sample: got n = 0, wanted a whole number"),
         (
             lambda r: r.traverse(np.zeros((64, 64, 1)), latents=np.array([3])),
             r"latents \[3\], wanted",
         ),
+        (lambda r: unwrap(draw_z)(r, 2.5), "sample: got n = 2.5, wanted a whole number"),
+        (
+            lambda r: unwrap(draw_z)(r, 2, temperature="hot"),
+            "temperature: got hot, wanted a number",
+        ),
+        (lambda r: unwrap(draw_z)(r, 2, seed=1.5), "seed: got 1.5, wanted a whole number"),
+        (
+            lambda r: r.traverse(np.zeros((64, 64)), values=[[3.0]]),
+            r"values: got \[\[3.0\]\], wanted a list",
+        ),
+        (lambda r: r.traverse(np.zeros((64, 64)), values=[np.nan]), r"values: got \[nan\], wanted"),
+        (lambda r: r.evaluate("mig", udr_with="runs"), "udr-with: got 'runs', wanted a list"),
         (lambda r: r.codes(2), "--num-points: got 2"),
         (lambda r: r.codes(split="half"), "split: got 'half', wanted"),
     ],

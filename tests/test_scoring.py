@@ -199,6 +199,13 @@ def test_repeats_have_other_seeds_and_a_t_interval():
     assert found["std"] == pytest.approx(np.std(singles, ddof=1))
 
 
+@pytest.mark.parametrize("sizes", [[2], [2, 1], np.array([2.0, 2.0])])
+def test_sizes_that_are_none_of_the_factors_are_refused(sizes):
+    factors = np.indices((2, 2)).reshape(2, -1).T
+    with pytest.raises(UserError, match=r"factor_sizes: got .*, no less than occur: \[2, 2\]"):
+        score(factors.astype(float), factors, factor_sizes=sizes, metrics="mig")
+
+
 def test_baselines_are_scored_alike():
     other = Codes(np.random.default_rng(1).standard_normal((300, 3)), points().factors)
     pixels = {scoring.PIXELS: other, "other": other}

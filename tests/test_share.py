@@ -187,12 +187,12 @@ def test_what_cannot_be_encoded_or_drawn_is_one_line(run, tmp_path, capsys):
         "encode RUN dsprite -o {tmp}/c.npz": "Got 'dsprite', which is not there: wanted a folder",
         "encode RUN {tmp} -o {tmp}/c.txt": "wanted the name of a file that ends in .npz or .csv",
         "sample RUN -o {tmp}": "wanted a new or empty directory",
-        "sample RUN -o {tmp}/s -n 0": "got n = 0, wanted at least 1 and at most 100,000",
-        "sample RUN -o {tmp}/s -n 1000000000": "got n = 1000000000, wanted at least 1",
+        "sample RUN -o {tmp}/s -n 0": "got n = 0, wanted a whole number from 1 to 100,000",
+        "sample RUN -o {tmp}/s -n 1000000000": "got n = 1000000000, wanted a whole",
         "sample RUN -o {tmp}/s -n 2 --seed 99999999999999999999": "wanted a whole number from 0 to",
         "sample RUN -o {tmp}/s -n 2 --seed -1": "seed: got -1, wanted a whole number from 0 to",
         "sample RUN -o {tmp}/s -n 2 --temperature 1e300": "temperature: got 1e+300, wanted a",
-        "sample RUN -o {tmp}/s --temperature -1": "temperature: got -1, wanted a number from",
+        "sample RUN -o {tmp}/s --temperature -1": "temperature: got -1.0, wanted a number from",
     }
     for argv, told in table.items():
         words = [w.format(tmp=tmp_path).replace("RUN", str(run.run_dir)) for w in argv.split()]

@@ -391,6 +391,23 @@ def test_a_member_with_a_damaged_summary_is_not_done(tmp_path, capsys, content):
 
 
 @pytest.mark.parametrize(
+    ("grid", "message"),
+    [
+        ({"augment": ("", "foo")}, "Member augment=foo,seed=0: --augment: got 'foo'"),
+        ({"likelihood": ("bernoulli", "foo")}, "Member likelihood=foo,seed=0: Unknown likelihood"),
+        ({"only": ("", "shape=9")}, "Member only=shape=9,seed=0: --only: got 'shape=9'"),
+        ({"correlate": ("", "x,z=1")}, "Member correlate=x,z=1,seed=0: --correlate"),
+    ],
+)
+def test_what_does_not_fit_a_later_member_is_found_before_anything_is_written(
+    tmp_path, grid, message
+):
+    with pytest.raises(UserError, match=message):
+        sweep(TINY, tmp_path / "sweep", grid=grid, progress=False)
+    assert not (tmp_path / "sweep").exists()
+
+
+@pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"values": {"beta": (1.0,), "seed": (0,)}}, r"^beta: the sweep in .* has 4 too"),

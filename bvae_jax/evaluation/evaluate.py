@@ -38,7 +38,7 @@ EVALUATION, ELBO = "evaluation.json", "elbo.json"
 
 def evaluate(
     run: Run | str | Path,
-    config: ScoreConfig = ScoreConfig(),
+    config: ScoreConfig | str = ScoreConfig(),
     *,
     num_points: int | None = None,
     baselines: bool = False,
@@ -55,7 +55,7 @@ def evaluate(
 
     Args:
         run: its directory, or what `load` returned.
-        config: which metrics, on how many points, how often.
+        config: which metrics, on how many points, how often; or names of metrics with commas.
         num_points: images to encode; the whole data set if None.
         baselines: score other representations of the same points alike: random codes, the true
             factors, the untrained encoder, PCA, ICA and raw pixels.
@@ -71,13 +71,15 @@ def evaluate(
         UserError: no run, no checkpoint, no factors, or settings that do not fit.
         KeyboardInterrupt: after Ctrl-C; what was computed is kept.
     """
+    config = ScoreConfig(config) if isinstance(config, str) else config
     _check_metrics(config, udr_with)
     run = _loaded(run, step, dataset, progress)
     directory, data = run.run_dir, run.trainer.dataset
     if not data.factor_names:
         raise UserError(
-            f"{data.name} has no factors to score by: wanted --metrics none, which takes the "
-            "ELBO apart, or bvae suggest for the seeds of a sweep."
+            f"{data.name} has no factors to score by: wanted --metrics none (in Python "
+            "bvae_jax.evaluate_elbo), which takes the ELBO apart, or bvae suggest for the seeds "
+            "of a sweep."
         )
     if (step := int(run.state.step)) < run.config.steps:
         say(f"note: {directory} is not finished: scores are of step {step} of {run.config.steps}.")
@@ -275,6 +277,8 @@ def score_file(
 
 def _check_metrics(config: ScoreConfig, udr_with: Sequence[Any]) -> None:
     """Find now what would go wrong after minutes of scoring."""
+    if isinstance(udr_with, str | Path):
+        raise UserError(f"--udr-with: got {str(udr_with)!r}, wanted a list of others.")
     if metric_names(config.metrics) == ("udr",) and not udr_with:
         raise UserError("--metrics udr: it compares runs, give the others by --udr-with.")
 
@@ -432,8 +436,7 @@ def _decompose(run: Run, count: int, samples: int, split: str, progress: bool) -
 def _log_likelihood(run: Run, samples: int, images: int, progress: bool) -> Entry:
     there = run.trainer.eval_indices.size
     if images > there:
-        wanted = f"{images} images wanted for --log-likelihood"
-        say(f"note: {wanted}, the run's --eval-images has {there}.")
+        say(f"note: {images} images wanted for log p(x), the run is evaluated on {there}.")
     found = held_out_log_likelihood(
         run.trainer, run.params, samples=samples, images=images, progress=progress
     )

@@ -208,6 +208,22 @@ def checked_kl(kl: Any, latents: int) -> np.ndarray:
     return kl
 
 
+def checked_sizes(sizes: Any, factors: np.ndarray) -> np.ndarray:
+    """[factor] number of values of each.
+
+    Raises:
+        InvalidArrays: another shape or type, or fewer than occur.
+    """
+    sizes, occur = np.asarray(sizes), [relabel(column)[1] for column in factors.T]
+    known = sizes.dtype.kind in "iu" and sizes.shape == (len(occur),)
+    if not known or (sizes < occur).any():
+        raise InvalidArrays(
+            f"factor_sizes: got {sizes.tolist()}, wanted a whole number for each factor, no less "
+            f"than occur: {occur}."
+        )
+    return sizes
+
+
 def alone(**counted: np.ndarray) -> str:
     """Why a number is not computed that any codes would have alike; "" where it means something.
 

@@ -26,6 +26,7 @@ from bvae_jax.metrics.base import (
     checked,
     checked_kl,
     checked_logvars,
+    checked_sizes,
     checked_split,
     discretize,
     generator,
@@ -167,6 +168,8 @@ class Codes:
             checked_logvars(self.logvars, codes)
         if self.kl is not None:
             checked_kl(self.kl, codes.shape[1])
+        if self.factor_sizes is not None:
+            checked_sizes(self.factor_sizes, self.factors)
 
     def remarks(self, metrics: Sequence[str] = ("sap",)) -> list[str]:
         """What a reader of the scores of these metrics should know of the arrays, in words."""

@@ -11,11 +11,11 @@ from bvae_jax.metrics.base import (
     ACTIVE_VARIANCE,
     BINS,
     POINTS,
-    InvalidArrays,
     Metric,
     bin_masses,
     checked,
     checked_logvars,
+    checked_sizes,
     discretize,
     entropies,
     for_each,
@@ -349,11 +349,9 @@ def mig_chen(
     noise = rng.standard_normal((samples, codes.shape[1]))
     z = codes[drawn] + np.exp(0.5 * logvars[drawn]) * noise
     labels = [relabel(column) for column in factors.T]
-    sizes = np.array([n for _, n in labels] if factor_sizes is None else factor_sizes)
-    if sizes.shape != (len(labels),):
-        raise InvalidArrays(
-            f"factor_sizes: got shape {sizes.shape}, wanted [factor] ({len(labels)},)."
-        )
+    sizes = np.array([n for _, n in labels])
+    if factor_sizes is not None:
+        sizes = checked_sizes(factor_sizes, factors)
     one_hot = np.concatenate([np.eye(n, dtype=np.float32)[column] for column, n in labels], axis=1)
     first_column = np.cumsum([0] + [n for _, n in labels[:-1]])
     own = np.stack([column for column, _ in labels], axis=1) + first_column

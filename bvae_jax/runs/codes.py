@@ -7,6 +7,7 @@ than a batch of them is in memory at a time.
 import contextlib
 import os
 from collections.abc import Callable, Iterator
+from numbers import Integral, Real
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -236,11 +237,11 @@ def draw_z(
     run: Run, n: int, *, seed: int = 0, temperature: float = 1.0, source: ZSource = "prior"
 ) -> Latents:
     """z of `Run.sample`, [n, latent]."""
-    if not 1 <= n <= MOST:
-        raise UserError(f"sample: got n = {n}, wanted at least 1 and at most {MOST:,}.")
-    if not 0 <= temperature <= HOTTEST:
-        raise UserError(f"temperature: got {temperature:g}, wanted a number from 0 to {HOTTEST:g}.")
-    if not 0 <= seed < 2**32:
+    if not isinstance(n, Integral) or not 1 <= n <= MOST:
+        raise UserError(f"sample: got n = {n}, wanted a whole number from 1 to {MOST:,}.")
+    if not isinstance(temperature, Real) or not 0 <= temperature <= HOTTEST:
+        raise UserError(f"temperature: got {temperature}, wanted a number from 0 to {HOTTEST:g}.")
+    if not isinstance(seed, Integral) or not 0 <= seed < 2**32:
         raise UserError(f"seed: got {seed}, wanted a whole number from 0 to {2**32 - 1}.")
     if source not in ("prior", "aggregate"):
         raise UserError(f"source: got {source!r}, wanted 'prior' or 'aggregate'.")
@@ -249,7 +250,7 @@ def draw_z(
         if not run.variational:
             raise UserError(
                 f"{run.run_dir} is an autoencoder: it has no prior to draw z from. Its codes can "
-                "be drawn: source aggregate."
+                "be drawn: source 'aggregate'."
             )
         return temperature * jax.random.normal(key, (n, run.config.latents))
     pick, noise = jax.random.split(key)

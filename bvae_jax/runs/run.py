@@ -1,7 +1,6 @@
 """A run that was trained: read by `load`, held as a `Run`."""
 
 import functools
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -40,7 +39,7 @@ class Run:
     """A run: where it is, and what it left in memory.
 
     Images are arrays of NumPy or JAX, [n, height, width, channels]: floating-point numbers in
-    [0, 1], or uint8 up to 255. Where there is one channel, its axis may be left out.
+    [0, 1], bool, or uint8 up to 255. Where there is one channel, its axis may be left out.
 
     Attributes:
         summary: the contents of summary.json; None when the run is not finished.
@@ -175,11 +174,13 @@ class Run:
             UserError: it is of another shape or type.
         """
         z = np.asarray(z)
-        if not np.issubdtype(z.dtype, np.number):
-            raise UserError(f"Got z of {z.dtype}, wanted numbers.")
+        if z.dtype.kind not in "iuf" and str(z.dtype) != "bfloat16":
+            raise UserError(f"Got z of {z.dtype}, wanted real numbers.")
         if z.ndim != 2 or z.shape[1] != self.config.latents or not len(z):
             raise UserError(f"Got z of shape {z.shape}, wanted [n, {self.config.latents}].")
         z = z.astype(np.float32)
+        if not np.isfinite(z).all():
+            raise UserError("Got z that is not finite, wanted finite numbers.")
         parts = [_decode(self.model, self.params, part) for part in in_parts(z)]
         return jnp.concatenate(parts)[: len(z)]
 
@@ -233,7 +234,7 @@ class Run:
         image: Any,
         *,
         latents: Any = None,
-        values: Sequence[float] | None = None,
+        values: Any = None,
     ) -> Float[Array, "row column height width channels"]:
         """One latent at a time set to each of some values, the others where an image has them.
 
@@ -243,7 +244,7 @@ class Run:
             values: a column for each; eleven from -3 to 3 if None, of a codebook its own.
 
         Raises:
-            UserError: the image is of another shape, or there is no such latent.
+            UserError: the image is of another shape, there is no such latent, or a value is none.
         """
         posterior = self.encode(np.asarray(image)[None])
         size = (gaussian_kl(posterior) if self.variational else abs(posterior.mean))[0]
@@ -252,7 +253,7 @@ class Run:
             raise UserError(
                 f"Got latents {rows.tolist()}, wanted numbers from 0 to {self.config.latents - 1}."
             )
-        chosen = jnp.array(np.linspace(-3, 3, 11) if values is None else values, jnp.float32)
+        chosen = jnp.array(np.linspace(-3, 3, 11) if values is None else _numbers(values))
         if values is None and self.model.codebook:
             chosen = jnp.sort(self.params[CODEBOOK][np.asarray(rows)], axis=1)
         return traverse(self.decode, posterior.mean[0], jnp.asarray(rows), chosen)
@@ -282,8 +283,7 @@ class Run:
         """
         from bvae_jax.evaluation.evaluate import evaluate
 
-        config = metrics if isinstance(metrics, ScoreConfig) else ScoreConfig(metrics)
-        return evaluate(self, config, **options)
+        return evaluate(self, metrics, **options)
 
     def explore(self, *, float32: bool = False) -> "Explorer":
         """A page on which one moves the latents. A notebook shows it; `.write(path)` keeps it.
@@ -337,6 +337,8 @@ class Run:
             )
         if not len(found):
             raise UserError("Got no images, wanted at least one.")
+        if found.dtype == bool:
+            return found.astype(np.float32)
         if found.dtype == np.uint8:
             return found.astype(np.float32) / 255
         if not (np.issubdtype(found.dtype, np.floating) or str(found.dtype) == "bfloat16"):
@@ -347,6 +349,17 @@ class Run:
             mend = ": divide by 255" if low >= 0 and 1 < high <= 255 else ""
             raise UserError(f"Got pixels from {low:g} to {high:g}, wanted 0 to 1, or uint8{mend}.")
         return found
+
+
+def _numbers(values: Any) -> np.ndarray:
+    """Of a traversal: at least one, finite."""
+    try:
+        found = np.asarray(values, np.float32)
+    except (TypeError, ValueError):
+        found = np.zeros(())
+    if found.ndim != 1 or not found.size or not np.isfinite(found).all():
+        raise UserError(f"values: got {str(values)[:80]}, wanted a list of finite numbers.")
+    return found
 
 
 _encode = jax.jit(encode, static_argnums=0)

@@ -281,12 +281,12 @@ def read_settings(path: Path) -> Config:
 
 
 def check_same(stored: Config, wanted: Config, directory: Path) -> None:
-    """Refuse to resume with another config than the run's own."""
+    """Refuse another config than the run's own."""
     differing = differing_fields(stored, wanted)
     if differing:
         raise UserError(
-            f"{directory} was begun with another config ({'; '.join(differing)}). Resume with the "
-            "old values, or start another --run-dir."
+            f"{directory} was begun with another config ({'; '.join(differing)}). Take the old "
+            "values, or start another --run-dir."
         )
 
 

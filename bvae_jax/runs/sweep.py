@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import jax
 
-from bvae_jax.config import Config
+from bvae_jax.config import IMAGES, Config
+from bvae_jax.data import open_dataset
 from bvae_jax.data.store import check_content
 from bvae_jax.errors import UserError, say, unknown
 from bvae_jax.runs import loop, rundir, sweepdir
@@ -37,7 +38,7 @@ from bvae_jax.runs.sweepdir import (
     summary_table,
 )
 from bvae_jax.runs.train import check_config
-from bvae_jax.runs.trainer import Trainer, Trainers
+from bvae_jax.runs.trainer import Trainer, Trainers, check_fits
 from bvae_jax.runs.writer import NotFiniteError, OpenLoggers, Writer, open_writer
 from bvae_jax.runtime import Interrupt, SweepProgress, keep_freed_memory
 from bvae_jax.types import TrainState
@@ -194,6 +195,7 @@ def sweep(
         first = wanted.members()[0]
         trainer = trainers.of(first.config)
         check_memory(trainer)
+        _check_all_fit(wanted.members(), trainer, progress)
         if member_dir(directory, first).is_dir():
             rundir.check_data(member_dir(directory, first), trainer.dataset)
             check_content(trainer.dataset, progress=progress)
@@ -203,6 +205,28 @@ def sweep(
             runner = _Runner(directory, trainers, loggers, interrupt, figures, progress, wandb)
             runner.train(mine, strategy, members_at_once)
     return Sweep(directory)
+
+
+def _check_all_fit(members: Sequence[Member], first: Trainer, progress: bool) -> None:
+    """Raise what training would raise when it comes to a later member.
+
+    Args:
+        first: the trainer of the first member.
+    """
+    opened = {_images(first.config): first.dataset}
+    for alike in groups(members):
+        config = alike[0].config
+        try:
+            if (images := _images(config)) not in opened:
+                opened[images] = open_dataset(config, progress=progress)
+            check_fits(config, opened[images])
+        except UserError as error:
+            raise UserError(f"Member {alike[0].name}: {error}") from None
+
+
+def _images(config: Config) -> tuple[Any, ...]:
+    """What the images of a run depend on."""
+    return tuple(getattr(config, name) for name in IMAGES)
 
 
 def make_sweep(

@@ -344,6 +344,31 @@ def _make_fresh(
     return jax.jit(functools.partial(init_state, **options))
 
 
+def check_fits(config: Config, dataset: Dataset) -> None:
+    """Raise what a `Trainer` of these images would raise, and that they have nothing to score by.
+
+    Raises:
+        UserError: an unknown name, or pieces that do not fit each other.
+    """
+    config, shape = resolved(config), dataset.image_shape
+    split, recipe = split_of(dataset, config), make_recipe(config, shape)
+    indices = evaluation_batches(split, config.eval_images, EVAL_BATCH)
+    _check_halves(config, recipe.objective, indices)
+    parse_augment(config.augment, shape)
+    _make_pick(config, recipe.objective, dataset, split)
+    check_scored(config, dataset)
+
+
+def check_scored(config: Config, dataset: Dataset) -> None:
+    """Refuse metrics while training on images without factors.
+
+    Raises:
+        UserError: there are such.
+    """
+    if config.eval_metrics and not dataset.factor_names:
+        raise UserError(f"--eval-metrics: {dataset.name} has no factors to score by: leave it out.")
+
+
 def make_recipe(config: Config, image_shape: ImageShape) -> Recipe:
     """What a step does, but for the number of images."""
     likelihood = make_likelihood(config.likelihood, config.sigma)

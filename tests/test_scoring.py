@@ -12,7 +12,7 @@ import pytest
 from scipy import stats
 
 from bvae_jax.config import ScoreConfig
-from bvae_jax.errors import UserError
+from bvae_jax.errors import UserError, naming_flags
 from bvae_jax.metrics import METRICS, Metric, scoring
 from bvae_jax.metrics.codes import Codes, draw
 from bvae_jax.metrics.scoring import metric_names, score, score_all
@@ -179,6 +179,12 @@ def test_the_null_is_what_shuffled_factors_score():
     one, both = (scored(noise, "mig", permutations=n)["mig"]["null"] for n in (1, 2))
     first, second = one["mean"], 2 * both["mean"] - one["mean"]
     assert (one["std"], both["std"]) == (0, pytest.approx(abs(first - second) / math.sqrt(2)))
+
+
+def test_why_a_metric_is_skipped_is_said_in_python_s_words():
+    with naming_flags(False):
+        entry = scored(points(), "udr")["udr"]
+    assert entry["skipped"] == "it needs other runs to compare with (udr_with)"
 
 
 def test_codes_that_know_nothing_are_no_better_than_shuffled_factors():

@@ -12,7 +12,7 @@ from threadpoolctl import threadpool_limits
 
 from bvae_jax.config import ScoreConfig
 from bvae_jax.continuous import BINS
-from bvae_jax.errors import MissingPackage, UserError, unknown
+from bvae_jax.errors import MissingPackage, UserError, unknown, worded
 from bvae_jax.metrics import METRICS
 from bvae_jax.metrics.base import CodesTest, FactorsTest, InvalidArrays, LatentKL, Metric
 from bvae_jax.metrics.codes import Codes, Draw, draw
@@ -138,7 +138,7 @@ def score_all(
         lacking = [need for need in metric.needs if need not in draws[0].for_metric(metric)]
         if lacking:
             why = "it needs " + " and ".join(MEANING.get(n, n) for n in lacking)
-            yield name, {"skipped": why, "versions": versions(PACKAGES)}
+            yield name, {"skipped": worded(why), "versions": versions(PACKAGES)}
             continue
         try:
             with threadpool_limits(limits=1):

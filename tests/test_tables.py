@@ -296,6 +296,9 @@ def test_markdown_says_what_it_shows():
     assert "\nInterquartile mean over n seeds and its 95 % interval" in many
     assert "(Student's t with bootstrap standard errors)" in few
     assert r"Bold: the best setting; \*: not told apart from it (paired t tests" in many
+    one = tables.make_table(comparison(seeds=1))
+    assert "not told apart from it (of one seed each nothing is told" in tables.to_markdown(one)
+    assert "Of one seed each nothing is told apart." in tables.explanation(one)
     plain = tables.to_markdown(tables.make_table(comparison(better={})))
     assert "best" not in plain
     assert "**" not in plain

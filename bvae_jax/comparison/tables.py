@@ -276,10 +276,12 @@ def explanation(table: Table, *, tied: str = "") -> list[str]:
     if any(cell.best for cell in cells):
         of_what = "" if table.average == "mean" else " of means"
         tests = f"paired t tests{of_what}, Holm-corrected for all pairs, α = {ALPHA}"
+        told = f"Told apart by {tests}"
+        if max(table.seeds.values()) < 2:
+            told = tests = "of one seed each nothing is told apart"
         mark = f"{tied}: not told apart from it" if any(cell.tied for cell in cells) else ALONE
-        said.append(
-            f"Bold: the best setting; {mark} ({tests})." if tied else f"Told apart by {tests}."
-        )
+        bold = f"Bold: the best setting; {mark} ({tests})"
+        said.append(f"{bold}." if tied else f"{told[0].upper()}{told[1:]}.")
         weighed = [name_of(s) for s in table.columns if s in WEIGHED and not table.better.get(s)]
         if weighed:
             said.append(f"No best in {', '.join(weighed)}: objectives weigh them.")

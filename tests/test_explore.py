@@ -125,6 +125,8 @@ def test_the_page_decodes_every_beta_of_a_run_for_many(opened, tmp_path, monkeyp
     monkeypatch.setattr(run_figures, "POINTS", 3)
     config = BASE.replace(multi_rate="0.5:8", steps=4)
     run = train(config, tmp_path / "many", figures=False, progress=False)
+    with pytest.raises(UserError, match="is a directory, wanted the name of a file"):
+        run.explore().write(tmp_path)
     opened.open(run.explore().write(tmp_path / "many.html"))
     opened.run(FRAMES)
     assert opened.run("document.querySelectorAll('#gallery button').length") == 2

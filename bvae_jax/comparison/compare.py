@@ -119,6 +119,10 @@ def compare(
     )
     trainers = Trainers()
     comparison = read_comparison(directories, settings, trainers, progress=progress)
+    absent = len(comparison.missing) + len(comparison.failed)
+    if absent:
+        total = absent + len(comparison.members)
+        say(f"note: {absent} of {total} members are left out: why stands below the table.")
     directory = Path(out).expanduser() if out else directories[0]
     directory.mkdir(parents=True, exist_ok=True)
     table = make_table(comparison, averaged)

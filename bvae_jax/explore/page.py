@@ -36,8 +36,14 @@ class Explorer(NamedTuple):
         return f"Explorer of {len(self.html) / 1e6:.1f} MB: .write(path), or shown by a notebook"
 
     def write(self, path: str | Path) -> Path:
-        """One file, whose folder is made."""
+        """One file, whose folder is made.
+
+        Raises:
+            UserError: it is a directory.
+        """
         path = Path(path).expanduser()
+        if path.is_dir():
+            raise UserError(f"{path} is a directory, wanted the name of a file.")
         path.parent.mkdir(parents=True, exist_ok=True)
         write_text(path, self.html)
         return path

@@ -713,10 +713,11 @@ def test_unknown_objective_is_named():
         ({"objective": "vae", "beta": 3.0}, "--beta: objective vae has no such .*it has: none"),
         ({"objective": "vae", "beta_schedule": "constant"}, "objective vae has no --beta to sch"),
         ({"levels": 5}, "--levels: got 5, but --objective beta_vae does not use it"),
+        ({"objective": "control_vae", "beta_max": 0.5}, "--beta-min: got 1, wanted no more than"),
         ({"likelihood": "sigma_vae", "sigma": 0.5}, "--sigma: got 0.5, but --likelihood sigma_vae"),
     ],
 )
-def test_hyperparameters_of_other_objectives_are_refused(changes, message):
+def test_hyperparameters_that_do_not_fit_are_refused(changes, message):
     with pytest.raises(UserError, match=message):
         resolved(Config(**changes))
 

@@ -18,7 +18,8 @@ def resolved(config: Config) -> Config:
     """`config` with the objective's own values where it gives none for a hyperparameter.
 
     Raises:
-        UserError: the objective is not known, or has no hyperparameter for a value that is given.
+        UserError: the objective is not known, has no hyperparameter for a value that is given, or
+            values do not fit each other.
     """
     objective = get_objective(config.objective)
     known = {name for other in OBJECTIVES.values() for name in other.hyper} | set(config.hyper)
@@ -44,7 +45,11 @@ def resolved(config: Config) -> Config:
             raise UserError(
                 f"{flag(field)}: objective {config.objective} has no {flag(name)} to schedule."
             )
-    return config.replace(**missing, **schedules)
+    found = config.replace(**missing, **schedules)
+    low, high = found.beta_min, found.beta_max
+    if low is not None and high is not None and low > high:
+        raise UserError(f"--beta-min: got {low:g}, wanted no more than --beta-max, {high:g}.")
+    return found
 
 
 def many_rates(config: Config) -> Rates | None:

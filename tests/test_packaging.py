@@ -49,7 +49,7 @@ message(lambda: bvae.train(bvae.Config(dataset="tfds:mnist"), "tfds", progress=F
 """
 NEEDS = (
     ("needs lightgbm", "bvae_jax[metrics]"),
-    ("--image-source streamed needs grain", "bvae_jax[data]"),
+    ("image_source streamed needs grain", "bvae_jax[data]"),
     ("tfds:mnist needs tensorflow_datasets", "bvae_jax[data]"),
 )
 

@@ -4,10 +4,10 @@
 #   bash benchmarks/gpu.sh OUT [speed] [correct] [tests] [peers] [published]
 #
 # It needs Python >= 3.11 with JAX for the GPU, Flax, optax, Orbax, jaxtyping, scikit-learn, pandas and
-# matplotlib; pytest-xdist for `tests`, PyTorch for `peers`. PYTHON is the interpreter, JOBS how many
-# processes there are at a time, LIMIT the seconds of a stage, NETWORK what is measured, MEMBERS the
-# sizes of sweeps, QUICK further flags, as "--steps 4 --points 512" to see whether it works. DRY=1 only
-# says what it would do.
+# matplotlib; pytest-xdist and tyro for `tests`, PyTorch for `peers`. PYTHON is the interpreter, JOBS how
+# many processes there are at a time, LIMIT the seconds of a stage, NETWORK what is measured, MEMBERS
+# the sizes of sweeps, QUICK further flags, as "--steps 4 --points 512" to see whether it works. DRY=1
+# only says what it would do.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 out=$(mkdir -p "$1" && cd "$1" && pwd) && shift

@@ -70,4 +70,4 @@ for stage in "$@"; do
         jobs "$stage" | sed "s/$/ ${QUICK:-}/" | timeout "${LIMIT:-600}" xargs -P "${JOBS:-4}" -I{} bash -c "one {}"
     fi
 done
-[ -n "${DRY:-}" ] || cat "$out/results.jsonl"
+if [ -e "$out/results.jsonl" ]; then cat "$out/results.jsonl"; fi

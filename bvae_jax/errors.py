@@ -15,7 +15,7 @@ def printable(text: str) -> str:
 
 _flags = False
 _COMMAND = r"\b(?:bvae|sbatch) .*?(?=[.;:,)](?:\s|$)|$)"
-_FLAG = re.compile(rf"{_COMMAND}|--(?!plugin)([a-z][a-z-]*[a-z])")
+_FLAG = re.compile(rf"{_COMMAND}|(?<![\w./-])--(?!plugin)([a-z][a-z-]*[a-z])")
 _SWITCHES = ("overwrite", "resume")
 
 

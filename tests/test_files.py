@@ -149,6 +149,7 @@ def test_text_of_others_reaches_the_terminal_as_python_writes_it(capsys):
         ("Go on (--resume), or choose --run-dir.", "Go on (resume=True), or choose run_dir."),
         ("Try bvae export a.b --to npz; or --beta 4.", "Try bvae export a.b --to npz; or beta 4."),
         ("Start it by sbatch --array=1-N.", "Start it by sbatch --array=1-N."),
+        ("No run in runs/a--lr or x.--b-c.", "No run in runs/a--lr or x.--b-c."),
         ("Own: --plugin FILE.py. a -- b, --x", "Own: --plugin FILE.py. a -- b, --x"),
     ],
 )

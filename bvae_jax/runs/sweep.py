@@ -38,7 +38,7 @@ from bvae_jax.runs.sweepdir import (
     summary_table,
 )
 from bvae_jax.runs.train import check_config
-from bvae_jax.runs.trainer import Trainer, Trainers, check_fits
+from bvae_jax.runs.trainer import Trainer, Trainers, pieces
 from bvae_jax.runs.writer import NotFiniteError, OpenLoggers, Writer, open_writer
 from bvae_jax.runtime import Interrupt, SweepProgress, keep_freed_memory
 from bvae_jax.types import TrainState
@@ -214,12 +214,12 @@ def _check_all_fit(members: Sequence[Member], first: Trainer, progress: bool) ->
         first: the trainer of the first member.
     """
     opened = {_images(first.config): first.dataset}
-    for alike in groups(members):
+    for alike in groups(members)[1:]:
         config = alike[0].config
         try:
             if (images := _images(config)) not in opened:
                 opened[images] = open_dataset(config, progress=progress)
-            check_fits(config, opened[images])
+            pieces(config, opened[images])
         except UserError as error:
             raise UserError(f"Member {alike[0].name}: {error}") from None
 

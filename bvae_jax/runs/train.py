@@ -20,7 +20,7 @@ from bvae_jax.runs.loggers import check_installed, open_loggers
 from bvae_jax.runs.mesh import choose_devices
 from bvae_jax.runs.placement import check_memory
 from bvae_jax.runs.run import Run, placed
-from bvae_jax.runs.trainer import Trainer, check_scored
+from bvae_jax.runs.trainer import Trainer
 from bvae_jax.runs.writer import OpenLoggers, finished_summary, open_writer
 from bvae_jax.runtime import Interrupt, TrainingProgress, keep_freed_memory
 from bvae_jax.types import TrainState
@@ -78,7 +78,6 @@ def train(
         if resume and len(used) != earlier:
             _say(f"{len(used)} device(s), before {earlier}: roundings will differ.", progress)
         trainer = Trainer(config, progress=progress)
-        check_scored(config, trainer.dataset)
         check_memory(trainer)
         trainer = trainer.spread(1, used)
         if resume:

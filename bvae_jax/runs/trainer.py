@@ -5,7 +5,7 @@ import functools
 import json
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -106,23 +106,20 @@ class Trainer:
         self._platform = jax.default_backend()
         same = [t for t in like if all(getattr(t.config, n) == getattr(config, n) for n in IMAGES)]
         self.dataset: Dataset = same[0].dataset if same else open_dataset(config, progress=progress)
-        self.split: Split = split_of(self.dataset, config)
-        shape = self.dataset.image_shape
-        recipe = make_recipe(config, shape)._replace(dataset_size=len(self.split.train))
+        parts, shape = pieces(config, self.dataset), self.dataset.image_shape
+        self.split, self.eval_indices, recipe = parts.split, parts.eval_indices, parts.recipe
+        self._pick, self._pool = parts.pick, parts.pool
         self._recipe, self._used = recipe, recipe
         if recipe.model.rates:  # trained with gates, used without: see `weights_of`
             plain, objective = recipe.model.clone(rates=None), get_objective(config.objective)
             self._used = recipe._replace(model=plain, objective=objective)
         self.model = self._used.model
-        self.eval_indices = evaluation_batches(self.split, config.eval_images, EVAL_BATCH)
-        _check_halves(config, recipe.objective, self.eval_indices)
         self.source: Source = (
             same[0].source
             if same
             else make_source(self.dataset, config.image_source, self._platform, progress=progress)
         )
-        self._pick, self._pool = _make_pick(config, recipe.objective, self.dataset, self.split)
-        self._draw = make_draw(self.source, self._pick, parse_augment(config.augment, shape))
+        self._draw = make_draw(self.source, self._pick, parts.augment)
         self._shared_key: PRNGKey | None = None
         if config.batch_seed >= 0:
             self._shared_key = run_keys(key_for("run", config.batch_seed)).steps
@@ -344,29 +341,41 @@ def _make_fresh(
     return jax.jit(functools.partial(init_state, **options))
 
 
-def check_fits(config: Config, dataset: Dataset) -> None:
-    """Raise what a `Trainer` of these images would raise, and that they have nothing to score by.
+class Pieces(NamedTuple):
+    """What a trainer is made of, but for the way in which images come to the device.
+
+    Attributes:
+        recipe: what a step does.
+        eval_indices: as of `Trainer`.
+        augment: what is done to the images of a batch; None for nothing.
+        pick: how the images of a batch are chosen.
+        pool: what from.
+    """
+
+    split: Split
+    recipe: Recipe
+    eval_indices: np.ndarray
+    augment: Callable | None
+    pick: Pick
+    pool: Any
+
+
+def pieces(config: Config, dataset: Dataset) -> Pieces:
+    """Those of a run on these images.
 
     Raises:
         UserError: an unknown name, or pieces that do not fit each other.
     """
     config, shape = resolved(config), dataset.image_shape
-    split, recipe = split_of(dataset, config), make_recipe(config, shape)
-    indices = evaluation_batches(split, config.eval_images, EVAL_BATCH)
-    _check_halves(config, recipe.objective, indices)
-    parse_augment(config.augment, shape)
-    _make_pick(config, recipe.objective, dataset, split)
-    check_scored(config, dataset)
-
-
-def check_scored(config: Config, dataset: Dataset) -> None:
-    """Refuse metrics while training on images without factors.
-
-    Raises:
-        UserError: there are such.
-    """
     if config.eval_metrics and not dataset.factor_names:
         raise UserError(f"--eval-metrics: {dataset.name} has no factors to score by: leave it out.")
+    split = split_of(dataset, config)
+    recipe = make_recipe(config, shape)._replace(dataset_size=len(split.train))
+    indices = evaluation_batches(split, config.eval_images, EVAL_BATCH)
+    _check_halves(config, recipe.objective, indices)
+    augment = parse_augment(config.augment, shape)
+    pick, pool = _make_pick(config, recipe.objective, dataset, split)
+    return Pieces(split, recipe, indices, augment, pick, pool)
 
 
 def make_recipe(config: Config, image_shape: ImageShape) -> Recipe:

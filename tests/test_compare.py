@@ -557,7 +557,7 @@ def test_members_that_cannot_be_read_are_left_out_by_name(swept, tmp_path, capsy
     assert found.records[silent.name] == []
     said = capsys.readouterr().err
     assert f"bvae: {empty.name} is left out: " in said
-    assert "bvae: note: 6 of 12 members are left out: why stands below the table." in said
+    assert "bvae: note: 6 of 12 members are left out: table.md says why." in said
     shutil.rmtree(whole / "checkpoints")
     shutil.rmtree(silent / "checkpoints")
     runs = one_run_each(found, Trainers())

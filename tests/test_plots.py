@@ -667,6 +667,7 @@ def test_scores(shown, tmp_path, settings, seeds):
         levels = [line.get_ydata()[0] for line in axes.lines if line.is_dashed()]
         np.testing.assert_array_equal(levels, [-0.5 if name == "mig" else np.nan, 0.3])
     assert legend_of(figure)[-2:] == ["raw pixels", "PCA"]
+    assert ("a seed" in legend_of(figure)) == (seeds > 1)
     bottom = [axes for axes in figure.axes if axes.get_xlabel()]
     assert len({round(axes.get_position().x0, 6) for axes in bottom}) == len(bottom)
     if settings is BETA:
@@ -696,6 +697,16 @@ def test_scores_of_a_wide_interval_keep_the_seeds_in_view(shown, tmp_path):
     low, high = dci.get_ylim()
     assert low < 0.5 < high
     assert_tidy(shown[0])
+
+
+def test_numbers_of_latents_have_whole_ticks(shown, tmp_path):
+    table = members(BETA[:3], 1).assign(active=[8, 7, 6], mig=[0.1, 0.2, 0.3])
+    save_scores(
+        tmp_path / "f", table, BETA[:3], intervals(table, BETA[:3], ["active", "mig"]), {}, "β"
+    )
+    active, mig = shown[0].axes
+    assert (active.get_yticks() % 1 == 0).all()
+    assert (mig.get_yticks() % 1 != 0).any()
 
 
 @pytest.mark.parametrize("count", [1, 10])

@@ -25,6 +25,7 @@ from bvae_jax.comparison.base import (
     known_scores,
 )
 from bvae_jax.comparison.compare import write_tables
+from bvae_jax.comparison.figures import draw_comparison
 from bvae_jax.comparison.page import latex, to_latex
 from bvae_jax.comparison.statistics import Interval, interval, pair_tests, sentence, wide
 from bvae_jax.comparison.tables import Cell, Table, explanation, texts
@@ -597,3 +598,13 @@ def test_all_that_is_found_is_json():
     values = [None, True, "β", np.bool_(False), np.int64(7), np.array([[NAN]]), {}]
     assert jsonable(values, nan=None) == [None, True, "β", False, 7, [[None]], {}]
     json.dumps(jsonable(values, nan=None), allow_nan=False)
+
+
+def test_figures_over_seeds_want_two_of_a_setting(tmp_path):
+    one, two = (comparison(seeds=seeds, scores=("mig",)) for seeds in (1, 2))
+    one = dataclasses.replace(one, members=one.members.assign(seed=[0, 1, 2]))
+    over_seeds = {"variance", "profiles"}
+    for given, wanted in ((one, set()), (two, over_seeds)):
+        given = dataclasses.replace(given, records={str(name): [] for name in given.members.index})
+        drawn = draw_comparison(given, tmp_path, "mean", ["mig"], None)
+        assert {each.path.name for each in drawn} & over_seeds == wanted

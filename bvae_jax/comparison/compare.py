@@ -122,7 +122,7 @@ def compare(
     absent = len(comparison.missing) + len(comparison.failed)
     if absent:
         total = absent + len(comparison.members)
-        say(f"note: {absent} of {total} members are left out: why stands below the table.")
+        say(f"note: {absent} of {total} members are left out: table.md says why.")
     directory = Path(out).expanduser() if out else directories[0]
     directory.mkdir(parents=True, exist_ok=True)
     table = make_table(comparison, averaged)

@@ -1,24 +1,26 @@
 """Reconstruction and KL of a beta-VAE on dSprites, beside what another library publishes.
 
 Dubois et al., "Disentangling VAE", https://github.com/YannDubs/disentangling-vae, 2019; means over
-the last of 30 epochs.
+the last of 30 epochs. Weights start as theirs, by `burgess_he.py`.
 
 python experiments/dubois2019.py [--scale small|gpu|full] [--shard 1/2]
 """
 
+from pathlib import Path
+
 import numpy as np
 from common import COLOURS, Scale, arguments, drawing, settings, trained
 
+from bvae_jax.registry import load_plugin
 from bvae_jax.runs.loggers import read_records
 from bvae_jax.runs.sweep import Sweep
 
 EPOCH = 11_520
 PUBLISHED = {1.0: (17.99, 25.40), 4.0: (35.61, 15.35)}
 """beta -> -log p(x|z) and KL, nats."""
-FEW = {"steps": 1000, "batch_size": 16, "eval_images": 2048}
-FULL = {"log_every": EPOCH, "eval_every": EPOCH, "checkpoint_every": 10 * EPOCH}
+FULL = {"log_every": EPOCH, "eval_every": 10 * EPOCH, "checkpoint_every": 10 * EPOCH}
 SCALES = {
-    "small": Scale(FEW, 2, (1.0, 4.0)),
+    "small": Scale({"steps": 1000, "batch_size": 16, "eval_images": 2048}, 2, (1.0, 4.0)),
     "gpu": Scale(FULL | {"precision": "bfloat16", "image_source": "rendered"}, 4, (1.0, 4.0)),
     "full": Scale(FULL | {"precision": "tensorfloat32"}, 4, (1.0, 4.0)),
 }
@@ -37,7 +39,8 @@ def draw(path, found):
 
 def main(argv=None):
     args = arguments(__doc__, "dubois2019", SCALES, argv)
-    config = settings("dubois2019", args.scale.changes, "beta_vae")
+    load_plugin(Path(__file__).with_name("burgess_he.py"))
+    config = settings("dubois2019", {"network": "burgess_he"} | args.scale.changes, "beta_vae")
     runs, found = Sweep(trained(args.dir, config, args, beta=args.scale.values)), {}
     for run in (runs[name] for name in runs):
         records = read_records(run.run_dir / "metrics.jsonl")

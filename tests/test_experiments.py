@@ -40,7 +40,7 @@ VALUES = {
 
 
 @pytest.fixture
-def script(monkeypatch):
+def script(monkeypatch, registries):
     """Imports a script, as Python does that is given its file."""
     monkeypatch.syspath_prepend(str(EXPERIMENTS))
     return importlib.import_module

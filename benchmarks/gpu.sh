@@ -36,14 +36,17 @@ jobs() {  # of a stage, a line for each
         for precision in tensorfloat32 bfloat16 float32; do
             echo quality --network "$network" --precision $precision
         done
-        echo resume --network "$network" --precision tensorfloat32
+        for flags in "" --xla-flags=--xla_gpu_autotune_level=0 --xla-flags=--xla_gpu_deterministic_ops=true; do
+            echo resume --network "$network" --precision tensorfloat32 $flags
+            echo time --network "$network" --precision bfloat16 --members 64 $flags
+        done
         echo losses --network "$network" --precision float32
         echo losses --network "$network" --precision tensorfloat32
         echo encode --network "$network" --precision tensorfloat32 ;;
     tests)  # those of what a device may compute otherwise
         local names=augment,checkpoint,codes,conv,decomposition,elbo,keys,likelihoods,networks
         names+=,objectives,rendered,runner,sweep,train,training,traversal,vae
-        echo "-m pytest -n ${JOBS:-4} -m not\ once $(eval echo "tests/test_{$names}.py")" ;;
+        echo "-m pytest -p no:benchmark -n ${JOBS:-4} -m not\ once $(eval echo "tests/test_{$names}.py")" ;;
     peers)
         for mode in cudagraph eager compile; do
             for precision in tensorfloat32 bfloat16 float32; do
@@ -65,7 +68,8 @@ for stage in "$@"; do
     if [ -n "${DRY:-}" ]; then
         jobs "$stage"
     elif [ "$stage" = published ] || [ "$stage" = tests ]; then
-        jobs "$stage" | timeout -s INT "${LIMIT:-600}" xargs -L1 $PYTHON
+        mkdir -p "$out/logs"
+        jobs "$stage" | timeout -s INT "${LIMIT:-600}" xargs -L1 $PYTHON 2>&1 | tee "$out/logs/$stage"
     else
         jobs "$stage" | sed "s/$/ ${QUICK:-}/" | timeout "${LIMIT:-600}" xargs -P "${JOBS:-4}" -I{} bash -c "one {}"
     fi

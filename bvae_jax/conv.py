@@ -21,7 +21,7 @@ all. Sources: Dumoulin & Visin 2016 ("A guide to convolution arithmetic"), secti
 import contextvars
 import functools
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -38,6 +38,7 @@ Pixels = Float[Array, "_ _ _ _"]
 LAYOUT = ("NHWC", "HWIO", "NHWC")
 FEW_CHANNELS = 4
 """Fine channels up to which products beat XLA's convolutions on a CPU (measured: 1 and 3)."""
+T = TypeVar("T")
 Written = Literal["fastest", "convolution", "patches", "shifts", "triton"]
 """How an operation is computed; "fastest" depends on where it runs."""
 
@@ -220,27 +221,30 @@ def _chosen(form: Form, x: Any, coarse: int, forms: Forms, cpu: Callable) -> Cal
     return operation
 
 
-_divided: contextvars.ContextVar[bool] = contextvars.ContextVar("divided", default=False)
+_general: contextvars.ContextVar[bool] = contextvars.ContextVar("general", default=False)
 
 
-def over_devices(function: Callable) -> Callable:
-    """`function` for batches whose images lie on several devices: the kernels of `conv_triton` are
-    of one, and would have each device do all of the work."""
+def without_kernels(function: Callable[..., T]) -> Callable[..., T]:
+    """`function`, traced without the kernels of `conv_triton`, which are of one GPU.
+
+    For batches whose images lie on several devices, each of which would do all of the work, and
+    for programs that run elsewhere.
+    """
 
     @functools.wraps(function)
-    def without_kernels(*arguments: Any) -> Any:
-        token = _divided.set(True)
+    def general(*arguments: Any) -> T:
+        token = _general.set(True)
         try:
             return function(*arguments)
         finally:
-            _divided.reset(token)
+            _general.reset(token)
 
-    return without_kernels
+    return general
 
 
 def _has_kernels(x: Any, coarse: int) -> bool:
     """Whether this process's device has kernels of `conv_triton` for this."""
-    if jax.default_backend() != "gpu" or _divided.get():
+    if jax.default_backend() != "gpu" or _general.get():
         return False
     from bvae_jax import conv_triton  # a third of a second, which only a GPU waits for
 

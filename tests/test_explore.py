@@ -232,6 +232,15 @@ def test_what_a_page_cannot_compute_is_refused(run_dir, monkeypatch):
         load(run_dir).explore()
 
 
+def test_a_page_that_is_made_on_a_gpu_has_none_of_its_kernels(monkeypatch):
+    kernels = pytest.importorskip("bvae_jax.conv_triton")
+    model, params = model_of("conv", "bernoulli", (16, 16, 1))
+    wanted = json.dumps(program_json(program_of(model, params)))
+    monkeypatch.setattr(kernels, "here", lambda: True)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert json.dumps(program_json(program_of(model, params))) == wanted
+
+
 def test_float32_is_twice_as_large_and_exact():
     model, params = model_of("small", "bernoulli", (16, 16, 1))
     program = program_of(model, params)

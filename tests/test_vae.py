@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from bvae_jax.conv import without_kernels
 from bvae_jax.likelihoods import LIKELIHOODS, make_likelihood
 from bvae_jax.networks import make_network
 from bvae_jax.types import Posterior
@@ -90,7 +91,8 @@ def equations(jaxpr):
 )
 @pytest.mark.parametrize("network", ["conv", "mlp", "resnet"])
 def test_every_product_has_the_precision_that_is_wanted(network, products, precision):
-    """Those of the gradient too, of one model and of several; sums over pixels have the highest."""
+    """Those of the gradient too, of one model and of several; sums over pixels have the highest.
+    Kernels of a GPU have precisions of their own."""
     model = VAE(
         *make_network(network, 3, (16, 16, 1), 1), make_likelihood("bernoulli", 1.0), products
     )
@@ -102,7 +104,7 @@ def test_every_product_has_the_precision_that_is_wanted(network, products, preci
     params = jax.eval_shape(lambda: init_params(model, (16, 16, 1), jax.random.key(0)))
     many = jax.tree.map(lambda x: jax.ShapeDtypeStruct((2, *x.shape), x.dtype), params)
     for function, given in ((jax.grad(loss), params), (jax.vmap(jax.grad(loss)), many)):
-        jaxpr = jax.make_jaxpr(function)(given).jaxpr
+        jaxpr = jax.make_jaxpr(without_kernels(function))(given).jaxpr
         found = [
             e
             for e in equations(jaxpr)

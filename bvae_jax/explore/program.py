@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import Literal
 
+from bvae_jax.conv import without_kernels
 from bvae_jax.errors import UserError
 
 MAPS = {
@@ -75,7 +76,7 @@ def trace(function: Callable[..., Any], params: Any, *arguments: Any) -> Program
     Raises:
         UserError: it uses something that the page cannot compute.
     """
-    closed = jax.make_jaxpr(function)(params, *arguments)
+    closed = jax.make_jaxpr(without_kernels(function))(params, *arguments)
     known = [np.asarray(leaf) for leaf in jax.tree.leaves(params)]
     tracer = _Tracer()
     inputs = [tracer.new(np.shape(argument)) for argument in arguments]

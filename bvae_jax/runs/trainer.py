@@ -13,7 +13,7 @@ import numpy as np
 import optax
 
 from bvae_jax.config import IMAGES, Config
-from bvae_jax.conv import over_devices
+from bvae_jax.conv import without_kernels
 from bvae_jax.data import open_dataset
 from bvae_jax.data.augment import parse_augment
 from bvae_jax.data.base import Dataset
@@ -164,7 +164,7 @@ class Trainer:
         even = not any(size % self._eval_mesh.size for size in sizes)
         place = {"place": over_images(self._eval_mesh)} if even else {}
         body = make_eval_body(self._used, self.source.look, **place)
-        body = over_devices(body) if divided else body
+        body = without_kernels(body) if divided else body
         self._evaluate: Loop = make_loop(body, self._platform)
         train_data = self._pool if self.source.read else (self._pool, self.source.arrays)
         if divided:  # what both read is copied once
@@ -178,7 +178,7 @@ class Trainer:
         """(states, data) -> (states, metrics): one step of all members."""
         place = over_images(self.mesh)
         body = make_train_body(make_train_step(self._recipe), self._draw, self._shared_key, place)
-        body = over_devices(body) if self.mesh.shape[DATA] > 1 else body
+        body = without_kernels(body) if self.mesh.shape[DATA] > 1 else body
         return over_members(body, self.mesh, self.members)
 
     @property

@@ -136,11 +136,12 @@ def resume(args: argparse.Namespace) -> dict[str, Any]:
 
     from bvae_jax import Config, load
 
+    half = args.steps // 2
     config = Config(
         network=args.network, precision=args.precision, image_source="rendered", steps=args.steps,
-        eval_every=args.steps // 2, checkpoint_every=args.steps // 2, eval_images=512,
+        eval_every=half, checkpoint_every=half, eval_images=512,
     )  # fmt: skip
-    context, half = multiprocessing.get_context("spawn"), args.steps // 2
+    context = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory() as directory:
         for name, steps in (("whole", args.steps), ("parts", half), ("parts", args.steps)):
             part = (config.replace(steps=steps), f"{directory}/{name}")

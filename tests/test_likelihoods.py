@@ -23,8 +23,8 @@ def draw(name="bernoulli", shape=(3, 8, 8, 2), sigma=0.7):
     image_key, decoder_key = jax.random.split(jax.random.key(0))
     images = jnp.clip(2 * jax.random.uniform(image_key, shape) - 0.5, 0, 1)
     if not likelihood.density:
-        images = jnp.round(images * (255 if name == "logistic_mixture" else 1))
-        images = images / (255 if name == "logistic_mixture" else 1)
+        levels = 255 if name == "logistic_mixture" else 1
+        images = jnp.asarray(np.round(np.asarray(images) * levels) / np.float32(levels))  # exact 1
     decoded = jax.random.normal(decoder_key, (*shape[:3], likelihood.parameters(shape[3])))
     own = {key: jnp.asarray(value - 1.0) for key, value in likelihood.own}
     return likelihood, 2 * decoded, images, own

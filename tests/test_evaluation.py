@@ -201,7 +201,7 @@ def test_batches_that_end_out_of_order_stay_in_order(run, monkeypatch):
 
 
 def test_udr_wants_the_same_images_in_the_same_order(run, tmp_path):
-    """The data set's name is not enough; splits by other seeds have other images."""
+    """The data set's name is not enough; splits by different seeds have other images."""
     config = dataclasses.replace(run.config, seed=1)
     assert same_images(run.trainer, Trainer(config), "holdout")
     assert not same_images(run.trainer, Trainer(dataclasses.replace(config, only="orientation=0")))

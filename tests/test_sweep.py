@@ -248,7 +248,7 @@ def test_ctrl_c_saves_and_names_what_is_left(tmp_path, monkeypatch):
 
 @pytest.mark.once
 def test_shared_batches(tmp_path, monkeypatch):
-    """Members with other seeds then see the same images, and a run alone can do so too."""
+    """Members with different seeds then see the same images, and a run alone can do so too."""
     result = small(tmp_path / "sweep", (4.0,), 2, TINY, strategy="sequential", shared_batches=True)
     config = dataclasses.replace(TINY, beta=4.0, seed=1, batch_seed=0)
     alone = bvae_jax.train(config, tmp_path / "alone", figures=False, progress=False)

@@ -308,7 +308,7 @@ def _scores(run: Run, scores: Mapping[str, tuple[float, int]]) -> str:
     if len(scores) > len(TRAINING):
         words.append(
             "The others: disentanglement metrics, with n points whose factors are known. One "
-            "training tells little: other seeds differ by more than the digits that are shown."
+            "training tells little: different seeds differ by more than the digits that are shown."
         )
     return "\n\n".join([_table(rows), " ".join(words)])
 

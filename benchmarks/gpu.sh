@@ -44,7 +44,7 @@ jobs() {  # of a stage, a line for each
         echo losses --network "$network" --precision tensorfloat32
         echo encode --network "$network" --precision tensorfloat32 ;;
     tests)  # those of what a device may compute otherwise
-        local names=augment,checkpoint,codes,conv,decomposition,elbo,keys,likelihoods,networks
+        local names=augment,checkpoint,codes,conv,decomposition,elbo,explore,keys,likelihoods,networks
         names+=,objectives,rendered,runner,sweep,train,training,traversal,vae
         echo "-m pytest -p no:benchmark -n ${JOBS:-4} -m not\ once $(eval echo "tests/test_{$names}.py")" ;;
     peers)

@@ -6,7 +6,7 @@ import math
 import numbers
 import os
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, TypeVar
 
@@ -323,6 +323,23 @@ class ScoreConfig:
     def __post_init__(self) -> None:
         _check(self)
 
+    @classmethod
+    def of(cls, given: "ScoreConfig | str | Sequence[str]") -> "ScoreConfig":
+        """One as it is; names of metrics, in a list or with commas, as one with them.
+
+        Raises:
+            UserError: it is neither.
+        """
+        if isinstance(given, Sequence) and not isinstance(given, str) and given:
+            if all(isinstance(name, str) for name in given):
+                return cls(",".join(given))
+        elif isinstance(given, ScoreConfig | str):
+            return given if isinstance(given, ScoreConfig) else cls(given)
+        raise UserError(
+            f"metrics: got {given!r}, wanted names, as 'mig,sap' or ['mig', 'sap'], or a "
+            "ScoreConfig."
+        )
+
 
 @dataclass(frozen=True)
 class TraversalSettings:
@@ -485,6 +502,8 @@ def _check(config: Any) -> None:
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
         if field.name == "hyper":
+            if not isinstance(value, Mapping):
+                raise UserError(f"hyper: got {value!r}, wanted {{name: number}}.")
             plain: Any = {n: _checked(n, v, float, None) for n, v in value.items()}
         elif (value is None and field.default is None) or isinstance(field.default, tuple):
             continue

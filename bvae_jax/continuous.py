@@ -155,7 +155,7 @@ def remarks(
         of: [factor] periods.
     """
     found = []
-    unit = "is the period in the values' units?"
+    unit = "see whether the period is in units of the values"
     for k in np.flatnonzero(~np.isnan(of)).tolist():
         value, period, name = values[:, k], float(of[k]), names[k]
         low, high = float(value.min()), float(value.max())
@@ -178,8 +178,8 @@ def remarks(
         elif most > MOST_IN_A_BIN * n:
             found.append(
                 f"{most:,} of {n:,} values of {name} fall in one of {BINS} bins of its range from "
-                f"{low:.4g} to {high:.4g}: metrics that read bins learn little of it; are there "
-                "outliers?"
+                f"{low:.4g} to {high:.4g}: metrics that read bins learn little of it; look "
+                "for outliers"
             )
     return found
 

@@ -182,7 +182,9 @@ class BetaVAE(TransformerMixin, BaseEstimator):
         if found.min() >= 0 and found.max() <= 1:
             return found
         told = f"X: got negative values or large ones, {found.min():g} to {found.max():g}, wanted"
-        raise InputError(f"{told} 0 to 1, or uint8: see MinMaxScaler(clip=True), or divide.")
+        raise InputError(
+            f"{told} 0 to 1, or uint8 (X.astype(np.uint8)): see MinMaxScaler(clip=True), or divide."
+        )
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

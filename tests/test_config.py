@@ -119,6 +119,17 @@ def test_a_hyperparameter_without_a_field(monkeypatch):
     assert differing_fields(config, Config(steps=9)) == ["tilt: 2.0 -> None"]
     with pytest.raises(UserError, match="--tilt: got nan, wanted a finite number"):
         config.replace(tilt=float("nan"))
+    with pytest.raises(UserError, match="hyper: got None, wanted"):
+        Config(hyper=None)  # pyright: ignore
+
+
+def test_names_of_metrics_are_a_list_or_a_text():
+    assert ScoreConfig.of(["mig", "sap"]) == ScoreConfig.of("mig,sap") == ScoreConfig("mig,sap")
+    given = ScoreConfig("mig", repeats=3)
+    assert ScoreConfig.of(given) is given
+    for wrong in (None, 3, [], ["mig", 3]):
+        with pytest.raises(UserError, match=r"metrics: got .* wanted names"):
+            ScoreConfig.of(wrong)  # pyright: ignore
 
 
 def test_every_field_has_a_help_text():

@@ -139,8 +139,8 @@ OUTLIER = np.where(np.arange(N) == 7, 1e4, VALUES[:, 1])
     ("declared", "column", "remark"),
     [
         ("2=360", np.deg2rad(VALUES[:, 2]), "in one of 20 bins (they span 6."),
-        ("2=90", VALUES[:, 2], "times the period 90: is the"),
-        ("2=360", np.arange(N) % 40, "values of angle span 39 of the period 360: is the"),
+        ("2=90", VALUES[:, 2], "times the period 90: see whether"),
+        ("2=360", np.arange(N) % 40, "values of angle span 39 of the period 360: see"),
         ("2", OUTLIER, "899 of 900 values of angle fall in one of 20 bins of its range from 2"),
         ("2", FLAT, "angle has one value, and is left out"),
         ("2=40", np.arange(N) % 40, ""),

@@ -12,6 +12,7 @@ from bvae_jax.runs import health
 from bvae_jax.runs.health import MeanPicture, find_faults
 from bvae_jax.runs.trainer import Trainer
 from bvae_jax.runtime import TrainingProgress
+from bvae_jax.vae import decode
 
 PICTURE = MeanPicture(nll=560.0, error=3.0, contrast=0.4)
 HEALTHY = {"nll": 95.0, "nll_error": 1.0, "kl": 10.5, "information": 4.9, "active_latents": 3}
@@ -37,6 +38,10 @@ def records(trained, held, error=1.0):
         ({}, PICTURE, ([200, 90], [201, 95]), {}),
         ({"nll": 540.0}, PICTURE, (), {}),  # little, but more than 3 * hypot(1, 3) nats
         ({"nll": 552.0}, PICTURE, (), {MEAN: "Train for more"}),
+        ({"nll": 552.0}, PICTURE._replace(gain=lambda: (8.0, 2.0)), (), {}),
+        ({"nll": 552.0}, PICTURE._replace(gain=lambda: (8.0, 3.0)), (), {MEAN: "hardly anything"}),
+        ({"nll": 562.0}, PICTURE._replace(gain=lambda: (8.0, 2.0)), (), {MEAN: "nothing"}),
+        ({"nll": 552.0, "capacity": 0.05}, PICTURE, (), {MEAN: "held at C = 0.05 nats"}),
         ({"nll": 700.0}, PICTURE, (), {MEAN: "Lower the learning rate"}),
         ({"nll": 560.0}, PICTURE._replace(contrast=0.003), (), {MEAN: "look at the data"}),
         ({"nll": 700.0}, None, (), {}),
@@ -45,6 +50,8 @@ def records(trained, held, error=1.0):
         ({"kl": 15.1, "information": -0.2}, PICTURE, (), {KL: "share 0.00 nats"}),
         ({"kl": 0.5, "information": 0.4}, PICTURE, (), {}),
         ({"kl": 0.01, "information": 0.0, "active_latents": 0}, PICTURE, (), {NONE: "Weigh"}),
+        ({"kl": 0.05, "information": 0.0, "active_latents": 0, "capacity": 0.048}, PICTURE, (),
+         {NONE: "held at C = 0.048 nats"}),
         ({}, PICTURE, ([90, 60, 20], [95, 80, 84.1]), {RISES: "from 80.0 at step 100 to 84.1"}),
         ({}, PICTURE, ([90, 60, 20], [95, 80, 82.9]), {}),  # within 3 standard errors
         ({}, PICTURE, ([90, 60, 70], [95, 80, 91]), {}),  # beta grew, say: both rise alike
@@ -96,14 +103,22 @@ def test_the_mean_picture_against_numpy(tmp_path, monkeypatch):
         Trainer(config, progress=False),
         eval_indices=np.arange(96, 128, dtype=np.int32).reshape(2, 16),
     )
-    found = health.look_at_mean_picture(trainer, {})
+    params = trainer.weights(trainer.init(config))
+    found = health.look_at_mean_picture(trainer, params)
     assert found
+    assert found.gain
     train, rest = images[:96] / 255, images[96:] / 255
     picture = (train.sum(axis=0) + 0.5) / 97
     nll = -(rest * np.log(picture) + (1 - rest) * np.log(1 - picture)).sum(axis=(1, 2, 3))
     assert found.nll == pytest.approx(nll.mean(), rel=1e-5)
     assert found.error == pytest.approx(nll.std() / np.sqrt(32), rel=1e-4)
     assert found.contrast == pytest.approx(train[:, 0, 0].std(), rel=1e-4)
+    means = trainer.encode(params, np.arange(96, 128)).mean
+    drawn = np.asarray(decode(trainer.model, params, means), np.float64)
+    by_run = -(rest * np.log(drawn) + (1 - rest) * np.log(1 - drawn)).sum(axis=(1, 2, 3))
+    gain, error = found.gain()
+    assert gain == pytest.approx((nll - by_run).mean(), rel=1e-4)
+    assert error == pytest.approx((nll - by_run).std() / np.sqrt(32), rel=1e-4)
     monkeypatch.setattr(health, "IMAGES", 16)
     some = health.look_at_mean_picture(trainer, {})
     assert some

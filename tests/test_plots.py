@@ -26,7 +26,12 @@ from bvae_jax.plots.comparison import (
     save_rate_distortion,
     save_scores,
 )
-from bvae_jax.plots.matrices import save_agreement, save_matched_traversals, save_variance_split
+from bvae_jax.plots.matrices import (
+    save_agreement,
+    save_matched_traversals,
+    save_profiles,
+    save_variance_split,
+)
 from bvae_jax.plots.run import (
     enlarged,
     gap,
@@ -1006,6 +1011,23 @@ def test_matched_traversals(shown, tmp_path, shape):
         assert [colour == "0.6" for colour in colours] == weak.ravel().tolist()
     scale = axes.bbox.height / picture.shape[0], axes.bbox.width / picture.shape[1]
     assert scale[0] == pytest.approx(scale[1], rel=0.02)  # pixels are square
+
+
+@pytest.mark.parametrize(
+    ("lost", "told"), [({}, ""), ({1: 1, 2: 2}, " (n = 3, 2, 1, 3, 3, 3)"), ({0: 3}, " (n = 0, ")]
+)
+def test_profiles_say_how_many_runs_have_a_score(shown, lost, told):
+    rng = np.random.default_rng(0)
+    runs = {"MIG": [rng.random(3 - lost.get(i, 0)) for i in range(len(BETA))]}
+    save_profiles(UNUSED, runs, BETA)
+    assert texts([shown[0].axes[0]._left_title])[0].startswith(f"MIG{told}")
+    assert_tidy(shown[0])
+
+
+def test_profiles_of_many_settings_say_the_least_and_the_most(shown):
+    runs = {"MIG": [np.linspace(0, 1, 3 + i % 2) for i in range(len(MANY))]}
+    save_profiles(UNUSED, runs, MANY)
+    assert texts([shown[0].axes[0]._left_title]) == ["MIG (n = 3 to 4)"]
 
 
 # Files

@@ -27,9 +27,11 @@ from bvae_jax.runs import figures, rundir, trainer, writer
 from bvae_jax.runs import loop as training
 from bvae_jax.runs import train as runner
 from bvae_jax.runs.checkpoint import Checkpoints, fingerprint
-from bvae_jax.runs.codes import draw_z
+from bvae_jax.runs.codes import draw_z, encode_to
+from bvae_jax.runs.encode import point_count
 from bvae_jax.runs.hyper import resolved
 from bvae_jax.runs.loggers import JsonLines, read_records
+from bvae_jax.runs.run import located
 from bvae_jax.runs.sweep import sweep
 from bvae_jax.runs.sweepdir import SweepConfig, open_sweep
 from bvae_jax.runs.writer import Writer
@@ -191,7 +193,10 @@ def test_codes_of_a_run_are_scored_as_its_evaluation(finished):
         (lambda r: r.encode(np.zeros((2, 32, 32, 1))), r"shape \(2, 32, 32, 1\), wanted \[n, 64"),
         (lambda r: r.encode(np.zeros((64, 64))), r"images of shape \(64, 64\)"),
         (lambda r: r.encode(np.zeros((0, 64, 64, 1))), "no images, wanted at least one"),
-        (lambda r: r.encode(np.zeros((2, 64, 64, 1), int)), "images of int64, wanted uint8 or"),
+        (
+            lambda r: r.encode(np.zeros((2, 64, 64, 1), int)),
+            "images of int64, wanted uint8 or .*astype",
+        ),
         (lambda r: r.encode(np.full((2, 64, 64, 1), 255.0)), "pixels from 255 to 255, wanted 0"),
         (lambda r: r.encode(np.full((2, 64, 64, 1), np.nan)), "pixels from nan"),
         (lambda r: r.encode(["a"]), r"images of shape \(1,\)"),
@@ -207,7 +212,7 @@ def test_codes_of_a_run_are_scored_as_its_evaluation(finished):
         (lambda r: unwrap(draw_z)(r, 2.5), "sample: got n = 2.5, wanted a whole number"),
         (
             lambda r: unwrap(draw_z)(r, 2, temperature="hot"),
-            "temperature: got hot, wanted a number",
+            "temperature: got 'hot', wanted a number",
         ),
         (lambda r: unwrap(draw_z)(r, 2, seed=1.5), "seed: got 1.5, wanted a whole number"),
         (
@@ -216,6 +221,12 @@ def test_codes_of_a_run_are_scored_as_its_evaluation(finished):
         ),
         (lambda r: r.traverse(np.zeros((64, 64)), values=[np.nan]), r"values: got \[nan\], wanted"),
         (lambda r: r.evaluate("mig", udr_with="runs"), "udr-with: got 'runs', wanted a list"),
+        (lambda r: r.traverse(np.zeros((1, 64, 64, 1))), r"an image of shape \(1, 64, 64, 1\)"),
+        (lambda r: r.evaluate([]), r"metrics: got \[\], wanted names"),
+        (lambda r: r.evaluate(["mig", "mgi"]), "Unknown metric 'mgi'"),
+        (lambda r: unwrap(encode_to)(r, Path("q.npz"), np.zeros(2), False), "images: got ndarray"),
+        (lambda r: unwrap(located)(None), "Got None, wanted the path of a run"),
+        (lambda r: unwrap(point_count)(r.dataset, r.config, "all", "5"), "num-points: got '5'"),
         (lambda r: r.codes(2), "--num-points: got 2"),
         (lambda r: r.codes(split="half"), "split: got 'half', wanted"),
     ],

@@ -66,7 +66,7 @@ class Compared(NamedTuple):
 
 def compare(
     *sweep_dirs: str | Path,
-    score: ScoreConfig | str = ScoreConfig(metrics="fast"),
+    score: ScoreConfig | str | Sequence[str] = ScoreConfig(metrics="fast"),
     num_points: int = 50_000,
     decomposition: int = 1000,
     baselines: bool = True,
@@ -82,8 +82,8 @@ def compare(
 
     Args:
         sweep_dirs: of one sweep or more, on the same data set.
-        score: which metrics, on how many points, or their names with commas; `udr` is left to
-            `suggest`.
+        score: which metrics, on how many points, or their names, in a list or with commas; `udr`
+            is left to `suggest`.
         num_points: images to encode of each member, at most all.
         decomposition: draws of z to take each member's KL apart; 0: do not.
         baselines: score other representations alike.
@@ -102,7 +102,7 @@ def compare(
     if average not in AVERAGES:
         raise UserError(f"--average: got {average!r}, wanted {' or '.join(AVERAGES)}.")
     averaged = cast(Average, average)
-    score = ScoreConfig(score) if isinstance(score, str) else score
+    score = ScoreConfig.of(score)
     names = [name for name in metric_names(score.metrics) if name != "udr"]
     if not names:
         raise UserError("--metrics udr: bvae suggest does that. Wanted other metrics here.")

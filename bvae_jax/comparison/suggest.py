@@ -151,7 +151,8 @@ def of_comparison(
     found = choose(evidence, rate=rate, measure=measure)
     absent = len(comparison.missing) + len(comparison.failed) + len(runs) - len(codes)
     if absent:
-        missing = f"{absent} members are missing, unfinished or unreadable, and were not looked at."
+        told = f"{absent} members are" if absent > 1 else "1 member is"
+        missing = f"{told} missing, unfinished or unreadable, and not looked at."
         found = found._replace(cautions=[missing, *found.cautions])
     return found
 

@@ -38,7 +38,7 @@ EVALUATION, ELBO = "evaluation.json", "elbo.json"
 
 def evaluate(
     run: Run | str | Path,
-    config: ScoreConfig | str = ScoreConfig(),
+    config: ScoreConfig | str | Sequence[str] = ScoreConfig(),
     *,
     num_points: int | None = None,
     baselines: bool = False,
@@ -55,7 +55,8 @@ def evaluate(
 
     Args:
         run: its directory, or what `load` returned.
-        config: which metrics, on how many points, how often; or names of metrics with commas.
+        config: which metrics, on how many points, how often; or names of metrics, in a list or with
+            commas.
         num_points: images to encode; the whole data set if None.
         baselines: score other representations of the same points alike: random codes, the true
             factors, the untrained encoder, PCA, ICA and raw pixels.
@@ -71,7 +72,7 @@ def evaluate(
         UserError: no run, no checkpoint, no factors, or settings that do not fit.
         KeyboardInterrupt: after Ctrl-C; what was computed is kept.
     """
-    config = ScoreConfig(config) if isinstance(config, str) else config
+    config = ScoreConfig.of(config)
     _check_metrics(config, udr_with)
     run = _loaded(run, step, dataset, progress)
     directory, data = run.run_dir, run.trainer.dataset

@@ -191,7 +191,7 @@ class Codes:
             found.append(
                 f"{far} of {len(keep)} latents have more than {MOST_IN_A_BIN:.0%} of their codes "
                 f"in one of {BINS} bins of their range: metrics that count bins, as mig, learn "
-                "little of them; are there outliers?"
+                "little of them; look for outliers"
             )
         off = np.abs(mean) > FAR * std
         if off.any() and "sap" in metrics:

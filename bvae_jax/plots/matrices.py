@@ -255,6 +255,11 @@ def save_profiles(
                     axes.fill_between(x, least, most, step="post", color=colour, alpha=0.12, lw=0)
             axes.set(xlim=ends, ylim=(-0.02, 1.04), ylabel="share of runs\nabove it")
             axes.yaxis.set_major_formatter(PercentFormatter(1))
+            counts = [len(group) for group in groups]
+            if min(counts) < max(counts):  # some runs have no such score
+                few = len(counts) <= 6
+                told = ", ".join(map(str, counts)) if few else f"{min(counts)} to {max(counts)}"
+                title = f"{title} (n = {told})"
             axes.set_title(title, loc="left", size=6, pad=3)
         legend_below(figure, legend_of_settings(settings))
 

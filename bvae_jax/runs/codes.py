@@ -44,6 +44,10 @@ AT_ONCE = 256
 
 def encode_to(run: Run, path: Path, images: str | Path, progress: bool) -> int:
     """See `Run.encode_to`. The file is there whole or not at all."""
+    if not isinstance(images, str | os.PathLike):
+        raise UserError(
+            f"images: got {type(images).__name__}, {WANTED}. Of an array, `encode` makes codes."
+        )
     kind = path.suffix.lower()
     if kind not in WRITERS or path.is_dir():
         raise UserError(f"{path}: wanted the name of a file that ends in {' or '.join(WRITERS)}.")
@@ -238,11 +242,11 @@ def draw_z(
 ) -> Latents:
     """z of `Run.sample`, [n, latent]."""
     if not isinstance(n, Integral) or not 1 <= n <= MOST:
-        raise UserError(f"sample: got n = {n}, wanted a whole number from 1 to {MOST:,}.")
+        raise UserError(f"sample: got n = {n!r}, wanted a whole number from 1 to {MOST:,}.")
     if not isinstance(temperature, Real) or not 0 <= temperature <= HOTTEST:
-        raise UserError(f"temperature: got {temperature}, wanted a number from 0 to {HOTTEST:g}.")
+        raise UserError(f"temperature: got {temperature!r}, wanted a number from 0 to {HOTTEST:g}.")
     if not isinstance(seed, Integral) or not 0 <= seed < 2**32:
-        raise UserError(f"seed: got {seed}, wanted a whole number from 0 to {2**32 - 1}.")
+        raise UserError(f"seed: got {seed!r}, wanted a whole number from 0 to {2**32 - 1}.")
     if source not in ("prior", "aggregate"):
         raise UserError(f"source: got {source!r}, wanted 'prior' or 'aggregate'.")
     key = key_for("samples", seed)

@@ -7,6 +7,7 @@ encode of n images: a cache can be cut, and gone on with.
 import collections
 import os
 from concurrent.futures import ThreadPoolExecutor
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -117,11 +118,11 @@ def point_count(dataset: Dataset, config: Config, points: str, wanted: int | Non
         )
     if wanted is None:
         return most
-    if not 3 <= wanted <= most:
+    if not isinstance(wanted, Integral) or not 3 <= wanted <= most:
         images = "images" if points == "all" else f"{points} images"
         raise UserError(
-            f"--num-points: got {wanted}, wanted a whole number from 3 to {most}, the {images} of "
-            f"{dataset.name}."
+            f"--num-points: got {wanted!r}, wanted a whole number from 3 to {most}, the {images} "
+            f"of {dataset.name}."
         )
     return wanted
 

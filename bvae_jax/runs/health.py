@@ -19,6 +19,7 @@ from bvae_jax.likelihoods.base import Likelihood, Own
 from bvae_jax.runs.loggers import Record
 from bvae_jax.runs.trainer import TRAIN_EVAL, Trainer
 from bvae_jax.types import Images, Params
+from bvae_jax.vae import decode_raw
 
 ERRORS = 3.0
 """Standard errors by which two numbers differ."""
@@ -46,11 +47,14 @@ class MeanPicture(NamedTuple):
         nll: of evaluation images by it, nats per image.
         error: its standard error.
         contrast: the largest standard deviation of a pixel over training images.
+        gain: computes how much less the same images cost the run, drawn from their mean codes, and
+            the standard error of that; image by image, which tells more than two means do.
     """
 
     nll: float
     error: float
     contrast: float
+    gain: Callable[[], tuple[float, float]] | None = None
 
 
 def find_faults(
@@ -79,13 +83,23 @@ def find_faults(
 
 def _no_better_than(picture: MeanPicture, evaluation: Mapping[str, Any]) -> Iterator[Any]:
     nll = evaluation["nll"]
-    margin = ERRORS * math.hypot(evaluation.get("nll_error", math.inf), picture.error)
-    if nll < picture.nll - margin or math.isinf(margin):  # of one image there is no error
+    gain, error = (
+        picture.nll - nll,
+        math.hypot(evaluation.get("nll_error", math.inf), picture.error),
+    )
+    if math.isinf(error):  # of one image there is none
+        return
+    if picture.gain and 0 < gain <= ERRORS * error:
+        gain, error = picture.gain()
+    margin = ERRORS * error
+    if gain > margin:
         return
     advice = "Train for more steps, or weigh the KL less (beta)."
     if "kl" not in evaluation:
         advice = "Train for more steps, or try another learning rate."
-    if nll > picture.nll + margin:
+    if held := _held(evaluation):
+        advice = f"Train for more steps: {held}."
+    if gain < -margin:
         advice = "Lower the learning rate, or train for more steps."
     if picture.contrast <= ALIKE:
         advice = (
@@ -94,9 +108,20 @@ def _no_better_than(picture: MeanPicture, evaluation: Mapping[str, Any]) -> Iter
         )
     yield (
         "no better than the mean picture",
-        f"nothing was learned of the images: nll {nll:.1f} is not below that of the training "
-        f"images' mean picture, {picture.nll:.1f}, by {ERRORS:g} standard errors ({margin:.1f}). "
-        f"{advice}",
+        f"{'hardly anything' if gain > 0 else 'nothing'} was learned of the images: nll {nll:.1f} "
+        f"is not below that of the training images' mean picture, {picture.nll:.1f}, by "
+        f"{ERRORS:g} standard errors ({margin:.1f}). {advice}",
+    )
+
+
+def _held(evaluation: Mapping[str, Any]) -> str:
+    """That an objective holds the KL near 0 still, where one does."""
+    capacity = evaluation.get("capacity", math.inf)
+    if capacity >= LARGE:
+        return ""
+    return (
+        f"the KL is held at C = {capacity:.3g} nats at this step (capacity, and capacity_schedule, "
+        "by which it grows)"
     )
 
 
@@ -113,12 +138,11 @@ def _uninformed(evaluation: Mapping[str, Any], batch: int) -> Iterator[Any]:
             "first (a smaller weight, or a slower schedule of it), or lower the learning rate.",
         )
     elif not evaluation["active_latents"]:
-        yield (
-            "no active latents",
-            f"no latent is active ({ACTIVE}; KL {kl:.2f} nats): the posterior has collapsed. Weigh "
-            "the KL less (mostly beta), or let the weight grow from 0 (beta_schedule "
-            "linear:steps=N).",
+        why = _held(evaluation) or (
+            "the posterior has collapsed. Weigh the KL less (mostly beta), or let the weight grow "
+            "from 0 (beta_schedule linear:steps=N)"
         )
+        yield "no active latents", f"no latent is active ({ACTIVE}; KL {kl:.2f} nats): {why}."
 
 
 def _unused_codebook(evaluation: Mapping[str, Any]) -> Iterator[Any]:
@@ -159,43 +183,49 @@ def look_at_mean_picture(trainer: Trainer, params: Params) -> MeanPicture | None
     None where the likelihood has no such picture: where a pixel has several parameters.
 
     Args:
-        params: the VAE's, of which the likelihood's own count.
+        params: the VAE's; of the mean picture the likelihood's own count.
     """
-    likelihood, source, shape = (
-        trainer.model.likelihood,
-        trainer.source,
-        trainer.dataset.image_shape,
-    )
+    model, source, shape = trainer.model, trainer.source, trainer.dataset.image_shape
+    likelihood = model.likelihood
     if likelihood.parameters(shape[-1]) != shape[-1]:
         return None
     own = {name: params[name] for name, _ in likelihood.own}
     see = _seeing(source.look, likelihood)
 
-    def seen(batches: np.ndarray, decoded: np.ndarray) -> list[np.ndarray]:
-        found = [see(source.reach(rows), rows, jnp.float32(decoded), own) for rows in batches]
+    def seen(batches: np.ndarray, draw: Callable[[np.ndarray], Any]) -> list[np.ndarray]:
+        found = [see(source.reach(rows), rows, draw(rows), own) for rows in batches]
         return [np.array(parts, np.float64) for parts in zip(*found, strict=True)]
+
+    def gain() -> tuple[float, float]:
+        decoder = jax.jit(functools.partial(decode_raw, model))
+        *_, by_run = seen(shown, lambda rows: decoder(params, trainer.encode(params, rows).mean))
+        less = nll - by_run
+        return float(less.mean()), float(less.std() / math.sqrt(less.size))
 
     size, train = trainer.eval_indices.shape[1], trainer.split.train
     count = -(-min(IMAGES, len(train)) // size) * size
     chosen = np.random.default_rng(0).choice(train, count, replace=count > len(train))
-    mean, square = (of.mean(axis=0) for of in seen(chosen.reshape(-1, size), np.zeros(shape))[:2])
+    black = jnp.zeros((1, *shape))
+    found = seen(chosen.reshape(-1, size), lambda _: black)
+    mean, square = (of.mean(axis=0) for of in found[:2])
     # As if half an image more were white: a pixel that was never lit may be.
-    drawn = _drawing(likelihood, (count * mean + 0.5) / (count + 1))
-    *_, nll, variance = seen(trainer.eval_indices[: max(1, 2 * IMAGES // size)], drawn)
-    error = math.sqrt((nll.var() + variance.mean()) / (nll.size * size))
-    return MeanPicture(float(nll.mean()), error, math.sqrt(max(0.0, (square - mean**2).max())))
+    drawn = jnp.float32(_drawing(likelihood, (count * mean + 0.5) / (count + 1)))[None]
+    shown = trainer.eval_indices[: max(1, 2 * IMAGES // size)]
+    *_, nll = seen(shown, lambda _: drawn)
+    contrast = math.sqrt(max(0.0, (square - mean**2).max()))
+    return MeanPicture(float(nll.mean()), float(nll.std() / math.sqrt(nll.size)), contrast, gain)
 
 
 @functools.lru_cache(4)
 def _seeing(look: Callable[..., Images], likelihood: Likelihood) -> Callable[..., Any]:
-    """A batch's mean picture and its square, and the nll of a drawing with its variance."""
+    """A batch's mean picture and that of its squares, and each image's nll by what is drawn."""
 
     @jax.jit
     def see(arrays: Any, rows: jax.Array, decoded: jax.Array, own: Own) -> tuple[jax.Array, ...]:
         images = look(arrays, rows)
-        constant = jnp.broadcast_to(decoded, (len(images), *decoded.shape))
-        nll = -likelihood.log_prob(constant, images, own)
-        return images.mean(axis=0), jnp.square(images).mean(axis=0), nll.mean(), nll.var()
+        drawn = jnp.broadcast_to(decoded, images.shape)
+        nll = -likelihood.log_prob(drawn, images, own)
+        return images.mean(axis=0), jnp.square(images).mean(axis=0), nll
 
     return see
 

@@ -1,6 +1,8 @@
 """A run that was trained: read by `load`, held as a `Run`."""
 
 import functools
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -246,6 +248,12 @@ class Run:
         Raises:
             UserError: the image is of another shape, there is no such latent, or a value is none.
         """
+        shape = np.shape(image)
+        if shape != self.image_shape and (*shape, 1) != self.image_shape:
+            height, width, channels = self.image_shape
+            raise UserError(
+                f"Got an image of shape {shape}, wanted [{height}, {width}, {channels}]: one."
+            )
         posterior = self.encode(np.asarray(image)[None])
         size = (gaussian_kl(posterior) if self.variational else abs(posterior.mean))[0]
         rows = by_size(size) if latents is None else np.atleast_1d(latents)
@@ -275,11 +283,13 @@ class Run:
         encoded = encoding.encode_run(self.run_dir, self.trainer, self.params, count, **options)
         return encoding.codes_of(self.trainer, encoded, split)
 
-    def evaluate(self, metrics: "str | ScoreConfig" = "all", **options: Any) -> "dict[str, Entry]":
+    def evaluate(
+        self, metrics: "str | Sequence[str] | ScoreConfig" = "all", **options: Any
+    ) -> "dict[str, Entry]":
         """Disentanglement metrics of the run, as by `bvae_jax.evaluate`, with its options.
 
         Args:
-            metrics: all, fast, names with commas, or all that a `ScoreConfig` says.
+            metrics: all, fast, names in a list or with commas, or all that a `ScoreConfig` says.
         """
         from bvae_jax.evaluation.evaluate import evaluate
 
@@ -342,7 +352,8 @@ class Run:
         if found.dtype == np.uint8:
             return found.astype(np.float32) / 255
         if not (np.issubdtype(found.dtype, np.floating) or str(found.dtype) == "bfloat16"):
-            raise UserError(f"Got images of {found.dtype}, wanted uint8 or floating point.")
+            mend = ": .astype(np.uint8) of 0 to 255" if found.dtype.kind in "iu" else ""
+            raise UserError(f"Got images of {found.dtype}, wanted uint8 or floating point{mend}.")
         found = found.astype(np.float32)
         if found.size and not (found.min() >= 0 and found.max() <= 1):
             low, high = found.min(), found.max()
@@ -450,6 +461,8 @@ def located(run_dir: str | Path) -> Path:
     Raises:
         UserError: there is no such model on the Hub, or it cannot be reached.
     """
+    if not isinstance(run_dir, str | os.PathLike) or isinstance(os.fspath(run_dir), bytes):
+        raise UserError(f"Got {run_dir!r}, wanted the path of a run's directory, or hf:USER/NAME.")
     if str(run_dir).startswith(HUB):
         from bvae_jax.export.hub import fetched
 

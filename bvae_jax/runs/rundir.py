@@ -188,13 +188,9 @@ def read_config(run_dir: Path) -> Config:
     """
     path = run_dir / CONFIG
     if not path.is_file():
-        files = [*run_dir.glob("*.npz")] if run_dir.is_dir() else []
+        mend = f"it has no {CONFIG}. Give the directory of a run, or a file of weights"
         if not run_dir.exists():
             mend = "there is no such file or directory"
-        elif files:
-            mend = f"it has weights alone: give {files[0]} (in Python with data=False)"
-        else:
-            mend = f"it has no {CONFIG}. Give the directory of a run"
         raise UserError(f"No run in {run_dir}: {mend}.")
     values = read_json(path, dict)
     if {"config", "values"} == set(values):

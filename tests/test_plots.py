@@ -27,8 +27,10 @@ from bvae_jax.plots.comparison import (
     save_scores,
 )
 from bvae_jax.plots.matrices import (
+    PowerCurve,
     save_agreement,
     save_matched_traversals,
+    save_power,
     save_profiles,
     save_variance_split,
 )
@@ -202,6 +204,16 @@ def test_image_grid_labels(shown):
     assert shown[0].get_size_inches()[0] == style.COLUMN_INCHES
 
 
+def test_of_many_columns_some_are_labelled_each_below_its_own_image(shown):
+    save_image_grid(UNUSED, np.zeros((1, 25, 64, 64, 1)), column_labels=[str(n) for n in range(25)])
+    (axes,) = shown[0].axes
+    labels = texts(axes.get_xticklabels())
+    assert labels == ["0", "3", "6", "9", "12", "15", "18", "21", "24"]
+    pitch = 64 + gap(64, 64)
+    np.testing.assert_allclose(axes.get_xticks(), [int(n) * pitch + 32 for n in labels])
+    assert_tidy(shown[0])
+
+
 def test_loss_curves_show_the_records(shown):
     save_loss_curves(UNUSED, loggers.curves(short_run()))
     nll, kl, elbo = shown[0].axes
@@ -357,6 +369,8 @@ def test_matrix_of_many_latents_shows_the_largest(shown):
     wanted = [f"z{j} (inactive)" if j % 3 == 0 else f"z{j}" for j in top]
     assert texts(axes.get_yticklabels()) == wanted
     np.testing.assert_array_equal(axes.images[0].get_array().filled(np.nan), matrix[top])
+    hatched = [patch.get_y() + patch.get_height() / 2 for patch in axes.patches]
+    np.testing.assert_allclose(hatched, np.flatnonzero(top % 3 == 0))
     assert axes.get_ylabel() == "20 of 50 latents (largest maxima)"
     assert_tidy(shown[0])
 
@@ -623,6 +637,22 @@ def test_rate_distortion(shown, tmp_path, settings, seeds):
     assert len(paths) == (0 if settings is LONG else len(settings) - 1)
 
 
+def test_rate_distortion_of_two_families(shown):
+    """Each joins its own means, and has a marker of its own."""
+    families = BETA[:3], [Setting(f"TC, β = {b}", float(b)) for b in (1, 4)]
+    table = members([*families[0], *families[1]], 2)
+    save_rate_distortion(UNUSED, table, *families)
+    lines = shown[0].axes[0].lines
+    mean = pd.DataFrame(table.groupby("setting")[["kl", "nll"]].mean())
+    ends = [[line.get_xydata()[0], line.get_xydata()[-1]] for line in lines
+            if len(line.get_xdata()) == 20]  # fmt: skip
+    pairs = [pair for family in families for pair in itertools.pairwise(family)]
+    np.testing.assert_allclose(ends, [mean.loc[[a.label, b.label]] for a, b in pairs])
+    centres = [line for line in lines if line.get_markersize() == 4.5]
+    assert [line.get_marker() for line in centres] == ["o"] * 3 + ["s"] * 2
+    assert_tidy(shown[0])
+
+
 def test_rate_distortion_without_a_number(shown, tmp_path):
     table = members(BETA, 1).assign(nll=np.nan)
     save_rate_distortion(tmp_path / "f", table, BETA)
@@ -767,9 +797,13 @@ def test_factor_scores(shown, tmp_path, settings, seeds):
     shares.columns = ["setting", "seed", *FACTORS]
     shares[list(FACTORS)] = shares[list(FACTORS)].astype(float)
     shares.loc[0, "x"] = np.nan
-    save_factor_scores(tmp_path / "f", shares, settings, "β", "share of the entropy")
+    known = {"shape": [(0.5, 0.1 * i / 12, 0.6 + i / 30) for i in range(len(settings))]}
+    save_factor_scores(tmp_path / "f", shares, settings, "β", "share of the entropy", known)
     (axes,) = shown[0].axes
     assert_tidy(shown[0])
+    bars = [bar for drawn in axes.collections for bar in drawn.get_segments() if len(bar)]
+    for bar, x, (_, *ends) in zip(bars, places(settings), known["shape"], strict=True):
+        np.testing.assert_allclose(bar, [[x, end] for end in ends])
     lines = {line.get_label(): line for line in axes.lines if line.get_linestyle() == "-"}
     assert tuple(lines) == tuple(f for f in FACTORS if len(shares[f].dropna()))
     means = pd.DataFrame(shares.groupby("setting").mean()).loc[[s.label for s in settings]]
@@ -858,6 +892,40 @@ def test_variance_split(shown, tmp_path, count):
     assert sources == ["setting", "seed", "rest"]
     assert "noise alone" in noise
     assert "share of the variance" in axes.get_xlabel()
+
+
+def test_profiles_are_the_share_of_runs_above_a_value(shown):
+    groups = [np.array([0.5, 0.1, 0.4, 0.4]), np.empty(0), np.array([0.3])]
+    band = np.array([[0.0, 0.3], [0.2, 0.1], [0.9, 0.8]])
+    save_profiles(UNUSED, {"MIG": groups}, BETA[:3], {"MIG": [band, None, None]})
+    (axes,) = shown[0].axes
+    assert_tidy(shown[0])
+    for line, group in zip(axes.lines, (groups[0], groups[2]), strict=True):
+        assert line.get_drawstyle() == "steps-post"
+        x, above = line.get_xydata().T
+        for value in (0.09, 0.1, 0.2, 0.3, 0.4, 0.45, 0.5, 0.51):
+            drawn = above[np.searchsorted(x, value, side="right") - 1]
+            assert drawn == pytest.approx((group > value).mean())
+    shade = axes.collections[0].get_paths()[0]
+    assert shade.contains_points([(0.1, 0.8), (0.1, 0.95), (0.1, 0.15)]).tolist() == [1, 0, 0]
+    assert legend_of(shown[0]) == [s.label for s in BETA[:3]]
+
+
+def test_curves_of_power(shown):
+    n = np.array([2.0, 4.0, 8.0])
+    rows = np.array([[0.2, 0.5, 0.8], [0.1, 0.4, 0.6], [0.0, 0.1, 0.2], [0.6, 0.8, 0.9]])
+    save_power(UNUSED, {"MIG": PowerCurve(n, *rows, now=6)}, 0.9)
+    (axes,) = shown[0].axes
+    assert_tidy(shown[0])
+    paired, unpaired, wanted, now = axes.lines
+    np.testing.assert_array_equal(paired.get_ydata(), rows[0])
+    np.testing.assert_array_equal(unpaired.get_ydata(), rows[1])
+    assert set(wanted.get_ydata()) == {0.9}
+    np.testing.assert_allclose(now.get_xydata(), [[6, 0.65]])
+    assert list(band(axes).values()) == [*zip(rows[2], rows[3], strict=True)]
+    names = {line.get_linestyle(): line.get_label() for line in shown[0].legends[0].get_lines()}
+    assert (names["--"], unpaired.get_linestyle()) == ("unpaired", "--")
+    assert texts(axes.get_xticklabels()) == ["2", "3", "5"]
 
 
 def records(steps, level, split="train"):

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import assert_close, changed
+from conftest import assert_close, assert_equal, changed
 from scipy.stats import chisquare, multivariate_normal
 
 from bvae_jax.cli.run import in_one_line
@@ -176,8 +176,9 @@ def test_ctrl_c_keeps_what_is_encoded(run, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         encode_run(run.run_dir, changed(program, encode=interrupting), run.params, 80, **QUIET)
     assert 3 <= len(calls) < 10
-    encode_run(run.run_dir, program, run.params, 80, **QUIET)
+    found = encode_run(run.run_dir, program, run.params, 80, **QUIET)
     assert len(calls) == 10, "what was encoded was kept"
+    assert_equal(found, encode_points(run.trainer, run.params, 80))
 
 
 def test_batches_that_end_out_of_order_stay_in_order(run, monkeypatch):
@@ -656,11 +657,13 @@ def test_an_unknown_metric_is_found_before_training(tmp_path):
 
 @pytest.mark.once
 def test_metrics_that_cannot_be_scored_do_not_stop_a_run(tmp_path, monkeypatch):
-    monkeypatch.setattr(encoding, "training_scores", lambda trainer, params, metrics: {})
-    config = Config(**SMALL, steps=2, eval_metrics="dci")
+    seen = []
+    monkeypatch.setattr(encoding, "training_scores", lambda *args: seen.append(args[1]) or {})
+    config = Config(**SMALL, steps=2, eval_metrics="dci", ema=0.9)
     result = runner.train(config, tmp_path / "run", figures=False, progress=False)
     assert result.summary
     assert result.summary["scores"] == {}
+    assert fingerprint(seen[-1]) == result.summary["params_sha256"], "of the moving average"
 
 
 # ELBO

@@ -16,8 +16,10 @@ from bvae_jax.data import DATASETS
 from bvae_jax.data.base import Stored
 from bvae_jax.data.sampling import make_draw, make_pick, uniform_pool
 from bvae_jax.data.sources import rendered, resident
+from bvae_jax.elbo import information
 from bvae_jax.likelihoods import make_likelihood
 from bvae_jax.networks import NETWORKS, make_network
+from bvae_jax.networks.mlp import MLPDecoder, MLPEncoder
 from bvae_jax.objectives import OBJECTIVES
 from bvae_jax.objectives.base import NOTHING
 from bvae_jax.objectives.schedules import parse_schedule
@@ -27,6 +29,7 @@ from bvae_jax.step import (
     _host_loop,
     _scan_loop,
     init_state,
+    make_eval_body,
     make_optimizer,
     make_train_body,
     make_train_step,
@@ -35,7 +38,7 @@ from bvae_jax.step import (
     step_keys,
     weights,
 )
-from bvae_jax.vae import VAE
+from bvae_jax.vae import VAE, forward
 
 SHAPE, LATENTS, BATCH, STEPS = (16, 16, 1), 3, 8, 4
 NUMBERS = {"adam_b1": 0.9, "adam_b2": 0.999, "adam_eps": 1e-8, "momentum": 0.5, "weight_decay": 0.1}
@@ -256,6 +259,34 @@ def test_the_moving_average_of_a_long_run_forgets_the_initialisation(decay):
     found = [share_of_newest(decay, jnp.int32(t)) for t in steps]
     np.testing.assert_allclose(found, wanted, rtol=1e-4)
     assert float(found[0]) == pytest.approx(1, abs=1e-6)
+
+
+def test_an_evaluation_is_a_pass_with_the_averaged_parameters():
+    """And with noise of its own for each batch."""
+    encoder, decoder = MLPEncoder(LATENTS, (8,)), MLPDecoder(SHAPE[:2], 1, (8,))
+    recipe = RECIPE._replace(model=VAE(encoder, decoder, LIKELIHOOD), ema=0.5, samples=2)
+    kept = {"recipe": recipe, "image_shape": SHAPE, "latents": LATENTS}
+    init = jax.jit(functools.partial(init_state, **kept))
+    see = jax.jit(functools.partial(forward, recipe.model, samples=2))
+    state = init(jax.random.key(0), hyper())._replace(ema=init(jax.random.key(1), hyper()).ema)
+    key, images = jax.random.key(5), POOL[:BATCH]
+    rows = jnp.tile(jnp.arange(BATCH)[None], (2, 1))
+    body = make_eval_body(recipe, lambda data, rows: data[rows])
+    _, fetch = _host_loop(body)(jnp.int32(0), (state, POOL, rows, key), 2)
+    found = fetch()
+    for i in range(2):
+        noise, _ = jax.random.split(jax.random.fold_in(key, i))
+        out = see(state.ema, images, noise)
+        nll = -np.asarray(out.log_likelihood).mean(axis=0)
+        error = np.square(images[None] - out.reconstruction).mean(axis=(0, 2, 3, 4))
+        wanted = {
+            "nll": nll.mean(), "nll_variance": nll.var(),
+            "mse": error.mean(), "mse_variance": error.var(),
+            "information": information(out.posterior, out.z[0]),
+            "variance_per_latent": np.var(out.posterior.mean, axis=0),
+        }  # fmt: skip
+        assert_close({name: found[name][i] for name in wanted}, wanted, rtol=1e-3)
+    assert found["nll"][0] != found["nll"][1]
 
 
 def test_schedules_move_hyperparameters():

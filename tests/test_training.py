@@ -45,7 +45,7 @@ class Recorded(Trainer, Writer):
         self.step += steps
         self.events.append(f"compute to {self.step}")
         self.at_advance(self.step)
-        return at_step(self.step), lambda: [MEANS]
+        return at_step(self.step), lambda: [MEANS] * self.members
 
     def record(self, start, step, means, state):
         if step == self.bad_at:
@@ -59,9 +59,12 @@ class Recorded(Trainer, Writer):
         self.events.append(f"save {state.step}")
 
 
-def trained(one, interrupt=None):
+def trained(one, interrupt=None, *others):
+    lanes = [Lane(place, each) for place, each in enumerate((one, *others))]
+    one.members = len(lanes)
     with TrainingProgress(8, 0, visible=False) as shown:
-        train_chunks(one, [Lane(0, one)], [at_step(0)], shown, interrupt or Interrupt())
+        states = [at_step(0)] * len(lanes)
+        train_chunks(one, lanes, states, shown, interrupt or Interrupt())
     return one.events
 
 
@@ -71,6 +74,20 @@ def test_the_next_chunk_is_computed_while_the_last_is_recorded():
         "record 6", "evaluate 6",  # needs the state of step 6: nothing goes on before
         "compute to 8", "record 8", "evaluate 8",
     ]  # fmt: skip
+
+
+def test_the_speed_is_that_of_all_steps_after_the_first_chunk(monkeypatch):
+    one, now = Recorded(), [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    one.clock = Clock(64)
+
+    def two_seconds(step):
+        now[0] += 2
+
+    one.at_advance = two_seconds
+    trained(one)
+    # The first ends at 4 s, when the second is computed, too; the last at 8 s.
+    assert one.clock.times() == {"images_per_second": 64 * 6 / 4, "wall_seconds": 8}
 
 
 @pytest.mark.parametrize("bad_at", [2, 6])
@@ -84,10 +101,11 @@ def test_nothing_is_recorded_after_numbers_that_are_not_finite(bad_at):
 
 
 def test_what_was_computed_is_recorded_and_saved_when_interrupted():
-    one, interrupt = Recorded(), Interrupt()
+    one, other, interrupt = Recorded(), Recorded(), Interrupt()
 
     def ask_at_four(step):
         interrupt.requested = step == 4
 
     one.at_advance = ask_at_four
-    assert trained(one, interrupt)[-3:] == ["record 2", "record 4", "save 4"]
+    assert trained(one, interrupt, other)[-3:] == ["record 2", "record 4", "save 4"]
+    assert other.events == ["record 2", "record 4", "save 4"]

@@ -111,6 +111,10 @@ def test_explorer_moves_a_run_of_each_setting_together(compared, tmp_path, brows
     shown = [s for s in comparison.settings if (comparison.members["setting"] == s).any()]
     assert labels == shown
     assert browser.run("document.querySelectorAll('#curve g').length") == len(shown)
+    chosen = comparison.members.loc[list(representatives(comparison).values())]
+    for number, name in (("rate", "kl"), ("distortion", "nll")):
+        found = browser.run(f"data.models.map(one => one.{number})")
+        np.testing.assert_allclose(found, chosen[name], atol=0.001)
     browser.run("document.querySelectorAll('#curve g')[1].dispatchEvent(new Event('click'))")
     assert browser.run("state.beta") == 1
     # A row moves as many standard deviations in every run, in the run's own direction.

@@ -22,6 +22,7 @@ from bvae_jax.explore.export import Latents, explore, follows, in_order
 from bvae_jax.explore.page import TEMPLATE, atlas, make_page, program_json
 from bvae_jax.explore.program import MAPS, trace
 from bvae_jax.likelihoods import LIKELIHOODS, make_likelihood
+from bvae_jax.metrics.codes import Codes
 from bvae_jax.networks import NETWORKS, make_network
 from bvae_jax.networks.gates import Rates
 from bvae_jax.runs import figures as run_figures
@@ -99,6 +100,32 @@ def test_the_page_decodes_as_jax_does(opened, network, likelihood, channels):
     opened.run(f"window.decoder = makeDecoder({sent}); 0")
     found = opened.run(f"{codes.tolist()}.map(z => [...decoder(z, 0)])")
     assert np.abs(np.reshape(found, wanted.shape) - wanted).max() < 1 / 255
+
+
+SMALL = (
+    lambda z: jax.lax.slice(z, (0, 1), (1, 6), (1, 2)),
+    lambda z: z[:, ::-1],
+    lambda z: jax.lax.pad(z, 0.5, ((0, 0, 0), (1, 2, 1))),
+    lambda z: jnp.concatenate([z[:, 2:], -z], axis=1),
+    lambda z: jnp.stack([z, 2 * z], axis=2),
+    lambda z: jnp.stack(jnp.unstack(z, axis=1)[1:4], axis=1) ** 3,
+    lambda z: jnp.split(z, [2, 3], axis=1)[2] ** -2,
+    lambda z: z.reshape(2, 3).T,
+    lambda z: z.reshape(2, 3).max(axis=1),
+    lambda z: z.reshape(2, 3).min(axis=0),
+    lambda z: jnp.abs(z).reshape(3, 2).sum(axis=1),
+)
+
+
+@pytest.mark.once
+def test_the_page_moves_and_reduces_numbers_as_jax_does(opened):
+    z = [-1.5, -0.25, -2.0, -0.75, -0.5, -3.0]
+    for function in SMALL:
+        program = trace(lambda _, z, f=function: f(z), {}, jnp.zeros((1, 6)))
+        sent = json.dumps(program_json(program, float32=True))
+        found = opened.run(f"[...makeDecoder({sent})({z}, 0)]")
+        wanted = np.ravel(function(jnp.array([z])))
+        np.testing.assert_allclose(found, wanted, rtol=1e-6)
 
 
 @pytest.mark.once
@@ -252,11 +279,20 @@ def test_float32_is_twice_as_large_and_exact():
 
 
 def test_pictures_of_any_number_of_channels():
+    """Twenty beside each other; channels that are no colours, too, each as a picture."""
     for channels, wide in ((1, 5), (2, 10), (3, 5), (4, 20)):
         images = np.random.default_rng(0).random((30, 4, 5, channels), np.float32)
         picture = Image.open(io.BytesIO(b64decode(atlas(images).split(",")[1])))
         assert picture.size == (20 * wide, 8)
         assert picture.mode == ("RGB" if channels == 3 else "L")
+        levels = np.asarray(picture).reshape(8, 20 * wide, -1)
+        for number in (0, 19, 20, 29):
+            row, column = divmod(number, 20)
+            shown = levels[4 * row : 4 * row + 4, wide * column : wide * (column + 1)]
+            parts = [images[number]]
+            if channels != 3:
+                parts = [images[number, ..., c : c + 1] for c in range(channels)]
+            np.testing.assert_array_equal(shown, np.round(255 * np.concatenate(parts, axis=1)))
 
 
 def test_texts_are_escaped():
@@ -294,6 +330,57 @@ def test_latents_of_other_runs_follow_in_their_own_direction():
     found = follows(reference, other, order)
     assert found[0] == (1, -1)
     assert sorted(found[1:]) == [(0, 0), (2, 0)]
+
+
+def test_a_latent_is_named_after_the_factor_that_it_knows(run_dir, monkeypatch):
+    """By the share of the factor's entropy; its size is its KL."""
+    rng = np.random.default_rng(0)
+    factors = np.stack([rng.integers(4, size=4000), rng.integers(2, size=4000)], axis=1)
+    codes = np.stack([rng.normal(size=4000), factors[:, 1], factors[:, 0]], axis=1)
+    found = Codes(codes, factors, kl=np.array([0.1, 3.0, 2.0]), factor_names=["pos_x", "side"])
+    monkeypatch.setattr(export, "encode_run", lambda *_, **__: None)
+    monkeypatch.setattr(export, "codes_of", lambda *_: found)
+    known = export.look(export.Model("", load(run_dir)), 4000)
+    assert known.factors == ["", "side", "pos x"]
+    np.testing.assert_allclose(known.shares, [0, 1, 1], atol=1e-6)
+    assert known.score == pytest.approx(1, abs=0.01)
+    assert known.size.tolist() == [0.1, 3, 2]
+
+
+def test_a_slider_reaches_as_far_as_the_codes():
+    """And 3 standard deviations of the prior, or of an autoencoder's codes around their mean."""
+    codes = np.stack([np.linspace(-1, 1, 1001), np.linspace(-5.1, 4.9, 1001)], axis=1)
+    known = latents(codes, [True, True])
+    np.testing.assert_allclose(export.range_of(known, True), [[-3, -5.25], [3, 5]])
+    spread = 3 * codes.std(axis=0)
+    low, high = export.range_of(known._replace(codes=codes + 100), False)
+    np.testing.assert_allclose(low, [100 - spread[0], 99.9 - spread[1]])
+    np.testing.assert_allclose(high, [100 + spread[0], 99.9 + spread[1]])
+
+
+def test_bars_and_bands_are_where_the_codes_are(run_dir):
+    codes = np.random.default_rng(0).normal([0, 1, -4], [1, 0.2, 2], (2000, 3))
+    known = latents(codes, [True] * 3)
+    model = export.Model("", load(run_dir))
+    for one, column in zip(
+        export.model_json(model, 0, known, [], 2)["latents"], codes.T, strict=True
+    ):
+        edges = np.linspace(one["from"], one["to"], export.BARS + 1)
+        centres = (edges[1:] + edges[:-1]) / 2
+        mean = np.average(centres, weights=one["bars"])
+        spread = np.sqrt(np.average(np.square(centres - mean), weights=one["bars"]))
+        np.testing.assert_allclose([mean, spread], [column.mean(), column.std()], atol=0.05)
+        inside = (one["low"] <= column) & (column <= one["high"])
+        assert inside.mean() == pytest.approx(0.99, abs=0.001)
+
+
+def test_the_plane_begins_with_latents_that_know_different_things():
+    codes = np.random.default_rng(0).normal(size=(500, 3)) * [3, 2, 1]
+    known = latents(codes, [True] * 3)._replace(factors=["x", "x", "y"])
+    assert export.plane(known, [(0, 1), (1, 1), (2, -1)]) == [0, 2]
+    assert export.plane(known, [(2, 1), (0, 1), (1, 1)]) == [1, 0]
+    assert export.plane(known, [(-1, 0), (1, 1), (0, 1)]) == [2, 1]
+    assert export.plane(known, [(2, 1)]) == [0, 0]
 
 
 def test_command(run_dir, tmp_path, capsys):

@@ -30,7 +30,7 @@ from bvae_jax.metrics.regression import (
 )
 from bvae_jax.metrics.scoring import score, score_all
 from bvae_jax.metrics.trees import regression_trees
-from bvae_jax.runs.codes import WRITERS
+from bvae_jax.runs.codes import WRITERS, _known
 
 N, TRAIN, TURN = 900, 600, 360.0
 NAMES = ("shape", "x", "angle")
@@ -455,6 +455,10 @@ def test_an_npz_data_set_keeps_the_values(tmp_path, capsys):
     assert (dataset.continuous, dataset.factor_sizes) == (DECLARED, (3, 20, 20))
     np.testing.assert_array_equal(dataset.values, VALUES)
     np.testing.assert_array_equal(np.asarray(dataset.labels)[:, 2], VALUES[:, 2] // 18)
+    some = np.array([700, 3])
+    part = _known(dataset, some, np.zeros((2, 1)), None)
+    np.testing.assert_array_equal(part.known(), VALUES[some])
+    np.testing.assert_array_equal(part.factors, np.asarray(dataset.labels)[some])
     assert not capsys.readouterr().err
     with pytest.raises(UserError, match=r"x: 0 to 19, bins of the range from 2.* to 4.99"):
         only(dataset, "x=20")

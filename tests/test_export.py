@@ -1,5 +1,6 @@
 """Weights leave and come back with the same bits; what is not ours is refused in one line."""
 
+import dataclasses
 import importlib.util
 import json
 import re
@@ -72,7 +73,10 @@ def test_weights_come_back_with_the_same_bits(run, tmp_path):
     assert fingerprint(read(again).params) == fingerprint(run.params)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "out.npz", "run.json"]
     rounded = named(run.params)[KERNEL].astype(np.float16)
-    halves = run.export(tmp_path / "h", dtype="float16")
+    done = {"step": 20, "params_sha256": fingerprint(run.params)}
+    halves = dataclasses.replace(run, summary=done).export(tmp_path / "h", dtype="float16")
+    summary = read_json(halves / "summary.json")
+    assert summary["params_sha256"] == fingerprint(read(halves).params) != done["params_sha256"]
     for out in (halves, write_npz(run, tmp_path / "h.npz", "float16")):
         np.testing.assert_array_equal(named(load(out, data=False).params)[KERNEL], rounded)
     sizes = [(tmp_path / name / "model.safetensors").stat().st_size for name in ("h", "out")]

@@ -11,6 +11,7 @@ from PIL import Image
 
 import bvae_jax
 from bvae_jax import Config, cli
+from bvae_jax.evaluation.answers import Answers
 from bvae_jax.export import hub as the_hub
 from bvae_jax.export.card import data_name, model_card
 from bvae_jax.runs import rundir
@@ -130,17 +131,26 @@ def test_the_card_of_an_autoencoder_has_no_posterior(run, hub, tmp_path, capsys)
 
 
 def test_the_card_of_a_member_has_the_other_seeds(run, tmp_path):
-    rundir.write_json(
-        tmp_path / "config.json", {"config": CONFIG.to_dict(), "values": {"seed": [0, 1, 2]}}
-    )
-    for seed in (0, 1):
-        member = tmp_path / "members" / f"seed={seed}"
+    """Of the same setting, on as many images; and scores of its own parameters alone."""
+    values = {"beta": [4.0, 1.0], "seed": [0, 1, 2, 3]}
+    rundir.write_json(tmp_path / "config.json", {"config": CONFIG.to_dict(), "values": values})
+    members = ((4, 0, 10.0, 16), (4, 1, 11.0, 16), (4, 2, 50.0, 8), (1, 3, 99.0, 16))
+    for beta, seed, nll, images in members:
+        member = tmp_path / "members" / f"beta={beta},seed={seed}"
         shutil.copytree(run.run_dir, member)
-        rundir.write_json(member / "config.json", run.config.replace(seed=seed).to_dict())
-        rundir.write_json(member / "summary.json", run.summary | {"nll": 10.0 + seed})
-    first = bvae_jax.load(tmp_path / "members" / "seed=0", data=False)
+        config = run.config.replace(beta=float(beta), seed=seed)
+        rundir.write_json(member / "config.json", config.to_dict())
+        summary = run.summary | {"nll": nll, "eval_images": images}
+        rundir.write_json(member / "summary.json", summary)
+    first = tmp_path / "members" / "beta=4,seed=0"
+    answers = Answers(first / "evaluation.json")
+    for name, of in (("mig", run.summary["params_sha256"]), ("irs", "others")):
+        answers.put(name, {"score": 0.25, "n": 300}, {"params_sha256": of})
+    first = bvae_jax.load(first, data=False)
     card = model_card(first, tmp_path, "user/name", None)
     assert "| NLL ↓ | 10.000 | 16 | 10.500 (10.000 to 11.000; 2 seeds) |" in card
+    assert "| MIG ↑ | 0.250 | 300 |" in card
+    assert "IRS" not in card
     here = model_card(first, tmp_path / "mine", None, None)  # of one that is on no Hub
     assert "hf:" not in here
     assert 'load(".", data=False)' in here

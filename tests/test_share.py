@@ -20,7 +20,7 @@ from bvae_jax.errors import UserError
 from bvae_jax.files.archive import read_npz
 from bvae_jax.plots.run import save_samples
 from bvae_jax.runs import encode as encoding
-from bvae_jax.runs.codes import draw_z, stream
+from bvae_jax.runs.codes import draw_z, images_config, stream
 from bvae_jax.types import key_for
 
 pytestmark = pytest.mark.usefixtures("tiny_network", "shared_trainers")
@@ -134,6 +134,12 @@ def test_data_sets_in_their_order_and_the_own_from_what_is_kept(run, tmp_path, c
     scores = bvae_jax.score_file(path, ScoreConfig("mig,mig_chen"), progress=False)
     assert "keys not used" not in capsys.readouterr().err
     assert np.isfinite([scores["mig"]["score"], scores["mig_chen"]["score"]]).all()
+
+
+def test_of_other_images_all_are_encoded():
+    """Whatever part of its own a run was trained on."""
+    config = images_config(Config(only="shape=0", image_size=32), "xy_squares")
+    assert (config.dataset, config.only, config.image_size) == ("xy_squares", "", Config.image_size)
 
 
 def test_an_interrupted_file_is_the_old_one(run, tmp_path, monkeypatch):

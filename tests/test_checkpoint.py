@@ -78,6 +78,23 @@ def test_keeps_the_newest(tmp_path):
         assert checkpoints.steps() == [2, 3]
 
 
+def test_later_checkpoints_are_dropped_or_set_aside_and_no_others(tmp_path):
+    """Twice of the same step, too: the one that is there already is kept."""
+    path = tmp_path / "checkpoints"
+    saved(path)
+    shutil.copytree(path / "2", tmp_path / "2")
+    for number in (0, 1):
+        with Checkpoints(path) as checkpoints:
+            checkpoints.set_aside_after(1)
+            assert checkpoints.steps() == [0, 1]
+        assert sorted(p.name for p in (tmp_path / "damaged").iterdir())[-1] == f"2-{number}"
+        shutil.copytree(tmp_path / "2", path / "2")
+    with Checkpoints(path) as checkpoints:
+        checkpoints.drop_after(1)
+        assert checkpoints.steps() == [0, 1]
+    assert len([*(tmp_path / "damaged").iterdir()]) == 2
+
+
 def test_nothing_to_restore(tmp_path):
     with Checkpoints(tmp_path / "none") as checkpoints:
         assert checkpoints.restore(like()) is None

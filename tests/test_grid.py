@@ -10,7 +10,7 @@ from bvae_jax.runs.grid import groups, label, members, parse_grid, text
 def test_values_have_the_type_of_their_field():
     texts = ["learning_rate=1e-4, 5e-4", "latents=5,10", "objective=beta_vae,beta_tcvae"]
     texts += ["--beta-schedule=constant;linear:steps=10,delay=5", "gamma=3"]
-    texts += ["correlate=x,y=0.2;x,y=0.5", "only=shape=0,x=3"]
+    texts += ["correlate=x,y=0.2;x,y=0.5", "only=shape=0,x=3", "augment=flip,shift=2;flip"]
     assert parse_grid(texts) == {
         "learning_rate": (1e-4, 5e-4),
         "latents": (5, 10),
@@ -19,6 +19,7 @@ def test_values_have_the_type_of_their_field():
         "gamma": (3.0,),
         "correlate": ("x,y=0.2", "x,y=0.5"),
         "only": ("shape=0,x=3",),
+        "augment": ("flip,shift=2", "flip"),
     }
 
 
@@ -78,6 +79,10 @@ def test_what_is_varied_must_fit():
         members(Config(), {"beta": ()})
     with pytest.raises(UserError, match=r"Member objective=ae,beta=1: --beta: .*no such"):
         members(Config(), {"objective": ("ae",), "beta": (1.0,)})
+    every = {"multi_rate": ("", "0.5:8")}
+    for base, values in ((Config(), every), (Config(multi_rate="0.5:8"), {})):
+        with pytest.raises(UserError, match="has every β already"):
+            members(base, {"beta": (1.0, 4.0)} | values)
     with pytest.raises(UserError, match="Two members would have the same name"):
         members(Config(), {"dataset": ("npz:my pictures.npz", "npz:my_pictures.npz")})
 

@@ -48,6 +48,9 @@ def records(trained, held, error=1.0):
         ({"kl": 15.1, "information": 0.2, "active_latents": 0}, PICTURE, (), {KL: "log 256 = 5.5"}),
         ({"kl": 15.1, "information": 0.2}, PICTURE, (), {KL: "15.1 nats"}),
         ({"kl": 15.1, "information": -0.2}, PICTURE, (), {KL: "share 0.00 nats"}),
+        ({"kl": 15.1, "information": 0.6}, PICTURE, (), {}),  # a tenth of log 256 is 0.55
+        ({"kl": 3.0, "information": 0.29}, PICTURE, (), {KL: "share 0.29 nats"}),
+        ({"kl": 3.0, "information": 0.31}, PICTURE, (), {}),
         ({"kl": 0.5, "information": 0.4}, PICTURE, (), {}),
         ({"kl": 0.01, "information": 0.0, "active_latents": 0}, PICTURE, (), {NONE: "Weigh"}),
         ({"kl": 0.05, "information": 0.0, "active_latents": 0, "capacity": 0.048}, PICTURE, (),

@@ -387,6 +387,20 @@ def test_a_damaged_provenance_stops_nothing(tmp_path, capsys):
     assert session["start_step"] == 4
 
 
+def test_what_counts_is_the_last_session(tmp_path):
+    """Of the data, their places and the devices; and its end is written into it alone."""
+    for step, name, devices in ((0, "old", 1), (4, "new", 2)):
+        data, places = {"identity": name, "image_shape": [step, 8, 1]}, {"dataset": f"npz:{name}"}
+        rundir.add_session(tmp_path, step, data=data, places=places, devices=devices)
+        rundir.end_session(tmp_path, step + 4, 10.0)
+    assert rundir.read_data(tmp_path).get("identity") == "new"
+    assert rundir.read_image_shape(tmp_path) == (4, 8, 1)
+    assert rundir.read_places(tmp_path) == {"dataset": "npz:new"}
+    assert rundir.earlier_devices(tmp_path) == 2
+    ends = [(one["start_step"], one.get("end_step")) for one in rundir.read_sessions(tmp_path)]
+    assert ends == [(0, 4), (4, 8)]
+
+
 def test_a_run_that_cannot_start_replaces_nothing(finished):
     before = sorted(finished.run_dir.rglob("*"))
     with pytest.raises(UserError, match="Not enough memory"):

@@ -349,8 +349,12 @@ def test_the_directory_of_a_sweep(tmp_path):
     )
     assert grown.values == {"beta": (1.0, 4.0, 9.0), "seed": (0, 1)}
     assert read_sweep(tmp_path / "sweep") == grown
-    longer = dataclasses.replace(BASE, steps=9)
+    one = grown.members()[-1]
+    directory = sweepdir.member_dir(tmp_path / "sweep", one)
+    rundir.create(directory, one.config, overwrite=False)
+    longer = dataclasses.replace(BASE, steps=9, data_dir="elsewhere")
     assert open_sweep(tmp_path / "sweep", SweepConfig(longer, grown.values)).base.steps == 9
+    assert rundir.read_config(directory) == one.config.replace(data_dir="elsewhere")
 
 
 @pytest.mark.parametrize(
@@ -504,6 +508,19 @@ def test_a_plan_leaves_room_for_the_data(monkeypatch):
     assert make_plan(full, 1600, "auto", None, "gpu").at_once == 534  # 600 fit: three rounds
     monkeypatch.setattr(jax, "local_device_count", lambda: 2)
     assert make_plan(full, 1600, "auto", None, "gpu").at_once == 800  # 600 on each: two rounds
+
+
+def test_what_is_refused_for_lack_of_memory(monkeypatch):
+    """Parameters, their gradient, two moments, a batch in float32, and the data that are there."""
+    trainer = changed(Trainer(TINY, progress=False), _pool=(), eval_data=np.empty(1000, np.uint8))
+    parameters = sum(x.size for x in jax.tree.leaves(jax.eval_shape(trainer.init).params))
+    least = 4 * 4 * parameters + 4 * TINY.batch_size * 64 * 64 + trainer.data_bytes
+    assert trainer.data_bytes >= 1000
+    monkeypatch.setattr(sweep_plan, "memory_of_device", lambda device: least)
+    sweep_plan.check_memory(trainer)
+    monkeypatch.setattr(sweep_plan, "memory_of_device", lambda device: least - 1)
+    with pytest.raises(UserError, match="Not enough memory"):
+        sweep_plan.check_memory(trainer)
 
 
 @two_devices

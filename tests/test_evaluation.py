@@ -144,13 +144,17 @@ def test_the_cache_is_cut_and_gone_on_with(run, monkeypatch):
     np.testing.assert_allclose(more.means, whole.means, rtol=1e-5, atol=1e-6)
 
 
-def test_other_parameters_are_encoded_anew(run, monkeypatch):
+def test_other_parameters_and_other_images_are_encoded_anew(run, monkeypatch):
     program, calls = count_batches(monkeypatch, run)
     encode_run(run.run_dir, program, run.params, 10, **QUIET)
     other = run.trainer.init().params["vae"]
     found = encode_run(run.run_dir, program, other, 10, **QUIET)
     assert len(calls) == 2
     np.testing.assert_array_equal(found.means, encode_points(program, other, 10).means)
+    counted = len(calls)
+    images = dataclasses.replace(program.dataset, version=program.dataset.version + 1)
+    encode_run(run.run_dir, changed(program, dataset=images), other, 10, **QUIET)
+    assert len(calls) == counted + 1
 
 
 @pytest.mark.parametrize("damage", [b"", b"PK\x03\x04 nonsense", None])

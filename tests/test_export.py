@@ -25,6 +25,7 @@ from bvae_jax.likelihoods.base import expected_image
 from bvae_jax.networks import NETWORKS
 from bvae_jax.runs.checkpoint import fingerprint
 from bvae_jax.runs.run import Run, load
+from bvae_jax.runs.rundir import add_session
 from bvae_jax.runs.train import train
 from bvae_jax.runs.trainer import build_model
 from bvae_jax.types import TrainState
@@ -90,9 +91,14 @@ def test_weights_come_back_with_the_same_bits(run, tmp_path):
 def test_an_export_names_no_place_of_this_machine(tmp_path):
     config = TINY.replace(dataset=f"folder:{tmp_path}/pictures", data_dir=str(tmp_path))
     run = some_run(config, SHAPE, tmp_path / "run")
+    run.run_dir.mkdir()
+    add_session(run.run_dir, 0, data={"identity": "pictures, 5 of them"})
     out = export_run(run, tmp_path / "out")
     assert not [path for path in out.iterdir() if str(tmp_path).encode() in path.read_bytes()]
-    assert load(out, data=False).config.dataset == "folder:pictures"
+    found = load(out, data=False)
+    assert found.config.dataset == "folder:pictures"
+    for exported in (out, export_run(found, tmp_path / "again")):
+        assert read(exported).data == "pictures, 5 of them"
     with pytest.raises(UserError, match="not in folder:pictures any more"):
         load(out)
 

@@ -715,6 +715,12 @@ def test_unknown_objective_is_named():
         ({"levels": 5}, "--levels: got 5, but --objective beta_vae does not use it"),
         ({"objective": "control_vae", "beta_max": 0.5}, "--beta-min: got 1, wanted no more than"),
         ({"likelihood": "sigma_vae", "sigma": 0.5}, "--sigma: got 0.5, but --likelihood sigma_vae"),
+        (
+            {"weight_decay": 0.125},
+            "--weight-decay: got 0.125, but --optimizer adam does n",
+        ),
+        ({"optimizer": "adamw", "momentum": 0.125}, "--momentum: got 0.125, but --optimizer adamw"),
+        ({"optimizer": "adagrad", "adam_b1": 0.125}, "--adam-b1: got 0.125, but --optimizer adagr"),
     ],
 )
 def test_hyperparameters_that_do_not_fit_are_refused(changes, message):

@@ -37,6 +37,7 @@ from bvae_jax.runs.sweepdir import SweepConfig, open_sweep
 from bvae_jax.runs.writer import Writer
 from bvae_jax.runtime import (
     SIGNALS,
+    Clock,
     Interrupt,
     fatal,
 )
@@ -439,9 +440,13 @@ def test_the_config_stands_in_the_checkpoint_too(finished):
 def test_more_steps_later_equal_all_steps_at_once(finished, tmp_path, monkeypatch):
     """So do the frames of an animation of the training."""
     monkeypatch.setattr(writer, "draw_figures", lambda *args: None)
-    train(tmp_path / "run", steps=8, figures=True)
+    with monkeypatch.context() as patched:  # as if it had taken long
+        patched.setattr(writer, "Clock", lambda size: Clock(size, {"wall_seconds": 1000.0}))
+        train(tmp_path / "run", steps=8, figures=True)
     result = train(tmp_path / "run", steps=12, resume=True, figures=True)
     assert_equal(result.state, finished.state)
+    assert result.summary
+    assert result.summary["wall_seconds"] > 1000  # of both sessions
     for wanted in (finished.run_dir / "figures" / "training").iterdir():
         frame = read_npz(tmp_path / "run" / "figures" / "training" / wanted.name)
         for name, values in read_npz(wanted).items():

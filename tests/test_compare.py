@@ -174,7 +174,7 @@ def test_which_factor_is_lost_where(compared):
     ]  # fmt: skip
     frame: Any = pd.DataFrame(rows, index=[f"m{i}" for i in range(18)])
     frame.loc["m17", "hue"] += 0.06
-    changes = {"members": frame, "varied": ("beta",), "factor_scores": frame[list(means)],
+    changes = {"members": frame, "varied": ("beta",), "factor_scores": frame[list(means)].copy(),
                "settings": tuple(f"β = {beta:g}" for beta in betas)}  # fmt: skip
     comparison = dataclasses.replace(compared.comparison, **changes)
     found = {each.factor: each for each in kept(comparison)}

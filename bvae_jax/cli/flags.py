@@ -192,7 +192,10 @@ PLAINER = {
     r"Error parsing (\S+): could not convert string to float: (.*\S)": (
         r"\1: got \2, wanted a number"
     ),
-    r"Missing value for argument '(\S+)'\. Expected .*": r"\1: wanted a value after it",
+    # tyro 1.0 writes ('--beta',) for --beta
+    r"Missing value for argument '(?:\(')?([\w-]+)(?:',\))?'\. Expected .*": (
+        r"\1: wanted a value after it"
+    ),
     r"invalid choice ('.*') for argument '(\S+)'\. Expected one of \((.*)\)": (
         r"\2: got \1, wanted one of \3"
     ),

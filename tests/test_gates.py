@@ -133,6 +133,16 @@ def test_gates_are_few(name):
     assert 1 < count(NETWORKS[name], RATES) / count(NETWORKS[name], None) < 1.03
 
 
+@pytest.mark.parametrize(
+    ("name", "without"), [("conv", {"ConvUp_3"}), ("conv128", {"Dense_0", "ConvUp_4"})]
+)
+def test_what_no_activation_follows_has_no_gate(name, without):
+    model = model_of(NETWORKS[name], (64, 64, 1), RATES)
+    fresh = jax.eval_shape(lambda: init_params(model, (64, 64, 1), jax.random.key(0)))
+    found = {layer for layer, of in fresh["decoder"].items() if "gate_slope" not in of}
+    assert found == without
+
+
 def recipe_of(rates, optimizer="sgd"):
     numbers = {
         "adam_b1": 0.9,

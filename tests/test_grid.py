@@ -77,6 +77,8 @@ def test_what_is_varied_must_fit():
         members(Config(), {"beta": (1.0, 1.0)})
     with pytest.raises(UserError, match="--beta: got"):
         members(Config(), {"beta": ()})
+    with pytest.raises(UserError, match="Unknown field to vary 'keep_checkpoints'"):
+        members(Config(), {"keep_checkpoints": (1, 2)})
     with pytest.raises(UserError, match=r"Member objective=ae,beta=1: --beta: .*no such"):
         members(Config(), {"objective": ("ae",), "beta": (1.0,)})
     every = {"multi_rate": ("", "0.5:8")}

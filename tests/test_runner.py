@@ -1,6 +1,7 @@
 """Whole runs, small: what they leave, how they end, and that they resume bit for bit."""
 
 import gc
+import hashlib
 import itertools
 import json
 import os
@@ -279,6 +280,8 @@ def test_provenance_names_what_ran(finished):
     assert session["wall_seconds"] > 0
     assert session["versions"]["jax"] == jax.__version__
     assert jax.default_backend() in session["device"]
+    parts = b"".join(part.tobytes() for part in finished.trainer.split)
+    assert session["data"]["split_sha256"] == hashlib.sha256(parts).hexdigest()
 
 
 def test_load_gives_the_run_back(finished):

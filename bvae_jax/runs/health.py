@@ -82,15 +82,14 @@ def find_faults(
 
 
 def _no_better_than(picture: MeanPicture, evaluation: Mapping[str, Any]) -> Iterator[Any]:
-    nll = evaluation["nll"]
-    gain, error = (
-        picture.nll - nll,
-        math.hypot(evaluation.get("nll_error", math.inf), picture.error),
-    )
+    nll, paired = evaluation["nll"], ""
+    gain = picture.nll - nll
+    error = math.hypot(evaluation.get("nll_error", math.inf), picture.error)
     if math.isinf(error):  # of one image there is none
         return
     if picture.gain and 0 < gain <= ERRORS * error:
         gain, error = picture.gain()
+        paired = f"; image by image it is {gain:.1f} below"
     margin = ERRORS * error
     if gain > margin:
         return
@@ -110,7 +109,7 @@ def _no_better_than(picture: MeanPicture, evaluation: Mapping[str, Any]) -> Iter
         "no better than the mean picture",
         f"{'hardly anything' if gain > 0 else 'nothing'} was learned of the images: nll {nll:.1f} "
         f"is not below that of the training images' mean picture, {picture.nll:.1f}, by "
-        f"{ERRORS:g} standard errors ({margin:.1f}). {advice}",
+        f"{ERRORS:g} standard errors ({margin:.1f}{paired}). {advice}",
     )
 
 

@@ -55,7 +55,7 @@ jobs() {  # of a stage, a line for each
         done ;;
     published)
         local figures="--dir $OUT/sweeps --figures $OUT"
-        for script in dubois2019 chen2018 higgins2017; do
+        for script in chen2018 higgins2017 dubois2019; do
             echo "experiments/$script.py --scale gpu $figures"
         done
         echo "experiments/locatello2019.py --scale annealed $figures"

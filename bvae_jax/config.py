@@ -330,15 +330,15 @@ class ScoreConfig:
         Raises:
             UserError: it is neither.
         """
-        if isinstance(given, Sequence) and not isinstance(given, str) and given:
-            if all(isinstance(name, str) for name in given):
-                return cls(",".join(given))
-        elif isinstance(given, ScoreConfig | str):
-            return given if isinstance(given, ScoreConfig) else cls(given)
-        raise UserError(
-            f"metrics: got {given!r}, wanted names, as 'mig,sap' or ['mig', 'sap'], or a "
-            "ScoreConfig."
-        )
+        if isinstance(given, ScoreConfig):
+            return given
+        names = [given] if isinstance(given, str) else given
+        if not isinstance(names, Sequence) or not names or {*map(type, names)} != {str}:
+            raise UserError(
+                f"metrics: got {given!r}, wanted names, as 'mig,sap' or ['mig', 'sap'], or a "
+                "ScoreConfig."
+            )
+        return cls(",".join(names))
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """The pages of the documentation site, for mkdocs.
 
 `python docs/site_pages.py DIRECTORY` copies docs/, README.md and its neighbours there, with links
-that work on the site, and generates the rest: what `--help` prints, and the API from docstrings.
+that work on the site, and generates the rest: what `--help` prints, the API from docstrings, and
+the explorer's page of the pretrained runs.
 """
 
 import contextlib
@@ -29,6 +30,8 @@ FILES = {
 """Pages that lie outside docs/ -> where they are on the site."""
 COPIED = ("CITATION.cff", "LICENSE", "notebooks", "experiments/figures", "experiments/pretrained")
 """What pages link to or show."""
+LIVE = "latents.html"
+"""The explorer's page, in the menu."""
 LINK = re.compile(r"\]\((?!https?:|#)([^)#\s]+)")
 
 
@@ -115,6 +118,7 @@ def write(directory: Path) -> None:
         path = directory / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
+    bvae_jax.Sweep(ROOT / "experiments" / "pretrained").explore().write(directory / LIVE)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import REPOSITORY
 from PIL import Image
 
 from bvae_jax import cli
@@ -302,16 +301,6 @@ def test_texts_are_escaped():
     assert "<b>" not in html.partition("</head>")[0]
     assert "$data &amp; $title" in html
     assert html.count("</script>") == 2
-
-
-def test_the_page_of_the_guide_is_of_this_template():
-    """After a change of the template, `make_page` fills it with the data of the guide's page."""
-    kept = (REPOSITORY / "docs" / "explorer.html").read_text(encoding="utf-8")
-    assert SCRIPT in kept
-    assert (
-        TEMPLATE.read_text(encoding="utf-8").partition("<style>")[2].partition("</style>")[0]
-        in kept
-    )
 
 
 def latents(codes, used):

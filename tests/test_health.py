@@ -38,6 +38,7 @@ def records(trained, held, error=1.0):
         ({}, PICTURE, ([200, 90], [201, 95]), {}),
         ({"nll": 540.0}, PICTURE, (), {}),  # little, but more than 3 * hypot(1, 3) nats
         ({"nll": 552.0}, PICTURE, (), {MEAN: "Train for more"}),
+        ({"nll": 552.0}, PICTURE, (), {MEAN: "hardly anything"}),
         ({"nll": 552.0}, PICTURE._replace(gain=lambda: (8.0, 2.0)), (), {}),
         ({"nll": 552.0}, PICTURE._replace(gain=lambda: (8.0, 3.0)), (), {MEAN: "it is 8.0 below"}),
         ({"nll": 562.0}, PICTURE._replace(gain=lambda: (8.0, 2.0)), (), {MEAN: "nothing"}),

@@ -260,6 +260,7 @@ def test_python_names_what_exists(name):
 def test_the_site_has_every_page_in_its_menu_and_what_pages_link_to():
     menu, pages = (ROOT / "mkdocs.yml").read_text(), site_pages.pages()
     assert sorted(re.findall(r"[\w/-]+\.md", menu)) == sorted(pages)
+    assert f": {site_pages.LIVE}\n" in menu
     for name in map(site_pages.page_of, site_pages.texts()):
         for target in site_pages.LINK.findall(FENCE.sub("", pages[name])):
             copied = target.startswith(site_pages.COPIED) and (ROOT / target).exists()

@@ -196,8 +196,9 @@ def look_at_mean_picture(trainer: Trainer, params: Params) -> MeanPicture | None
         return [np.array(parts, np.float64) for parts in zip(*found, strict=True)]
 
     def gain() -> tuple[float, float]:
-        decoder = jax.jit(functools.partial(decode_raw, model))
-        *_, by_run = seen(shown, lambda rows: decoder(params, trainer.encode(params, rows).mean))
+        *_, by_run = seen(
+            shown, lambda rows: _decode(model, params, trainer.encode(params, rows).mean)
+        )
         less = nll - by_run
         return float(less.mean()), float(less.std() / math.sqrt(less.size))
 
@@ -213,6 +214,9 @@ def look_at_mean_picture(trainer: Trainer, params: Params) -> MeanPicture | None
     *_, nll = seen(shown, lambda _: drawn)
     contrast = math.sqrt(max(0.0, (square - mean**2).max()))
     return MeanPicture(float(nll.mean()), float(nll.std() / math.sqrt(nll.size)), contrast, gain)
+
+
+_decode = jax.jit(decode_raw, static_argnums=0)
 
 
 @functools.lru_cache(4)

@@ -223,7 +223,7 @@ def print_elbo(found: dict[str, dict[str, Any]]) -> None:
         terms = "  ".join(
             f"{label} {f'{round(of[name], 2) + 0.0:.2f}'} ± {of[name + '_error']:.2f}"
             for label, name in (
-                ("mutual information", "mutual_information"),
+                ("index-code mutual information", "mutual_information"),
                 ("+ total correlation of samples", "total_correlation"),
                 ("+ dimension-wise KL", "dimension_wise_kl"),
                 ("=", "kl_sampled"),

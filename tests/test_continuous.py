@@ -388,7 +388,7 @@ def test_dci_by_other_predictors_agrees_on_what_is_clear(predictor):
 
 
 def test_scores_say_how_numbers_were_read():
-    entries = score(TRUE, VALUES, metrics="mig,mcc", config=ScoreConfig(continuous="1,2=360"))
+    entries = score(TRUE, VALUES, metrics=ScoreConfig("mig,mcc", continuous="1,2=360"))
     assert entries["mig"]["numbers"] == "factor 1,factor 2=360: in 20 bins"
     assert entries["mcc"]["numbers"] == "factor 1,factor 2=360: as numbers"
     points = Codes(TRUE, VALUES, factor_names=NAMES, continuous=DECLARED)

@@ -595,7 +595,7 @@ def test_a_file_from_anywhere(tmp_path):
     np.savez(tmp_path / "a.npz", codes=codes, factors=factors, factor_names=["tilt", "hue"])
     np.savez(tmp_path / "b.npz", codes=-codes[:, ::-1], factors=factors)
     entries = score_file(
-        tmp_path / "a.npz", ScoreConfig("mig,dci,udr"), baselines=True,
+        tmp_path / "a.npz", ["mig", "dci", "udr"], baselines=True,
         udr_with=[tmp_path / "b.npz"], figures=tmp_path / "figures", progress=False,
     )  # fmt: skip
     assert entries["mig"]["score"] > 0.9

@@ -116,15 +116,13 @@ def test_an_entry_says_everything():
 
 def test_arrays_are_scored_as_codes_are():
     whole, test = points(logvars=np.zeros((300, 3))), points(60)
-    config = ScoreConfig("dci", permutations=3)  # its metrics are not read
     found = score(
         jnp.asarray(whole.codes),
         jnp.asarray(whole.factors),
         logvars=whole.logvars,
         codes_test=test.codes,
         factors_test=test.factors,
-        metrics="rmig,sap",
-        config=config,
+        metrics=ScoreConfig("rmig,sap", permutations=3),
     )
     whole = dataclasses.replace(whole, codes_test=test.codes, factors_test=test.factors)
     wanted = scored(whole, "rmig,sap", permutations=3)
@@ -162,7 +160,7 @@ def test_a_metric_from_outside_is_scored(monkeypatch):
     ours = Metric(correlation, "largest correlation", "this test", fast=True, null=True)
     monkeypatch.setitem(METRICS, "correlation", ours)
     assert metric_names("fast")[-1] == "correlation"
-    entry = score(points().codes, points().factors, metrics="correlation,mig")["correlation"]
+    entry = score(points().codes, points().factors, metrics=["correlation", "mig"])["correlation"]
     assert entry["score"] == pytest.approx(1)
     assert (entry["settings"], entry["n"]) == ({"power": 1}, 300)
     assert entry["null"]["mean"] < 0.2

@@ -222,7 +222,7 @@ def _say_what_is_replaced(answers: Answers, names: list[str]) -> None:
 
 def score_file(
     path: str | Path,
-    config: ScoreConfig = ScoreConfig(),
+    config: ScoreConfig | str | Sequence[str] = ScoreConfig(),
     *,
     baselines: bool = False,
     udr_with: Sequence[str | Path] = (),
@@ -233,7 +233,8 @@ def score_file(
 
     Args:
         path: the file; see `codes_file.FIELDS` for its keys.
-        config: which metrics, on how many points, how often.
+        config: which metrics, on how many points, how often; or names of metrics, in a list or with
+            commas.
         baselines: score random codes and the true factors alike.
         udr_with: files of other runs, with the same points in the same order, for `udr`.
         figures: directory to draw them in; none if None.
@@ -244,6 +245,7 @@ def score_file(
     Raises:
         UserError: the file is damaged, or its arrays do not fit.
     """
+    config = ScoreConfig.of(config)
     if config.split != "all":
         raise UserError(f"--split: got {config.split}, but a file has no splits: leave it out.")
     _check_metrics(config, udr_with)

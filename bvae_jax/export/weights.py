@@ -288,6 +288,8 @@ def _read_npz(file: Path) -> tuple[dict[str, str], Arrays]:
         arrays = read_npz(file)
     except DamagedError as error:
         raise UserError(f"{file} is damaged: {error} {ANEW}") from None
+    if "codes" in arrays:
+        raise UserError(f"{file} holds codes, wanted weights: bvae_jax.score_file scores codes.")
     texts = {name: str(arrays.pop(name)) for name in (*KEYS, *MORE) if name in arrays}
     return _checked_about(file, texts), arrays
 

@@ -145,7 +145,7 @@ def checked(codes: Any, factors: Any, suffix: str = "") -> tuple[np.ndarray, np.
     if classes.dtype.kind not in "iu":
         raise InvalidArrays(
             f"{name}: got {classes.dtype}, wanted whole numbers (class indices): or declare which "
-            "are numbers by score(..., config=ScoreConfig(continuous='0,2=360'))."
+            "are numbers by score(..., metrics=ScoreConfig('fast', continuous='0,2=360'))."
         )
     if len(classes) != len(array):
         raise InvalidArrays(f"codes{suffix} has {len(array)} rows and {name} {len(classes)}.")

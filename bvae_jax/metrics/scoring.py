@@ -1,6 +1,5 @@
 """From codes to scores: which metrics, on which points, how often, against what."""
 
-import dataclasses
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -62,22 +61,20 @@ def score(
     codes_test: CodesTest | None = None,
     factors_test: FactorsTest | CodesTest | None = None,
     factor_sizes: Sequence[int] | np.ndarray | None = None,
-    metrics: str = "fast",
-    config: ScoreConfig = ScoreConfig(),
+    metrics: ScoreConfig | str | Sequence[str] = "fast",
 ) -> dict[str, Entry]:
     """Score arrays by many metrics at once, as `bvae evaluate FILE.npz` does those of a file.
 
     Args:
         codes: [n, latent] of any float type, from NumPy or JAX.
-        factors: [n, factor] class indices, and numbers where `config.continuous` says so.
+        factors: [n, factor] class indices, and numbers where `ScoreConfig.continuous` says so.
         logvars: [n, latent] posterior log-variances, for the metrics of posteriors.
         kl: [latent] mean KL from the prior in nats, as `codes.mean_kl(means, logvars)` gives it:
             where there is one, `codes` are posterior means.
         codes_test: [m, latent] to test fitted predictors on; a part of the points is, if None.
         factors_test: [m, factor].
         factor_sizes: [factor] number of values of each.
-        metrics: all, fast, or names with commas.
-        config: on how many points, how often; its `metrics` is not read.
+        metrics: all, fast, names in a list or with commas, or all that a `ScoreConfig` says.
 
     Returns:
         name of the metric -> scores as JSON's types, or {"skipped": why}.
@@ -99,7 +96,7 @@ def score(
     arrays: dict[str, Any] = {
         name: np.asarray(value) for name, value in given.items() if value is not None
     }
-    return dict(score_all(Codes(**arrays), dataclasses.replace(config, metrics=metrics)))
+    return dict(score_all(Codes(**arrays), ScoreConfig.of(metrics)))
 
 
 def score_all(

@@ -109,7 +109,8 @@ class Config:
     image_key: str = option("", role=Role.IMAGES)
     """hf, tfds: the column that is the image. Not given: the only one."""
     factor_keys: str = option("", role=Role.IMAGES)
-    """hf, tfds: columns that are factors, with commas; or none. Not given: labels and integers."""
+    """hf, tfds: columns that are factors, with commas; or none. Not given: class labels, booleans and
+    whole numbers."""
     only: str = option("", role=Role.IMAGES)
     """Use the images for which conditions hold, as shape=2,x>20,orientation=0:40:5 (class indices;
     the values that are left are numbered anew)."""

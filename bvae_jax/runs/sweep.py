@@ -163,10 +163,10 @@ def sweep(
         strategy: "sequential", one member after another; "devices", one on each device; "vmap",
             many in one program; "auto", by the machine.
         members_at_once: in one program, for "vmap"; as many as fit if None.
-        tensorboard: as for `run`.
-        wandb: as for `run`.
-        figures: as for `run`.
-        progress: as for `run`.
+        tensorboard: as for `train`.
+        wandb: as for `train`.
+        figures: as for `train`.
+        progress: as for `train`.
         distributed: each process that the cluster started trains its part, on its own devices.
 
     Raises:

@@ -100,7 +100,8 @@ class Config:
     or streamed from the host. auto: what is fastest of what fits."""
     image_size: int | None = option(None, SIDE, role=Role.IMAGES)
     """folder, hf, tfds: side of the images, to which pictures are cropped and resized. Not given:
-    tfds stays as it is; others unless all have the same side of 8 to 64 pixels: 64."""
+    tfds keeps its own; folder and hf keep theirs if all have the same shorter side of 8 to 64
+    pixels, and are 64 otherwise."""
     grey: bool | None = option(None, role=Role.IMAGES)
     """folder, hf: images of one channel; --no-grey: of three. Not given: of one where all pictures
     are grey."""
@@ -109,8 +110,8 @@ class Config:
     image_key: str = option("", role=Role.IMAGES)
     """hf, tfds: the column that is the image. Not given: the only one."""
     factor_keys: str = option("", role=Role.IMAGES)
-    """hf, tfds: columns that are factors, with commas; or none. Not given: class labels, booleans and
-    whole numbers."""
+    """hf, tfds: columns that are factors, with commas; or none. Not given: class labels, booleans
+    and whole numbers."""
     only: str = option("", role=Role.IMAGES)
     """Use the images for which conditions hold, as shape=2,x>20,orientation=0:40:5 (class indices;
     the values that are left are numbered anew)."""
@@ -129,7 +130,7 @@ class Config:
     split_by: Literal["random", "index", "published"] = "random"
     """Which images are put aside: at random, the last ones, or the published test set."""
     split_seed: int = option(0, SEED)
-    """Seed of what is random in that."""
+    """Seed of the random choice of the images that are put aside."""
     network: str = "conv"
     """Encoder and decoder: conv, mlp, locatello, burgess, conv128, spatial_broadcast, small or
     resnet."""
@@ -177,8 +178,8 @@ class Config:
     lambda_l2: float | None = owned(NOT_NEGATIVE)
     """lambda_beta_vae: weight of the squared error, a sum over pixels."""
     lambda_quantize: float | None = owned(NOT_NEGATIVE)
-    """qlae: weight of the codebook's squared distance from codes, a sum over latents. To Adam it
-    is all the same."""
+    """qlae: weight of the codebook's squared distance from codes, a sum over latents. With Adam its
+    size does not matter."""
     lambda_commit: float | None = owned(NOT_NEGATIVE)
     """qlae: weight of the codes' squared distance from their values, a sum over latents."""
     levels: int = option(10, whole(2, 1000))

@@ -294,7 +294,7 @@ def encode_flags() -> Flags:
 
 def encode(argv: Sequence[str]) -> int:
     """Write the codes of images into a file: means and log-variances of q(z|x), in the order of
-    their names or numbers. Pictures are cropped and resized as those that the run was trained on."""
+    their names or numbers. Pictures are cropped and resized as those of the run's training are."""
     given = parse(argv, "bvae encode", encode.__doc__, encode_flags())
     with fatal():
         from bvae_jax.runs.codes import is_own

@@ -81,7 +81,8 @@ def arguments(
         parser.add_argument(f"--{flag}", help=meaning)
     args = parser.parse_args(argv)
     args.dir /= f"{name}-{args.scale}"
-    args.figure = args.figures / f"{name}.png"
+    figure = name if args.scale == "small" else f"{name}-{args.scale}"
+    args.figure = args.figures / f"{figure}.png"
     args.scale = scales[args.scale]
     return args
 

@@ -76,7 +76,7 @@ def test_a_script_leaves_its_table_and_figure(name, script, tmp_path, monkeypatc
     tiny = small._replace(changes=changes, values=VALUES[name], points=300, seeds=1)
     monkeypatch.setitem(module.SCALES, "tiny", tiny)
     module.main(["--scale", "tiny", "--dir", str(tmp_path), "--figures", str(tmp_path)])
-    assert (tmp_path / f"{name}.png").stat().st_size > 5000
+    assert (tmp_path / f"{name}-tiny.png").stat().st_size > 5000
     assert "| --- |" in capsys.readouterr().out
 
 

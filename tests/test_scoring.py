@@ -316,3 +316,11 @@ def test_few_points_score_or_say_why_not(n):
     assert all("skipped" in e or METRICS[name].headline in e for name, e in entries.items())
     assert "score" in entries["mig"]
     assert ("too few points: got 2 to fit" in entries["dci"].get("skipped", "")) == (n == 3)
+
+
+@pytest.mark.parametrize("n", [30, 60])
+def test_factors_of_many_values_and_few_points_are_no_warning(n):
+    """Which scikit-learn gives where more than half of the points have a value of their own."""
+    factors = np.random.default_rng(n).integers(0, 40, (n, 2))
+    entries = scored(Codes(factors + 0.1, factors), "sap,explicitness,infomec,downstream")
+    assert [name for name, entry in entries.items() if "skipped" in entry] == []

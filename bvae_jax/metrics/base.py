@@ -5,7 +5,9 @@ nats. A latent or a factor that does not vary (`varying`) carries no information
 never divides by zero: its entry is nan, and means leave nan out.
 """
 
+import contextlib
 import inspect
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple, TypeVar
 
@@ -13,6 +15,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, Int, Shaped
 from scipy.special import ndtr
+from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import threadpool_limits
 
 from bvae_jax.elbo import ACTIVE_VARIANCE, is_active  # noqa: F401  metrics take it from here
@@ -392,12 +395,25 @@ def generator(key: PRNGKey) -> np.random.Generator:
     return np.random.default_rng(np.asarray(jax.random.key_data(key)))
 
 
-def for_each(function: Callable[[T], R], items: Iterable[T]) -> list[R]:
-    """`function` of each item, in order, with linear algebra on one thread.
+@contextlib.contextmanager
+def fitting() -> Iterator[None]:
+    """Inside, linear algebra has one thread, and scikit-learn does not warn of what is meant so.
 
     Scores then do not depend on the number of processors, to the last bit; and small problems
-    as these are slower on several threads. One after another: in a pool of threads, with the oldest
-    supported versions, scores were wrong now and then, for a reason that was not found.
+    as these are slower on several threads.
     """
-    with threadpool_limits(limits=1):
+    with threadpool_limits(limits=1), warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        warnings.simplefilter("ignore", FutureWarning)  # of settings that it renames
+        warnings.filterwarnings("ignore", "The number of unique classes", UserWarning)
+        yield
+
+
+def for_each(function: Callable[[T], R], items: Iterable[T]) -> list[R]:
+    """`function` of each item, in order, `fitting`.
+
+    One after another: in a pool of threads, with the oldest supported versions, scores were wrong
+    now and then, for a reason that was not found.
+    """
+    with fitting():
         return [function(item) for item in items]

@@ -1,6 +1,5 @@
 """Disentanglement and completeness of a matrix of importances, for DCI and MED."""
 
-import warnings
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -10,7 +9,6 @@ from sklearn.ensemble import (
     RandomForestClassifier,
     RandomForestRegressor,
 )
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LassoCV, MultiTaskLassoCV
 
 from bvae_jax.continuous import Numbers, Targets, targets
@@ -180,9 +178,7 @@ def dci(
         importance[keep] = fit.importance
         return fit._replace(importance=importance)
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        fits = for_each(of_factor, range(y.shape[1]))
+    fits = for_each(of_factor, range(y.shape[1]))
     importance = np.stack([fit.importance for fit in fits], axis=1)
     score_d, per_latent, _ = disentanglement(importance)
     score_c, per_factor, _ = completeness(importance)

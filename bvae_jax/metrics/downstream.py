@@ -1,9 +1,6 @@
 """Downstream accuracy: how well factors are predicted from few and from many labels."""
 
-import warnings
-
 import numpy as np
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression, LogisticRegressionCV, RidgeCV
 from sklearn.model_selection import KFold
 
@@ -102,10 +99,7 @@ def downstream(
         return float(right[0].mean()), float(right[1].mean())
 
     tasks = [(count, k) for count in counts for k in range(y.shape[1])]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        warnings.simplefilter("ignore", FutureWarning)  # of scikit-learn's settings that it renames
-        found = np.array(for_each(accuracies, tasks)).reshape(len(counts), y.shape[1], 2)
+    found = np.array(for_each(accuracies, tasks)).reshape(len(counts), y.shape[1], 2)
     logistic, trees = found[..., 0], found[..., 1]
     by_count = {n: mean(row) for n, row in zip(counts, trees, strict=True)}
     result = {

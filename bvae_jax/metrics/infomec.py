@@ -1,10 +1,8 @@
 """InfoM, InfoC, InfoE: modularity, compactness and explicitness in nats over nats."""
 
-import warnings
 from typing import Literal
 
 import numpy as np
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.feature_selection import mutual_info_classif
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
@@ -166,9 +164,7 @@ def _explicitness(codes: np.ndarray, quantised: np.ndarray, factors: np.ndarray)
         loss, baseline = (_loss(x, y) for x in (z, np.zeros((len(z), 1))))
         return (baseline - loss) / baseline
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        return for_each(saved, list(factors.T))
+    return for_each(saved, list(factors.T))
 
 
 def _inputs(codes: np.ndarray, quantised: np.ndarray) -> np.ndarray:

@@ -1,11 +1,9 @@
 """Rows that share the value of a factor, by which sampling metrics intervene on an encoded data
 set: the BetaVAE and the FactorVAE score."""
 
-import warnings
 from collections.abc import Iterator
 
 import numpy as np
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
 from bvae_jax.metrics.base import (
@@ -14,6 +12,7 @@ from bvae_jax.metrics.base import (
     Metric,
     alone,
     checked,
+    fitting,
     generator,
     relabel,
     sample_variance,
@@ -141,8 +140,7 @@ def beta_vae_score(
         raise InvalidArrays(why)
     x, y = _votes(rng, matching, codes, pairs, train_votes)
     x_test, y_test = _votes(rng, matching, codes, pairs, test_votes)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
+    with fitting():
         model = LogisticRegression().fit(x, y)
     right_train, right = model.predict(x) == y, model.predict(x_test) == y_test
     per_factor = np.full(factors.shape[1], np.nan)

@@ -1,9 +1,6 @@
 """Modularity: does each latent know of one factor only? And explicitness."""
 
-import warnings
-
 import numpy as np
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
@@ -135,9 +132,7 @@ def explicitness(
         model = LogisticRegression().fit(x, y)
         return _area(model, x, y), _area(model, x_test, y_test)
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        train, test = np.array(for_each(of_factor, range(factors.shape[1]))).T
+    train, test = np.array(for_each(of_factor, range(factors.shape[1]))).T
     return {"score": mean(test), "train": mean(train), "per_factor": test}
 
 

@@ -1,9 +1,6 @@
 """SAP: separated attribute predictability, by support vector machines or squared correlations."""
 
-import warnings
-
 import numpy as np
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.svm import LinearSVC
 
 from bvae_jax.continuous import Numbers, targets
@@ -83,9 +80,7 @@ def sap(
         right = machine.predict(x_test[:, [j]]) == y_test[:, k]
         return float(np.average(right, weights=weights[k]))
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        matrix = np.array(for_each(accuracy, pairs)).reshape(x.shape[1], y.shape[1])
+    matrix = np.array(for_each(accuracy, pairs)).reshape(x.shape[1], y.shape[1])
     better = np.maximum(matrix, chance) if len(matrix) == 1 or not plain_accuracy else matrix
     first, second = top_two(np.vstack([better, chance]) if len(matrix) == 1 else better)
     return {"score": mean(first - second), "per_factor": first - second, "accuracy": matrix}

@@ -1,13 +1,11 @@
 """UDR: unsupervised disentanglement ranking, by how alike runs with different seeds are."""
 
-import warnings
 from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Array, Float
 from scipy.stats import rankdata
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import Lasso
 
 from bvae_jax.metrics.base import (
@@ -15,6 +13,7 @@ from bvae_jax.metrics.base import (
     Metric,
     active,
     checked_codes,
+    fitting,
     mean,
     ratio,
 )
@@ -66,8 +65,7 @@ def udr(
         raise InvalidArrays(f"kl of runs: got {len(kls)}, wanted one for each of {len(runs)} runs.")
     codes = [_standardised(run, kl) for run, kl in zip(runs, kls, strict=True)]
     pairs = np.full((len(runs), len(runs)), np.nan)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
+    with fitting():
         for i, first in enumerate(codes):
             for j, second in enumerate(codes):
                 if i != j and first.size and second.size:

@@ -138,10 +138,13 @@ class BetaVAE(TransformerMixin, BaseEstimator):
         `importance_samples` draws (Burda et al. 2016). An image's draws depend on it alone.
 
         Raises:
-            UserError: the run is an autoencoder.
+            UserError: the run is an autoencoder, or `importance_samples` is no number of draws.
         """
         check_is_fitted(self)
         images, run, draws = self._images(X), self.run_, self.importance_samples
+        if not isinstance(draws, numbers.Integral) or draws < 0:
+            wanted = "wanted a whole number of at least 0"
+            raise InputError(f"importance_samples: got {draws!r}, {wanted}.")
         if not run.variational:
             raise UserError(f"score_samples: {NO_POSTERIOR}.")
         model = run.model

@@ -1,5 +1,6 @@
 """The members of a sweep: their order, their names, and which share a program."""
 
+import numpy as np
 import pytest
 
 from bvae_jax.config import Config
@@ -11,6 +12,7 @@ def test_values_have_the_type_of_their_field():
     texts = ["learning_rate=1e-4, 5e-4", "latents=5,10", "objective=beta_vae,beta_tcvae"]
     texts += ["--beta-schedule=constant;linear:steps=10,delay=5", "gamma=3"]
     texts += ["correlate=x,y=0.2;x,y=0.5", "only=shape=0,x=3", "augment=flip,shift=2;flip"]
+    texts += ["grey=true,false"]
     assert parse_grid(texts) == {
         "learning_rate": (1e-4, 5e-4),
         "latents": (5, 10),
@@ -20,6 +22,7 @@ def test_values_have_the_type_of_their_field():
         "correlate": ("x,y=0.2", "x,y=0.5"),
         "only": ("shape=0,x=3",),
         "augment": ("flip,shift=2", "flip"),
+        "grey": (True, False),
     }
 
 
@@ -94,3 +97,4 @@ def test_labels_and_texts_are_short_and_lose_nothing():
     assert label({"seed": 1}) == "all"
     for value in (4.0, 1e-5, 0.1 + 0.2, 1e30, 123456789.0):
         assert float(text(value)) == value
+        assert text(np.float64(value)) == text(value)

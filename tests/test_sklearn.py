@@ -154,6 +154,9 @@ def test_bounds_against_the_integral_over_all_z(fitted):
     assert elbos.mean() == pytest.approx(summary["elbo"], abs=0.3)  # of other draws of z
     assert elbos[:9].mean() < wanted.mean()
     assert fitted.score(IMAGES) == pytest.approx(elbos.mean())
+    for draws in (-1, 2.5):
+        with pytest.raises(ValueError, match=r"importance_samples: got .*, wanted a whole"):
+            found.set_params(importance_samples=draws).score_samples(IMAGES[:2])
     np.testing.assert_allclose(fitted.score_samples(IMAGES[5:3:-1]), elbos[5:3:-1], rtol=1e-5)
 
 

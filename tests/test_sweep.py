@@ -19,7 +19,7 @@ from bvae_jax.errors import UserError
 from bvae_jax.runs import placement as sweep_plan
 from bvae_jax.runs import rundir, sweepdir, trainer
 from bvae_jax.runs.placement import batches, evenly, make_plan, parse_shard
-from bvae_jax.runs.sweep import sweep
+from bvae_jax.runs.sweep import make_sweep, sweep
 from bvae_jax.runs.sweepdir import SweepConfig, open_sweep, read_sweep
 from bvae_jax.runs.trainer import Trainer, Trainers
 from bvae_jax.runs.writer import Writer
@@ -355,6 +355,16 @@ def test_the_directory_of_a_sweep(tmp_path):
     longer = dataclasses.replace(BASE, steps=9, data_dir="elsewhere")
     assert open_sweep(tmp_path / "sweep", SweepConfig(longer, grown.values)).base.steps == 9
     assert rundir.read_config(directory) == one.config.replace(data_dir="elsewhere")
+
+
+def test_values_may_be_numbers_of_numpy(tmp_path):
+    rates, latents = np.geomspace(1e-4, 1e-3, 3), np.array([3, 5])
+    grid = {"learning_rate": rates, "latents": latents, "seed": np.arange(2)}
+    found = make_sweep(BASE, np.array([1.0, 4.0]), 1, grid, False)
+    plain = {"learning_rate": rates.tolist(), "latents": latents.tolist()}
+    wanted = make_sweep(BASE, [1.0, 4.0], 2, plain, False)
+    assert open_sweep(tmp_path / "sweep", found) == wanted
+    assert read_sweep(tmp_path / "sweep").members() == found.members() == wanted.members()
 
 
 @pytest.mark.parametrize(

@@ -81,6 +81,8 @@ def _parsed(name: str, text: str) -> Any:
     _check_varied(name)
     kind = float if name in OWN_HYPERPARAMETERS else typing.get_type_hints(Config)[name]
     kinds = {kind, *typing.get_args(kind)}
+    if bool in kinds:
+        return {"true": True, "false": False}.get(text, text)
     if not {int, float} & kinds:
         return text
     try:
@@ -136,7 +138,7 @@ def _rank(name: str) -> int:
 def text(value: Any) -> str:
     """A value as short as it can be without a loss."""
     short = f"{value:g}" if isinstance(value, float) else str(value)
-    return short if not isinstance(value, float) or float(short) == value else repr(value)
+    return short if not isinstance(value, float) or float(short) == value else repr(float(value))
 
 
 def label(values: Mapping[str, Any]) -> str:

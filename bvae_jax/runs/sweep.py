@@ -134,9 +134,9 @@ def sweep(
     config: Config = Config(),
     sweep_dir: str | Path = "sweeps/sweep",
     *,
-    betas: Sequence[float] | None = None,
-    seeds: int | Sequence[int] = 1,
-    grid: Mapping[str, Sequence[Any]] = {},
+    betas: Iterable[float] | None = None,
+    seeds: int | Iterable[int] = 1,
+    grid: Mapping[str, Iterable[Any]] = {},
     shared_batches: bool = False,
     shard: str | None = None,
     strategy: str = "auto",
@@ -231,9 +231,9 @@ def _images(config: Config) -> tuple[Any, ...]:
 
 def make_sweep(
     config: Config,
-    betas: Sequence[float] | None,
-    seeds: int | Sequence[int],
-    grid: Mapping[str, Sequence[Any]],
+    betas: Iterable[float] | None,
+    seeds: int | Iterable[int],
+    grid: Mapping[str, Iterable[Any]],
     shared_batches: bool,
 ) -> SweepConfig:
     """The sweep that these arguments describe.
@@ -244,7 +244,7 @@ def make_sweep(
     for name, given in {"betas": betas, **grid}.items():
         if given is not None and (isinstance(given, str) or not isinstance(given, Iterable)):
             raise UserError(f"{name}: got {given!r}, wanted a list of values, as [{given!r}].")
-    values: Values = {name: tuple(given) for name, given in grid.items()}
+    values: Values = {name: _plain(given) for name, given in grid.items()}
     if betas is not None:
         if "beta" in values:
             raise UserError("Got beta twice: as --betas and in --grid.")
@@ -254,10 +254,15 @@ def make_sweep(
             if seeds < 1:
                 raise UserError(f"--seeds: got {seeds}, wanted at least 1.")
             seeds = range(config.seed, config.seed + seeds)
-        values["seed"] = tuple(seeds)
+        values["seed"] = _plain(seeds)
     if shared_batches:
         config = config.replace(batch_seed=max(config.batch_seed, 0))
     return SweepConfig(config, values)
+
+
+def _plain(values: Iterable[Any]) -> tuple[Any, ...]:
+    """As a sweep's config.json has them: NumPy's numbers as those of Python."""
+    return tuple(value.item() if hasattr(value, "item") else value for value in values)
 
 
 class _Runner:

@@ -432,7 +432,7 @@ def test_running_out_of_memory_is_one_line(monkeypatch, capsys, error):
     def fail(argv):
         raise error
 
-    monkeypatch.setitem(cli.COMMANDS, "train", fail)
+    monkeypatch.setitem(cli.COMMANDS, "train", (fail, None))
     assert cli.main(["train"]) == 2
     assert capsys.readouterr().err.startswith("bvae: Out of memory. Lower --batch-size")
 
@@ -446,7 +446,7 @@ def test_ctrl_c_ends_the_process_at_once(monkeypatch, capsys):
     ended = []
     monkeypatch.setattr(os, "_exit", ended.append)
     monkeypatch.setattr(sys, "argv", ["bvae", "sample"])
-    monkeypatch.setitem(cli.COMMANDS, "sample", interrupted)
+    monkeypatch.setitem(cli.COMMANDS, "sample", (interrupted, None))
     with pytest.raises(SystemExit):
         cli.run_main()
     assert ended == [130]
@@ -457,7 +457,7 @@ def test_other_errors_are_not_hidden(monkeypatch):
     def fail(argv):
         raise RuntimeError("a bug")
 
-    monkeypatch.setitem(cli.COMMANDS, "train", fail)
+    monkeypatch.setitem(cli.COMMANDS, "train", (fail, None))
     with pytest.raises(RuntimeError, match="a bug"):
         cli.main(["train"])
 

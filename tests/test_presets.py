@@ -78,7 +78,7 @@ def test_presets_use_many_objectives():
     ],
 )
 def test_what_flags_say_goes_before_the_preset_and_the_run(given, stored, wanted):
-    typed = parse(["--run-dir", "r", *given.split()], "t", "", train_flags())["settings"]
+    typed = parse(["--run-dir", "r", *given.split()], "t", "", train_flags)["settings"]
     config = settle(typed, "locatello2019", Config(**stored) if stored else None)
     assert {name: getattr(config, name) for name in wanted} == wanted
     assert config.learning_rate == 1e-4

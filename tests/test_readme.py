@@ -180,7 +180,7 @@ def parsed(monkeypatch, tmp_path, added):
     def parse(argv):
         command, *rest = argv
         with pytest.raises(Parsed) as found:
-            cli.COMMANDS[command](rest)
+            cli.COMMANDS[command][0](rest)
         return found.value.args[0]
 
     return parse

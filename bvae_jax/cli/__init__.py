@@ -13,39 +13,23 @@ from bvae_jax.cli import data, lists, run, score
 from bvae_jax.cli.flags import Flags, completion
 from bvae_jax.errors import UserError, naming_flags, say, unknown
 
-COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
-    "train": run.train,
-    "sweep": run.sweep,
-    "evaluate": score.evaluate,
-    "compare": score.compare,
-    "suggest": score.suggest,
-    "traverse": run.traverse,
-    "explore": run.explore,
-    "encode": run.encode,
-    "sample": run.sample,
-    "export": run.export,
-    "push": run.push,
-    "data": data.data,
-    "beta": lists.beta,
-    "list": lists.list_,
+COMMANDS: dict[str, tuple[Callable[[Sequence[str]], int], Callable[[], Flags] | None]] = {
+    "train": (run.train, run.train_flags),
+    "sweep": (run.sweep, run.sweep_flags),
+    "evaluate": (score.evaluate, score.evaluate_flags),
+    "compare": (score.compare, score.compare_flags),
+    "suggest": (score.suggest, score.suggest_flags),
+    "traverse": (run.traverse, run.traverse_flags),
+    "explore": (run.explore, run.explore_flags),
+    "encode": (run.encode, run.encode_flags),
+    "sample": (run.sample, run.sample_flags),
+    "export": (run.export, run.export_flags),
+    "push": (run.push, run.push_flags),
+    "data": (data.data, None),
+    "beta": (lists.beta, lists.beta_flags),
+    "list": (lists.list_, lists.list_flags),
 }
-FLAGS: dict[str, Callable[[], Flags]] = {
-    "train": run.train_flags,
-    "sweep": run.sweep_flags,
-    "evaluate": score.evaluate_flags,
-    "compare": score.compare_flags,
-    "suggest": score.suggest_flags,
-    "traverse": run.traverse_flags,
-    "explore": run.explore_flags,
-    "encode": run.encode_flags,
-    "sample": run.sample_flags,
-    "export": run.export_flags,
-    "push": run.push_flags,
-    "beta": lists.beta_flags,
-    "list": lists.list_flags,
-    **{f"data {name}": flags for name, (_, flags) in data.COMMANDS.items()},
-}
-"""Command -> what makes its flags; `bvae data` has commands of its own."""
+"""What runs a command, and what makes its flags; `bvae data` has commands of its own."""
 RESUMED = ("train", "sweep")
 """What goes on with --resume."""
 USAGE = """usage: bvae COMMAND ...
@@ -93,12 +77,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"bvae_jax {importlib.metadata.version('bvae_jax')}")
             return 0
         if command == "--print-completion":
-            print(completion(rest, FLAGS))
+            within = {f"data {name}": found for name, found in data.COMMANDS.items()}
+            flags = {name: flags for name, (_, flags) in (COMMANDS | within).items() if flags}
+            print(completion(rest, flags))
             return 0
         if command not in COMMANDS:
             raise unknown("command", command, COMMANDS)
         with runtime.Interrupt():
-            return COMMANDS[command](rest)
+            return COMMANDS[command][0](rest)
     except UserError as error:
         return _fail(str(error))
     except BrokenPipeError:  # whoever read our output has seen enough

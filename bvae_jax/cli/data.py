@@ -63,7 +63,7 @@ def list_flags() -> Flags:
 
 def list_(argv: Sequence[str]) -> int:
     """List the data sets: images, shape, factors with their numbers of values, size, source."""
-    show_all(parse(argv, "bvae data list", list_.__doc__, list_flags()).get("data_dir", ""))
+    show_all(parse(argv, "bvae data list", list_.__doc__, list_flags).get("data_dir", ""))
     return 0
 
 
@@ -98,7 +98,7 @@ def show_flags() -> Flags:
 def show(argv: Sequence[str]) -> int:
     """Draw images of a data set: at random, and a row for each factor, or each of its values; with
     --augment also as training changes them."""
-    given = parse(argv, "bvae data show", show.__doc__, show_flags())
+    given = parse(argv, "bvae data show", show.__doc__, show_flags)
     name = re.sub(r"[^\w.-]+", "-", given["name"]).strip("-")
     out = given.pop("out", Path(f"{name}.png")).expanduser()
     if out.suffix not in FORMATS or out.is_dir():
@@ -134,7 +134,7 @@ def prepare_flags() -> Flags:
 def prepare(argv: Sequence[str]) -> int:
     """Bring a data set to the form that runs read: a published file is fetched and converted, what
     is to be rendered and cached is rendered."""
-    given = parse(argv, "bvae data prepare", prepare.__doc__, prepare_flags())
+    given = parse(argv, "bvae data prepare", prepare.__doc__, prepare_flags)
     config, progress = _config(given)
     with fatal():
         from bvae_jax import data
@@ -151,7 +151,6 @@ def prepare(argv: Sequence[str]) -> int:
 
 def _config(given: dict[str, Any]) -> tuple[Config, bool]:
     """That of the data set alone, and whether to show progress."""
-    given.pop("plugin", None)
     progress = not given.pop("quiet", False)
     return Config(dataset=given.pop("name"), **given), progress
 

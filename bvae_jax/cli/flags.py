@@ -148,16 +148,22 @@ def _arguments(docstring: str) -> dict[str, str]:
     return found
 
 
-def parse(argv: Sequence[str], prog: str, about: str | None, flags: Flags) -> dict[str, Any]:
+def parse(
+    argv: Sequence[str], prog: str, about: str | None, flags: Callable[[], Flags]
+) -> dict[str, Any]:
     """What was typed, by name, and nothing else. A plugin is loaded.
 
     Args:
         about: what the command does.
+        flags: makes those of the command, and imports what it calls. `PLUGIN` is among them where
+            the command names the plugin again.
 
     Raises:
         UserError: the arguments do not fit.
     """
-    kind = _typed("options", flags | PLUGIN)
+    with fatal():
+        own = flags()
+    kind = _typed("options", own | PLUGIN)
     stderr = io.StringIO()
     try:
         with contextlib.redirect_stderr(stderr):
@@ -173,7 +179,7 @@ def parse(argv: Sequence[str], prog: str, about: str | None, flags: Flags) -> di
         load_installed()
         if "plugin" in found:
             load_plugin(found["plugin"])
-    return found
+    return {name: value for name, value in found.items() if name in own}
 
 
 def command(words: Sequence[str | Path], given: dict[str, Any], *kept: str) -> str:
@@ -234,7 +240,9 @@ def completion(shells: Sequence[str], commands: dict[str, Callable[[], Flags]]) 
     within: dict[str, list[Any]] = {}  # "": the commands; "data": those of bvae data
     for name, flags in commands.items():
         *over, last = name.split()
-        kind = Annotated[_typed(last, flags() | PLUGIN), tyro.conf.subcommand(last)]
+        with fatal():
+            own = flags()
+        kind = Annotated[_typed(last, own | PLUGIN), tyro.conf.subcommand(last)]
         within.setdefault(" ".join(over), []).append(kind)
     all_ = within.pop("")
     for name, kinds in within.items():

@@ -79,7 +79,7 @@ def list_flags() -> Flags:
 
 def list_(argv: Sequence[str]) -> int:
     """List objectives, presets, metrics, networks, likelihoods or data sets, your own as well."""
-    given = parse(argv, "bvae list", list_.__doc__, list_flags())
+    given = parse(argv, "bvae list", list_.__doc__, list_flags)
     with fatal():
         from bvae_jax.data import DATASETS as drawn
 
@@ -129,8 +129,7 @@ def beta_flags() -> Flags:
 
 def beta(argv: Sequence[str]) -> int:
     """Say what one code's beta is in ours and in other codes."""
-    given = parse(argv, "bvae beta", beta.__doc__, beta_flags())
-    given.pop("plugin", None)
+    given = parse(argv, "bvae beta", beta.__doc__, beta_flags)
     source, value, to = given.pop("from"), given.pop("value"), given.pop("to", None)
     sizes = SIZES | given
     names = list(CONVENTIONS) if to is None else [to]

@@ -6,7 +6,17 @@ from pathlib import Path
 from typing import Any
 
 from bvae_jax import runtime
-from bvae_jax.cli.flags import QUIET, Flag, Flags, command, group, of_dataclass, of_function, parse
+from bvae_jax.cli.flags import (
+    PLUGIN,
+    QUIET,
+    Flag,
+    Flags,
+    command,
+    group,
+    of_dataclass,
+    of_function,
+    parse,
+)
 from bvae_jax.config import Config, TraversalSettings
 from bvae_jax.errors import UserError, printable
 from bvae_jax.presets import settle
@@ -37,16 +47,15 @@ SETTINGS: Flags = QUIET | {
 
 def train_flags() -> Flags:
     """Those of `bvae train`."""
-    with fatal():
-        from bvae_jax.runs import train as runner
+    from bvae_jax.runs import train as runner
 
-    flags = of_function(runner.train, "config", "progress", "distributed") | SETTINGS
+    flags = of_function(runner.train, "config", "progress") | SETTINGS
     flags["run_dir"] = Flag(
         Path,
         "Directory of the run. It must not exist, unless --resume or --overwrite is given.",
         required=True,
     )
-    return flags | {"settings": group("settings", of_dataclass(Config))}
+    return flags | {"settings": group("settings", of_dataclass(Config))} | PLUGIN
 
 
 OF_A_SESSION = ("figures", "tensorboard", "wandb")
@@ -55,10 +64,9 @@ OF_A_SESSION = ("figures", "tensorboard", "wandb")
 
 def train(argv: Sequence[str]) -> int:
     """Train a model; leaves checkpoints, metrics, a summary and figures in --run-dir."""
-    given = parse(argv, "bvae train", train.__doc__, train_flags())
-    with fatal():
-        from bvae_jax.runs import rundir
-        from bvae_jax.runs import train as runner
+    given = parse(argv, "bvae train", train.__doc__, train_flags)
+    from bvae_jax.runs import rundir
+    from bvae_jax.runs import train as runner
 
     run_dir = given.pop("run_dir").expanduser()
     again = command(["bvae", "train", "--run-dir", run_dir, "--resume"], given, *OF_A_SESSION)
@@ -119,9 +127,8 @@ def in_one_line(summary: dict[str, Any]) -> str:
 
 def sweep_flags() -> Flags:
     """Those of `bvae sweep`."""
-    with fatal():
-        from bvae_jax.runs import sweep as sweeping
-        from bvae_jax.runs import train as runner
+    from bvae_jax.runs import sweep as sweeping
+    from bvae_jax.runs import train as runner
 
     logging = of_function(runner.train)
     flags = of_function(sweeping.sweep, "config", "progress") | SETTINGS
@@ -144,16 +151,15 @@ def sweep_flags() -> Flags:
     for name in ("tensorboard", "wandb"):
         flags[name] = flags[name]._replace(help=logging[name].help)
     flags["figures"] = flags["figures"]._replace(help="Draw each member's figures at its end.")
-    return flags | {"settings": group("settings", of_dataclass(Config))}
+    return flags | {"settings": group("settings", of_dataclass(Config))} | PLUGIN
 
 
 def sweep(argv: Sequence[str]) -> int:
     """Train a grid of models, and go on with those that are not done. Each leaves a run directory
     in SWEEP_DIR/members."""
-    given = parse(argv, "bvae sweep", sweep.__doc__, sweep_flags())
-    with fatal():
-        from bvae_jax.runs import grid, sweepdir
-        from bvae_jax.runs import sweep as sweeping
+    given = parse(argv, "bvae sweep", sweep.__doc__, sweep_flags)
+    from bvae_jax.runs import grid, sweepdir
+    from bvae_jax.runs import sweep as sweeping
 
     sweep_dir = given.pop("sweep_dir").expanduser()
     words = ["bvae", "sweep", "--sweep-dir", sweep_dir, "--resume"]
@@ -187,29 +193,32 @@ def sweep(argv: Sequence[str]) -> int:
     return 0
 
 
+RUN = Flag(Path, "Directory of a run, or hf:USER/NAME.", positional=True, required=True)
+LOADING = ("step", "beta", "dataset")
+"""Flags that say which of a run's parameters are meant, and where its images are."""
+
+
+def _loading(*names: str) -> Flags:
+    from bvae_jax.runs.run import load
+
+    return {name: of_function(load)[name] for name in names or LOADING}
+
+
 def traverse_flags() -> Flags:
     """Those of `bvae traverse`."""
-    with fatal():
-        from bvae_jax.runs.run import load
-
-    flags = {
-        "run_dir": Flag(
-            Path, "Directory of a run, or hf:USER/NAME.", positional=True, required=True
-        )
-    }
-    flags |= {name: of_function(load)[name] for name in ("step", "dataset", "beta")}
-    flags["out"] = Flag(Path, "Directory for the pictures; RUN_DIR/figures if not given.")
-    return flags | {"traversal": group("traversal", of_dataclass(TraversalSettings))}
+    out = Flag(Path, "Directory for the pictures; RUN_DIR/figures if not given.")
+    settings = group("traversal", of_dataclass(TraversalSettings))
+    loading = _loading("step", "dataset", "beta")
+    return {"run_dir": RUN} | loading | {"out": out, "traversal": settings}
 
 
 def traverse(argv: Sequence[str]) -> int:
     """Draw latent traversals of a run again: of other latents, ranges and images, or pictures of
     your own."""
-    given = parse(argv, "bvae traverse", traverse.__doc__, traverse_flags())
+    given = parse(argv, "bvae traverse", traverse.__doc__, traverse_flags)
     settings = TraversalSettings(**given["traversal"])
-    with fatal():
-        from bvae_jax.runs.run import load
-        from bvae_jax.runs.traversals import draw_traversals
+    from bvae_jax.runs.run import load
+    from bvae_jax.runs.traversals import draw_traversals
 
     options: Any = {name: given.get(name) for name in ("step", "dataset", "beta")}
     run = load(given["run_dir"], **options)
@@ -221,8 +230,7 @@ def traverse(argv: Sequence[str]) -> int:
 
 def explore_flags() -> Flags:
     """Those of `bvae explore`."""
-    with fatal():
-        from bvae_jax.explore.export import explore
+    from bvae_jax.explore.export import explore
 
     flags = of_function(explore, "path")
     path = Flag(
@@ -234,11 +242,9 @@ def explore_flags() -> Flags:
 def explore(argv: Sequence[str]) -> int:
     """Write a page on which one moves the latents of a run, or of a sweep's runs together: one HTML
     file that decodes by itself, for a browser without a network."""
-    given = parse(argv, "bvae explore", explore.__doc__, explore_flags())
-    with fatal():
-        from bvae_jax.explore.export import explore as run_explore
+    given = parse(argv, "bvae explore", explore.__doc__, explore_flags)
+    from bvae_jax.explore.export import explore as run_explore
 
-    given.pop("plugin", None)
     file = run_explore(given.pop("path"), **given)
     print(f"{file} ({file.stat().st_size / 1e6:.1f} MB): open it in a browser.")
     return 0
@@ -246,25 +252,11 @@ def explore(argv: Sequence[str]) -> int:
 
 # `bvae encode`, `bvae sample`, `bvae export` and `bvae push`: what leaves a run.
 
-RUN = Flag(Path, "Directory of a run, or hf:USER/NAME.", positional=True, required=True)
-
-
-LOADING = ("step", "beta", "dataset")
-"""Flags that say which of a run's parameters are meant, and where its images are."""
-
-
-def _loading(*names: str) -> Flags:
-    from bvae_jax.runs.run import load
-
-    return {name: of_function(load)[name] for name in names or LOADING}
-
 
 def _load(given: dict[str, Any], **options: Any) -> Any:
     """The run that is meant; of one for many β, which that is is said."""
-    with fatal():
-        from bvae_jax.runs.run import load
+    from bvae_jax.runs.run import load
 
-    given.pop("plugin", None)
     chosen: Any = {name: given.pop(name, None) for name in LOADING}
     return load(given.pop("run_dir"), **chosen, **options).told()
 
@@ -276,8 +268,7 @@ def _print_written(out: Path) -> None:
 
 def encode_flags() -> Flags:
     """Those of `bvae encode`."""
-    with fatal():
-        loading = _loading("step", "beta")
+    loading = _loading("step", "beta")
 
     images = Flag(
         str,
@@ -295,7 +286,7 @@ def encode_flags() -> Flags:
 def encode(argv: Sequence[str]) -> int:
     """Write the codes of images into a file: means and log-variances of q(z|x), in the order of
     their names or numbers. Pictures are cropped and resized as those of the run's training are."""
-    given = parse(argv, "bvae encode", encode.__doc__, encode_flags())
+    given = parse(argv, "bvae encode", encode.__doc__, encode_flags)
     with fatal():
         from bvae_jax.runs.codes import is_own
 
@@ -313,10 +304,9 @@ def encode(argv: Sequence[str]) -> int:
 
 def sample_flags() -> Flags:
     """Those of `bvae sample`."""
-    with fatal():
-        from bvae_jax.runs.codes import write_samples
+    from bvae_jax.runs.codes import write_samples
 
-        loading = _loading()
+    loading = _loading()
 
     flags = of_function(write_samples, "run")
     flags["n"] = flags["n"]._replace(aliases=("-n",))
@@ -327,9 +317,8 @@ def sample_flags() -> Flags:
 def sample(argv: Sequence[str]) -> int:
     """Draw pictures from a run's prior, or from its aggregate posterior: a PNG each, a grid of all,
     and an .npz file of the same and of their z."""
-    given = parse(argv, "bvae sample", sample.__doc__, sample_flags())
-    with fatal():
-        from bvae_jax.runs.codes import write_samples
+    given = parse(argv, "bvae sample", sample.__doc__, sample_flags)
+    from bvae_jax.runs.codes import write_samples
 
     run = _load(given, data=given.get("source") == "aggregate")
     arrays, grid, first, *others = write_samples(run, given.pop("out").expanduser(), **given)
@@ -341,10 +330,9 @@ def sample(argv: Sequence[str]) -> int:
 
 def export_flags() -> Flags:
     """Those of `bvae export`."""
-    with fatal():
-        from bvae_jax.export.formats import export
+    from bvae_jax.export.formats import export
 
-        loading = _loading("step", "beta")
+    loading = _loading("step", "beta")
 
     flags = of_function(export, "run")
     flags["out"] = flags["out"]._replace(aliases=("-o",))
@@ -355,15 +343,14 @@ def export(argv: Sequence[str]) -> int:
     """Write a run's weights for other libraries: as safetensors, as PyTorch code, as ONNX or as an
     .npz file. All commands take a directory that it writes; of a file bvae_jax.load(FILE,
     data=False), bvae encode, sample and export."""
-    given = parse(argv, "bvae export", export.__doc__, export_flags())
+    given = parse(argv, "bvae export", export.__doc__, export_flags)
     _print_written(_load(given, data=False).export(**given))
     return 0
 
 
 def push_flags() -> Flags:
     """Those of `bvae push`."""
-    with fatal():
-        from bvae_jax.export.hub import push
+    from bvae_jax.export.hub import push
 
     flags = of_function(push)
     flags["to"] = flags["to"]._replace(positional=True, required=True)
@@ -374,11 +361,9 @@ def push_flags() -> Flags:
 def push(argv: Sequence[str]) -> int:
     """Push a run to the Hugging Face Hub: weights, config, scores, figures, and a model card that
     is made from them. bvae_jax.load("hf:USER/NAME") and all commands take it from there."""
-    given = parse(argv, "bvae push", push.__doc__, push_flags())
-    with fatal():
-        from bvae_jax.export.hub import push as run_push
+    given = parse(argv, "bvae push", push.__doc__, push_flags)
+    from bvae_jax.export.hub import push as run_push
 
-    given.pop("plugin", None)
     made = run_push(given.pop("run"), given.pop("to"), **given)
     if given.get("out"):
         _print_written(Path(made))

@@ -11,9 +11,8 @@ from bvae_jax.cli.flags import QUIET, Flag, Flags, group, of_dataclass, of_funct
 from bvae_jax.config import ScoreConfig, flag
 from bvae_jax.errors import UserError
 from bvae_jax.files.codes_file import check_codes
-from bvae_jax.runtime import fatal
 
-OF_FILES = ("path", "json", "baselines", "udr_with", "out", "quiet", "plugin", "score")
+OF_FILES = ("path", "json", "baselines", "udr_with", "out", "quiet", "score")
 """Flags of `bvae evaluate` that fit an .npz file, too."""
 GENERALISED = {"correlated": ("all images alike", "as --correlate draws them")}
 """What the two sides of a comparison are called, where they are no split and training images."""
@@ -22,9 +21,8 @@ ELBO_SETTINGS = ("decomposition", "log_likelihood", "log_likelihood_images")
 
 def evaluate_flags() -> Flags:
     """Those of `bvae evaluate`."""
-    with fatal():
-        from bvae_jax.evaluation.evaluate import evaluate, evaluate_elbo
-        from bvae_jax.runs.run import load
+    from bvae_jax.evaluation.evaluate import evaluate, evaluate_elbo
+    from bvae_jax.runs.run import load
 
     loading, parts = of_function(load), of_function(evaluate_elbo)
     return QUIET | {
@@ -55,12 +53,10 @@ def evaluate(argv: Sequence[str]) -> int:
     leaves evaluation.json, elbo.json and figures in it. Or score a representation in a file."""
     if argv and argv[0].endswith(".npz"):  # before anything heavy is imported
         check_codes(Path(argv[0]).expanduser())
-    flags = evaluate_flags()
-    given = parse(argv, "bvae evaluate", evaluate.__doc__, flags)
-    with fatal():
-        from bvae_jax.evaluation import evaluate as evaluation
-        from bvae_jax.runs import run as runner
-        from bvae_jax.runs.encode import of_split
+    given = parse(argv, "bvae evaluate", evaluate.__doc__, evaluate_flags)
+    from bvae_jax.evaluation import evaluate as evaluation
+    from bvae_jax.runs import run as runner
+    from bvae_jax.runs.encode import of_split
 
     config, path = ScoreConfig(**given["score"]), given["path"].expanduser()
     common: Any = {name: given[name] for name in ("baselines", "udr_with") if name in given}
@@ -76,6 +72,7 @@ def evaluate(argv: Sequence[str]) -> int:
         return 0
     if "out" in given:
         raise UserError("--out: a run's figures are in its own directory: leave it out.")
+    flags = evaluate_flags()
     settings = [given.get(name, flags[name].default) for name in ELBO_SETTINGS]
     evaluation.check_settings(*settings)
     scored = config.metrics != "none"
@@ -259,8 +256,7 @@ SWEEP_DIRS = Flag(
 
 def compare_flags() -> Flags:
     """Those of `bvae compare`."""
-    with fatal():
-        from bvae_jax.comparison.compare import compare
+    from bvae_jax.comparison.compare import compare
 
     flags = of_function(compare, "commands", "progress") | QUIET
     flags["statistic"] = Flag(
@@ -274,16 +270,14 @@ def compare_flags() -> Flags:
 def compare(argv: Sequence[str]) -> int:
     """Compare the members of sweeps: evaluate those that are not, and leave table.csv, .md and
     .tex, statistics.md and .json, figures/ and report.html."""
-    given = parse(argv, "bvae compare", compare.__doc__, compare_flags())
-    with fatal():
-        from bvae_jax.comparison.base import find_scores, known_scores
-        from bvae_jax.comparison.compare import compare as run_compare
-        from bvae_jax.comparison.findings import seeds_text, statistics_text
-        from bvae_jax.comparison.rates import differences, differences_text
-        from bvae_jax.comparison.tables import to_markdown
-        from bvae_jax.metrics.scoring import metric_names
+    given = parse(argv, "bvae compare", compare.__doc__, compare_flags)
+    from bvae_jax.comparison.base import find_scores, known_scores
+    from bvae_jax.comparison.compare import compare as run_compare
+    from bvae_jax.comparison.findings import seeds_text, statistics_text
+    from bvae_jax.comparison.rates import differences, differences_text
+    from bvae_jax.comparison.tables import to_markdown
+    from bvae_jax.metrics.scoring import metric_names
 
-    given.pop("plugin", None)
     defaults = of_function(run_compare)
     score = dataclasses.replace(defaults["score"].default, **given.pop("score"))
     average = given.get("average", defaults["average"].default)
@@ -314,8 +308,7 @@ def compare(argv: Sequence[str]) -> int:
 
 def suggest_flags() -> Flags:
     """Those of `bvae suggest`."""
-    with fatal():
-        from bvae_jax.comparison.suggest import suggest
+    from bvae_jax.comparison.suggest import suggest
 
     return of_function(suggest, "progress") | QUIET | {"sweep_dirs": SWEEP_DIRS}
 
@@ -323,12 +316,10 @@ def suggest_flags() -> Flags:
 def suggest(argv: Sequence[str]) -> int:
     """Choose a setting of a sweep without labels: by how far its seeds agree (UDR), or by a target
     for the KL. Leaves suggestion.json."""
-    given = parse(argv, "bvae suggest", suggest.__doc__, suggest_flags())
-    with fatal():
-        from bvae_jax.comparison.suggest import FILE, in_words
-        from bvae_jax.comparison.suggest import suggest as run_suggest
+    given = parse(argv, "bvae suggest", suggest.__doc__, suggest_flags)
+    from bvae_jax.comparison.suggest import FILE, in_words
+    from bvae_jax.comparison.suggest import suggest as run_suggest
 
-    given.pop("plugin", None)
     directories, progress = given.pop("sweep_dirs"), not given.pop("quiet", False)
     try:
         found = run_suggest(*directories, progress=progress, **given)

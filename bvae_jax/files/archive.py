@@ -177,7 +177,7 @@ def read_array(archive: zipfile.ZipFile, header: Header) -> np.ndarray:
         DamagedError: it is damaged, or not as large as its header says.
     """
     check_size(header)
-    data = bytearray()
+    data = bytearray()  # grows with what is really there, whatever was claimed
     for block in read_blocks(archive, header, BLOCK):
         data += block
     with reading(header.key):

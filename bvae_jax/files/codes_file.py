@@ -22,7 +22,7 @@ from bvae_jax.files.archive import (
     members,
     one_line,
     open_archive,
-    read_blocks,
+    read_array,
     read_header,
     reading,
     want,
@@ -151,15 +151,7 @@ def _check_headers(headers: dict[str, Header]) -> None:
 def _read_arrays(
     archive: zipfile.ZipFile, headers: dict[str, Header], continuous: str
 ) -> dict[str, Any]:
-    points: dict[str, Any] = {}
-    for key, header in headers.items():
-        data = bytearray()  # Grows with what is really there, whatever was claimed.
-        for block in read_blocks(archive, header, 1 << 20):
-            data += block
-        with reading(key):
-            array = np.frombuffer(data, header.dtype)
-            array = array.reshape(header.shape, order="F" if header.fortran else "C")
-        points[key] = array
+    points: dict[str, Any] = {key: read_array(archive, of) for key, of in headers.items()}
     text = ",".join(points.pop("continuous", np.array("")).reshape(-1).tolist())
     numbers = _numbers(points, text, continuous) if text or continuous else {}
     _index_labels(points)

@@ -30,7 +30,8 @@ from bvae_jax.metrics.regression import (
 )
 from bvae_jax.metrics.scoring import score, score_all
 from bvae_jax.metrics.trees import regression_trees
-from bvae_jax.runs.codes import WRITERS, _known
+from bvae_jax.runs.codes import WRITERS
+from bvae_jax.runs.encode import with_factors
 
 N, TRAIN, TURN = 900, 600, 360.0
 NAMES = ("shape", "x", "angle")
@@ -456,7 +457,7 @@ def test_an_npz_data_set_keeps_the_values(tmp_path, capsys):
     np.testing.assert_array_equal(dataset.values, VALUES)
     np.testing.assert_array_equal(np.asarray(dataset.labels)[:, 2], VALUES[:, 2] // 18)
     some = np.array([700, 3])
-    part = _known(dataset, some, np.zeros((2, 1)), None)
+    part = with_factors(dataset, some, np.zeros((2, 1)), None)
     np.testing.assert_array_equal(part.known(), VALUES[some])
     np.testing.assert_array_equal(part.factors, np.asarray(dataset.labels)[some])
     assert not capsys.readouterr().err

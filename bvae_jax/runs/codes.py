@@ -9,9 +9,10 @@ import os
 from collections.abc import Callable, Iterator
 from numbers import Integral, Real
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, Literal
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from bvae_jax.config import Config
@@ -26,20 +27,14 @@ from bvae_jax.errors import UserError, say
 from bvae_jax.files import replacing
 from bvae_jax.files.archive import one_line
 from bvae_jax.runs import encode as encoding
-from bvae_jax.runs.run import Run
+from bvae_jax.runs.run import AT_ONCE, Run
 from bvae_jax.runtime import bar
+from bvae_jax.types import Latents, key_for
 
 if TYPE_CHECKING:
     from bvae_jax.metrics.codes import Codes
-from typing import Literal
-
-import jax.numpy as jnp
-
-from bvae_jax.types import Latents, key_for
 
 WANTED = "wanted a folder of pictures, an .npz file, or the name of a data set (bvae data list)"
-AT_ONCE = 256
-"""Images of a data set that are encoded at once."""
 
 
 def encode_to(run: Run, path: Path, images: str | Path, progress: bool) -> int:
@@ -122,7 +117,8 @@ def _of_own(run: Run, progress: bool) -> "Codes":
     encoded = encoding.encode_run(run.run_dir, trainer, run.params, **options)
     order = np.argsort(encoding.encoding_order(trainer))
     logvars = None if encoded.logvars is None else encoded.logvars[order]
-    return _known(trainer.dataset, np.arange(len(order)), encoded.means[order], logvars)
+    indices = np.arange(len(order))
+    return encoding.with_factors(trainer.dataset, indices, encoded.means[order], logvars)
 
 
 def _of_dataset(run: Run, dataset: Dataset, progress: bool) -> "Iterator[Codes]":
@@ -135,25 +131,12 @@ def _of_dataset(run: Run, dataset: Dataset, progress: bool) -> "Iterator[Codes]"
             filled = np.minimum(np.arange(start, start + AT_ONCE), dataset.size - 1)
             indices = np.unique(filled)
             seen = np.asarray(look(source.reach(filled), filled))[: len(indices)]
-            yield _known(dataset, indices, *_encode(run, seen))
+            yield encoding.with_factors(dataset, indices, *_encode(run, seen))
             shown.update(len(indices))
 
 
-def _known(dataset: Dataset, indices: np.ndarray, means: np.ndarray, logvars: Any) -> "Codes":
-    """Codes of images of a data set, with their factors."""
-    from bvae_jax.metrics.codes import Codes  # scikit-learn takes a second
-
-    factors = np.asarray(dataset.factors(indices))
-    names, sizes = dataset.factor_names, np.array(dataset.factor_sizes, int)
-    return Codes(
-        means, factors, logvars, factor_sizes=sizes, factor_names=names, indices=indices,
-        values=None if dataset.values is None else dataset.values[indices],
-        continuous=dataset.continuous,
-    )  # fmt: skip
-
-
 def _of_folder(run: Run, folder: Path, progress: bool) -> "Iterator[Codes]":
-    from bvae_jax.metrics.codes import Codes
+    from bvae_jax.metrics.codes import Codes  # scikit-learn takes a second
 
     names = [picture.name for picture in list_pictures(folder)]
     found = Classified([], np.zeros((len(names), 0), np.int32), np.array([""] * len(names)))

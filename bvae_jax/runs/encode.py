@@ -5,6 +5,7 @@ encode of n images: a cache can be cut, and gone on with.
 """
 
 import collections
+import dataclasses
 import os
 from concurrent.futures import ThreadPoolExecutor
 from numbers import Integral
@@ -258,19 +259,32 @@ def _read(path: Path, identity: str, trainer: Trainer) -> Encoded | None:
 
 def codes_of(trainer: Trainer, encoded: Encoded, split: str = "all") -> "Codes":
     """An encode with the factors of its images: what metrics read."""
-    from bvae_jax.metrics.codes import Codes, mean_kl  # scikit-learn takes a second
+    from bvae_jax.metrics.codes import mean_kl  # scikit-learn takes a second
 
     indices = encoding_order(trainer, split)[: len(encoded.means)]
+    found = with_factors(trainer.dataset, indices, encoded.means, encoded.logvars)
+    kl = None if encoded.logvars is None else mean_kl(encoded.means, encoded.logvars)
+    return dataclasses.replace(found, kl=kl)
+
+
+def with_factors(
+    dataset: Dataset,
+    indices: Int[np.ndarray, " n"],
+    means: Float[np.ndarray, "n latent"],
+    logvars: Float[np.ndarray, "n latent"] | None,
+) -> "Codes":
+    """Codes of images of a data set, with their factors."""
+    from bvae_jax.metrics.codes import Codes  # scikit-learn takes a second
+
     return Codes(
-        codes=encoded.means,
-        factors=np.asarray(trainer.dataset.factors(jnp.asarray(indices))),
-        logvars=encoded.logvars,
-        factor_sizes=np.array(trainer.dataset.factor_sizes),
-        factor_names=trainer.dataset.factor_names or None,
-        kl=None if encoded.logvars is None else mean_kl(encoded.means, encoded.logvars),
+        codes=means,
+        factors=np.asarray(dataset.factors(jnp.asarray(indices))),
+        logvars=logvars,
+        factor_sizes=np.array(dataset.factor_sizes, int),
+        factor_names=dataset.factor_names or None,
         indices=indices,
-        values=None if trainer.dataset.values is None else trainer.dataset.values[indices],
-        continuous=trainer.dataset.continuous,
+        values=None if dataset.values is None else dataset.values[indices],
+        continuous=dataset.continuous,
     )
 
 

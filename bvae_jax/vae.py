@@ -79,11 +79,9 @@ class VAE(nn.Module):
         with jax.default_matmul_precision(self.products), gates:
             return self.decoder(z)
 
-    def log_likelihood(
-        self, z: Samples, images: Images, beta: PerImage | None = None
-    ) -> Float[Array, "sample batch"]:
+    def log_likelihood(self, z: Samples, images: Images) -> Float[Array, "sample batch"]:
         """log p(x|z) of every sample, nats."""
-        return self._compared(z, images, beta)[0]
+        return self._compared(z, images, None)[0]
 
     def _compared(
         self, z: Samples, images: Images, beta: PerImage | None

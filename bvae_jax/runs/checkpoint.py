@@ -19,11 +19,7 @@ import orbax.checkpoint as ocp
 from jaxtyping import PyTree
 
 from bvae_jax.errors import UserError, say
-from bvae_jax.files import (
-    CHECKSUM,
-    digest,
-    misfit,
-)
+from bvae_jax.files import CHECKSUM, digest, misfit
 from bvae_jax.types import TrainState
 
 FORMAT = 2
@@ -84,12 +80,12 @@ def fingerprint(tree: PyTree) -> str:
 
 def keys_as_data(tree: PyTree) -> PyTree:
     """Typed keys as integers: what they become on disk, whatever Orbax knows of keys."""
-    return jax.tree.map(lambda x: jax.random.key_data(x) if _is_key(x) else x, tree)
+    return jax.tree.map(lambda x: jax.random.key_data(x) if is_key(x) else x, tree)
 
 
 def keys_as_in(tree: PyTree, like: PyTree) -> PyTree:
     """The inverse of `keys_as_data`: keys of the default kind where `like` has keys."""
-    return jax.tree.map(lambda x, y: jax.random.wrap_key_data(x) if _is_key(y) else x, tree, like)
+    return jax.tree.map(lambda x, y: jax.random.wrap_key_data(x) if is_key(y) else x, tree, like)
 
 
 @functools.cache
@@ -108,7 +104,8 @@ def _silence_late_tasks() -> None:
     sys.unraisablehook = report
 
 
-def _is_key(x: Any) -> bool:
+def is_key(x: Any) -> bool:
+    """Whether these are typed keys."""
     return jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
 
 

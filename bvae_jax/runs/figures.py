@@ -223,10 +223,12 @@ def draw_training(directory: Path, trainer: Trainer, latents: Latents, step: int
         grid = np.full((len(order) + 1, *images.shape[1:]), np.nan)
         grid[0, :2], names = images[0, :2], [what]
         for row, latent in enumerate(order.tolist(), 1):
-            known = latent in places
-            grid[row] = images[places[latent] + 1] if known else np.nan
-            size = f" ({frame['size'][places[latent]]:.2f})" if known else ""
-            names.append(f"z{latent}{size}")
+            name = f"z{latent}"
+            if latent in places:
+                place = places[latent]
+                grid[row] = images[place + 1]
+                name += f" ({frame['size'][place]:.2f})"
+            names.append(name)
         grids.append(grid)
         labels.append(names)
     plots.save_training_gif(

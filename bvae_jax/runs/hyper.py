@@ -1,6 +1,6 @@
 """From a Config to hyperparameters: which the objective has, their values and their schedules."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from bvae_jax.config import UNCOMPILED, Config, flag
@@ -147,7 +147,12 @@ def schedules(config: Config) -> dict[str, Schedule]:
 def hyperparameters(config: Config) -> dict[str, float]:
     """What of a resolved config is traced, by name: a sweep may vary it in one program."""
     names = ("learning_rate", *get_objective(config.objective).hyper)
-    return {name: config.value(name) for name in names} | schedule_numbers(schedules(config))
+    numbers = {
+        f"{name}_schedule.{number}": value
+        for name, schedule in schedules(config).items()
+        for number, value in schedule.numbers.items()
+    }
+    return {name: config.value(name) for name in names} | numbers
 
 
 def graph(config: Config) -> dict[str, Any]:
@@ -160,12 +165,3 @@ def graph(config: Config) -> dict[str, Any]:
     left = {name: value for name, value in config.to_dict().items() if name not in other}
     kinds = {f"{n}_schedule": (s.kind, s.points) for n, s in schedules(config).items()}
     return left | kinds
-
-
-def schedule_numbers(schedules: Mapping[str, Schedule]) -> dict[str, float]:
-    """The numbers of schedules under the names that they have in `TrainState.hyper`."""
-    return {
-        f"{name}_schedule.{number}": value
-        for name, schedule in schedules.items()
-        for number, value in schedule.numbers.items()
-    }

@@ -18,9 +18,7 @@ from typing import Any, BinaryIO, Protocol, TypedDict, runtime_checkable
 import numpy as np
 
 from bvae_jax.errors import MissingPackage, UserError, needs, say
-from bvae_jax.files import (
-    misfit,
-)
+from bvae_jax.files import misfit
 
 Record = dict[str, Any]
 METRICS = "metrics.jsonl"

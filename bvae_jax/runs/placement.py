@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 
 from bvae_jax.errors import UserError
+from bvae_jax.runs.checkpoint import is_key
 from bvae_jax.runs.mesh import memory_of_device
 from bvae_jax.runs.trainer import Trainer
 
@@ -157,7 +157,7 @@ def batches(members: Sequence[Any], at_once: int) -> list[list[Any]]:
 def state_bytes(trainer: Trainer) -> int:
     """Of one member's state and of one batch: less than what training takes."""
     state = jax.eval_shape(trainer.init)
-    leaves = [leaf for leaf in jax.tree.leaves(state) if not _is_key(leaf)]
+    leaves = [leaf for leaf in jax.tree.leaves(state) if not is_key(leaf)]
     batch = 4 * trainer.config.batch_size * math.prod(trainer.dataset.image_shape)
     return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in leaves) + batch
 
@@ -188,7 +188,3 @@ def check_memory(trainer: Trainer) -> None:
             f"the data need more than {need / 1e9:,.0f} GB, {device.device_kind} has "
             f"{have / 1e9:,.0f} GB. Lower --latents or --batch-size."
         )
-
-
-def _is_key(leaf: Any) -> bool:
-    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)

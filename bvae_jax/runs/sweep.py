@@ -4,12 +4,13 @@ import collections
 import contextlib
 import functools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 import jax
 
-from bvae_jax.config import IMAGES, Config
+from bvae_jax.config import Config
 from bvae_jax.data import open_dataset
 from bvae_jax.data.store import check_content
 from bvae_jax.errors import UserError, say, unknown
@@ -38,7 +39,7 @@ from bvae_jax.runs.sweepdir import (
     summary_table,
 )
 from bvae_jax.runs.train import check_config
-from bvae_jax.runs.trainer import Trainer, Trainers, pieces
+from bvae_jax.runs.trainer import Trainer, Trainers, images_of, pieces
 from bvae_jax.runs.writer import NotFiniteError, OpenLoggers, Writer, open_writer
 from bvae_jax.runtime import Interrupt, SweepProgress, keep_freed_memory
 from bvae_jax.types import TrainState
@@ -213,20 +214,15 @@ def _check_all_fit(members: Sequence[Member], first: Trainer, progress: bool) ->
     Args:
         first: the trainer of the first member.
     """
-    opened = {_images(first.config): first.dataset}
+    opened = {images_of(first.config): first.dataset}
     for alike in groups(members)[1:]:
         config = alike[0].config
         try:
-            if (images := _images(config)) not in opened:
+            if (images := images_of(config)) not in opened:
                 opened[images] = open_dataset(config, progress=progress)
             pieces(config, opened[images])
         except UserError as error:
             raise UserError(f"Member {alike[0].name}: {error}") from None
-
-
-def _images(config: Config) -> tuple[Any, ...]:
-    """What the images of a run depend on."""
-    return tuple(getattr(config, name) for name in IMAGES)
 
 
 def make_sweep(
@@ -265,29 +261,24 @@ def _plain(values: Iterable[Any]) -> tuple[Any, ...]:
     return tuple(value.item() if hasattr(value, "item") else value for value in values)
 
 
+@dataclass(frozen=True)
 class _Runner:
     """Trains members of the sweep in a directory.
 
-    Args:
+    Attributes:
         trainers: those that are built already need not be again.
         interrupt: asked between members; the others are left as they are then.
         figures: draw each member's figures at its end.
         wandb: the project of W&B that the loggers write to, for the record.
     """
 
-    def __init__(
-        self,
-        sweep_dir: Path,
-        trainers: Trainers,
-        loggers: OpenLoggers,
-        interrupt: Interrupt,
-        figures: bool,
-        progress: bool,
-        wandb: str | None,
-    ):
-        self._wandb = {"wandb": wandb} if wandb else {}
-        self._sweep_dir, self._loggers, self._interrupt = sweep_dir, loggers, interrupt
-        self._trainers, self._figures, self._progress = trainers, figures, progress
+    sweep_dir: Path
+    trainers: Trainers
+    loggers: OpenLoggers
+    interrupt: Interrupt
+    figures: bool
+    progress: bool
+    wandb: str | None
 
     def train(self, members: list[Member], strategy: str, at_once: int | None) -> None:
         """Train those that are not done."""
@@ -300,9 +291,9 @@ class _Runner:
         )
         if not left:
             return
-        with SweepProgress(total, visible=self._progress) as shown:
+        with SweepProgress(total, visible=self.progress) as shown:
             for group in grouped:
-                if not any(map(self._is_left, group)) or self._interrupt.requested:
+                if not any(map(self._is_left, group)) or self.interrupt.requested:
                     continue
                 self._train_group(group, strategy, at_once, shown)
 
@@ -310,14 +301,14 @@ class _Runner:
         self, group: list[Member], strategy: str, at_once: int | None, shown: SweepProgress
     ) -> None:
         """Train members that share a trainer; its copies of the data are gone afterwards."""
-        trainer = self._trainers.of(group[0].config)
+        trainer = self.trainers.of(group[0].config)
         earlier = None if at_once or strategy != "auto" else self._earlier_plan(group)
         plan = earlier or make_plan(trainer, len(group), strategy, at_once, jax.default_backend())
         shown.say(_announced(plan, len(group)))
         devices = jax.local_devices()
         trainer = trainer.spread(plan.at_once, devices if plan.at_once > 1 else devices[:1])
         for batch in batches(group, plan.at_once):
-            if not self._interrupt.requested:
+            if not self.interrupt.requested:
                 self._train_batch(batch, trainer, plan, shown)
 
     def _train_batch(
@@ -332,10 +323,11 @@ class _Runner:
             states = restored_together([lane.writer for lane in lanes])
             start = int(states[0].step)
             shown.begin([batch[lane.place].name for lane in lanes], start)
-            remarks = {"strategy": plan.strategy, "members_at_once": plan.at_once} | self._wandb
+            remarks = {"strategy": plan.strategy, "members_at_once": plan.at_once}
+            remarks |= {"wandb": self.wandb} if self.wandb else {}
             for lane in lanes:
                 lane.writer.begin(start, sweep=remarks)
-            states = loop.train_chunks(trainer, lanes, states, shown, self._interrupt)
+            states = loop.train_chunks(trainer, lanes, states, shown, self.interrupt)
             for lane, state in zip(lanes, states, strict=True):
                 self._finish(batch[lane.place], lane.writer, state, shown)
 
@@ -347,14 +339,14 @@ class _Runner:
             except NotFiniteError as error:
                 writer.failed = error
         if writer.failed:
-            sweepdir.write_failed(self._sweep_dir, one, str(writer.failed))
+            sweepdir.write_failed(self.sweep_dir, one, str(writer.failed))
             shown.say(f"{one.name} is left out from here on: {writer.failed}")
 
     def _opened(
         self, one: Member, trainer: Trainer, plan: Plan, opened: contextlib.ExitStack
     ) -> Writer | None:
         """The writer of a member that is not done, and that no one else is training."""
-        directory = member_dir(self._sweep_dir, one)
+        directory = member_dir(self.sweep_dir, one)
         if not self._is_left(one):
             return None
         try:
@@ -367,7 +359,7 @@ class _Runner:
         # saves of two of them from the one before.
         keep = keep if plan.at_once == 1 else max(2, keep)
         writer = open_writer(
-            directory, one.config, trainer, self._loggers, figures=self._figures, keep=keep
+            directory, one.config, trainer, self.loggers, figures=self.figures, keep=keep
         )
         try:
             found = opened.enter_context(writer)
@@ -378,19 +370,19 @@ class _Runner:
         return found if self._is_left(one) else None
 
     def _is_left(self, one: Member) -> bool:
-        return status(self._sweep_dir, one) in ("missing", "begun")
+        return status(self.sweep_dir, one) in ("missing", "begun")
 
     def _earlier_plan(self, group: list[Member]) -> Plan | None:
         """The plan by which a vmapped group was begun: other sizes would give other roundings."""
         for one in group:
-            for session in reversed(rundir.read_sessions(member_dir(self._sweep_dir, one))):
+            for session in reversed(rundir.read_sessions(member_dir(self.sweep_dir, one))):
                 found = session.get("sweep")
                 if found and found["strategy"] == "vmap":
                     return Plan("vmap", found["members_at_once"], 0)
         return None
 
     def _say(self, message: str) -> None:
-        if self._progress:
+        if self.progress:
             say(message)
 
 

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from bvae_jax.config import IMAGES, Config
 from bvae_jax.conv import without_kernels
@@ -104,7 +103,7 @@ class Trainer:
     def __init__(self, config: Config, *, like: Sequence["Trainer"] = (), progress: bool = True):
         self.config = config = resolved(config)
         self._platform = jax.default_backend()
-        same = [t for t in like if all(getattr(t.config, n) == getattr(config, n) for n in IMAGES)]
+        same = [other for other in like if images_of(other.config) == images_of(config)]
         self.dataset: Dataset = same[0].dataset if same else open_dataset(config, progress=progress)
         parts, shape = pieces(config, self.dataset), self.dataset.image_shape
         self.split, self.eval_indices, recipe = parts.split, parts.eval_indices, parts.recipe
@@ -308,6 +307,11 @@ class Trainers:
         return found
 
 
+def images_of(config: Config) -> tuple[Any, ...]:
+    """What the images of a run depend on."""
+    return tuple(getattr(config, name) for name in IMAGES)
+
+
 def build_model(config: Config, image_shape: ImageShape) -> tuple[VAE, TrainState]:
     """The model of a run whose images are not there, and shapes and types of the run's states."""
     config = resolved(config)
@@ -396,10 +400,11 @@ def make_recipe(config: Config, image_shape: ImageShape) -> Recipe:
         )
     objective = _objective(config)
     codebook = (config.latents, config.levels) if objective.codebook else None
+    numbers = {name: getattr(config, name) for name in NUMBERS}
     return Recipe(
         model=VAE(*network, likelihood, PRODUCTS[config.precision], rates, codebook),
         objective=objective,
-        optimizer=_optimizer(config),
+        optimizer=make_optimizer(config.optimizer, numbers, config.clip_norm),
         schedules=schedules(config),
         samples=config.samples,
         ema=config.ema,
@@ -423,11 +428,6 @@ def _objective(config: Config) -> Objective:
             f"--bound iwae: objective {config.objective} has none; these have: {known}."
         )
     return objective._replace(loss=objective.iwae)
-
-
-def _optimizer(config: Config) -> optax.GradientTransformation:
-    numbers = {name: getattr(config, name) for name in NUMBERS}
-    return make_optimizer(config.optimizer, numbers, config.clip_norm)
 
 
 def _check_halves(config: Config, objective: Objective, eval_indices: np.ndarray) -> None:

@@ -365,6 +365,25 @@ def test_values_may_be_numbers_of_numpy(tmp_path):
     wanted = make_sweep(BASE, [1.0, 4.0], 2, plain, False)
     assert open_sweep(tmp_path / "sweep", found) == wanted
     assert read_sweep(tmp_path / "sweep").members() == found.members() == wanted.members()
+    assert make_sweep(BASE, None, np.int64(2), plain, False).values["seed"] == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("betas", "seeds", "grid", "message"),
+    [
+        (4.0, 1, {}, r"betas: got 4.0, wanted a list of values, as \[4.0\]"),
+        (["much"], 1, {}, "Member beta=much,seed=0: --beta: got 'much', wanted a number"),
+        (None, 2.5, {}, "seeds: got 2.5, wanted a list of values"),
+        (None, 0, {}, "--seeds: got 0, wanted at least 1"),
+        (None, ["x"], {}, "Member seed=x: --seed: got 'x', wanted a whole number"),
+        (None, 1, {"latents": None}, "latents: got None, wanted a list of values"),
+        (None, 1, {"latents": 5}, "latents: got 5, wanted a list of values"),
+        ([1.0], 1, {"beta": [4.0]}, "Got beta twice"),
+    ],
+)
+def test_what_is_no_list_of_values(betas, seeds, grid, message):
+    with pytest.raises(UserError, match=message):
+        make_sweep(BASE, betas, seeds, grid, False).members()
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import contextlib
 import functools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -227,29 +228,32 @@ def _check_all_fit(members: Sequence[Member], first: Trainer, progress: bool) ->
 
 def make_sweep(
     config: Config,
-    betas: Iterable[float] | None,
-    seeds: int | Iterable[int],
-    grid: Mapping[str, Iterable[Any]],
+    betas: Any,
+    seeds: Any,
+    grid: Mapping[str, Any],
     shared_batches: bool,
 ) -> SweepConfig:
-    """The sweep that these arguments describe.
+    """The sweep that these arguments of `sweep` describe, whatever they are.
 
     Raises:
-        UserError: a field is given twice, or the number of seeds is not positive.
+        UserError: a field is given twice, something is no list of values, or the number of seeds is
+            not positive.
     """
-    for name, given in {"betas": betas, **grid}.items():
-        if given is not None and (isinstance(given, str) or not isinstance(given, Iterable)):
+    if isinstance(seeds, Integral):
+        if seeds < 1:
+            raise UserError(f"--seeds: got {seeds}, wanted at least 1.")
+        seeds = range(config.seed, config.seed + int(seeds))
+    lists = {"seeds": seeds, **grid} | ({} if betas is None else {"betas": betas})
+    for name, given in lists.items():
+        if isinstance(given, str) or not isinstance(given, Iterable):
             raise UserError(f"{name}: got {given!r}, wanted a list of values, as [{given!r}].")
     values: Values = {name: _plain(given) for name, given in grid.items()}
     if betas is not None:
         if "beta" in values:
             raise UserError("Got beta twice: as --betas and in --grid.")
-        values["beta"] = tuple(float(beta) for beta in betas)
+        betas = _plain(betas)
+        values["beta"] = tuple(float(beta) if isinstance(beta, int) else beta for beta in betas)
     if "seed" not in values:
-        if isinstance(seeds, int):
-            if seeds < 1:
-                raise UserError(f"--seeds: got {seeds}, wanted at least 1.")
-            seeds = range(config.seed, config.seed + seeds)
         values["seed"] = _plain(seeds)
     if shared_batches:
         config = config.replace(batch_seed=max(config.batch_seed, 0))

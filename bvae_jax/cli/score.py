@@ -10,6 +10,7 @@ from typing import Any
 from bvae_jax.cli.flags import QUIET, Flag, Flags, group, of_dataclass, of_function, parse
 from bvae_jax.config import ScoreConfig, flag
 from bvae_jax.errors import UserError
+from bvae_jax.files import write_json
 from bvae_jax.files.codes_file import check_codes
 
 OF_FILES = ("path", "json", "baselines", "udr_with", "out", "quiet", "score")
@@ -68,7 +69,8 @@ def evaluate(argv: Sequence[str]) -> int:
             raise UserError(f"{', '.join(strange)}: got a file, {path}: wanted a run for that.")
         entries = evaluation.score_file(path, config, figures=given.get("out"), **common)
         print_scores(entries)
-        write_scores(json, entries)
+        if json:
+            write_json(json, entries)
         return 0
     if "out" in given:
         raise UserError("--out: a run's figures are in its own directory: leave it out.")
@@ -87,7 +89,8 @@ def evaluate(argv: Sequence[str]) -> int:
         if scored:
             entries = evaluation.evaluate(run, config, num_points=count, figures=figures, **common)
             print_scores(entries)
-            write_scores(json, entries)
+            if json:
+                write_json(json, entries)
             print(run.run_dir / of_split(evaluation.EVALUATION, config.split))
         found = evaluation.evaluate_elbo(
             run, *settings, num_points=count, split=config.split, progress=progress
@@ -138,7 +141,8 @@ def print_scores(entries: dict[str, Any]) -> None:
             label = name if number == "score" else f"{name} {number}"
             rows.append({"": label} | _columns(entry, number, METRICS[name].headline))
     columns = list(dict.fromkeys(column for row in rows for column in row))
-    columns.sort(key=lambda column: column in _baselines(entries))
+    baselines = {name for entry in entries.values() for name in entry.get("baselines", {})}
+    columns.sort(key=lambda column: column in baselines)
     table = [columns, *([row.get(column, "") for column in columns] for row in rows)]
     widths = [max(len(line[i]) for line in table) for i in range(len(columns))]
     for line in table if rows else ():
@@ -154,10 +158,6 @@ def print_scores(entries: dict[str, Any]) -> None:
         print(line)
     if not rows:
         raise UserError("Nothing could be scored: the reasons stand above.")
-
-
-def _baselines(entries: dict[str, Any]) -> set[str]:
-    return {name for entry in entries.values() for name in entry.get("baselines", {})}
 
 
 def _columns(entry: dict[str, Any], number: str, headline: str) -> dict[str, str]:
@@ -181,14 +181,6 @@ def _short(value: Any) -> str:
     if not isinstance(value, float | str):
         return str(value)
     return "n/a" if math.isnan(number := float(value)) else f"{number:.4f}"
-
-
-def write_scores(path: Path | None, entries: dict[str, Any]) -> None:
-    """To a JSON file: name of the metric -> scores."""
-    from bvae_jax.runs.rundir import write_json
-
-    if path is not None:
-        write_json(path, entries)
 
 
 def print_elbo(found: dict[str, dict[str, Any]]) -> None:

@@ -4,7 +4,6 @@ import contextlib
 import functools
 import hashlib
 import math
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import jax
 import numpy as np
 
 from bvae_jax.config import Config, places
-from bvae_jax.errors import UserError
+from bvae_jax.errors import UserError, say
 from bvae_jax.runs import encode, health, rundir
 from bvae_jax.runs.checkpoint import Checkpoints, Restored, fingerprint
 from bvae_jax.runs.figures import draw_figures, draw_rate_distortion, keep_frame, rate_distortion
@@ -75,8 +74,7 @@ def open_writer(
         finally:
             aside = rundir.replaced(directory)
             if aside.exists():
-                kept = f"bvae: no checkpoint yet: the previous run is kept in {aside}."
-                print(kept, file=sys.stderr)
+                say(f"no checkpoint yet: the previous run is kept in {aside}.")
             writer.close_loggers()
 
 
@@ -133,8 +131,7 @@ class Writer:
         )
         if restored is None:
             if (self.directory / rundir.PROVENANCE).exists():  # somebody has begun it
-                again = f"bvae: no checkpoint in {self.directory} yet: from step 0 again."
-                print(again, file=sys.stderr)
+                say(f"no checkpoint in {self.directory} yet: from step 0 again.")
             return fresh()
         return self._go_on_from(restored, newest=step is None)
 

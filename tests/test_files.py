@@ -12,6 +12,7 @@ from bvae_jax import cli
 from bvae_jax.errors import UserError, naming_flags, say
 from bvae_jax.files import (
     misfit,
+    new_directory,
     read_json,
     remove_abandoned,
     write_json,
@@ -120,6 +121,29 @@ def test_what_is_about_to_be_moved_is_not_taken_for_abandoned(tmp_path, monkeypa
     monkeypatch.setattr(Path, "replace", while_another_writes)
     write(tmp_path / "file")
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_directory_appears_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "runs" / "new"
+    with new_directory(path) as part:
+        write_json(part / "file.json", {})
+        assert not path.exists()
+    (tmp_path / "plain").mkdir()
+    assert path.stat().st_mode == (tmp_path / "plain").stat().st_mode
+    with (
+        pytest.raises(OSError, match="not empty") as found,
+        new_directory(path),
+    ):  # where something is already
+        pass
+    assert found.value.filename == str(path)
+    with pytest.raises(KeyboardInterrupt), new_directory(tmp_path / "other"):
+        raise KeyboardInterrupt
+    with pytest.raises(IsADirectoryError) as found:
+        write_json(path, {})
+    assert found.value.filename == str(path)
+    assert [p.name for p in path.parent.iterdir()] == ["new"]
+    assert [p.name for p in path.iterdir()] == ["file.json"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["plain", "runs"]
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])

@@ -12,6 +12,7 @@ import json
 import os
 import re
 import shutil
+import tempfile
 import types
 import typing
 from collections.abc import Iterator, Sequence
@@ -130,14 +131,31 @@ def replacing(path: Path, mode: str = "xb", **options: Any) -> Iterator[IO[Any]]
 
 
 @contextlib.contextmanager
+def new_directory(path: Path) -> Iterator[Path]:
+    """A directory to fill, which is moved to its place at the end, or removed after an exception.
+
+    Raises:
+        OSError: in its place is something by then that is no empty directory.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = {"prefix": f".{path.name}-", "dir": path.parent}
+    with blaming(path), tempfile.TemporaryDirectory(**beside, ignore_cleanup_errors=True) as place:
+        part = Path(place, "new")
+        part.mkdir()  # with the permissions of any new directory, which `place` has not
+        yield part
+        part.rename(path)
+
+
+@contextlib.contextmanager
 def blaming(path: Path) -> Iterator[None]:
     """Let the system's errors name `path`, where they name nothing, as when a disk is full, or a
     hidden part of it that is written beside it."""
     try:
         yield
     except OSError as error:
-        named = str(error.filename2 or error.filename or "")  # of a copy both, the second is new
-        if error.errno and (not named or named.startswith(str(path.with_name(f".{path.name}")))):
+        hidden = str(path.with_name(f".{path.name}"))
+        named = [str(name) for name in (error.filename, error.filename2) if name]
+        if error.errno and (not named or any(name.startswith(hidden) for name in named)):
             error.filename, error.filename2 = str(path), None
         raise
 

@@ -11,7 +11,6 @@ import os
 import platform
 import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -29,7 +28,7 @@ from bvae_jax.config import (
 )
 from bvae_jax.data.base import Dataset
 from bvae_jax.errors import HOW_TO_REGISTER, UserError, say
-from bvae_jax.files import read_json, write_json
+from bvae_jax.files import new_directory, read_json, write_json
 from bvae_jax.files import write_text as write_text
 from bvae_jax.registry import PLUGINS, unknown_parts
 from bvae_jax.runs.grid import text
@@ -60,17 +59,10 @@ def create(run_dir: Path, config: Config, *, overwrite: bool) -> None:
         write_json(run_dir / CONFIG, config.to_dict())
         return
     run_dir = Path(os.path.realpath(run_dir))
-    run_dir.parent.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(prefix=f".{run_dir.name}-", dir=run_dir.parent))
-    try:
-        part.chmod(0o777 & ~umask())
+    with new_directory(run_dir) as part:
         write_json(part / CONFIG, config.to_dict())
         if overwrite and run_dir.exists():
             _move_aside(run_dir)
-        part.rename(run_dir)
-    except BaseException:
-        shutil.rmtree(part, ignore_errors=True)
-        raise
 
 
 def check_free(run_dir: Path, *, overwrite: bool) -> None:
@@ -524,10 +516,3 @@ def read_data(run_dir: Path) -> DataRemarks:
     """On which images the run was trained last; empty where that is not on record."""
     session = _last_session(run_dir)
     return session.get("data", {}) if session else {}
-
-
-def umask() -> int:
-    """The permissions that new files of this process do not get."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

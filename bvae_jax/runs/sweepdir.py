@@ -5,14 +5,13 @@ sweeps/NAME/  config.json  members/beta=4,seed=0/ (a run directory)  table.*  fi
 
 import math
 import os
-import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypedDict
 
 from bvae_jax.config import Config, differing_fields, with_places
 from bvae_jax.errors import UserError
+from bvae_jax.files import new_directory
 from bvae_jax.runs import rundir
 from bvae_jax.runs.grid import Member, Values, label, members, text
 
@@ -126,19 +125,14 @@ def _create(sweep_dir: Path, sweep: SweepConfig) -> bool:
     """Whether the directory was made here: it appears whole, and only once."""
     if sweep_dir.is_symlink():  # a directory cannot take a link's place, but its target's
         sweep_dir = Path(os.path.realpath(sweep_dir))
-    sweep_dir.parent.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(prefix=f".{sweep_dir.name}-", dir=sweep_dir.parent))
     try:
-        part.chmod(0o777 & ~rundir.umask())
-        rundir.write_json(part / CONFIG, _json(sweep))
-        (part / MEMBERS).mkdir()
-        part.rename(sweep_dir)  # fails where another process was faster
+        with new_directory(sweep_dir) as part:
+            rundir.write_json(part / CONFIG, _json(sweep))
+            (part / MEMBERS).mkdir()
     except OSError:
         if not (sweep_dir / CONFIG).exists():
             raise
-        return False
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+        return False  # another process was faster
     return True
 
 

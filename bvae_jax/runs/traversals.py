@@ -206,20 +206,15 @@ def values_of(
 ) -> tuple[jax.Array, str, str]:
     """What latents are set to; what that is, in words; and what stands above their names."""
     if trainer.variational:
-        axis, what = (
-            "value of the latent (standard deviations of the prior)",
-            "latent\n(KL in nats)",
-        )
-        return jnp.asarray(spans, jnp.float32), axis, what
-    if latents.values is not None:
-        values, axis = (
-            latents.values[order][:, spans.astype(int)],
-            "value of the latent's codebook, in order",
-        )
-        return jnp.asarray(values, jnp.float32), axis, "latent\n(std. of codes)"
-    values = latents.mean[order, None] + latents.spread[order, None] * spans[None]
-    axis = "value of the latent (standard deviations from its mean)"
-    return jnp.asarray(values, jnp.float32), axis, "latent\n(std. of codes)"
+        values, axis = spans, "value of the latent (standard deviations of the prior)"
+    elif latents.values is not None:
+        values = latents.values[order][:, spans.astype(int)]
+        axis = "value of the latent's codebook, in order"
+    else:
+        values = latents.mean[order, None] + latents.spread[order, None] * spans[None]
+        axis = "value of the latent (standard deviations from its mean)"
+    what = "latent\n(KL in nats)" if trainer.variational else "latent\n(std. of codes)"
+    return jnp.asarray(values, jnp.float32), axis, what
 
 
 def chosen_rows(settings: TraversalSettings, latents: int) -> list[int]:

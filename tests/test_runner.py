@@ -208,6 +208,10 @@ def test_codes_of_a_run_are_scored_as_its_evaluation(finished):
         (lambda r: r.decode([[0.0, np.nan, 0.0]]), "z that is not finite"),
         (lambda r: r.sample(0), "sample: got n = 0, wanted a whole number"),
         (
+            lambda r: r.traverse(np.zeros((64, 64, 1)), latents=np.array([True, False, True])),
+            r"Got latents \[True, False, True\], wanted numbers from 0 to 2",
+        ),
+        (
             lambda r: r.traverse(np.zeros((64, 64, 1)), latents=np.array([3])),
             r"latents \[3\], wanted",
         ),

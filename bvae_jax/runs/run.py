@@ -257,7 +257,8 @@ class Run:
         posterior = self.encode(np.asarray(image)[None])
         size = (gaussian_kl(posterior) if self.variational else abs(posterior.mean))[0]
         rows = by_size(size) if latents is None else np.atleast_1d(latents)
-        if not len(rows) or not all(row in range(self.config.latents) for row in rows.tolist()):
+        known = range(self.config.latents) if rows.dtype.kind in "iu" else ()  # no mask
+        if not len(rows) or not all(row in known for row in rows.tolist()):
             raise UserError(
                 f"Got latents {rows.tolist()}, wanted numbers from 0 to {self.config.latents - 1}."
             )

@@ -242,6 +242,11 @@ def test_what_a_run_does_not_take_is_said(finished, use, message):
         use(finished)
 
 
+def test_a_number_of_points_may_be_one_of_numpy(finished):
+    count = unwrap(point_count)(finished.dataset, finished.config, "all", np.int64(400))
+    assert json.dumps(count) == "400"  # as evaluation.json records it
+
+
 def test_a_run_without_its_data(finished):
     run = bvae_jax.load(finished.run_dir, data=False)
     assert repr(run).count("\n") == 2

@@ -125,7 +125,7 @@ def point_count(dataset: Dataset, config: Config, points: str, wanted: int | Non
             f"--num-points: got {wanted!r}, wanted a whole number from 3 to {most}, the {images} "
             f"of {dataset.name}."
         )
-    return wanted
+    return int(wanted)  # as JSON has it
 
 
 def encode_points(

@@ -206,6 +206,22 @@ def test_baselines_are_scored_alike(compared):
     assert rows[rows["baseline"] == "raw pixels"]["sap_r2"].notna().all()
 
 
+def test_baselines_see_the_images_that_members_are_scored_on(compared, tmp_path):
+    """The same split of them, and as many."""
+    score = dataclasses.replace(SCORE, metrics="mig", split="excluded")
+    run = bvae_jax.load(next(iter(compared.comparison.run_dirs.values())), progress=False)
+    rows = baselines.baseline_scores(
+        tmp_path, [0], Trainers(), run.config, score, ["mig"], num_points=90
+    ).set_index("baseline")
+    found = []
+    for count, split in ((90, "excluded"), (250, "all")):
+        factors = run.codes(count, split=split).factors
+        codes = factors.astype(float)
+        found.append(bvae_jax.score(codes, factors, metrics="mig", config=score)["mig"]["score"])
+    assert rows.loc["true factors", "mig"] == pytest.approx(found[0], abs=1e-6)
+    assert rows.loc["true factors", "mig"] != pytest.approx(found[1], abs=0.01)
+
+
 def test_a_baseline_whose_codes_are_all_pruned_has_no_factor_vae_score(tmp_path, monkeypatch):
     rng = np.random.default_rng(0)
     factors, noise = rng.integers(0, 4, (600, 2)), rng.normal(size=(600, 2))
@@ -218,7 +234,7 @@ def test_a_baseline_whose_codes_are_all_pruned_has_no_factor_vae_score(tmp_path,
     names = ["factor_vae_score", "mig"]
     scored = baselines.baseline_scores(
         tmp_path, [0, 1], Trainers(), Config(image_source="rendered"),
-        ScoreConfig(metrics=",".join(names)), names,
+        ScoreConfig(metrics=",".join(names)), names, num_points=600,
     )  # fmt: skip
     assert list(scored["baseline"]) == list(found), "the second seed is one too many"
     assert list(scored["factor_vae_score"].isna()) == [True, False]

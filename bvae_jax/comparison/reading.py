@@ -131,7 +131,7 @@ def read_comparison(
         seeds = sorted({found[name].config.seed for name in evaluated})
         baselines = baseline_scores(
             first.sweep_dir, seeds, trainers, first.config, settings.score, comparison.scores,
-            progress=progress,
+            num_points=settings.num_points, progress=progress,
         )  # fmt: skip
         comparison = replace(comparison, baselines=baselines)
     return comparison

@@ -149,6 +149,7 @@ def baseline_scores(
     score: ScoreConfig,
     scores: Iterable[str],
     *,
+    num_points: int,
     progress: bool = False,
 ) -> pd.DataFrame:
     """Scores of random codes, the untrained encoder of each seed, PCA, ICA, pixels and the factors.
@@ -157,12 +158,15 @@ def baseline_scores(
 
     Args:
         config: of one member: its data set, network and number of latents are taken.
+        score: as of the members: on images of the same split.
         scores: columns that are wanted.
+        num_points: images of each member that were encoded.
 
     Returns:
         Columns `baseline` and `scores`, nan where a baseline has none.
     """
-    seeds = seeds[:MOST_SEEDS]
+    seeds, most = seeds[:MOST_SEEDS], score.train_points + score.test_points
+    count = min(num_points, most)
     request = {
         "score": dataclasses.asdict(score),
         "seeds": list(seeds),
@@ -171,8 +175,10 @@ def baseline_scores(
         "images": {name: getattr(config, name) for name in (*IMAGES, *SPLITS)},
         "versions": versions(PACKAGES),
     }
+    if score.split != "all" or count < most:  # without it were all images, whatever was asked for
+        request["num_points"] = count
     found = Answers(sweep_dir / FILE, single=True).kept(
-        "", request, lambda: {"rows": _scored(seeds, trainers, config, score, progress)}
+        "", request, lambda: {"rows": _scored(seeds, trainers, config, score, count, progress)}
     )
     return pd.DataFrame(found["rows"]).reindex(columns=["baseline", *scores])
 
@@ -182,17 +188,17 @@ def _scored(
     trainers: Trainers,
     config: Config,
     score: ScoreConfig,
+    count: int,
     progress: bool,
 ) -> list[dict[str, Any]]:
     score = dataclasses.replace(score, permutations=0)
-    trainer = trainers.of(config)
-    count = min(trainer.dataset.size, score.train_points + score.test_points)
-    points = list(
-        run_baselines(trainer, config.replace(seed=seeds[0]), count, progress=progress).items()
-    )
+    trainer, split = trainers.of(config), score.split
+    first = config.replace(seed=seeds[0])
+    points = [*run_baselines(trainer, first, count, split=split, progress=progress).items()]
     for seed in seeds[1:]:
         params = trainer.init(config.replace(seed=seed)).params["vae"]
-        points.append(("untrained", codes_to_score(trainer, encode_points(trainer, params, count))))
+        encoded = encode_points(trainer, params, count, split=split)
+        points.append(("untrained", codes_to_score(trainer, encoded, split)))
     rows, names = [], metric_names(score.metrics)
     with bar(total=len(points), desc="baselines", disable=not progress) as shown:
         for name, representation in points:

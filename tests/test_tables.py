@@ -32,6 +32,7 @@ from bvae_jax.comparison.tables import Cell, Table, explanation, texts
 from bvae_jax.errors import UserError
 from bvae_jax.metrics import METRICS
 from bvae_jax.metrics.scoring import jsonable
+from bvae_jax.plots import style
 
 NAN = math.nan
 SCORES = ("mig", "nll", "kl", "odd_100%")
@@ -598,6 +599,18 @@ def test_all_that_is_found_is_json():
     values = [None, True, "β", np.bool_(False), np.int64(7), np.array([[NAN]]), {}]
     assert jsonable(values, nan=None) == [None, True, "β", False, 7, [[None]], {}]
     json.dumps(jsonable(values, nan=None), allow_nan=False)
+
+
+@pytest.mark.parametrize(("average", "name"), [("mean", "mean"), ("iqm", "interquartile mean")])
+def test_the_figure_of_scores_says_which_average_it_shows(tmp_path, monkeypatch, average, name):
+    given = comparison()
+    given = dataclasses.replace(given, records={str(each): [] for each in given.members.index})
+    legends = []
+    monkeypatch.setattr(style, "fit", lambda figure, *_: legends.extend(figure.legends))
+    monkeypatch.setattr(style, "save", lambda *_: None)
+    draw_comparison(given, tmp_path, average, ["mig"], None)
+    said = [[text.get_text() for text in legend.get_texts()] for legend in legends]
+    assert said[0] == ["a seed", f"{name}, 95% interval"]
 
 
 def test_figures_over_seeds_want_two_of_a_setting(tmp_path):

@@ -29,6 +29,7 @@ from bvae_jax.comparison.statistics import (
     interval,
     wide,
 )
+from bvae_jax.comparison.tables import AVERAGE_NAMES
 from bvae_jax.plots import comparison as plots
 from bvae_jax.plots import matrices
 from bvae_jax.plots.comparison import Setting
@@ -180,8 +181,9 @@ class _Figures:
         }
         titles = {score: title_of(score, comparison.better.get(score, "")) for score in scores}
         plots.save_scores(
-            path, comparison.members, self.settings, intervals, baselines, self.xlabel, titles
-        )
+            path, comparison.members, self.settings, intervals, baselines, self.xlabel, titles,
+            AVERAGE_NAMES[average].lower(),
+        )  # fmt: skip
         caption = (
             f"Every run, the {average} over seeds with its 95 % interval (of {FEWEST} seeds or "
             "more)."

@@ -215,16 +215,18 @@ def save_scores(
     baselines: Mapping[str, Mapping[str, float]],
     xlabel: str,
     titles: Mapping[str, str] = {},
+    average: str = "mean",
 ) -> None:
-    """A panel for each score: every seed, the mean with its 95% interval, and baselines.
+    """A panel for each score: every seed, the average with its 95% interval, and baselines.
 
-    Seeds, means and baselines decide what y shows; a much wider interval runs out of the panel.
+    Seeds, averages and baselines decide what y shows; a much wider interval runs out of the panel.
 
     Args:
         members: columns `setting`, `seed` and the scores.
         scores: score -> (centre, low, high) for each setting.
         baselines: baseline -> score -> value.
         titles: of the panels, by score; the score's name where there is none.
+        average: what the centres are, in words.
     """
     columns, heights = _layout(len(scores), settings)
     looks = {name: BASELINES[i % len(BASELINES)] for i, name in enumerate(baselines)}
@@ -251,7 +253,7 @@ def save_scores(
         if members["setting"].duplicated().any():
             handles += [Line2D([], [], color=colours(settings)[0], ms=3, label="a seed", **SEED)]
         known = any(np.isfinite(low) for found in scores.values() for _, low, _ in found)
-        label = "mean, 95% interval" if known else "mean"
+        label = f"{average}, 95% interval" if known else average
         handles += [Line2D([], [], color="0", marker="o", ms=2.5, label=label, ls="-" * known)]
         for name, (grey, dashes) in looks.items():
             handles += [Line2D([], [], color=grey, dashes=dashes, lw=0.7, label=short_name(name))]

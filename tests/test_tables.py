@@ -26,6 +26,7 @@ from bvae_jax.comparison.base import (
 )
 from bvae_jax.comparison.compare import write_tables
 from bvae_jax.comparison.figures import draw_comparison
+from bvae_jax.comparison.matching import representatives
 from bvae_jax.comparison.page import latex, to_latex
 from bvae_jax.comparison.statistics import Interval, interval, pair_tests, sentence, wide
 from bvae_jax.comparison.tables import Cell, Table, explanation, texts
@@ -33,6 +34,7 @@ from bvae_jax.errors import UserError
 from bvae_jax.metrics import METRICS
 from bvae_jax.metrics.scoring import jsonable
 from bvae_jax.plots import style
+from bvae_jax.runs import rundir
 
 NAN = math.nan
 SCORES = ("mig", "nll", "kl", "odd_100%")
@@ -599,6 +601,29 @@ def test_all_that_is_found_is_json():
     values = [None, True, "β", np.bool_(False), np.int64(7), np.array([[NAN]]), {}]
     assert jsonable(values, nan=None) == [None, True, "β", False, 7, [[None]], {}]
     json.dumps(jsonable(values, nan=None), allow_nan=False)
+
+
+def test_a_run_is_chosen_by_no_score_of_other_parameters(tmp_path):
+    """As those of a run that was trained on, nor by one that cannot be read."""
+    given = comparison(betas=(1,), seeds=3, scores=("nll",))
+    given.members["nll"] = [1.0, 5, 2]
+    run_dirs = {str(name): tmp_path / str(name) for name in given.members.index}
+    given = dataclasses.replace(given, run_dirs=run_dirs)
+
+    def chosen(params_sha256):
+        for run_dir, score in zip(run_dirs.values(), (0.1, 0.2, 0.6), strict=True):
+            run_dir.mkdir(exist_ok=True)
+            summary = {"step": 4, "nll": 1.0, "params_sha256": "new"}
+            rundir.write_json(run_dir / "summary.json", summary)
+            entry = {"score": score, "request": {"params_sha256": params_sha256}}
+            rundir.write_json(run_dir / "evaluation.json", {"mig": entry})
+        return representatives(given)["β = 1"]
+
+    assert chosen("new") == "beta=1,seed=1", "by the MIG"
+    assert chosen("old") == "beta=1,seed=2", "by the nll"
+    assert chosen("new") == "beta=1,seed=1"
+    (tmp_path / "beta=1,seed=0" / "evaluation.json").write_text("{")
+    assert representatives(given)["β = 1"] == "beta=1,seed=2"
 
 
 @pytest.mark.parametrize(("average", "name"), [("mean", "mean"), ("iqm", "interquartile mean")])

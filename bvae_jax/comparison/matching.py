@@ -1,5 +1,6 @@
 """Latents of one run matched to those of another, and traversed side by side."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,6 +12,7 @@ from scipy.optimize import linear_sum_assignment
 
 from bvae_jax.comparison.base import Comparison
 from bvae_jax.errors import UserError
+from bvae_jax.evaluation.answers import Answers
 from bvae_jax.evaluation.evaluate import EVALUATION
 from bvae_jax.metrics.base import active, checked_codes, varying
 from bvae_jax.plots.style import short_number
@@ -245,6 +247,9 @@ def _scores(comparison: Comparison) -> Any:
 
 
 def _stored_mig(run_dir: Path) -> float:
-    path = run_dir / EVALUATION
-    found = rundir.read_json(path) if path.exists() else {}
-    return float(found.get("mig", {}).get("score", "nan"))
+    """Of the run's own parameters; nan where it is not known."""
+    summary = rundir.read_summary(run_dir)
+    if summary is None:
+        return math.nan
+    scores = Answers(run_dir / EVALUATION).of_params(summary["params_sha256"])
+    return float(scores.get("mig", {}).get("score", math.nan))

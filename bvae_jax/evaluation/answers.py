@@ -49,6 +49,14 @@ class Answers:
             except UserError as error:
                 say(str(error))
 
+    def of_params(self, params_sha256: str) -> dict[str, Entry]:
+        """The entries that were computed with these parameters."""
+        return {
+            name: entry
+            for name, entry in self.entries.items()
+            if entry["request"].get("params_sha256") == params_sha256
+        }
+
     def get(self, name: str, request: Entry) -> Entry | None:
         """The entry that answers the request, if it is there."""
         entry = self.entries.get(name)

@@ -189,11 +189,7 @@ def _stored_identity(run_dir: Path) -> dict[str, Any]:
 def _scores_of(run_dir: Path, split: str, params_sha256: str) -> Answers:
     """The scores of these parameters that are on disk."""
     answers = Answers(run_dir / of_split(EVALUATION, split), fits=_fits, order=METRICS)
-    answers.entries = {
-        name: entry
-        for name, entry in answers.entries.items()
-        if entry["request"].get("params_sha256") == params_sha256
-    }
+    answers.entries = answers.of_params(params_sha256)
     return answers
 
 

@@ -98,12 +98,9 @@ def export_run(
         (part / WEIGHTS).write_bytes(save(arrays, about))
         write_json(part / CONFIG, json.loads(about["config"]))
         for name in SCORES:
-            entries = {
-                metric: entry
-                for place in (out, run.run_dir)  # an export's own scores are not lost
-                for metric, entry in Answers(place / name).entries.items()
-                if entry["request"].get("params_sha256") == about["params_sha256"]
-            }
+            entries = {}
+            for place in (out, run.run_dir):  # an export's own scores are not lost
+                entries |= Answers(place / name).of_params(about["params_sha256"])
             if entries:
                 write_json(part / name, entries, checksum=True)
         if run.summary:

@@ -428,7 +428,7 @@ def test_settings_are_ordered_by_one_field_after_the_other(tmp_path):
     assert varied_values(sweeps)["latents"] == [9, 10]
     wanted = "β-VAE, β-TCVAE on dSprites: latents = 9, 10; β = 0.5, 4, 16"
     table = make_table(found)
-    assert make_report(found, table, table, [], None, []).title == title(sweeps) == wanted
+    assert make_report(found, {}, table, table, [], None, []).title == title(sweeps) == wanted
 
 
 def test_no_setting_wins_by_what_objectives_optimise():

@@ -83,6 +83,10 @@ def with_baselines(**more):
     return comparison(baselines=baselines, **more)
 
 
+def in_words(given):
+    return findings.statistics_text(findings.statistics_of(given).values())
+
+
 def cells_of(line):
     return [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
 
@@ -152,10 +156,10 @@ def test_tables_of_one_seed_and_of_one_or_many_settings(betas, seeds, tmp_path):
     assert few.startswith(f"Few seeds (n = {seeds}): ")
     assert "[" not in body
     assert ("(" in body) == (seeds > 1)
-    assert findings.statistics_text(given).count("nothing can be said") == (
+    assert in_words(given).count("nothing can be said") == (
         len(SCORES) * math.comb(len(betas), 2) * (seeds == 1)
     )
-    json.dumps(findings.statistics_json(given), allow_nan=False)
+    json.dumps(findings.statistics_json(given, findings.statistics_of(given)), allow_nan=False)
 
 
 def test_tables_without_members():
@@ -165,8 +169,8 @@ def test_tables_without_members():
     assert set(table.seeds.values()) == {0}
     assert "not finished" in tables.to_markdown(table)
     to_latex(table, caption="", label="x")
-    findings.statistics_text(empty)
-    json.dumps(findings.statistics_json(empty), allow_nan=False)
+    in_words(empty)
+    json.dumps(findings.statistics_json(empty, findings.statistics_of(empty)), allow_nan=False)
 
 
 # CSV
@@ -239,7 +243,7 @@ def test_intervals_end_where_scores_end():
     assert cell.interval == free.interval._replace(low=0)
     two = comparison(seeds=2, ranges=ranges)
     two.members["mig"] = [0.9, 0.1, 0.2, 0.6, 0.3, 0.3]
-    pair = findings.statistics_of(two, "mig").pairs[0]
+    pair = findings.statistics_of(two)["mig"].pairs[0]
     assert (pair.low, pair.high) == (-1, 1)
 
 
@@ -513,7 +517,7 @@ def test_files(tmp_path):
 
 def test_statistics_in_words():
     given = comparison()
-    text = findings.statistics_text(given)
+    text = in_words(given)
     assert re.findall("^## (.*)$", text, re.MULTILINE) == list(SCORES)
     for score in SCORES:
         for test in pair_tests(wide(given.members, score, given.settings)):
@@ -523,19 +527,19 @@ def test_statistics_in_words():
     assert "; noise alone gives the setting 12% on average, and in 1 of 20 cases 33% or" in text
     assert text.count("Sum of squares: setting ") == len(SCORES)
     assert text.count("Best on average") == 2
-    only = findings.statistics_text(given, ["kl"])
+    only = findings.statistics_text([findings.statistics_of(given)["kl"]])
     assert re.findall("^## (.*)$", only, re.MULTILINE) == ["kl"]
 
 
 def test_two_seeds_are_not_resampled():
     """All resamples of two seeds may agree where no test tells anything apart."""
     given = comparison(seeds=4)
-    assert "resamples" not in findings.statistics_text(given)
-    assert findings.statistics_of(given, "mig").ranks is None
+    assert "resamples" not in in_words(given)
+    assert findings.statistics_of(given)["mig"].ranks is None
     five = comparison(seeds=5)
-    assert findings.statistics_of(five, "mig").ranks
+    assert findings.statistics_of(five)["mig"].ranks
     five.members.loc["beta=4,seed=2":"beta=4,seed=4", "mig"] = NAN
-    assert findings.statistics_of(five, "mig").ranks is None
+    assert findings.statistics_of(five)["mig"].ranks is None
 
 
 @pytest.mark.parametrize("average", ["mean", "iqm"])
@@ -548,7 +552,7 @@ def test_the_table_and_the_sentences_agree(average):
         given.members["mig"] = np.repeat([0, 0, 0, 1, 1, 1.5], 6) + 0.3 * rng.normal(size=36)
         rows = tables.make_table(given, average).rows
         marks = {name: (row["mig"].best, row["mig"].tied) for name, row in rows.items()}
-        found = findings.statistics_of(given, "mig", average)
+        found = findings.statistics_of(given, average)["mig"]
         best = next(name for name, (first, _) in marks.items() if first)
         assert found.best == best
         for test in found.pairs:
@@ -565,7 +569,9 @@ def test_statistics_as_json():
         given.members.loc[given.members.setting == "β = 1", "kl"].to_numpy() - 1
     )
     given.members.loc[given.members.setting == "β = 16", "kl"] = NAN
-    found = json.loads(json.dumps(findings.statistics_json(given), allow_nan=False))
+    found = json.loads(
+        json.dumps(findings.statistics_json(given, findings.statistics_of(given)), allow_nan=False)
+    )
     assert list(found["scores"]) == list(SCORES)
     mig = found["scores"]["mig"]
     tests = pair_tests(wide(given.members, "mig", given.settings))
@@ -579,7 +585,7 @@ def test_statistics_as_json():
     assert kl["pairs"][1]["p"] is None
     assert found["agreement"]["mig"]["mig"] == 1
     assert found["agreement_runs"] == 18
-    assert mig == jsonable(findings.statistics_of(given, "mig"), nan=None)
+    assert mig == jsonable(findings.statistics_of(given)["mig"], nan=None)
     assert mig["score"] == "mig"
 
 
@@ -633,7 +639,7 @@ def test_the_figure_of_scores_says_which_average_it_shows(tmp_path, monkeypatch,
     legends = []
     monkeypatch.setattr(style, "fit", lambda figure, *_: legends.extend(figure.legends))
     monkeypatch.setattr(style, "save", lambda *_: None)
-    draw_comparison(given, tmp_path, average, ["mig"], None)
+    draw_comparison(given, findings.statistics_of(given), tmp_path, average, ["mig"], None)
     said = [[text.get_text() for text in legend.get_texts()] for legend in legends]
     assert said[0] == ["a seed", f"{name}, 95% interval"]
 
@@ -644,5 +650,7 @@ def test_figures_over_seeds_want_two_of_a_setting(tmp_path):
     over_seeds = {"variance", "profiles"}
     for given, wanted in ((one, set()), (two, over_seeds)):
         given = dataclasses.replace(given, records={str(name): [] for name in given.members.index})
-        drawn = draw_comparison(given, tmp_path, "mean", ["mig"], None)
+        drawn = draw_comparison(
+            given, findings.statistics_of(given), tmp_path, "mean", ["mig"], None
+        )
         assert {each.path.name for each in drawn} & over_seeds == wanted

@@ -270,13 +270,12 @@ def compare(argv: Sequence[str]) -> int:
     from bvae_jax.comparison.tables import to_markdown
     from bvae_jax.metrics.scoring import metric_names
 
-    defaults = of_function(run_compare)
-    score = dataclasses.replace(defaults["score"].default, **given.pop("score"))
-    average = given.get("average", defaults["average"].default)
+    default = of_function(run_compare)["score"].default
+    score = dataclasses.replace(default, **given.pop("score"))
     statistics = given.pop("statistic", ())
     if statistics:
-        known = known_scores(metric_names(score.metrics))
-        statistics = find_scores(statistics, known, "--statistic")
+        possible = known_scores(metric_names(score.metrics))
+        statistics = find_scores(statistics, possible, "--statistic")
     command = shlex.join(["bvae", "compare", *argv])
     directories, progress = given.pop("sweep_dirs"), not given.pop("quiet", False)
     try:
@@ -289,11 +288,11 @@ def compare(argv: Sequence[str]) -> int:
     comparison = compared.comparison
     print(to_markdown(compared.shown))
     print(f"All {len(comparison.scores)} scores are in the files below.\n")
-    print(seeds_text(comparison, average))
+    print(seeds_text(compared.statistics))
     print(differences_text(differences(comparison)), end="")
     if statistics:
-        spoken = [score for score in statistics if score in comparison.scores]
-        print(statistics_text(comparison, spoken, average))
+        known = compared.statistics
+        print(statistics_text(known[score] for score in statistics if score in known))
     print(" ".join(str(path) for path in compared.files if path.suffix not in (".png", ".pdf")))
     return 0
 

@@ -10,7 +10,14 @@ import pandas as pd
 
 from bvae_jax.comparison.base import Comparison, default_scores, find_scores, known_scores
 from bvae_jax.comparison.figures import draw_comparison
-from bvae_jax.comparison.findings import statistics_json, statistics_text
+from bvae_jax.comparison.findings import (
+    ScoreStatistics,
+    kept,
+    kept_in_words,
+    statistics_json,
+    statistics_of,
+    statistics_text,
+)
 from bvae_jax.comparison.matching import (
     Crossed,
     cross_traversals,
@@ -18,11 +25,12 @@ from bvae_jax.comparison.matching import (
     typical_seed,
 )
 from bvae_jax.comparison.page import WIDTHS, latex, to_latex, write_page
+from bvae_jax.comparison.rates import differences, differences_text
 from bvae_jax.comparison.reading import EvaluationSettings, read_comparison
 from bvae_jax.comparison.report import make_report
 from bvae_jax.comparison.statistics import AVERAGES, Average
 from bvae_jax.comparison.suggest import Suggestion, of_comparison
-from bvae_jax.comparison.tables import Table, make_table, to_frame, to_markdown
+from bvae_jax.comparison.tables import Table, make_table, markdown, to_frame, to_markdown
 from bvae_jax.config import ScoreConfig
 from bvae_jax.errors import UserError, say
 from bvae_jax.evaluation.evaluate import check_settings
@@ -50,12 +58,14 @@ class Compared(NamedTuple):
         scores: averages of the settings and of baselines, with their intervals and marks.
         shown: the columns of it that table.md, table.tex and the report have.
         files: tables, statistics, figures (PNG and PDF) and the report.
+        statistics: score -> what its seeds tell.
     """
 
     comparison: Comparison
     scores: Table
     shown: Table
     files: list[Path]
+    statistics: Mapping[str, ScoreStatistics]
 
     @property
     def table(self) -> pd.DataFrame:
@@ -128,7 +138,8 @@ def compare(
     table = make_table(comparison, averaged)
     shown = make_table(dataclasses.replace(comparison, scores=_shown(comparison, chosen)), averaged)
     files = write_tables(table, shown, directory, comparison.varied, width)
-    files += _write_statistics(comparison, directory, averaged)
+    statistics = statistics_of(comparison, averaged)
+    files += _write_statistics(comparison, statistics, directory)
     if figures:
         suggestion = _suggestion(comparison, trainers, progress)
         with bar(total=3, desc="figures", disable=not progress) as done:
@@ -136,11 +147,11 @@ def compare(
             pictures = cross(comparison, runs), reconstructions(runs)
             done.update(1)
             drawn = draw_comparison(
-                comparison, directory / "figures", averaged, shown.columns, *pictures
+                comparison, statistics, directory / "figures", averaged, shown.columns, *pictures
             )
             done.update(1)
             page = make_report(
-                comparison, table, shown, drawn, suggestion, commands,
+                comparison, statistics, table, shown, drawn, suggestion, commands,
                 explorer_section(comparison, trainers, directory),
             )  # fmt: skip
             write_page(directory / REPORT, page)
@@ -149,7 +160,7 @@ def compare(
     if project := _wandb_project(comparison):
         texts = [path for path in files if path.parent == directory]
         send_comparison(project, directories[0], texts)
-    return Compared(comparison, table, shown, files)
+    return Compared(comparison, table, shown, files, statistics)
 
 
 def _wandb_project(comparison: Comparison) -> str | None:
@@ -228,11 +239,16 @@ def reconstructions(runs: Mapping[str, Run]) -> np.ndarray | None:
     return np.stack([images, *(np.asarray(run.reconstruct(images)) for run in runs.values())])
 
 
-def _write_statistics(comparison: Comparison, directory: Path, average: Average) -> list[Path]:
+def _write_statistics(
+    comparison: Comparison, statistics: Mapping[str, ScoreStatistics], directory: Path
+) -> list[Path]:
     """statistics.md in words, statistics.json in numbers."""
     words, numbers = directory / "statistics.md", directory / "statistics.json"
-    rundir.write_text(words, statistics_text(comparison, average=average))
-    rundir.write_json(numbers, statistics_json(comparison, average))
+    lost = kept_in_words(kept(comparison), "".join(comparison.varied[:1]))
+    factors = f"## Factors\n\n{markdown(lost)}\n\n" if lost else ""
+    many_rates = differences_text(differences(comparison))
+    rundir.write_text(words, statistics_text(statistics.values()) + factors + many_rates)
+    rundir.write_json(numbers, statistics_json(comparison, statistics))
     return [words, numbers]
 
 

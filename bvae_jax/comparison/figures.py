@@ -1,6 +1,6 @@
 """The figures of a comparison."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import nan
 from numbers import Real
@@ -10,22 +10,16 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from bvae_jax.comparison.agreement import (
-    agreement,
-    agreement_by_chance,
-    setting_by_chance,
-    variance_split,
-)
+from bvae_jax.comparison.agreement import agreement, agreement_by_chance
 from bvae_jax.comparison.base import LEADING, Comparison, is_metric, name_of, title_of
-from bvae_jax.comparison.findings import SHARES, kept, kept_in_words
+from bvae_jax.comparison.findings import SHARES, ScoreStatistics, kept, kept_in_words
 from bvae_jax.comparison.matching import WEAK, Crossed
-from bvae_jax.comparison.seeds import POWER, power_curve, seeds_needed, share_band
+from bvae_jax.comparison.seeds import POWER, power_curve, share_band
 from bvae_jax.comparison.statistics import (
     ANY,
     FEWEST,
     Average,
     Range,
-    comparable,
     interval,
     wide,
 )
@@ -70,6 +64,7 @@ def as_settings(comparison: Comparison) -> list[Setting]:
 
 def draw_comparison(
     comparison: Comparison,
+    statistics: Mapping[str, ScoreStatistics],
     directory: Path,
     average: Average,
     columns: Sequence[str],
@@ -79,13 +74,14 @@ def draw_comparison(
     """All figures for which there is something to show, as PNG and PDF.
 
     Args:
+        statistics: of the comparison's scores.
         columns: scores that have a figure of their own.
         crossed: matched traversals, if there are any.
         pictures: images in a row, and below them the reconstructions of a run of each setting.
     """
     name = comparison.varied[0] if len(comparison.varied) == 1 else ""
     xlabel = SYMBOLS.get(name, name.replace("_", " ")) if name else "setting"
-    figures = _Figures(comparison, directory, as_settings(comparison), xlabel)
+    figures = _Figures(comparison, statistics, directory, as_settings(comparison), xlabel)
     drawn = list(figures.draw(average, columns, crossed))
     return drawn if pictures is None else [*drawn, figures.reconstructions(pictures)]
 
@@ -99,6 +95,7 @@ class _Figures:
     """
 
     comparison: Comparison
+    statistics: Mapping[str, ScoreStatistics]
     directory: Path
     settings: list[Setting]
     xlabel: str
@@ -126,7 +123,7 @@ class _Figures:
             yield self.agreement(metrics)
         if len(self.settings) > 1 and comparison.members["setting"].duplicated().any():
             yield self.variance()
-            yield from self.what_seeds_tell(average)
+            yield from self.what_seeds_tell()
         yield self.learning_curves()
         if crossed:
             yield self.traversals(crossed)
@@ -259,10 +256,9 @@ class _Figures:
         return Drawn(path, "Agreement of metrics", caption)
 
     def variance(self) -> Drawn:
-        path, comparison = self.directory / "variance", self.comparison
-        frames = {s: wide(comparison.members, s, comparison.settings) for s in comparison.scores}
-        shares = {name_of(score): variance_split(frame) for score, frame in frames.items()}
-        limits = [setting_by_chance(frame)[1] for frame in frames.values()]
+        path = self.directory / "variance"
+        shares = {name_of(score): found.variance for score, found in self.statistics.items()}
+        limits = [found.by_chance[1] for found in self.statistics.values()]
         frame = pd.DataFrame.from_dict(shares, orient="index")
         matrices.save_variance_split(path, frame.rename(columns={"setting": self.xlabel}), limits)
         caption = (
@@ -271,21 +267,21 @@ class _Figures:
         )
         return Drawn(path, f"{self.xlabel} or seed", caption)
 
-    def what_seeds_tell(self, average: Average) -> Iterator[Drawn]:
+    def what_seeds_tell(self) -> Iterator[Drawn]:
         """Of the leading scores, how runs are spread, and how many seeds tell settings apart."""
-        comparison, runs, bands, curves = self.comparison, {}, {}, {}
+        runs, bands, curves = {}, {}, {}
         for score in LEADING:
-            if score not in comparison.scores:
+            if score not in self.statistics:
                 continue
-            better = comparison.better.get(score, "")
-            frame = wide(comparison.members, score, [s.label for s in self.settings])
+            found = self.statistics[score]
+            frame = wide(self.comparison.members, score, [s.label for s in self.settings])
             groups = [frame[s].dropna().to_numpy(float) for s in frame]
             if sum(map(len, groups)) > 1:
-                title = title_of(score, better)
+                title = title_of(score, found.better)
                 runs[title] = groups
                 bands[title] = [share_band(g) if len(g) >= FEWEST else None for g in groups]
-                if comparable(frame, better) and (found := seeds_needed(frame, better, average)):
-                    curves[f"{title}: {found.best} and {found.next}"] = power_curve(found)
+                if needed := found.seeds:
+                    curves[f"{title}: {needed.best} and {needed.next}"] = power_curve(needed)
         if runs:
             path = self.directory / "profiles"
             matrices.save_profiles(path, runs, self.settings, bands)

@@ -1,7 +1,7 @@
 """What the seeds tell of a comparison, in words and as JSON."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from numbers import Real
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -16,7 +16,7 @@ from bvae_jax.comparison.agreement import (
     variance_split,
 )
 from bvae_jax.comparison.base import LEADING, Comparison, name_of
-from bvae_jax.comparison.rates import differences, differences_text
+from bvae_jax.comparison.rates import differences
 from bvae_jax.comparison.seeds import SeedsNeeded, improvement, in_words, seeds_needed
 from bvae_jax.comparison.statistics import (
     ALPHA,
@@ -68,12 +68,16 @@ class ScoreStatistics(NamedTuple):
     seeds: SeedsNeeded | None = None
 
 
-def statistics_of(comparison: Comparison, score: str, average: Average = "mean") -> ScoreStatistics:
-    """Paired tests, the best setting, rank stability and variances of one score.
+def statistics_of(comparison: Comparison, average: Average = "mean") -> dict[str, ScoreStatistics]:
+    """Paired tests, the best setting, rank stability and variances of each score.
 
     Args:
         average: what the best is best in, as in the table.
     """
+    return {score: _of_score(comparison, score, average) for score in comparison.scores}
+
+
+def _of_score(comparison: Comparison, score: str, average: Average) -> ScoreStatistics:
     frame = wide(comparison.members, score, comparison.settings)
     better = comparison.better.get(score, "")
     pairs = pair_tests(frame, comparison.ranges.get(score, ANY))
@@ -91,15 +95,8 @@ def statistics_of(comparison: Comparison, score: str, average: Average = "mean")
     return found._replace(best=best, tied=tied, ranks=ranks, improvement=above, seeds=needed)
 
 
-def statistics_text(
-    comparison: Comparison, scores: Sequence[str] | None = None, average: Average = "mean"
-) -> str:
-    """Paired tests, best settings, rank stability and variances in words, as Markdown.
-
-    Args:
-        scores: those to speak of; by default all.
-        average: what the best is best in.
-    """
+def statistics_text(statistics: Iterable[ScoreStatistics]) -> str:
+    """Paired tests, best settings, rank stability and variances in words, as Markdown."""
     lines = [
         "# Statistics",
         "",
@@ -109,31 +106,27 @@ def statistics_text(
         "difference (Student's t, each for itself); effect is Cohen's d of the differences with "
         "Hedges' correction. The marks of the table come from the same tests.",
     ]
-    for score in comparison.scores if scores is None else scores:
-        found = statistics_of(comparison, score, average)
-        lines += ["", f"## {markdown(score)}", ""]
+    for found in statistics:
+        lines += ["", f"## {markdown(found.score)}", ""]
         lines += [f"- {markdown(fact)}." for fact in _facts(found)]
-        lines += [f"- {markdown(sentence(test, score))}." for test in found.pairs]
-    lost = kept_in_words(kept(comparison), "".join(comparison.varied[:1]))
-    if lost and scores is None:
-        lines += ["", "## Factors", "", markdown(lost)]
-    return "\n".join([*lines, "", differences_text(differences(comparison))])
+        lines += [f"- {markdown(sentence(test, found.score))}." for test in found.pairs]
+    return "\n".join([*lines, "", ""])
 
 
-def statistics_json(comparison: Comparison, average: Average = "mean") -> dict[str, Any]:
-    """All of `statistics_text` as JSON's types, and how scores agree over members.
+def statistics_json(
+    comparison: Comparison, statistics: Mapping[str, ScoreStatistics]
+) -> dict[str, Any]:
+    """Statistics, how scores agree over members, and what becomes of factors, as JSON's types.
 
     nan is None; infinities are "inf" and "-inf".
     """
-    runs = len(comparison.members)
-    found = {score: statistics_of(comparison, score, average) for score in comparison.scores}
     ranks = agreement(comparison.members, comparison.scores)
     return jsonable(
         {
             "alpha": ALPHA,
-            "scores": found,
+            "scores": statistics,
             "agreement": ranks.to_dict(),
-            "agreement_runs": runs,
+            "agreement_runs": len(comparison.members),
             "many_rates": differences(comparison),
             "factors": kept(comparison),
         },
@@ -141,15 +134,13 @@ def statistics_json(comparison: Comparison, average: Average = "mean") -> dict[s
     )
 
 
-def seeds_text(comparison: Comparison, average: Average = "mean") -> str:
+def seeds_text(statistics: Mapping[str, ScoreStatistics]) -> str:
     """How many seeds tell the best of each leading score from the next, as Markdown."""
-    lines = []
-    for score in [score for score in LEADING if score in comparison.scores]:
-        frame = wide(comparison.members, score, comparison.settings)
-        better = comparison.better.get(score, "")
-        found = seeds_needed(frame, better, average) if comparable(frame, better) else None
-        lines += [f"- {name_of(score)}: {markdown(in_words(found))}.\n"] if found else []
-    return "".join(lines)
+    return "".join(
+        f"- {name_of(score)}: {markdown(in_words(needed))}.\n"
+        for score in LEADING
+        if score in statistics and (needed := statistics[score].seeds)
+    )
 
 
 def _facts(found: ScoreStatistics) -> Iterator[str]:

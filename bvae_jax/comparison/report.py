@@ -7,7 +7,7 @@ from typing import Any
 
 from bvae_jax.comparison.base import LEADING, Comparison, heading, is_metric, name_of
 from bvae_jax.comparison.figures import Drawn
-from bvae_jax.comparison.findings import ScoreStatistics, statistics_of
+from bvae_jax.comparison.findings import ScoreStatistics
 from bvae_jax.comparison.page import (
     HtmlCell,
     HtmlTable,
@@ -51,6 +51,7 @@ SHORT = 10  # characters of a commit
 
 def make_report(
     comparison: Comparison,
+    statistics: Mapping[str, ScoreStatistics],
     table: Table,
     shown: Table,
     drawn: Sequence[Drawn],
@@ -61,6 +62,7 @@ def make_report(
     """Everything that is known of a comparison, for `write_page`: what matters most comes first.
 
     Args:
+        statistics: of the comparison's scores.
         table: of all scores.
         shown: of those that most readers want.
         suggestion: without labels; None where there is none.
@@ -86,7 +88,7 @@ def make_report(
         Section("Left out and missing", _absent(comparison)),
         Section("All scores", _all_scores(table), folded=True),
         Section("More figures", folded, folded=True),
-        Section("Statistics in words", _in_words(comparison, table), folded=True),
+        Section("Statistics in words", _in_words(comparison, statistics), folded=True),
         Section("Members", to_html("Members", _table_of_members(comparison)), folded=True),
         Section("Configuration", _configuration(sweeps), folded=True),
         Section("Versions", pairs_to_html("Versions", "version", versions), folded=True),
@@ -290,13 +292,12 @@ def _many_rates(comparison: Comparison) -> str:
     return to_html(TITLE, HtmlTable([*COLUMNS[1:]], rows, note=note)) if rows else ""
 
 
-def _in_words(comparison: Comparison, table: Table) -> str:
+def _in_words(comparison: Comparison, statistics: Mapping[str, ScoreStatistics]) -> str:
     """Paired tests of every score."""
     if len(comparison.settings) < 2:
         return ""
     return joined(
-        titled(name_of(score), bullets(_sentences(statistics_of(comparison, score, table.average))))
-        for score in comparison.scores
+        titled(name_of(score), bullets(_sentences(found))) for score, found in statistics.items()
     )
 
 

@@ -134,7 +134,6 @@ def _spreads(degrees: int) -> Float[np.ndarray, " quantile"]:
     return np.sqrt(stats.chi2.ppf(middles, degrees) / degrees)
 
 
-@cache
 def seeds_for(effect: float, *, paired: bool = True, alpha: float = ALPHA) -> int | None:
     """The fewest seeds whose test has the `POWER`; None of more than `MOST`."""
     low, high = 1, 2  # too few; enough

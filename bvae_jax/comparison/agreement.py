@@ -3,7 +3,7 @@ how far a result reaches."""
 
 import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -17,6 +17,7 @@ from bvae_jax.errors import UserError
 from bvae_jax.metrics.base import InvalidArrays, active, checked_codes
 from bvae_jax.metrics.udr import udr
 from bvae_jax.runs.loggers import Record
+from bvae_jax.runtime import bar
 
 Measure = Literal["lasso", "spearman"]
 OTHER: dict[Measure, Measure] = {"lasso": "spearman", "spearman": "lasso"}
@@ -85,7 +86,7 @@ def gather(
     *,
     settings: Sequence[str],
     varied: Sequence[str] = (),
-    on_done: Callable[[], object] = lambda: None,
+    progress: bool = False,
 ) -> list[SettingEvidence]:
     """Compare the runs of each setting with each other, in the order of `settings`.
 
@@ -100,7 +101,7 @@ def gather(
             a posterior, `kl` and `elbo`.
         settings: their labels; those without members are left out.
         varied: columns of `members` for what settings differ in.
-        on_done: called after each of `comparisons`.
+        progress: show a bar.
 
     Raises:
         UserError: codes are not finite, or two runs of a setting have the same seed.
@@ -110,19 +111,17 @@ def gather(
     """
     rows = members.sort_values(by="seed").to_dict("index")
     evidence = []
-    for setting in settings:
-        runs = {str(name): row for name, row in rows.items() if row["setting"] == setting}
-        if runs:
-            z = [_finite(codes[name], name) for name in runs]
-            kls = [kl_per_latent.get(name) for name in runs]
-            values = {name: next(iter(runs.values()))[name] for name in varied}
-            evidence.append(_of_setting(setting, values, list(runs.values()), z, kls, on_done))
+    total = sum(len(_pairs(int(runs))) for runs in members["setting"].value_counts())
+    with bar(total=total, desc="compare", unit=" pairs", disable=not (progress and total)) as shown:
+        for setting in settings:
+            runs = {str(name): row for name, row in rows.items() if row["setting"] == setting}
+            if runs:
+                z = [_finite(codes[name], name) for name in runs]
+                kls = [kl_per_latent.get(name) for name in runs]
+                values = {name: next(iter(runs.values()))[name] for name in varied}
+                evidence.append(_of_setting(setting, values, list(runs.values()), z, kls))
+                shown.update(len(_pairs(len(runs))))
     return evidence
-
-
-def comparisons(members: pd.DataFrame) -> int:
-    """How many pairs of runs `gather` compares."""
-    return sum(len(_pairs(int(runs))) for runs in members["setting"].value_counts())
 
 
 def resampled_udr(
@@ -147,7 +146,6 @@ def _of_setting(
     rows: Sequence[Mapping[Any, Any]],
     codes: Sequence[np.ndarray],
     kls: Sequence[np.ndarray | None],
-    on_done: Callable[[], object],
 ) -> SettingEvidence:
     seeds = tuple(int(row["seed"]) for row in rows)
     if len(set(seeds)) < len(seeds):
@@ -159,7 +157,7 @@ def _of_setting(
         setting=setting,
         values=values,
         seeds=seeds,
-        pairs=_compare(codes, kls, on_done),
+        pairs=_compare(codes, kls),
         rate=np.array([row.get("kl", np.nan) for row in rows], np.float64),
         distortion=np.array([row["nll"] for row in rows], np.float64),
         elbo=np.array([row.get("elbo", np.nan) for row in rows], np.float64),
@@ -185,7 +183,7 @@ def _pairs(runs: int) -> list[tuple[int, int]]:
 
 
 def _compare(
-    codes: Sequence[np.ndarray], kls: Sequence[np.ndarray | None], on_done: Callable[[], object]
+    codes: Sequence[np.ndarray], kls: Sequence[np.ndarray | None]
 ) -> dict[Measure, np.ndarray]:
     empty = np.full((len(codes), len(codes)), np.nan)
     pairs: dict[Measure, np.ndarray] = {measure: empty.copy() for measure in OTHER}
@@ -195,7 +193,6 @@ def _compare(
             for measure in OTHER:
                 found = udr(two, kl, similarity=measure)
                 pairs[measure][np.ix_([i, j], [i, j])] = found["pairs"]
-            on_done()
     return pairs
 
 

@@ -18,7 +18,6 @@ from bvae_jax.comparison.agreement import (
     USED,
     Measure,
     SettingEvidence,
-    comparisons,
     gather,
     resampled_udr,
 )
@@ -138,16 +137,14 @@ def of_comparison(
             count = min(POINTS, run.trainer.dataset.size)
             codes[name] = encode_run(run_dir, run.trainer, run.params, count, progress=False).means
     members = comparison.members.loc[list(codes)]
-    total = comparisons(members)
-    with bar(total=total, desc="compare", unit=" pairs", disable=not (progress and total)) as shown:
-        evidence = gather(
-            codes,
-            comparison.kl_per_latent,
-            members,
-            settings=comparison.settings,
-            varied=comparison.varied,
-            on_done=lambda: shown.update(1),
-        )
+    evidence = gather(
+        codes,
+        comparison.kl_per_latent,
+        members,
+        settings=comparison.settings,
+        varied=comparison.varied,
+        progress=progress,
+    )
     found = choose(evidence, rate=rate, measure=measure)
     absent = len(comparison.missing) + len(comparison.failed) + len(runs) - len(codes)
     if absent:

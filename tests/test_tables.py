@@ -7,7 +7,6 @@ import math
 import re
 import shutil
 import subprocess
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -62,7 +61,7 @@ def comparison(betas=(1, 4, 16), seeds=6, scores=SCORES, better=BETTER, **more) 
         size=(len(members), len(scores))
     )
     given = {
-        "sweep_dirs": (Path("sweeps/a"),), "varied": ("beta",), "settings": settings,
+        "sweeps": (), "varied": ("beta",), "settings": settings,
         "members": members, "scores": scores, "better": better,
         "baselines": pd.DataFrame(columns=["baseline", *scores]), "kl_per_latent": {},
         "factor_scores": pd.DataFrame(), "records": {}, "run_dirs": {}, "failed": {}, "missing": (),

@@ -14,6 +14,7 @@ from bvae_jax.likelihoods import make_likelihood
 from bvae_jax.metrics import METRICS
 from bvae_jax.metrics.scoring import headline
 from bvae_jax.runs.loggers import Record
+from bvae_jax.runs.sweepdir import SweepConfig
 
 TRAINING = dict.fromkeys(("nll", "kl", "elbo", "active_latents"), "")
 ELBO_PARTS = dict.fromkeys(("mutual_information", "total_correlation", "dimension_wise_kl"), "")
@@ -153,6 +154,7 @@ class Comparison:
     A setting is what members share that differ in their seed only, as "β = 4".
 
     Attributes:
+        sweeps: those that members are of.
         varied: fields of `Config` that vary beside the seed, as ("beta",).
         settings: their labels, in the order of their values.
         members: a row for each finished member, by its name; columns `setting`, `seed`, those in
@@ -173,7 +175,7 @@ class Comparison:
             those that are well.
     """
 
-    sweep_dirs: tuple[Path, ...]
+    sweeps: tuple[SweepConfig, ...]
     varied: tuple[str, ...]
     settings: tuple[str, ...]
     members: pd.DataFrame

@@ -10,6 +10,7 @@ import pandas as pd
 
 from bvae_jax.comparison.base import Comparison
 from bvae_jax.comparison.statistics import interval
+from bvae_jax.config import Config
 from bvae_jax.errors import UserError
 from bvae_jax.runs import rundir
 from bvae_jax.runs.figures import betas_of
@@ -27,17 +28,25 @@ from bvae_jax.runs.sweepdir import (
 TITLE = "One run for many β against the sweep"
 
 
-class Placed(NamedTuple):
-    """A member of what is compared, and where it is.
+class Candidate(NamedTuple):
+    """A member of one of the sweeps that are compared.
 
     Attributes:
         reason: why it failed, or why its directory cannot be read.
+        setting: the label of its setting.
     """
 
+    sweep_dir: Path
+    sweep: SweepConfig
     member: Member
     run_dir: Path
     status: Status
     reason: str = ""
+    setting: str = ""
+
+    @property
+    def config(self) -> Config:
+        return self.member.config
 
 
 def sweep_of(path: Path, betas: Iterable[float] = ()) -> SweepConfig:
@@ -66,12 +75,6 @@ def sweep_of(path: Path, betas: Iterable[float] = ()) -> SweepConfig:
     return sweep._replace(values=sweep.values | {"beta": inside or tuple(betas_of(rates))})
 
 
-def sweeps_of(comparison: Comparison) -> list[SweepConfig]:
-    """Those of its directories."""
-    betas = comparison.members["beta"] if "beta" in comparison.varied else ()
-    return [sweep_of(path, betas) for path in comparison.sweep_dirs]
-
-
 def common_betas(sweep_dirs: Iterable[Path]) -> list[float]:
     """The β of sweeps whose runs have one each."""
     sweeps = [sweep_of(path) for path in sweep_dirs]
@@ -80,23 +83,25 @@ def common_betas(sweep_dirs: Iterable[Path]) -> list[float]:
     return sorted(found - {None})
 
 
-def placed(path: Path, sweep: SweepConfig) -> list[Placed]:
+def candidates(path: Path, sweep: SweepConfig) -> list[Candidate]:
     """Members of `sweep_of`: of runs for many β, each at each."""
     if not sweep.base.multi_rate:
-        return [_placed(path, member) for member in sweep.members()]
+        return [_candidate(path, sweep, member) for member in sweep.members()]
     values = dict(sweep.values)
     betas = values.pop("beta")
     members = SweepConfig(sweep.base, values).members()
-    whole = [_placed(path, one) for one in members] if (path / "members").is_dir() else []
-    for member in members if not whole else ():
-        summary = rundir.read_summary(path)
-        done = bool(summary and summary["step"] >= member.config.steps)
-        whole.append(Placed(member, path, "done" if done else "begun"))
+    if (path / "members").is_dir():
+        whole = [_candidate(path, sweep, member) for member in members]
+    else:
+        summary, whole = rundir.read_summary(path), []
+        for member in members:
+            done = summary and summary["step"] >= member.config.steps
+            whole.append(Candidate(path, sweep, member, path, "done" if done else "begun"))
     return [
         one._replace(
             member=Member(
                 f"beta={text(beta)},{one.member.name}",
-                one.member.config.replace(beta=beta),
+                one.config.replace(beta=beta),
                 one.member.values | {"beta": beta},
             ),
             run_dir=rundir.at_beta(one.run_dir, beta) if one.status == "done" else one.run_dir,
@@ -106,7 +111,7 @@ def placed(path: Path, sweep: SweepConfig) -> list[Placed]:
     ]
 
 
-def _placed(path: Path, member: Member) -> Placed:
+def _candidate(path: Path, sweep: SweepConfig, member: Member) -> Candidate:
     """A member that cannot be read counts as failed: the rest is compared without it."""
     directory = member_dir(path, member)
     try:
@@ -114,7 +119,7 @@ def _placed(path: Path, member: Member) -> Placed:
         reason = rundir.read_failed(directory) if found == "failed" else ""
     except UserError as error:
         found, reason = "failed", str(error)
-    return Placed(member, directory, found, reason)
+    return Candidate(path, sweep, member, directory, found, reason)
 
 
 class Difference(NamedTuple):

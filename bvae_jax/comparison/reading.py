@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from bvae_jax.comparison.base import ELBO_PARTS, Comparison, known_ranges, known_scores
-from bvae_jax.comparison.rates import common_betas, placed, sweep_of
+from bvae_jax.comparison.rates import Candidate, candidates, common_betas, sweep_of
 from bvae_jax.config import HYPERPARAMETERS, NO_SETTING, Config, ScoreConfig
 from bvae_jax.config import places as absolute_places
 from bvae_jax.continuous import NONE, in_words, periods
@@ -29,11 +29,11 @@ from bvae_jax.evaluation.generalisation import SPLITS, mixing, pairs_of
 from bvae_jax.metrics.scoring import Entry, metric_names, numbers
 from bvae_jax.runs import rundir
 from bvae_jax.runs.encode import available, point_count
-from bvae_jax.runs.grid import Member, label
+from bvae_jax.runs.grid import label
 from bvae_jax.runs.loggers import METRICS as RECORDS
 from bvae_jax.runs.loggers import read_records
 from bvae_jax.runs.run import load_shared
-from bvae_jax.runs.sweepdir import Status, SweepConfig, plain_numbers
+from bvae_jax.runs.sweepdir import plain_numbers
 from bvae_jax.runs.trainer import Trainers
 from bvae_jax.runtime import bar
 
@@ -53,27 +53,6 @@ class EvaluationSettings:
     num_points: int = 50_000
     decomposition: int = 1000
     baselines: bool = True
-
-
-class Candidate(NamedTuple):
-    """A member of one of the sweeps that are compared.
-
-    Attributes:
-        reason: why it failed, or why its directory cannot be read.
-        setting: the label of its setting.
-    """
-
-    sweep_dir: Path
-    sweep: SweepConfig
-    member: Member
-    run_dir: Path
-    status: Status
-    reason: str = ""
-    setting: str = ""
-
-    @property
-    def config(self) -> Config:
-        return self.member.config
 
 
 class Evaluation(NamedTuple):
@@ -150,12 +129,11 @@ def read_members(sweep_dirs: Sequence[Path]) -> dict[str, Candidate]:
     titles, betas = sweep_titles(sweep_dirs), common_betas(sweep_dirs)
     for sweep_dir, title in titles.items():
         sweep = sweep_of(sweep_dir, betas)
-        for one in placed(sweep_dir, sweep):
-            member = one.member
+        for candidate in candidates(sweep_dir, sweep):
+            member = candidate.member
             name = f"{title}/{member.name}" if len(titles) > 1 else member.name
             fields = _fields(member.config)
             key = str({n: v for n, v in fields.items() if n == "seed" or n not in NO_SETTING})
-            candidate = Candidate(sweep_dir, sweep, *one)
             if key in by_config:
                 other = by_config[key]
                 if found[other].status == "done" != candidate.status:
@@ -382,8 +360,9 @@ def assemble(
     scores = {name: better for name, better in known_scores(metrics).items() if name in members}
     run_dirs = {name: found[name].run_dir for name in evaluated}
     records = {name: directory / RECORDS for name, directory in run_dirs.items()}
+    by_place = {each.sweep_dir: each.sweep for each in found.values()}
     return Comparison(
-        sweep_dirs=tuple(sweep_dirs),
+        sweeps=tuple(by_place[path] for path in sweep_dirs if path in by_place),
         varied=tuple(varied),
         settings=tuple(dict.fromkeys(each.setting for each in found.values())),
         members=members,

@@ -23,7 +23,7 @@ from bvae_jax.comparison.page import (
     titled,
     to_html,
 )
-from bvae_jax.comparison.rates import COLUMNS, NOTE, TITLE, cells, differences, sweeps_of
+from bvae_jax.comparison.rates import COLUMNS, NOTE, TITLE, cells, differences
 from bvae_jax.comparison.reading import in_order
 from bvae_jax.comparison.statistics import sentence
 from bvae_jax.comparison.suggest import Suggestion, ranking_table
@@ -69,8 +69,7 @@ def make_report(
         commands: that made the comparison.
         explorer: HTML of it.
     """
-    sweeps = sweeps_of(comparison)
-    sessions = _sessions(comparison)
+    sweeps, sessions = comparison.sweeps, _sessions(comparison)
     figures = {each.path.name: each for each in drawn}
     first = {name: figure(figures[name], titled=False) for name in FIRST if name in figures}
     folded = joined(figure(each) for name, each in figures.items() if name not in FIRST)

@@ -12,7 +12,6 @@ from jaxtyping import Bool, Float, Int
 
 from bvae_jax.comparison.base import Comparison
 from bvae_jax.comparison.matching import match, representatives
-from bvae_jax.comparison.rates import sweeps_of
 from bvae_jax.comparison.reading import read_comparison
 from bvae_jax.comparison.report import title as title_of
 from bvae_jax.errors import UserError
@@ -195,7 +194,7 @@ def of_comparison(
             raise UserError("The runs have different images, wanted runs on the same.")
         rates = (float(rows.loc[member].get(name, np.nan)) for name in ("kl", "nll"))
         models.append(Model(setting, run, *rates))
-    title = title_of(sweeps_of(comparison))
+    title = title_of(comparison.sweeps)
     return _page(title, models, [program_of(one.run) for one in models], float32)
 
 

@@ -204,13 +204,13 @@ def explorer_section(comparison: Comparison, trainers: Trainers, directory: Path
 
 
 def one_run_each(comparison: Comparison, trainers: Trainers) -> dict[str, Run]:
-    """A run of each setting, by its label: of the seed nearest to their means, if all have one.
+    """A run of each setting, by its member: of the seed nearest to their means, if all have one.
 
     Empty where one of them cannot be loaded, or where settings have different images.
     """
     chosen = representatives(comparison, typical_seed(comparison))
     try:
-        runs = {n: load_shared(comparison.run_dirs[m], trainers) for n, m in chosen.items()}
+        runs = {m: load_shared(comparison.run_dirs[m], trainers) for m in chosen.values()}
     except UserError as error:
         say(f"there are no matched traversals: {error}")
         return {}
@@ -222,11 +222,8 @@ def cross(comparison: Comparison, runs: Mapping[str, Run]) -> Crossed | None:
     """Matched traversals of `one_run_each`; None of no run."""
     if not runs:
         return None
-    kl_of = {str(path): kl for name, kl in comparison.kl_per_latent.items()
-             for path in [comparison.run_dirs[name]]}  # fmt: skip
-    return cross_traversals(
-        list(runs.values()), [kl_of.get(str(run.run_dir)) for run in runs.values()]
-    )
+    kl = [comparison.kl_per_latent.get(member) for member in runs]
+    return cross_traversals(list(runs.values()), kl)
 
 
 def reconstructions(runs: Mapping[str, Run]) -> np.ndarray | None:

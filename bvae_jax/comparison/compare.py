@@ -37,7 +37,7 @@ from bvae_jax.evaluation.evaluate import check_settings
 from bvae_jax.metrics.scoring import metric_names
 from bvae_jax.runs import rundir
 from bvae_jax.runs.encode import same_images
-from bvae_jax.runs.grid import SYMBOLS
+from bvae_jax.runs.grid import symbol
 from bvae_jax.runs.loggers import send_comparison
 from bvae_jax.runs.run import Run, load_shared
 from bvae_jax.runs.trainer import Trainers
@@ -262,7 +262,7 @@ def write_tables(
     """
     paths = [directory / f"table.{suffix}" for suffix in ("csv", "md", "tex")]
     directory.mkdir(parents=True, exist_ok=True)
-    names = latex(", ".join(SYMBOLS.get(name, name.replace("_", " ")) for name in varied))
+    names = latex(", ".join(map(symbol, varied)))
     title = f"Scores by {names}." if names else "Scores."
     tex = to_latex(shown, caption=title, label="tab:scores", width=width)
     rundir.write_text(paths[0], to_frame(table).to_csv(index=False))

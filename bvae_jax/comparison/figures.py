@@ -28,7 +28,7 @@ from bvae_jax.plots import comparison as plots
 from bvae_jax.plots import matrices
 from bvae_jax.plots.comparison import Setting
 from bvae_jax.plots.run import save_image_grid
-from bvae_jax.runs.grid import SYMBOLS
+from bvae_jax.runs.grid import symbol
 from bvae_jax.runs.loggers import curves
 
 BASELINES = ("random codes", "untrained", "pca")
@@ -79,8 +79,7 @@ def draw_comparison(
         crossed: matched traversals, if there are any.
         pictures: images in a row, and below them the reconstructions of a run of each setting.
     """
-    name = comparison.varied[0] if len(comparison.varied) == 1 else ""
-    xlabel = SYMBOLS.get(name, name.replace("_", " ")) if name else "setting"
+    xlabel = symbol(comparison.varied[0]) if len(comparison.varied) == 1 else "setting"
     figures = _Figures(comparison, statistics, directory, as_settings(comparison), xlabel)
     drawn = list(figures.draw(average, columns, crossed))
     return drawn if pictures is None else [*drawn, figures.reconstructions(pictures)]

@@ -35,7 +35,7 @@ from bvae_jax.comparison.statistics import (
 )
 from bvae_jax.comparison.tables import ALONE, markdown
 from bvae_jax.metrics.scoring import jsonable
-from bvae_jax.runs.grid import SYMBOLS
+from bvae_jax.runs.grid import symbol
 
 PART = 0.5
 """Of the most that a latent knows of a factor in any setting: below it the factor is lost."""
@@ -236,7 +236,7 @@ def kept_in_words(found: Sequence[Kept], varied: str) -> str:
     known = [each for each in found if each.most.center >= UNKNOWN]
     unknown = [each.factor for each in found if each not in known]
     gone = [each for each in known if each.lost]
-    symbol = SYMBOLS.get(varied, varied.replace("_", " "))
+    growing = f"As {symbol(varied)} grows"
     said = []
     if gone:
         parts = [
@@ -245,12 +245,12 @@ def kept_in_words(found: Sequence[Kept], varied: str) -> str:
             for each in gone
         ]
         said.append(
-            f"As {symbol} grows, what one latent knows of a factor falls below half of its most: "
+            f"{growing}, what one latent knows of a factor falls below half of its most: "
             f"{'; '.join(parts)}."
         )
     rest = ", ".join(each.factor for each in known if not each.lost)
     if rest:
-        said.append(f"Not lost: {rest}." if gone else f"As {symbol} grows no factor is lost.")
+        said.append(f"Not lost: {rest}." if gone else f"{growing} no factor is lost.")
     if unknown:
         said.append(f"No latent of any setting knows {', '.join(unknown)}.")
     return " ".join(said)

@@ -31,7 +31,7 @@ from bvae_jax.comparison.tables import Table, explanation, filled_rows, name_of_
 from bvae_jax.config import Config
 from bvae_jax.objectives import get_objective
 from bvae_jax.runs import rundir
-from bvae_jax.runs.grid import SYMBOLS, text
+from bvae_jax.runs.grid import symbol, text
 from bvae_jax.runs.sweepdir import SweepConfig
 
 MOST_PAIRS = 15
@@ -107,10 +107,7 @@ def title(sweeps: Sequence[SweepConfig]) -> str:
     varied = varied_values(sweeps)
     objectives = varied.pop("objective", [sweeps[0].base.objective])
     varied.pop("seed", None)
-    parts = [
-        f"{SYMBOLS.get(name, name.replace('_', ' '))} = {_few(list(map(text, values)))}"
-        for name, values in varied.items()
-    ]
+    parts = [f"{symbol(name)} = {_few(list(map(text, values)))}" for name, values in varied.items()]
     what = f"{', '.join(map(name_of, objectives))} on {_dataset(sweeps[0].base.dataset)}"
     return ": ".join([what, *filter(None, ["; ".join(parts)])])
 
@@ -330,7 +327,7 @@ def _table_of_members(comparison: Comparison) -> HtmlTable:
     columns = [_values(rows[field].tolist()) for field in fields]
     columns += [number_cells(rows[score].astype(float).tolist()) for score in scores]
     columns += [[HtmlCell(str(comparison.run_dirs[name]), "words") for name in rows.index]]
-    names = [SYMBOLS.get(field, field.replace("_", " ")) for field in fields]
+    names = [symbol(field) for field in fields]
     names += [heading(score, comparison.better.get(score, "")) for score in scores]
     cells = zip(*columns, strict=True)
     return HtmlTable([*names, "directory"], list(zip(map(str, rows.index), cells, strict=True)))

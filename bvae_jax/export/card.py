@@ -20,7 +20,7 @@ from bvae_jax.metrics import METRICS
 from bvae_jax.metrics.scoring import headline, numbers
 from bvae_jax.objectives import get_objective
 from bvae_jax.runs import rundir, sweepdir
-from bvae_jax.runs.grid import SYMBOLS, text
+from bvae_jax.runs.grid import SYMBOLS, symbol, text
 from bvae_jax.runs.run import Run
 
 HOME = "https://github.com/bvae-jax/bvae_jax"
@@ -237,7 +237,7 @@ def _model(run: Run) -> str:
         ("", ""),
         ("objective", f"{name_of(config.objective)}: {objective.formula} ({NATS})"),
         ("from", objective.reference),
-        *((SYMBOLS.get(n, n.replace("_", " ")), text(config.value(n))) for n in _hyper(config)),
+        *((symbol(n), text(config.value(n))) for n in _hyper(config)),
         ("network", f"`{config.network}`, {count:,} parameters"),
         (
             "latents",

@@ -141,10 +141,15 @@ def text(value: Any) -> str:
     return short if not isinstance(value, float) or float(short) == value else repr(float(value))
 
 
+def symbol(field: str) -> str:
+    """What a field of `Config` is called where people read it: a Greek letter, or words."""
+    return SYMBOLS.get(field, field.replace("_", " "))
+
+
 def label(values: Mapping[str, Any]) -> str:
     """What members with these values are called in tables and figures, without the seed."""
     named = {name: value for name, value in values.items() if name != "seed"}
-    parts = [f"{SYMBOLS.get(n, n.replace('_', ' '))} = {text(v)}" for n, v in named.items()]
+    parts = [f"{symbol(n)} = {text(v)}" for n, v in named.items()]
     return ", ".join(parts) or "all"
 
 

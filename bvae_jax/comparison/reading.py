@@ -1,6 +1,5 @@
 """From the directories of sweeps to a `Comparison`: read, evaluate, assemble."""
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -26,6 +25,7 @@ from bvae_jax.evaluation.evaluate import (
     stored_scores,
 )
 from bvae_jax.evaluation.generalisation import SPLITS, mixing, pairs_of
+from bvae_jax.metrics.base import ratio
 from bvae_jax.metrics.scoring import Entry, metric_names, numbers
 from bvae_jax.runs import rundir
 from bvae_jax.runs.encode import available, point_count
@@ -382,6 +382,4 @@ def assemble(
 
 def _factor_shares(mig: Entry) -> np.ndarray:
     """[factor] the part of a factor's entropy that its best latent knows."""
-    matrix, entropy = (np.array(mig[name], float) for name in ("mutual_information", "entropy"))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(entropy > 0, matrix.max(axis=0) / entropy, math.nan)
+    return ratio(np.array(mig["mutual_information"], float).max(axis=0), mig["entropy"])

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from bvae_jax.continuous import BINS
-from bvae_jax.metrics.base import active, discretize, mutual_information
+from bvae_jax.metrics.base import active, discretize, mutual_information, ratio
 from bvae_jax.metrics.codes import Codes
 from bvae_jax.metrics.scoring import Entry
 from bvae_jax.plots import scores as score_plots
@@ -31,7 +31,7 @@ def draw_score_figures(directory: Path, entries: dict[str, Entry], points: Codes
             label=f"I(z; v) above chance (nats), n = {found['n']:,}",
         )
         score_plots.save_best_latents(directory / "best_latents", matrix, entropy, names)
-        share = matrix / np.where(entropy > 0, entropy, np.inf)
+        share = np.nan_to_num(ratio(matrix, entropy))
         share[unused] = 0
         pairs = [(int(share[:, k].argmax()), k) for k in range(len(names))]
         pairs = sorted((p for p in pairs if share[p] > 0), key=lambda pair: -share[pair])[:PAIRS]

@@ -17,7 +17,7 @@ from bvae_jax.comparison.report import title as title_of
 from bvae_jax.errors import UserError
 from bvae_jax.explore.page import COLUMNS, Explorer, atlas, make_page, program_json, rounded
 from bvae_jax.explore.program import Program, trace
-from bvae_jax.metrics.base import active
+from bvae_jax.metrics.base import active, ratio
 from bvae_jax.metrics.mig import mig
 from bvae_jax.networks.gates import Rates
 from bvae_jax.objectives import get_objective
@@ -249,8 +249,7 @@ def look(model: Model, points: int) -> Latents:
     factors, shares, score = [""] * means.shape[1], np.zeros(means.shape[1]), 0.0
     if codes.factors.size and used.any():
         found = mig(means, codes.factors)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            share = np.nan_to_num(found["mutual_information"] / found["entropy"])
+        share = np.nan_to_num(ratio(found["mutual_information"], found["entropy"]))
         best, score = share.argmax(axis=1), found["score"]
         shares = np.where(used, share.max(axis=1), 0)
         shares[shares < KNOWS] = 0

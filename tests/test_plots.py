@@ -195,12 +195,11 @@ def test_image_grid_labels(shown):
         row_labels=("a", "b"),
         column_labels=("1", "2", "3"),
         xlabel="x",
-        ylabel="y",
     )
     (axes,) = shown[0].axes
     assert [t.get_text() for t in axes.get_yticklabels()] == ["a", "b"]
     assert [t.get_text() for t in axes.get_xticklabels()] == ["1", "2", "3"]
-    assert (axes.get_xlabel(), axes.get_ylabel()) == ("x", "y")
+    assert axes.get_xlabel() == "x"
     assert shown[0].get_size_inches()[0] == style.COLUMN_INCHES
 
 

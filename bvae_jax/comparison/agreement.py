@@ -227,9 +227,7 @@ class RankStability(NamedTuple):
     kendall: float
 
 
-def rank_stability(
-    frame: pd.DataFrame, better: str, *, resamples: int = 2000, seed: int = 0
-) -> RankStability:
+def rank_stability(frame: pd.DataFrame, better: str, *, resamples: int = 2000) -> RankStability:
     """Rank settings by their means over seeds drawn with replacement, the same for all settings.
 
     Settings without a number are left out, and so are resamples in which a setting has none; where
@@ -237,14 +235,13 @@ def rank_stability(
 
     Args:
         better: "high" or "low".
-        seed: of the resampling.
     """
     frame = with_numbers(frame)
     values, names = frame.to_numpy() * SIGNS[better], [str(name) for name in frame]
     seeds, unknown = len(values), dict.fromkeys(names, math.nan)
     if not seeds:
         return RankStability(unknown, unknown, math.nan)
-    times = np.random.default_rng(seed).multinomial(seeds, [1 / seeds] * seeds, resamples)
+    times = np.random.default_rng(0).multinomial(seeds, [1 / seeds] * seeds, resamples)
     averages = _averages(times, values)
     averages = averages[~np.isnan(averages).any(axis=1)]
     if not len(averages):

@@ -233,7 +233,7 @@ def best_and_tied(
     return best, tuple(name for name in others if (best, name) not in worse)
 
 
-def sentence(test: PairTest, score: str, alpha: float = ALPHA) -> str:
+def sentence(test: PairTest, score: str) -> str:
     """What a test says, in words."""
     a, b, n = test.a, test.b, test.n
     if n < 2:
@@ -241,7 +241,7 @@ def sentence(test: PairTest, score: str, alpha: float = ALPHA) -> str:
         return f"{score}: nothing can be said of {a} and {b}: {both} it in both, not 2 or more"
     p = f"p = {test.p_corrected:.2g}" if test.p_corrected >= 0.001 else "p < 0.001"
     effect = "" if math.isnan(test.effect) else f"effect {abs(test.effect):.2g}, "
-    if not test.p_corrected <= alpha:
+    if not test.p_corrected <= ALPHA:
         numbers = _with_interval(test.difference, test.low, test.high)
         return (
             f"{score}: {a} and {b} cannot be told apart "

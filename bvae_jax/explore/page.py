@@ -48,10 +48,10 @@ class Explorer(NamedTuple):
         write_text(path, self.html)
         return path
 
-    def frame(self, height: int = 900) -> str:
+    def frame(self) -> str:
         """The page within another one."""
         return (
-            f'<iframe title="Explorer" width="100%" height="{height}" loading="lazy" '
+            f'<iframe title="Explorer" width="100%" height="900" loading="lazy" '
             f'srcdoc="{escape(self.html)}"></iframe>'
         )
 

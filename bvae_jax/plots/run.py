@@ -59,7 +59,6 @@ def save_image_grid(
     row_labels: Sequence[str] = (),
     column_labels: Sequence[str] = (),
     xlabel: str = "",
-    ylabel: str = "",
     title: str = "",
 ) -> None:
     """Draw a grid of images in [0, 1] with labels for its rows and columns.
@@ -72,7 +71,7 @@ def save_image_grid(
     with panels(path, heights) as (figure, grid):
         axes = grid[0, 0]
         picture = _draw_grid(axes, images, row_labels, column_labels)
-        axes.set(xlabel=xlabel, ylabel=ylabel)
+        axes.set_xlabel(xlabel)
         axes.set_title(title, loc="left")
         figure.draw_without_rendering()
         heights[0] = axes.bbox.width / figure.dpi * picture.shape[0] / picture.shape[1]

@@ -20,11 +20,10 @@ from bvae_jax.comparison.base import known_scores
 from bvae_jax.comparison.compare import compare, cross, one_run_each, reconstructions
 from bvae_jax.comparison.findings import kept, kept_in_words
 from bvae_jax.comparison.matching import cross_traversals, representatives, typical_seed
-from bvae_jax.comparison.page import to_latex
 from bvae_jax.comparison.reading import read_comparison, read_members
 from bvae_jax.comparison.report import make_report, title, varied_values
 from bvae_jax.comparison.suggest import suggest
-from bvae_jax.comparison.tables import make_table, to_markdown
+from bvae_jax.comparison.tables import make_table, to_latex, to_markdown
 from bvae_jax.config import Config, ScoreConfig
 from bvae_jax.evaluation import baselines, generalisation
 from bvae_jax.explore.export import of_comparison

@@ -26,9 +26,8 @@ from bvae_jax.comparison.base import (
 from bvae_jax.comparison.compare import write_tables
 from bvae_jax.comparison.figures import draw_comparison
 from bvae_jax.comparison.matching import representatives
-from bvae_jax.comparison.page import latex, to_latex
 from bvae_jax.comparison.statistics import Interval, interval, pair_tests, sentence, wide
-from bvae_jax.comparison.tables import Cell, Table, explanation, texts
+from bvae_jax.comparison.tables import Cell, Table, explanation, latex, texts, to_latex
 from bvae_jax.errors import UserError
 from bvae_jax.metrics import METRICS
 from bvae_jax.metrics.scoring import jsonable

@@ -24,13 +24,22 @@ from bvae_jax.comparison.matching import (
     representatives,
     typical_seed,
 )
-from bvae_jax.comparison.page import WIDTHS, latex, to_latex, write_page
+from bvae_jax.comparison.page import write_page
 from bvae_jax.comparison.rates import differences, differences_text
 from bvae_jax.comparison.reading import EvaluationSettings, read_comparison
 from bvae_jax.comparison.report import make_report
 from bvae_jax.comparison.statistics import AVERAGES, Average
 from bvae_jax.comparison.suggest import Suggestion, of_comparison
-from bvae_jax.comparison.tables import Table, make_table, markdown, to_frame, to_markdown
+from bvae_jax.comparison.tables import (
+    WIDTHS,
+    Table,
+    latex,
+    make_table,
+    markdown,
+    to_frame,
+    to_latex,
+    to_markdown,
+)
 from bvae_jax.config import ScoreConfig
 from bvae_jax.errors import UserError, say
 from bvae_jax.evaluation.evaluate import check_settings

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from bvae_jax.comparison.agreement import agreement, agreement_by_chance
 from bvae_jax.comparison.base import LEADING, Comparison, is_metric, name_of, title_of
 from bvae_jax.comparison.findings import SHARES, ScoreStatistics, kept, kept_in_words
 from bvae_jax.comparison.matching import WEAK, Crossed
@@ -20,6 +19,8 @@ from bvae_jax.comparison.statistics import (
     FEWEST,
     Average,
     Range,
+    agreement,
+    agreement_by_chance,
     interval,
     wide,
 )

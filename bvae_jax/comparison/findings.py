@@ -8,13 +8,6 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from bvae_jax.comparison.agreement import (
-    RankStability,
-    agreement,
-    rank_stability,
-    setting_by_chance,
-    variance_split,
-)
 from bvae_jax.comparison.base import LEADING, Comparison, name_of
 from bvae_jax.comparison.rates import differences
 from bvae_jax.comparison.seeds import SeedsNeeded, improvement, in_words, seeds_needed
@@ -25,11 +18,16 @@ from bvae_jax.comparison.statistics import (
     Average,
     Interval,
     PairTest,
+    RankStability,
+    agreement,
     best_and_tied,
     comparable,
     interval,
     pair_tests,
+    rank_stability,
     sentence,
+    setting_by_chance,
+    variance_split,
     wide,
     with_numbers,
 )

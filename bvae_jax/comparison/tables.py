@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from bvae_jax.comparison.agreement import rise_at_end
 from bvae_jax.comparison.base import OPTIMISED, TRAINING, Comparison, heading, name_of
 from bvae_jax.comparison.statistics import (
     ALPHA,
@@ -24,6 +23,7 @@ from bvae_jax.comparison.statistics import (
     best_and_tied,
     comparable,
     interval,
+    rise_at_end,
     wide,
 )
 

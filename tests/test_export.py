@@ -141,6 +141,9 @@ def test_nothing_is_replaced_that_is_something_else(run, tmp_path, monkeypatch):
         with pytest.raises(KeyboardInterrupt):
             export_run(run, out, overwrite=True)
     assert fingerprint(read(out).params) == fingerprint(run.params)
+    (out / "explore.html").write_text("of the weights that are replaced")
+    export_run(run, out, overwrite=True)
+    assert not (out / "explore.html").exists()
     (out / "README.md").write_text("kept")
     with pytest.raises(UserError, match=r"holds more than an export: README\.md"):
         export_run(run, out, overwrite=True)

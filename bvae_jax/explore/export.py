@@ -36,7 +36,7 @@ from bvae_jax.types import Images, Params, Scalar
 from bvae_jax.types import Latents as Codes
 from bvae_jax.vae import CODEBOOK, decode
 
-FILE = "explore.html"
+FILE = rundir.EXPLORER
 IMAGES, PIXELS, FEWEST = 200, 4_000_000, 24
 """On a page; fewer where they are large."""
 POINTS = 2000

@@ -31,7 +31,7 @@ from bvae_jax.runs.checkpoint import fingerprint
 from bvae_jax.runs.encode import CACHE, of_split
 from bvae_jax.runs.hyper import hyperparameters, resolved
 from bvae_jax.runs.run import Run, placed
-from bvae_jax.runs.rundir import CONFIG, SUMMARY, WEIGHTS
+from bvae_jax.runs.rundir import CONFIG, EXPLORER, SUMMARY, WEIGHTS
 from bvae_jax.runs.trainer import Trainer, build_model
 from bvae_jax.runs.writer import finished_summary
 from bvae_jax.types import ImageShape, Params, TrainState, key_for
@@ -46,7 +46,7 @@ TORCH, ENCODER, DECODER = "bvae_torch.py", "encoder.onnx", "decoder.onnx"
 SPLITS = get_args(SplitName)
 SCORES = [of_split(file, split) for file in (EVALUATION, ELBO) for split in SPLITS]
 CODES = [of_split(CACHE, split) for split in SPLITS]
-OURS = {WEIGHTS, CONFIG, SUMMARY, *SCORES, *CODES, TORCH, ENCODER, DECODER, "figures"}
+OURS = {WEIGHTS, CONFIG, SUMMARY, *SCORES, *CODES, TORCH, ENCODER, DECODER, EXPLORER, "figures"}
 """What an earlier export and commands leave in a directory, which is replaced with it."""
 ANEW = "Export the run anew, or fetch the file again."
 Arrays = dict[str, np.ndarray]

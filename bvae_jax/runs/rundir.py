@@ -40,6 +40,8 @@ FAILED = "failed.json"
 """Of a member of a sweep whose numbers were not finite any more."""
 WEIGHTS = "model.safetensors"
 """Of a run that was exported, which has no checkpoints."""
+EXPLORER = "explore.html"
+"""Of a run or a sweep, where `bvae explore` leaves it."""
 ALWAYS = ("dataset", "network", "latents", "objective", "steps", "seed")
 """Fields that no config.json of ours was ever without."""
 PACKAGES = ("bvae_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")

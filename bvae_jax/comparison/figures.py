@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import nan
-from numbers import Real
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from bvae_jax.comparison.base import LEADING, Comparison, is_metric, name_of, title_of
-from bvae_jax.comparison.findings import SHARES, ScoreStatistics, kept, kept_in_words
+from bvae_jax.comparison.findings import SHARES, ScoreStatistics, kept, kept_in_words, numbered
 from bvae_jax.comparison.matching import WEAK, Crossed
 from bvae_jax.comparison.seeds import POWER, power_curve, share_band
 from bvae_jax.comparison.statistics import (
@@ -53,14 +52,11 @@ class Drawn(NamedTuple):
 def as_settings(comparison: Comparison) -> list[Setting]:
     """Settings that have members; with numbers where one field varies and has numbers only."""
     members: Any = comparison.members
-    fields = members[comparison.varied[0]] if len(comparison.varied) == 1 else [None] * len(members)
-    values: dict[str, Any] = dict(zip(members["setting"], fields, strict=True))
-    numeric = all(isinstance(value, Real) for value in values.values())
-    return [
-        Setting(label, float(values[label]) if numeric else None)
-        for label in comparison.settings
-        if label in values
-    ]
+    values = dict.fromkeys(members["setting"])
+    if numbered(comparison):
+        fields = members[comparison.varied[0]].astype(float)
+        values = dict(zip(members["setting"], fields, strict=True))
+    return [Setting(label, values[label]) for label in comparison.settings if label in values]
 
 
 def draw_comparison(

@@ -189,16 +189,18 @@ class Kept(NamedTuple):
     sure: bool
 
 
-def in_order(comparison: Comparison) -> bool:
-    """Whether settings are numbers of one field, so that something can be lost on the way."""
-    if len(comparison.varied) != 1 or len(comparison.settings) < 2:
+def numbered(comparison: Comparison) -> bool:
+    """Whether settings are numbers of one field."""
+    if len(comparison.varied) != 1:
         return False
     return all(isinstance(value, Real) for value in comparison.members[comparison.varied[0]])
 
 
 def kept(comparison: Comparison) -> list[Kept]:
     """What becomes of each factor; empty where there are no factors, or settings have no order."""
-    if not (len(comparison.factor_scores) and in_order(comparison)):
+    if not (len(comparison.factor_scores) and numbered(comparison)):
+        return []
+    if len(comparison.settings) < 2:  # nothing can be lost on the way
         return []
     rows: Any = comparison.members[["setting", "seed"]].join(comparison.factor_scores)
     found = []

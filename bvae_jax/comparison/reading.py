@@ -1,7 +1,7 @@
 """From the directories of sweeps to a `Comparison`: read, evaluate, assemble."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,8 +38,7 @@ from bvae_jax.runs.trainer import Trainers
 from bvae_jax.runtime import bar
 
 
-@dataclass(frozen=True)
-class EvaluationSettings:
+class EvaluationSettings(NamedTuple):
     """How members are evaluated.
 
     Attributes:
@@ -49,10 +48,10 @@ class EvaluationSettings:
         baselines: score other representations alike.
     """
 
-    score: ScoreConfig = field(default_factory=lambda: ScoreConfig(metrics="fast"))
-    num_points: int = 50_000
-    decomposition: int = 1000
-    baselines: bool = True
+    score: ScoreConfig
+    num_points: int
+    decomposition: int
+    baselines: bool
 
 
 class Evaluation(NamedTuple):
@@ -230,7 +229,7 @@ def _fitting(
     elif declared := score.continuous or dataset.continuous:
         declared = in_words(periods(declared, names), names) or NONE
         score = replace(score, continuous=declared)
-    return replace(settings, num_points=count, score=score), names
+    return settings._replace(num_points=count, score=score), names
 
 
 def evaluate_members(

@@ -23,11 +23,12 @@ from bvae_jax.comparison.base import (
     heading,
     known_scores,
 )
-from bvae_jax.comparison.compare import write_tables
+from bvae_jax.comparison.compare import _wandb_project, write_tables
 from bvae_jax.comparison.figures import draw_comparison
 from bvae_jax.comparison.matching import representatives
 from bvae_jax.comparison.statistics import Interval, interval, pair_tests, sentence, wide
 from bvae_jax.comparison.tables import Cell, Table, explanation, latex, texts, to_latex
+from bvae_jax.config import Config
 from bvae_jax.errors import UserError
 from bvae_jax.metrics import METRICS
 from bvae_jax.metrics.scoring import jsonable
@@ -628,6 +629,15 @@ def test_a_run_is_chosen_by_no_score_of_other_parameters(tmp_path):
     assert chosen("new") == "beta=1,seed=1"
     (tmp_path / "beta=1,seed=0" / "evaluation.json").write_text("{")
     assert representatives(given)["β = 1"] == "beta=1,seed=2"
+
+
+def test_a_comparison_of_runs_for_many_betas_is_sent_where_these_were_logged(tmp_path):
+    whole = tmp_path / "members" / "seed=0"
+    whole.mkdir(parents=True)
+    rundir.write_json(whole / "config.json", Config(multi_rate="1:16").to_dict())
+    rundir.add_session(whole, 0, sweep={"strategy": "vmap", "members_at_once": 1, "wandb": "mine"})
+    run_dirs = {f"beta={beta}": whole / f"beta={beta}" for beta in (1, 16)}
+    assert _wandb_project(comparison(run_dirs=run_dirs)) == "mine"
 
 
 @pytest.mark.parametrize(("average", "name"), [("mean", "mean"), ("iqm", "interquartile mean")])

@@ -174,7 +174,8 @@ def compare(
 
 def _wandb_project(comparison: Comparison) -> str | None:
     """Where members were logged when they were trained last."""
-    sessions = (rundir.read_sessions(path)[-1:] for path in comparison.run_dirs.values())
+    trained = (rundir.of_beta(path)[0] for path in comparison.run_dirs.values())
+    sessions = (rundir.read_sessions(path)[-1:] for path in trained)
     found = (one.get("sweep", {}).get("wandb") for last in sessions for one in last)
     return next(filter(None, found), None)
 

@@ -7,7 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from bvae_jax.errors import UserError, needs, say
 from bvae_jax.export.card import model_card, title_of
@@ -23,15 +23,11 @@ OURS = ("figures/*", "summary.json", *SCORES, TEMPLATE.name)
 """What a push removes where the run that is pushed has no such file."""
 
 
-class Address(NamedTuple):
-    """A repository of models on the Hub, as USER/NAME; its branch, tag or commit, or None."""
-
-    repository: str
-    revision: str | None
-
-
-def parse(text: str) -> Address:
+def parse(text: str) -> tuple[str, str | None]:
     """hf:USER/NAME or hf:USER/NAME@REVISION.
+
+    Returns:
+        USER/NAME; the branch, tag or commit, or None.
 
     Raises:
         UserError: it is neither.
@@ -39,7 +35,7 @@ def parse(text: str) -> Address:
     found = re.fullmatch(r"hf:(\w[\w.-]*/\w[\w.-]*)(?:@(\S+))?", text)
     if not found:
         raise UserError(f"Got {text}, wanted hf:USER/NAME or hf:USER/NAME@REVISION.")
-    return Address(found[1], found[2])
+    return found[1], found[2]
 
 
 def fetched(text: str) -> Path:

@@ -77,9 +77,9 @@ def draw_comparison(
         pictures: images in a row, and below them the reconstructions of a run of each setting.
     """
     xlabel = symbol(comparison.varied[0]) if len(comparison.varied) == 1 else "setting"
-    figures = _Figures(comparison, statistics, directory, as_settings(comparison), xlabel)
-    drawn = list(figures.draw(average, columns, crossed))
-    return drawn if pictures is None else [*drawn, figures.reconstructions(pictures)]
+    settings = as_settings(comparison)
+    figures = _Figures(comparison, statistics, directory, average, settings, xlabel)
+    return list(figures.draw(columns, crossed, pictures))
 
 
 @dataclass(frozen=True)
@@ -93,24 +93,25 @@ class _Figures:
     comparison: Comparison
     statistics: Mapping[str, ScoreStatistics]
     directory: Path
+    average: Average
     settings: list[Setting]
     xlabel: str
 
     def draw(
-        self, average: Average, columns: Sequence[str], crossed: Crossed | None
+        self, columns: Sequence[str], crossed: Crossed | None, pictures: np.ndarray | None
     ) -> Iterator[Drawn]:
         """One after another, in the order of the report."""
         comparison = self.comparison
         metrics = list(filter(is_metric, comparison.scores))
         if comparison.kl_per_latent:  # not all are autoencoders
             yield self.rate_distortion()
-        yield self.scores("scores", average, columns)
+        yield self.scores("scores", columns)
         if set(comparison.scores) - set(columns):
-            yield self.scores("all_scores", average, comparison.scores)
+            yield self.scores("all_scores", comparison.scores)
         if "nll_excluded" in comparison.members:
-            yield self.generalisation(average)
+            yield self.generalisation()
         if "entanglement" in comparison.scores:
-            yield self.correlation(average)
+            yield self.correlation()
         if comparison.kl_per_latent:
             yield self.spectrum()
         if len(comparison.factor_scores):
@@ -123,6 +124,8 @@ class _Figures:
         yield self.learning_curves()
         if crossed:
             yield self.traversals(crossed)
+        if pictures is not None:
+            yield self.reconstructions(pictures)
 
     def members_of(self, setting: Setting) -> list[str]:
         """Names of a setting's members."""
@@ -158,13 +161,13 @@ class _Figures:
             for each in found
         ]
 
-    def scores(self, name: str, average: Average, scores: Sequence[str]) -> Drawn:
+    def scores(self, name: str, scores: Sequence[str]) -> Drawn:
         path, comparison = self.directory / name, self.comparison
+        members, ranges = comparison.members, comparison.ranges
         intervals = {
-            score: self.intervals(comparison.members, score, comparison.ranges.get(score, ANY),
-                                  average)
+            score: self.intervals(members, score, ranges.get(score, ANY), self.average)
             for score in scores
-        }  # fmt: skip
+        }
         rows: Any = comparison.baselines
         means = {name: rows[rows["baseline"] == name] for name in BASELINES}
         baselines = {
@@ -174,34 +177,34 @@ class _Figures:
         }
         titles = {score: title_of(score, comparison.better.get(score, "")) for score in scores}
         plots.save_scores(
-            path, comparison.members, self.settings, intervals, baselines, self.xlabel, titles,
-            AVERAGE_NAMES[average].lower(),
+            path, members, self.settings, intervals, baselines, self.xlabel, titles,
+            AVERAGE_NAMES[self.average].lower(),
         )  # fmt: skip
         caption = (
-            f"Every run, the {average} over seeds with its 95 % interval (of {FEWEST} seeds or "
-            "more)."
+            f"Every run, the {self.average} over seeds with its 95 % interval (of {FEWEST} seeds "
+            "or more)."
         )
         if baselines:
             caption += f" As lines: {', '.join(baselines)}; the other baselines are in the table."
         every = "All scores" if name == "all_scores" else "Scores"
         return Drawn(path, f"{every} against {self.xlabel}", caption)
 
-    def generalisation(self, average: Average) -> Drawn:
+    def generalisation(self) -> Drawn:
         """Training images, excluded combinations, and what lies between them."""
         columns = [f"{n}_{of}" for n in ("nll", "mse") for of in ("train", "excluded", "gap")]
-        drawn = self.scores("generalisation", average, columns)
+        drawn = self.scores("generalisation", columns)
         caption = (
             "Training images, combinations that --exclude kept from training, and the difference: "
             "of the negative log-likelihood (nats per image) and of the mean squared error."
         )
         return drawn._replace(title="Held-out combinations", caption=caption)
 
-    def correlation(self, average: Average) -> Drawn:
+    def correlation(self) -> Drawn:
         """Correlated draws beside all images alike, the correlated pair beside other pairs."""
         columns = ("nll_correlated", "nll_all", "mig_correlated", "mig", "entanglement",
                    "entanglement_others")  # fmt: skip
         there = [name for name in columns if name in self.comparison.members]
-        drawn = self.scores("correlation", average, there)
+        drawn = self.scores("correlation", there)
         caption = (
             "Images as --correlate draws them and all images alike. Entanglement: the share of "
             "each of two factors' information that lies in one latent or in latents that hang "

@@ -27,7 +27,7 @@ from bvae_jax.errors import UserError
 from bvae_jax.evaluation import evaluate as evaluation
 from bvae_jax.evaluation import generalisation
 from bvae_jax.evaluation import log_likelihood as held_out
-from bvae_jax.evaluation.baselines import file_baselines, run_baselines
+from bvae_jax.evaluation.baselines import run_baselines, true_factors
 from bvae_jax.evaluation.evaluate import evaluate, evaluate_elbo, score_file
 from bvae_jax.evaluation.figures import draw_score_figures
 from bvae_jax.evaluation.generalisation import mixing, pairs_of
@@ -565,7 +565,7 @@ def test_baselines_of_a_run(run):
 def test_true_factors_to_test_on_are_scaled_as_those_to_fit_on():
     factors, test = np.array([[0, 1], [2, 1], [4, 1]]), np.array([[4, 1], [8, 1]])
     points = Codes(np.zeros((3, 2)), factors, codes_test=np.zeros((2, 2)), factors_test=test)
-    truth, std = file_baselines(points)["true_factors"], np.sqrt(8 / 3)
+    truth, std = true_factors(points), np.sqrt(8 / 3)
     np.testing.assert_allclose(truth.codes, np.array([[-2, 0], [0, 0], [2, 0]]) / std)
     assert truth.codes_test is not None
     np.testing.assert_allclose(truth.codes_test, np.array([[2, 0], [6, 0]]) / std)

@@ -67,11 +67,6 @@ def _first(points: Codes, codes: np.ndarray) -> Codes:
     return dataclasses.replace(_instead(points, codes), **rows)
 
 
-def file_baselines(points: Codes) -> dict[str, Codes]:
-    """What can be compared with where the images are not known."""
-    return {"random_codes": random_codes(points), "true_factors": true_factors(points)}
-
-
 def run_baselines(
     trainer: Trainer, config: Config, count: int, *, split: str = "all", progress: bool = False
 ) -> dict[str, Codes]:

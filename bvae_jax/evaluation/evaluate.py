@@ -12,7 +12,7 @@ from bvae_jax.config import ScoreConfig
 from bvae_jax.continuous import NONE
 from bvae_jax.errors import UserError, say
 from bvae_jax.evaluation.answers import Answers
-from bvae_jax.evaluation.baselines import file_baselines, run_baselines
+from bvae_jax.evaluation.baselines import random_codes, run_baselines, true_factors
 from bvae_jax.evaluation.decomposition import decompose
 from bvae_jax.evaluation.figures import draw_score_figures
 from bvae_jax.evaluation.generalisation import IMAGES, SPLITS, generalisation, mixing, pairs_of
@@ -110,8 +110,7 @@ def evaluate(
     _remark(points, metric_names(config.metrics))
     request = _identity(run) | {
         "num_points": count,
-        **dataclasses.asdict(dataclasses.replace(config, metrics="")),
-        "continuous": points.continuous,
+        **_settings(config, points.continuous),
         "baselines": baselines,
         "udr_with": [fingerprint(other.params) for other in others],
         "factor_names": list(data.factor_names),
@@ -150,8 +149,7 @@ def stored_scores(run_dir: Path, config: ScoreConfig, num_points: int) -> dict[s
     """
     request = _stored_identity(run_dir) | {
         "num_points": num_points,
-        **dataclasses.asdict(dataclasses.replace(config, metrics="")),
-        "continuous": "" if config.continuous == NONE else config.continuous,
+        **_settings(config, "" if config.continuous == NONE else config.continuous),
         "baselines": False,
     }
     answers = _scores_of(run_dir, config.split, request["params_sha256"])
@@ -171,6 +169,15 @@ def _codes(run: Run, count: int, split: str, progress: bool) -> Codes:
     options = {"split": split, "progress": progress}
     encoded = encode_run(run.run_dir, run.trainer, run.params, count, **options)
     return codes_to_score(run.trainer, encoded, split)
+
+
+def _settings(config: ScoreConfig, continuous: str) -> dict[str, Any]:
+    """What a score depends on of what is asked for, whichever metric it is of.
+
+    Args:
+        continuous: the factors that are numbers, as `continuous.in_words`; "" for none.
+    """
+    return dataclasses.asdict(dataclasses.replace(config, metrics="", continuous=continuous))
 
 
 def _identity(run: Run) -> dict[str, Any]:
@@ -194,10 +201,10 @@ def _scores_of(run_dir: Path, split: str, params_sha256: str) -> Answers:
 
 
 def _fits(entry: Entry, request: Entry) -> bool:
-    """Whether scores are what is asked for: the same, with as many repeats or more.
+    """Whether scores are what is asked for.
 
-    One repeat is the first of many, and baselines that nobody asked for do no harm. What could not
-    be scored cannot be now.
+    One repeat is the first of however many, and baselines that nobody asked for do no harm. What
+    could not be scored cannot be now.
     """
     had, free = ScoreConfig().__dict__ | entry["request"], ("repeats", "baselines")
     return (
@@ -256,13 +263,14 @@ def score_file(
                     "same points in the same order."
                 )
         points = _with_runs(points, [points, *others])
-    made = file_baselines(points) if baselines else {}
+    made = {}
+    if baselines:  # those that need no images
+        made = {"random_codes": random_codes(points), "true_factors": true_factors(points)}
     _remark(points, metric_names(config.metrics))
     request = {
         "file": str(path),
         "file_sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
-        **dataclasses.asdict(dataclasses.replace(config, metrics="")),
-        "continuous": points.continuous,
+        **_settings(config, points.continuous),
         "baselines": baselines,
         "udr_with": [str(other) for other in udr_with],
         "factor_names": points.names(),

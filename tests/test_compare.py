@@ -216,7 +216,7 @@ def test_baselines_see_the_images_that_members_are_scored_on(compared, tmp_path)
     for count, split in ((90, "excluded"), (250, "all")):
         factors = run.codes(count, split=split).factors
         codes = factors.astype(float)
-        found.append(bvae_jax.score(codes, factors, metrics="mig", config=score)["mig"]["score"])
+        found.append(bvae_jax.score(codes, factors, metrics=score)["mig"]["score"])
     assert rows.loc["true factors", "mig"] == pytest.approx(found[0], abs=1e-6)
     assert rows.loc["true factors", "mig"] != pytest.approx(found[1], abs=0.01)
 

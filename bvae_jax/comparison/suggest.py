@@ -98,8 +98,7 @@ def suggest(
     Raises:
         UserError: a directory holds no sweep, or no member is done.
     """
-    if rate is not None and not rate > 0:
-        raise UserError(f"--rate: got {rate}, wanted a number of nats above 0.")
+    _check_choice(rate, measure)
     if not sweep_dirs:
         raise UserError("Wanted the directory of a sweep, or of several.")
     directories = [Path(path).expanduser() for path in sweep_dirs]
@@ -171,8 +170,7 @@ def choose(
     Raises:
         UserError: there is no setting or no KL, or the rate or the measure is not possible.
     """
-    if measure not in OTHER:
-        raise unknown("measure", measure, OTHER)
+    _check_choice(rate, measure)
     if not evidence:
         raise UserError("Settings: got none with a finished run, wanted one or more: train them.")
     drawn = resampled_udr(evidence, measure)
@@ -195,6 +193,13 @@ def choose(
     against = cautions(evidence, chosen, measure)
     label = chosen.setting if chosen else None
     return Suggestion(label, measure, reasons, against, ranking, list(evidence), alike)
+
+
+def _check_choice(rate: float | None, measure: str) -> None:
+    if measure not in OTHER:
+        raise unknown("measure", measure, OTHER)
+    if rate is not None and not 0 <= rate < math.inf:
+        raise UserError(f"--rate: got {rate}, wanted a KL in nats, 0 or more.")
 
 
 def _by_udr(
@@ -235,8 +240,6 @@ def _by_udr(
 
 
 def _by_rate(evidence: Sequence[SettingEvidence], rate: float) -> tuple[SettingEvidence, list[str]]:
-    if not 0 <= rate < math.inf:
-        raise UserError(f"--rate: got {rate}, wanted a KL in nats, 0 or more.")
     known = [e for e in evidence if not math.isnan(mean(e.rate))]
     if not known:
         raise UserError("--rate: got runs without a KL, wanted one to choose by: leave it out.")

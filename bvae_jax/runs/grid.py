@@ -23,7 +23,7 @@ Values = dict[str, tuple[Any, ...]]
 """Field of `Config`, or hyperparameter without one -> the values that it takes, of JSON's types."""
 FIXED = tuple(name for name in PACE if name in RESUMABLE)
 """Fields in which members never differ: they are those that may change when a sweep goes on."""
-WITH_COMMAS = ("only", "correlate", "augment")
+WITH_COMMAS = ("only", "exclude", "correlate", "augment", "factor_keys", "eval_metrics")
 """Fields whose values have commas."""
 SYMBOLS = {
     "alpha": "α",

@@ -100,7 +100,7 @@ def check_strategy(strategy: str, at_once: int | None, platform: str) -> None:
     if at_once is None:
         return
     if at_once < 1:
-        raise UserError(f"--members-at-once: got {at_once}, wanted auto or at least 1.")
+        raise UserError(f"--members-at-once: got {at_once}, wanted 1 or more.")
     vmapped = strategy == "vmap" or (strategy == "auto" and platform != "cpu")
     if at_once > 1 and not vmapped:
         raise UserError(

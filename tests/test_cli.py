@@ -23,12 +23,12 @@ import bvae_jax
 from bvae_jax import cli
 from bvae_jax.cli import flags, lists
 from bvae_jax.config import Config
+from bvae_jax.files import read_json
 from bvae_jax.likelihoods import LIKELIHOODS
 from bvae_jax.metrics import METRICS
 from bvae_jax.networks import NETWORKS
 from bvae_jax.objectives import OBJECTIVES
 from bvae_jax.presets import PRESETS
-from bvae_jax.runs import rundir
 from bvae_jax.runs.writer import Writer
 
 QUICK = ["--image-source", "rendered", "--batch-size", "4", "--latents", "2", "--steps", "4"]
@@ -544,7 +544,7 @@ def test_evaluate_and_score(run_dir, tmp_path, capsys):
     assert [line.split()[0] for line in printed[1:3]] == ["mig", "irs"]
     assert "true_factors" in printed[0]
     scores = json.loads(out.read_text())
-    assert scores == rundir.read_json(directory / "evaluation.json")
+    assert scores == read_json(directory / "evaluation.json")
 
     from bvae_jax.runs.encode import encoding_order
     from bvae_jax.runs.trainer import Trainer

@@ -27,9 +27,9 @@ from bvae_jax.comparison.tables import make_table, to_latex, to_markdown
 from bvae_jax.config import Config, ScoreConfig
 from bvae_jax.evaluation import baselines, generalisation
 from bvae_jax.explore.export import of_comparison
+from bvae_jax.files import read_json, write_json
 from bvae_jax.metrics import METRICS
 from bvae_jax.metrics.codes import Codes
-from bvae_jax.runs import rundir
 from bvae_jax.runs.sweep import sweep
 from bvae_jax.runs.sweepdir import SweepConfig, member_dir, open_sweep, read_sweep
 from bvae_jax.runs.trainer import Trainers
@@ -82,13 +82,13 @@ def test_members_are_evaluated_and_the_others_named(swept, compared):
     }
     for name, row in found.members.iterrows():
         run_dir = swept / "members" / str(name)
-        scores = rundir.read_json(run_dir / "evaluation.json")
+        scores = read_json(run_dir / "evaluation.json")
         assert row["mig"] == scores["mig"]["score"]
-        summary = rundir.read_json(run_dir / "summary.json")
+        summary = read_json(run_dir / "summary.json")
         assert row["nll"] == summary["nll"]
-        parts = rundir.read_json(run_dir / "elbo.json")["decomposition"]
+        parts = read_json(run_dir / "elbo.json")["decomposition"]
         assert row["total_correlation"] == parts["total_correlation"]
-        gap = rundir.read_json(run_dir / "elbo-excluded.json")["generalisation"]
+        gap = read_json(run_dir / "elbo-excluded.json")["generalisation"]
         assert (gap["request"]["split"], gap["images"]) == ("excluded", 16)
         assert (row["nll_gap"], row["mse_excluded"]) == (gap["nll_gap"], gap["mse"])
         shares = np.max(scores["mig"]["mutual_information"], axis=0) / scores["mig"]["entropy"]
@@ -343,11 +343,11 @@ def pretend(sweep_dir, base, values, done=()):
     for number, one in enumerate(found.members()):
         directory = member_dir(sweep_dir, one)
         directory.mkdir(parents=True)
-        rundir.write_json(directory / "config.json", one.config.to_dict())
+        write_json(directory / "config.json", one.config.to_dict())
         if number in done:
             summary = {"step": base.steps, "params_sha256": "", "nll": 1.0, "kl": 1.0, "elbo": -2.0}
             kl = {"kl_per_latent": [1.0, 0.0, 0.0], "active_latents": 1}
-            rundir.write_json(directory / "summary.json", summary | kl)
+            write_json(directory / "summary.json", summary | kl)
             (directory / "metrics.jsonl").touch()
     return sweep_dir
 
@@ -361,7 +361,7 @@ def test_what_is_wrong_with_runs_marks_their_setting(tmp_path):
     for path in done.glob("members/beta=16*/summary.json"):
         summary = json.loads(path.read_text()) | {"variance_per_latent": [0.2, 0.0, 0.0]}
         wrong = {"seed=0": {}, "seed=1": {"no active latents": "a line"}}[path.parent.name[-6:]]
-        rundir.write_json(path, summary | {"warnings": wrong})
+        write_json(path, summary | {"warnings": wrong})
     found = read_comparison([done], None, Trainers(), progress=False)
     assert found.members["active_latents"].dropna().tolist() == [1, 1]
     table = make_table(found)
@@ -536,11 +536,11 @@ def test_autoencoders_are_compared_without_a_posterior(tmp_path, capsys, wandb):
         assert found.members[name].isna().tolist() == points.tolist()
     assert set(found.kl_per_latent) == set(found.members.index[(~points).to_numpy()])
     for name, row in found.members.iterrows():
-        gap = rundir.read_json(found.run_dirs[str(name)] / "elbo-correlated.json")["generalisation"]
+        gap = read_json(found.run_dirs[str(name)] / "elbo-correlated.json")["generalisation"]
         assert gap["request"]["split"] == "correlated"
         wanted = gap["nll"], gap["nll_train"], gap["nll"] - gap["nll_train"], gap["mig_train"]
         assert tuple(row[["nll_all", "nll_correlated", "nll_gap", "mig_correlated"]]) == wanted
-        entry = rundir.read_json(found.run_dirs[str(name)] / "evaluation.json")["mig"]
+        entry = read_json(found.run_dirs[str(name)] / "evaluation.json")["mig"]
         assert row["entanglement"] == entry["mixing"]["pairs"][0]["entanglement"]
     assert {"mig_correlated", "entanglement", "entanglement_others"} <= set(found.scores)
     assert (tmp_path / "figures" / "correlation.png").exists()

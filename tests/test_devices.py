@@ -16,6 +16,7 @@ from conftest import assert_equal
 import bvae_jax
 from bvae_jax.config import Config
 from bvae_jax.errors import UserError
+from bvae_jax.files import read_json
 from bvae_jax.runs import rundir
 from bvae_jax.runs.mesh import choose_devices
 from bvae_jax.runs.placement import shard_of_process
@@ -64,7 +65,7 @@ def train(path, config=SMALL, **options: Any):
 
 def left(path):
     """What a run leaves, without times."""
-    summary = rundir.read_json(path / "summary.json")
+    summary = read_json(path / "summary.json")
     return summary["params_sha256"], (path / "metrics.jsonl").read_text()
 
 
@@ -132,7 +133,7 @@ def test_a_resumed_run_keeps_its_devices(longer, tmp_path):
     train(tmp_path / "run", devices=2)
     again = train(tmp_path / "run", LONGER, resume=True)
     assert_equal(again.state, longer.state)
-    sessions = rundir.read_json(tmp_path / "run" / rundir.PROVENANCE)["sessions"]
+    sessions = read_json(tmp_path / "run" / rundir.PROVENANCE)["sessions"]
     assert [one["devices"] for one in sessions] == [2, 2]
 
 
@@ -168,7 +169,7 @@ def test_eight_devices(single, tmp_path):
     subprocess.run([*BVAE, "train", *flags(), *run_flags], **options)
     result = bvae_jax.load(tmp_path / "run", progress=False)
     assert_near(result, single)
-    (session,) = rundir.read_json(tmp_path / "run" / rundir.PROVENANCE)["sessions"]
+    (session,) = read_json(tmp_path / "run" / rundir.PROVENANCE)["sessions"]
     assert (session["devices"], session["device"]) == (8, "8 x cpu")
 
     betas = ["4", "1", "2", "6", "8", "10", "12", "16"]
@@ -178,7 +179,7 @@ def test_eight_devices(single, tmp_path):
     assert len(list(members.rglob("summary.json"))) == 8
     member = bvae_jax.load(members / "beta=4,seed=0", progress=False)
     assert_near(member, single)
-    session = rundir.read_json(members / "beta=4,seed=0" / rundir.PROVENANCE)["sessions"][0]
+    session = read_json(members / "beta=4,seed=0" / rundir.PROVENANCE)["sessions"][0]
     assert session["sweep"] == {"strategy": "devices", "members_at_once": 8}
 
 
@@ -188,7 +189,7 @@ def test_each_process_trains_its_part_of_a_sweep(single, tmp_path):
     together("sweep", "--sweep-dir", tmp_path / "sweep", *more, *flags())
     members = tmp_path / "sweep" / "members"
     assert left(members / "beta=4,seed=0") == left(single.run_dir)
-    commands = [rundir.read_json(path)["sessions"] for path in members.rglob("provenance.json")]
+    commands = [read_json(path)["sessions"] for path in members.rglob("provenance.json")]
     assert [len(sessions) for sessions in commands] == [1, 1]
 
 

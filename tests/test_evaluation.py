@@ -32,6 +32,7 @@ from bvae_jax.evaluation.evaluate import evaluate, evaluate_elbo, score_file
 from bvae_jax.evaluation.figures import draw_score_figures
 from bvae_jax.evaluation.generalisation import mixing, pairs_of
 from bvae_jax.evaluation.log_likelihood import Sums, held_out_log_likelihood
+from bvae_jax.files import read_json, write_json
 from bvae_jax.likelihoods import LIKELIHOODS, Likelihood
 from bvae_jax.metrics import scoring
 from bvae_jax.metrics.codes import Codes
@@ -39,7 +40,6 @@ from bvae_jax.metrics.mig import mig
 from bvae_jax.metrics.scoring import jsonable
 from bvae_jax.plots import scores as score_plots
 from bvae_jax.runs import encode as encoding
-from bvae_jax.runs import rundir
 from bvae_jax.runs import train as runner
 from bvae_jax.runs.checkpoint import fingerprint
 from bvae_jax.runs.encode import (
@@ -81,12 +81,12 @@ def test_scores_of_each_split_are_kept(run):
     all_images = evaluate(run, ScoreConfig("mig"), num_points=POINTS, figures=False, **QUIET)
     evaluate(run, ScoreConfig("mig", split="correlated"), num_points=90, figures=False, **QUIET)
     evaluate_elbo(run, 4, num_points=POINTS, split="correlated", **QUIET)
-    assert rundir.read_json(run.run_dir / "evaluation.json") == all_images
+    assert read_json(run.run_dir / "evaluation.json") == all_images
     assert all_images["mig"]["mixing"]["pairs"]
-    correlated = rundir.read_json(run.run_dir / "evaluation-correlated.json")["mig"]
+    correlated = read_json(run.run_dir / "evaluation-correlated.json")["mig"]
     assert correlated["n"] == 90
     assert "mixing" not in correlated, "their factors are not independent"
-    assert "generalisation" in rundir.read_json(run.run_dir / "elbo-correlated.json")
+    assert "generalisation" in read_json(run.run_dir / "elbo-correlated.json")
     assert not (run.run_dir / "elbo.json").exists()
 
 
@@ -395,7 +395,7 @@ def test_a_latent_that_mixes_two_factors_is_found():
 def test_scores_are_on_disk_with_what_made_them(run, capsys):
     settings = ScoreConfig("mig,irs,mig_chen,unsupervised", train_points=100, test_points=50)
     entries = evaluate(run.run_dir, settings, num_points=POINTS, **QUIET)
-    stored = rundir.read_json(run.run_dir / evaluation.EVALUATION)
+    stored = read_json(run.run_dir / evaluation.EVALUATION)
     assert stored == json.loads(json.dumps(entries))
     assert list(stored) == ["mig", "mig_chen", "irs", "unsupervised"]
     assert [name for name, entry in stored.items() if "mixing" in entry] == ["mig"]
@@ -426,12 +426,12 @@ def test_scores_that_are_there_are_not_computed_again(run, monkeypatch):
     assert second["mig"] == first["mig"]
     evaluate(run.run_dir, ScoreConfig("mig", seed=1), **options)
     assert asked[-1] == "mig"
-    stored = rundir.read_json(run.run_dir / evaluation.EVALUATION)
+    stored = read_json(run.run_dir / evaluation.EVALUATION)
     assert set(stored) == {"mig", "irs"}, "others of the same parameters stay"
     # Numbers are other scores than classes; what was scored before there were any is of classes.
     for entry in stored.values():
         del entry["request"]["continuous"]
-    rundir.write_json(run.run_dir / evaluation.EVALUATION, stored, checksum=True)
+    write_json(run.run_dir / evaluation.EVALUATION, stored, checksum=True)
     evaluate(run.run_dir, ScoreConfig("irs", continuous="none"), **options)
     assert len(asked) == 3
     numbers = ScoreConfig("irs", continuous="4,orientation=40")
@@ -679,7 +679,7 @@ def evaluated(run, *args, **kwargs):
 
 def test_both_results_are_written_printed_and_not_computed_again(run, monkeypatch, capsys):
     found = evaluated(run, 50, 40, 5)
-    on_disk = rundir.read_json(run.run_dir / "elbo.json")
+    on_disk = read_json(run.run_dir / "elbo.json")
     assert on_disk == found
     kl = found["decomposition"]["kl_sampled"]
     terms = ("mutual_information", "total_correlation", "dimension_wise_kl")
@@ -710,11 +710,11 @@ def test_both_results_are_written_printed_and_not_computed_again(run, monkeypatc
     with pytest.raises(AssertionError, match="again"):  # of training images
         evaluate_elbo(without_holdout, 0, 40, 5, **QUIET)
     monkeypatch.undo()
-    earlier = rundir.read_json(run.run_dir / "elbo.json")
+    earlier = read_json(run.run_dir / "elbo.json")
     for added in ("least_effective", "few"):
         del earlier["log_likelihood"][added]
     del earlier["log_likelihood"]["request"]["few"]
-    rundir.write_json(run.run_dir / "elbo.json", earlier)
+    write_json(run.run_dir / "elbo.json", earlier)
     assert evaluated(run, 50, 40, 5) == found
     assert "damaged" not in capsys.readouterr().err
     (run.run_dir / "elbo.json").write_text("{")

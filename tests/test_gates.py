@@ -14,11 +14,11 @@ from bvae_jax import cli
 from bvae_jax.comparison.rates import TITLE, Difference, cells, differences, sweep_of
 from bvae_jax.config import Config, ScoreConfig
 from bvae_jax.errors import UserError
+from bvae_jax.files import write_json
 from bvae_jax.likelihoods import make_likelihood
 from bvae_jax.networks import NETWORKS
 from bvae_jax.networks.gates import Rates, rates_of, root, slopes
 from bvae_jax.objectives import OBJECTIVES
-from bvae_jax.runs import rundir
 from bvae_jax.runs.checkpoint import fingerprint
 from bvae_jax.runs.hyper import resolved
 from bvae_jax.runs.sweep import sweep
@@ -342,7 +342,7 @@ def test_a_sweep_over_seeds_has_the_bits_of_single_runs(found, tmp_path):
 
 
 def test_a_run_is_looked_at_where_the_others_are_if_that_is_in_its_range(tmp_path):
-    rundir.write_json(tmp_path / "config.json", Config(multi_rate="0.5:16").to_dict())
+    write_json(tmp_path / "config.json", Config(multi_rate="0.5:16").to_dict())
     assert sweep_of(tmp_path, [0.4, 16.0, 0.5, 3.0, 17.0]).values["beta"] == (0.5, 3, 16)
     own = sweep_of(tmp_path, [20.0]).values["beta"]
     assert own == sweep_of(tmp_path).values["beta"]

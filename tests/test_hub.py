@@ -14,7 +14,7 @@ from bvae_jax import Config, cli
 from bvae_jax.evaluation.answers import Answers
 from bvae_jax.export import hub as the_hub
 from bvae_jax.export.card import data_name, model_card
-from bvae_jax.runs import rundir
+from bvae_jax.files import write_json
 from bvae_jax.runs.checkpoint import fingerprint
 
 pytestmark = pytest.mark.usefixtures("tiny_network")
@@ -133,15 +133,15 @@ def test_the_card_of_an_autoencoder_has_no_posterior(run, hub, tmp_path, capsys)
 def test_the_card_of_a_member_has_the_other_seeds(run, tmp_path):
     """Of the same setting, on as many images; and scores of its own parameters alone."""
     values = {"beta": [4.0, 1.0], "seed": [0, 1, 2, 3]}
-    rundir.write_json(tmp_path / "config.json", {"config": CONFIG.to_dict(), "values": values})
+    write_json(tmp_path / "config.json", {"config": CONFIG.to_dict(), "values": values})
     members = ((4, 0, 10.0, 16), (4, 1, 11.0, 16), (4, 2, 50.0, 8), (1, 3, 99.0, 16))
     for beta, seed, nll, images in members:
         member = tmp_path / "members" / f"beta={beta},seed={seed}"
         shutil.copytree(run.run_dir, member)
         config = run.config.replace(beta=float(beta), seed=seed)
-        rundir.write_json(member / "config.json", config.to_dict())
+        write_json(member / "config.json", config.to_dict())
         summary = run.summary | {"nll": nll, "eval_images": images}
-        rundir.write_json(member / "summary.json", summary)
+        write_json(member / "summary.json", summary)
     first = tmp_path / "members" / "beta=4,seed=0"
     answers = Answers(first / "evaluation.json")
     for name, of in (("mig", run.summary["params_sha256"]), ("irs", "others")):

@@ -23,6 +23,7 @@ import bvae_jax
 from bvae_jax.config import Config, ScoreConfig
 from bvae_jax.elbo import gaussian_kl
 from bvae_jax.errors import UserError
+from bvae_jax.files import read_json
 from bvae_jax.files.archive import read_npz
 from bvae_jax.runs import figures, rundir, trainer, writer
 from bvae_jax.runs import loop as training
@@ -104,7 +105,7 @@ def test_the_directory_holds_everything(finished):
 
 
 def test_the_summary_is_complete_and_consistent(finished):
-    summary = rundir.read_json(finished.run_dir / "summary.json")
+    summary = read_json(finished.run_dir / "summary.json")
     assert summary == finished.summary
     assert summary["step"] == 12
     assert summary["split"] == "holdout"
@@ -305,7 +306,7 @@ def test_load_gives_the_run_back(finished):
 
 def contents(directory):
     """What must not depend on interruptions."""
-    summary = rundir.read_json(directory / "summary.json")
+    summary = read_json(directory / "summary.json")
     timeless = {k: v for k, v in summary.items() if k not in ("wall_seconds", "images_per_second")}
     return timeless, (directory / "metrics.jsonl").read_bytes()
 

@@ -16,6 +16,7 @@ from conftest import assert_close, assert_equal, changed, two_devices
 import bvae_jax
 from bvae_jax.config import Config
 from bvae_jax.errors import UserError
+from bvae_jax.files import read_json
 from bvae_jax.runs import placement as sweep_plan
 from bvae_jax.runs import rundir, sweepdir, trainer
 from bvae_jax.runs.placement import batches, evenly, make_plan, parse_shard
@@ -48,7 +49,7 @@ def fingerprints(directory):
     found = {}
     for path in sorted((directory / "members").iterdir()):
         if (path / "summary.json").exists():
-            summary = rundir.read_json(path / "summary.json")
+            summary = read_json(path / "summary.json")
             found[path.name] = (summary["params_sha256"], (path / "metrics.jsonl").read_text())
     return found
 
@@ -118,9 +119,9 @@ def test_members_trained_together_are_close_to_single_runs(finished, tmp_path, s
         assert_equal(ours.key, alone.key)
     np.testing.assert_allclose(result.table["loss"], finished.table["loss"], rtol=1e-4)
     np.testing.assert_allclose(result.table["kl"], finished.table["kl"], rtol=1e-2)
-    sessions = rundir.read_json(
-        tmp_path / "sweep" / "members" / "beta=1,seed=0" / rundir.PROVENANCE
-    )["sessions"]
+    sessions = read_json(tmp_path / "sweep" / "members" / "beta=1,seed=0" / rundir.PROVENANCE)[
+        "sessions"
+    ]
     assert sessions[0]["sweep"] == {
         "strategy": strategy,
         "members_at_once": {"devices": 2, "vmap": 4}[strategy],
@@ -403,7 +404,7 @@ def test_a_damaged_config_of_a_sweep_is_one_line(tmp_path, damage, message):
     (tmp_path / "link").symlink_to("disk")  # to an empty directory, which is as good as none
     open_sweep(tmp_path / "link", SweepConfig(BASE, {"seed": (0,)}))
     path = tmp_path / "disk" / "config.json"
-    path.write_text(json.dumps(rundir.read_json(path) | damage if damage else {}))
+    path.write_text(json.dumps(read_json(path) | damage if damage else {}))
     with pytest.raises(UserError, match=message) as caught:
         read_sweep(tmp_path / "link")
     assert str(path.name) in str(caught.value)

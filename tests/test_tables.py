@@ -30,6 +30,7 @@ from bvae_jax.comparison.statistics import Interval, interval, pair_tests, sente
 from bvae_jax.comparison.tables import Cell, Table, explanation, latex, texts, to_latex
 from bvae_jax.config import Config
 from bvae_jax.errors import UserError
+from bvae_jax.files import write_json
 from bvae_jax.metrics import METRICS
 from bvae_jax.metrics.scoring import jsonable
 from bvae_jax.plots import style
@@ -619,9 +620,9 @@ def test_a_run_is_chosen_by_no_score_of_other_parameters(tmp_path):
         for run_dir, score in zip(run_dirs.values(), (0.1, 0.2, 0.6), strict=True):
             run_dir.mkdir(exist_ok=True)
             summary = {"step": 4, "nll": 1.0, "params_sha256": "new"}
-            rundir.write_json(run_dir / "summary.json", summary)
+            write_json(run_dir / "summary.json", summary)
             entry = {"score": score, "request": {"params_sha256": params_sha256}}
-            rundir.write_json(run_dir / "evaluation.json", {"mig": entry})
+            write_json(run_dir / "evaluation.json", {"mig": entry})
         return representatives(given)["β = 1"]
 
     assert chosen("new") == "beta=1,seed=1", "by the MIG"
@@ -634,7 +635,7 @@ def test_a_run_is_chosen_by_no_score_of_other_parameters(tmp_path):
 def test_a_comparison_of_runs_for_many_betas_is_sent_where_these_were_logged(tmp_path):
     whole = tmp_path / "members" / "seed=0"
     whole.mkdir(parents=True)
-    rundir.write_json(whole / "config.json", Config(multi_rate="1:16").to_dict())
+    write_json(whole / "config.json", Config(multi_rate="1:16").to_dict())
     rundir.add_session(whole, 0, sweep={"strategy": "vmap", "members_at_once": 1, "wandb": "mine"})
     run_dirs = {f"beta={beta}": whole / f"beta={beta}" for beta in (1, 16)}
     assert _wandb_project(comparison(run_dirs=run_dirs)) == "mine"

@@ -43,6 +43,7 @@ from bvae_jax.comparison.tables import (
 from bvae_jax.config import ScoreConfig
 from bvae_jax.errors import UserError, say
 from bvae_jax.evaluation.evaluate import check_settings
+from bvae_jax.files import write_json, write_text
 from bvae_jax.metrics.scoring import metric_names
 from bvae_jax.runs import rundir
 from bvae_jax.runs.encode import same_images
@@ -254,8 +255,8 @@ def _write_statistics(
     lost = kept_in_words(kept(comparison), "".join(comparison.varied[:1]))
     factors = f"## Factors\n\n{markdown(lost)}\n\n" if lost else ""
     many_rates = differences_text(differences(comparison))
-    rundir.write_text(words, statistics_text(statistics.values()) + factors + many_rates)
-    rundir.write_json(numbers, statistics_json(comparison, statistics))
+    write_text(words, statistics_text(statistics.values()) + factors + many_rates)
+    write_json(numbers, statistics_json(comparison, statistics))
     return [words, numbers]
 
 
@@ -275,7 +276,7 @@ def write_tables(
     names = latex(", ".join(map(symbol, varied)))
     title = f"Scores by {names}." if names else "Scores."
     tex = to_latex(shown, caption=title, label="tab:scores", width=width)
-    rundir.write_text(paths[0], to_frame(table).to_csv(index=False))
-    rundir.write_text(paths[1], to_markdown(shown))
-    rundir.write_text(paths[2], tex)
+    write_text(paths[0], to_frame(table).to_csv(index=False))
+    write_text(paths[1], to_markdown(shown))
+    write_text(paths[2], tex)
     return paths

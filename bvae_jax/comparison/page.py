@@ -10,7 +10,7 @@ from string import Template
 from typing import NamedTuple
 
 from bvae_jax.comparison.figures import Drawn
-from bvae_jax.runs import rundir
+from bvae_jax.files import write_text
 
 TEMPLATE = Path(__file__).with_name("report.html")
 DIGITS = 5  # of the largest number in a column
@@ -89,7 +89,7 @@ def write_page(path: Path, page: Page) -> None:
         sections=joined(_section(section) for section in page.sections if section.body),
     )
     path.parent.mkdir(parents=True, exist_ok=True)
-    rundir.write_text(path, text)
+    write_text(path, text)
 
 
 def _section(section: Section) -> str:

@@ -12,6 +12,7 @@ from bvae_jax.comparison.base import Comparison
 from bvae_jax.comparison.statistics import interval
 from bvae_jax.config import Config
 from bvae_jax.errors import UserError
+from bvae_jax.files import read_json
 from bvae_jax.runs import rundir
 from bvae_jax.runs.figures import betas_of
 from bvae_jax.runs.grid import Member, text
@@ -59,7 +60,7 @@ def sweep_of(path: Path, betas: Iterable[float] = ()) -> SweepConfig:
         UserError: it holds neither.
     """
     is_run = (path / CONFIG).is_file() and not (path / "members").is_dir()
-    if not is_run or "values" in rundir.read_json(path / CONFIG):
+    if not is_run or "values" in read_json(path / CONFIG):
         sweep = read_sweep(path)
     else:
         config = rundir.read_config(path)

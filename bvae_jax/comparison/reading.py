@@ -25,6 +25,7 @@ from bvae_jax.evaluation.evaluate import (
     stored_scores,
 )
 from bvae_jax.evaluation.generalisation import SPLITS, mixing, pairs_of
+from bvae_jax.files import read_json
 from bvae_jax.metrics.base import ratio
 from bvae_jax.metrics.scoring import Entry, metric_names, numbers
 from bvae_jax.runs import rundir
@@ -297,7 +298,7 @@ def _summary(run_dir: Path, trainers: Trainers) -> dict[str, Any]:
         found, trained = rundir.read_summary(run_dir), rundir.read_summary(whole)
         if not (found and trained and found["step"] == trained["step"]):
             return load_shared(run_dir, trainers).summarised().summary or {}
-    return rundir.read_json(run_dir / rundir.SUMMARY, rundir.Summary)
+    return read_json(run_dir / rundir.SUMMARY, rundir.Summary)
 
 
 def _say_what_is_skipped(evaluated: Mapping[str, Evaluation]) -> None:

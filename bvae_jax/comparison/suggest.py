@@ -25,9 +25,9 @@ from bvae_jax.comparison.base import Comparison
 from bvae_jax.comparison.reading import read_comparison
 from bvae_jax.comparison.statistics import ALPHA, ROUNDING, half_width
 from bvae_jax.errors import UserError, say, unknown
+from bvae_jax.files import write_json
 from bvae_jax.metrics.base import mean
 from bvae_jax.metrics.scoring import jsonable
-from bvae_jax.runs import rundir
 from bvae_jax.runs.encode import encode_run
 from bvae_jax.runs.run import load_shared
 from bvae_jax.runs.trainer import Trainers
@@ -107,7 +107,7 @@ def suggest(
     found = of_comparison(comparison, trainers, rate=rate, measure=measure, progress=progress)
     directory = Path(out).expanduser() if out else directories[0]
     directory.mkdir(parents=True, exist_ok=True)
-    rundir.write_json(directory / FILE, to_json(found))
+    write_json(directory / FILE, to_json(found))
     return found
 
 

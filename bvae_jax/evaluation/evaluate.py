@@ -17,6 +17,7 @@ from bvae_jax.evaluation.decomposition import decompose
 from bvae_jax.evaluation.figures import draw_score_figures
 from bvae_jax.evaluation.generalisation import IMAGES, SPLITS, generalisation, mixing, pairs_of
 from bvae_jax.evaluation.log_likelihood import FEW, held_out_log_likelihood
+from bvae_jax.files import read_json
 from bvae_jax.metrics import METRICS
 from bvae_jax.metrics.base import active
 from bvae_jax.metrics.codes import SCALE, Codes, read_codes
@@ -188,7 +189,7 @@ def _identity(run: Run) -> dict[str, Any]:
 
 def _stored_identity(run_dir: Path) -> dict[str, Any]:
     """The same of a finished run, which is not loaded."""
-    summary: rundir.Summary = rundir.read_json(run_dir / rundir.SUMMARY, rundir.Summary)
+    summary: rundir.Summary = read_json(run_dir / rundir.SUMMARY, rundir.Summary)
     scaled = {} if "kl" in summary else {"codes": SCALE}
     return {"step": summary["step"], "params_sha256": summary["params_sha256"]} | scaled
 
@@ -408,7 +409,7 @@ def stored_decomposition(
 
     Of an autoencoder there is nothing to take apart.
     """
-    summary: rundir.Summary = rundir.read_json(run_dir / rundir.SUMMARY, rundir.Summary)
+    summary: rundir.Summary = read_json(run_dir / rundir.SUMMARY, rundir.Summary)
     if "kl" not in summary:
         return {}
     asked = {"samples": decomposition, "num_points": num_points, "split": split}

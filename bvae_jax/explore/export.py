@@ -17,6 +17,7 @@ from bvae_jax.comparison.report import title as title_of
 from bvae_jax.errors import UserError
 from bvae_jax.explore.page import COLUMNS, Explorer, atlas, make_page, program_json, rounded
 from bvae_jax.explore.program import Program, trace
+from bvae_jax.files import read_json
 from bvae_jax.metrics.base import active, ratio
 from bvae_jax.metrics.mig import mig
 from bvae_jax.networks.gates import Rates
@@ -125,7 +126,7 @@ def explore(
     if not (above.is_dir() and os.access(above, os.W_OK)):  # before minutes of work
         raise UserError(f"--out: {above} is no directory that can be written to.")
     stored = directory / rundir.CONFIG
-    if not (stored.is_file() and "values" in rundir.read_json(stored)):
+    if not (stored.is_file() and "values" in read_json(stored)):
         if seed is not None:
             raise UserError(f"--seed: {directory} is a run: wanted a sweep for that.")
         return of_run(load(directory, step=step, dataset=dataset), float32=float32).write(file)

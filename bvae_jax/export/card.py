@@ -16,6 +16,7 @@ from bvae_jax.data.variants import Split, parts_of
 from bvae_jax.errors import printable
 from bvae_jax.evaluation.evaluate import EVALUATION
 from bvae_jax.export.formats import TEMPLATE
+from bvae_jax.files import read_json
 from bvae_jax.metrics import METRICS
 from bvae_jax.metrics.scoring import headline, numbers
 from bvae_jax.objectives import get_objective
@@ -113,7 +114,7 @@ def read_scores(run_dir: Path, summary: Mapping[str, Any]) -> dict[str, tuple[fl
     """Score -> its value and on how many images or points, of the run's own parameters."""
     found = {name: (summary[name], summary["eval_images"]) for name in TRAINING if name in summary}
     path = run_dir / EVALUATION
-    entries = rundir.read_json(path) if path.exists() else {}
+    entries = read_json(path) if path.exists() else {}
     entries = {
         name: entry
         for name, entry in entries.items()
@@ -287,7 +288,7 @@ def _known(config: Config) -> Any:
 
 
 def _scores(run: Run, scores: Mapping[str, tuple[float, int]]) -> str:
-    others = [read_scores(path, rundir.read_json(path / rundir.SUMMARY))
+    others = [read_scores(path, read_json(path / rundir.SUMMARY))
               for path in seeds_of(run.run_dir)]  # fmt: skip
     better = {headline(name): metric.best for name, metric in METRICS.items()}
     rows = [["score", "this model", "n"]]

@@ -13,7 +13,7 @@ from bvae_jax.errors import UserError, needs, say
 from bvae_jax.export.card import model_card, title_of
 from bvae_jax.export.formats import TEMPLATE, own_part, torch_code
 from bvae_jax.export.weights import SCORES, export_run
-from bvae_jax.files import replacing
+from bvae_jax.files import read_json, replacing, write_text
 from bvae_jax.runs import rundir
 from bvae_jax.runs.run import Run, load
 
@@ -57,7 +57,7 @@ def fetched(text: str) -> Path:
         config = Path(found, rundir.CONFIG)
         if not config.is_file():
             raise UserError(f"{text} has no {rundir.CONFIG}: {none_of_ours}.")
-        if not set(rundir.ALWAYS) <= set(rundir.read_json(config)):
+        if not set(rundir.ALWAYS) <= set(read_json(config)):
             raise UserError(
                 f"{text}: its {rundir.CONFIG} is that of something else: {none_of_ours}."
             )
@@ -147,7 +147,7 @@ def _write_card(run: Run, repository: str, licence: str | None, directory: Path)
         shutil.copyfile(own, directory / CARD)
         say(f"note: the card is {own}, as it is.")
     else:
-        rundir.write_text(directory / CARD, model_card(run, directory, repository, licence))
+        write_text(directory / CARD, model_card(run, directory, repository, licence))
 
 
 @contextlib.contextmanager

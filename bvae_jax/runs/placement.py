@@ -135,7 +135,7 @@ def make_plan(
     if strategy in ("sequential", "devices"):
         return Plan(strategy, devices if strategy == "devices" else 1, state_bytes(trainer))
     if at_once or platform == "cpu":
-        return Plan("vmap", min(at_once or members, members), state_bytes(trainer))
+        return Plan("vmap", min(int(at_once or members), members), state_bytes(trainer))
     each = compiled_bytes(trainer)
     have = memory_of_device(jax.local_devices()[0])
     left = MEMORY_SHARE * have - trainer.data_bytes

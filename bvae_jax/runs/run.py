@@ -16,6 +16,7 @@ from bvae_jax.config import Config, ScoreConfig, has_files, with_places
 from bvae_jax.data.base import Dataset
 from bvae_jax.elbo import gaussian_kl
 from bvae_jax.errors import UserError, say
+from bvae_jax.files import write_json
 from bvae_jax.objectives import get_objective
 from bvae_jax.runs import encode as encoding
 from bvae_jax.runs import rundir
@@ -120,7 +121,7 @@ class Run:
         summary = summarise(self.trainer, self.state, evaluation, {})
         if rundir.of_beta(self.run_dir)[1] is not None:
             self.run_dir.mkdir(exist_ok=True)
-            rundir.write_json(self.run_dir / rundir.SUMMARY, summary, checksum=True)
+            write_json(self.run_dir / rundir.SUMMARY, summary, checksum=True)
         return replace(self, summary=summary)
 
     @property

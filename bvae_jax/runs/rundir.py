@@ -29,7 +29,6 @@ from bvae_jax.config import (
 from bvae_jax.data.base import Dataset
 from bvae_jax.errors import HOW_TO_REGISTER, UserError, say
 from bvae_jax.files import new_directory, read_json, write_json
-from bvae_jax.files import write_text as write_text
 from bvae_jax.registry import PLUGINS, unknown_parts
 from bvae_jax.runs.grid import text
 from bvae_jax.runtime import git_commit, versions

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypedDict
 
 from bvae_jax.config import Config, differing_fields, with_places
 from bvae_jax.errors import UserError
-from bvae_jax.files import new_directory
+from bvae_jax.files import new_directory, read_json, write_json
 from bvae_jax.runs import rundir
 from bvae_jax.runs.grid import Member, Values, label, members, text
 
@@ -57,7 +57,7 @@ def open_sweep(sweep_dir: Path, wanted: SweepConfig) -> SweepConfig:
         return wanted
     stored, grown = read_sweep(sweep_dir), check_sweep(sweep_dir, wanted) or wanted
     if grown != stored:
-        rundir.write_json(sweep_dir / CONFIG, _json(grown))
+        write_json(sweep_dir / CONFIG, _json(grown))
         _move_members(sweep_dir, grown)
     return grown
 
@@ -127,7 +127,7 @@ def _create(sweep_dir: Path, sweep: SweepConfig) -> bool:
         sweep_dir = Path(os.path.realpath(sweep_dir))
     try:
         with new_directory(sweep_dir) as part:
-            rundir.write_json(part / CONFIG, _json(sweep))
+            write_json(part / CONFIG, _json(sweep))
             (part / MEMBERS).mkdir()
     except OSError:
         if not (sweep_dir / CONFIG).exists():
@@ -151,10 +151,10 @@ def read_sweep(sweep_dir: Path) -> SweepConfig:
     if not path.is_file():
         why = f"it has no {CONFIG}" if sweep_dir.exists() else "there is no such file or directory"
         raise UserError(f"No sweep in {sweep_dir}: {why}. Give the directory of one.")
-    found = rundir.read_json(path)
+    found = read_json(path)
     if not {"config", "values"} <= set(found):
         raise UserError(f"{path} is that of no sweep: wanted config and values. Is it a run?")
-    stored: Stored = rundir.read_json(path, Stored)
+    stored: Stored = read_json(path, Stored)
     values = {name: tuple(given) for name, given in stored["values"].items()}
     sweep = SweepConfig(rundir.parse_config(path, stored["config"]), values)
     try:
@@ -211,7 +211,7 @@ def status(sweep_dir: Path, member: Member) -> Status:
 
 def write_failed(sweep_dir: Path, member: Member, reason: str) -> None:
     """A member cannot go on; `bvae sweep` passes it over from now on."""
-    rundir.write_json(member_dir(sweep_dir, member) / rundir.FAILED, {"reason": reason})
+    write_json(member_dir(sweep_dir, member) / rundir.FAILED, {"reason": reason})
 
 
 def summary_table(sweep_dir: Path, members: Sequence[Member]) -> "pd.DataFrame":
@@ -226,7 +226,7 @@ def summary_table(sweep_dir: Path, members: Sequence[Member]) -> "pd.DataFrame":
         row: dict[str, Any] = {"member": one.name, "setting": label(one.values), **one.values}
         row["status"] = status(sweep_dir, one)
         if row["status"] == "done":
-            row |= plain_numbers(rundir.read_json(member_dir(sweep_dir, one) / rundir.SUMMARY))
+            row |= plain_numbers(read_json(member_dir(sweep_dir, one) / rundir.SUMMARY))
         rows.append(row)
     table = pd.DataFrame(rows).set_index("member")
     return table.assign(**{n: math.nan for n in ("nll", "kl", "elbo") if n not in table})

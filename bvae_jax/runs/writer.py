@@ -13,6 +13,7 @@ import numpy as np
 
 from bvae_jax.config import Config, places
 from bvae_jax.errors import UserError, say
+from bvae_jax.files import write_json
 from bvae_jax.runs import encode, health, rundir
 from bvae_jax.runs.checkpoint import Checkpoints, Restored, fingerprint
 from bvae_jax.runs.figures import draw_figures, draw_rate_distortion, keep_frame, rate_distortion
@@ -160,7 +161,7 @@ class Writer:
         """
         self._saved = start
         rundir.check_data(self.directory, self._trainer.dataset)
-        rundir.write_json(self.directory / rundir.CONFIG, self.config.to_dict())
+        write_json(self.directory / rundir.CONFIG, self.config.to_dict())
         remarks |= {"data": describe(self._trainer), "places": places(self.config)}
         rundir.add_session(self.directory, start, **remarks)
         opened = self._open_loggers(self.directory, start, self.config.to_dict())
@@ -283,7 +284,7 @@ class Writer:
             draw_figures(directory, self._trainer, self._trainer.weights(state), records, step)
             if "rates" in summary:
                 draw_rate_distortion(directory / "rate_distortion", summary["rates"])
-        rundir.write_json(self.directory / rundir.SUMMARY, summary, checksum=True)
+        write_json(self.directory / rundir.SUMMARY, summary, checksum=True)
         return summary
 
     def close_loggers(self) -> None:

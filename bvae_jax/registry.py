@@ -16,10 +16,10 @@ from bvae_jax.data.published import PUBLISHED
 from bvae_jax.errors import UserError
 from bvae_jax.likelihoods import LIKELIHOODS, make_likelihood
 from bvae_jax.metrics import METRICS
-from bvae_jax.metrics.base import Metric
+from bvae_jax.metrics.base import ARRAYS, Metric
 from bvae_jax.networks import NETWORKS
 from bvae_jax.objectives import OBJECTIVES
-from bvae_jax.objectives.base import Objective
+from bvae_jax.objectives.base import Objective, no_aux
 
 NAME = r"\w[\w.-]*"
 REGISTRIES: dict[str, tuple[dict[str, Any], type | None]] = {
@@ -85,6 +85,11 @@ def register(*, replace: bool = False, **kinds: Any) -> None:
                 raise UserError(f"register: {kind} {name!r}: got {thing!r}, wanted: {what}.")
             if isinstance(thing, Objective):
                 _check_hyperparameters(name, thing)
+            if isinstance(thing, Metric) and (strange := sorted(set(thing.takes) - set(ARRAYS))):
+                raise UserError(
+                    f"register: metric {name!r} takes {', '.join(strange)}, wanted some of "
+                    f"{', '.join(ARRAYS)}; settings are keyword-only, with defaults."
+                )
     for kind, things in kinds.items():
         REGISTRIES[kind][0].update(things)
     for objective in kinds.get("objective", {}).values():
@@ -102,6 +107,17 @@ def _check_hyperparameters(objective: str, thing: Objective) -> None:
                 + ("has the name of a setting of every run" if taken else "is no name of Python's")
                 + ". Choose another name."
             )
+    for name, value in (*thing.hyper.items(), *thing.memory.items()):
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise UserError(
+                f"register: objective {objective!r}: got {value!r} for {name}, wanted a number."
+            )
+    if thing.init_aux is not no_aux and "aux_learning_rate" not in thing.hyper:
+        raise UserError(
+            f"register: objective {objective!r} has parameters of its own (init_aux), wanted "
+            "aux_learning_rate in hyper, as {'aux_learning_rate': 1e-4}: without it they stay "
+            "as they are."
+        )
 
 
 def unknown_parts(config: config.Config) -> list[str]:
@@ -130,7 +146,9 @@ def load_plugin(path: Path) -> None:
     name = f"bvae_plugin_{re.sub(r'[^0-9a-zA-Z]', '_', str(path))}"
     if name in sys.modules:
         return
-    if not path.is_file() or path.suffix != ".py":
+    if not path.is_file():
+        raise UserError(f"--plugin: got {path}, which is no file, wanted a Python file (.py).")
+    if path.suffix != ".py":
         raise UserError(f"--plugin: got {path}, wanted a Python file (.py).")
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec

@@ -14,7 +14,7 @@ from jaxtyping import Array, Int, PyTree
 from bvae_jax.elbo import elbo, gaussian_kl, importance_weighted, information
 from bvae_jax.errors import UserError, unknown
 from bvae_jax.likelihoods import bits_per_dim
-from bvae_jax.objectives.base import NOTHING, Inputs, Loss, Objective
+from bvae_jax.objectives.base import NOTHING, Inputs, Loss, LossFn, Objective
 from bvae_jax.objectives.schedules import Schedule, multiple
 from bvae_jax.types import (
     Hyper,
@@ -99,7 +99,7 @@ def init_state(
     keys = run_keys(key)
     objective = recipe.objective
     params = {
-        "vae": init_params(recipe.model, image_shape, keys.params),
+        "vae": init_params(recipe.model, image_shape, keys.params, latents),
         "aux": objective.init_aux(keys.aux, latents),
     }
     opt_state = {
@@ -169,13 +169,7 @@ def make_loss(recipe: Recipe, *, training: bool) -> Callable:
             dataset_size=recipe.dataset_size,
             beta=beta,
         )
-        loss = objective.loss(inputs)
-        if not isinstance(loss, Loss) or jnp.shape(loss.value):
-            found = f"a value of shape {jnp.shape(loss.value)}" if isinstance(loss, Loss) else loss
-            raise UserError(
-                f"The objective's loss returned {found}, wanted objectives.base.Loss(value) with "
-                "one number, the mean over the batch."
-            )
+        loss = _checked_loss(objective.loss, inputs)
         reported: Metrics = {"loss": loss.value, "nll": inputs.nll}
         if objective.noise:
             bound = elbo(out).mean()
@@ -203,9 +197,47 @@ def make_loss(recipe: Recipe, *, training: bool) -> Callable:
         if len(out.z) > 1:
             reported["iwae"] = importance_weighted(out).mean()
         memory = state.memory if loss.memory is None else loss.memory
+        if taken := sorted(set(loss.metrics) & set(reported)):
+            raise UserError(
+                f"The objective's loss reports {taken[0]!r}, which every run has: choose another "
+                "name."
+            )
         return loss.value, (loss.metrics | reported, memory)
 
     return loss_fn
+
+
+def _checked_loss(loss: LossFn, inputs: Inputs) -> Loss:
+    """What an objective makes of a batch.
+
+    Raises:
+        UserError: it asks for a hyperparameter that it does not have, or returns something else.
+    """
+    try:
+        found = loss(inputs)
+    except KeyError as error:
+        raise UserError(
+            f"The objective's loss asks for {error}, which is not there. In hyper are "
+            f"{', '.join(inputs.hyper)}; in memory {', '.join(inputs.memory) or 'is nothing'}."
+        ) from error
+    if not isinstance(found, Loss):
+        got = found
+    elif jnp.shape(found.value):
+        got = f"a value of shape {jnp.shape(found.value)}"
+    elif not jnp.issubdtype(jnp.result_type(found.value), jnp.floating):
+        got = f"a value of type {jnp.result_type(found.value)}"
+    else:
+        kept = jax.tree.map(jnp.shape, (inputs.memory, found.memory))
+        if found.memory is None or kept[0] == kept[1]:
+            return found
+        raise UserError(
+            f"The objective's loss keeps a memory of shapes {kept[1]}, wanted those that it began "
+            f"with, {kept[0]}."
+        )
+    raise UserError(
+        f"The objective's loss returned {got}, wanted objectives.base.Loss(value) with one "
+        "number, the mean over the batch."
+    )
 
 
 def _image_shape(images: Images) -> ImageShape:

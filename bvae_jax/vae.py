@@ -1,13 +1,14 @@
 """The variational autoencoder: a pure function of parameters, images and a key."""
 
 from collections.abc import Callable
-from typing import cast
+from typing import Any, cast
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from bvae_jax.errors import UserError
 from bvae_jax.likelihoods import Likelihood
 from bvae_jax.networks.gates import Rates, gates_of
 from bvae_jax.types import (
@@ -68,7 +69,7 @@ class VAE(nn.Module):
         """q(z|x), whose means have gone through the codebook if there is one, and how."""
         gates = gates_of(self.rates, "encoder", beta)
         with jax.default_matmul_precision(self.products), gates:
-            posterior = self.encoder(images)
+            posterior = _checked_posterior(self.encoder(images), len(images))
         if not self.codebook:
             return posterior, None
         snapped = Snapped(posterior.mean, snap(posterior.mean, self.values))
@@ -77,7 +78,13 @@ class VAE(nn.Module):
     def decode(self, z: Latents, beta: PerImage | None = None) -> Decoded:
         gates = gates_of(self.rates, "decoder", beta)
         with jax.default_matmul_precision(self.products), gates:
-            return self.decoder(z)
+            decoded = self.decoder(z)
+        if jnp.ndim(decoded) != 4 or len(decoded) != len(z):
+            raise UserError(
+                f"The network's decoder returned {_described(decoded)}, wanted "
+                f"[{len(z)}, height, width, numbers for a pixel]."
+            )
+        return decoded.astype(jnp.float32)
 
     def log_likelihood(self, z: Samples, images: Images) -> Float[Array, "sample batch"]:
         """log p(x|z) of every sample, nats."""
@@ -92,7 +99,18 @@ class VAE(nn.Module):
         decoded = self.decode(z.reshape(samples * batch, -1), betas)
         repeated = jnp.broadcast_to(images[None], (samples, *images.shape))
         repeated = repeated.reshape(decoded.shape[0], *images.shape[1:])
+        if decoded.shape[:3] != repeated.shape[:3]:
+            height, width = images.shape[1:3]
+            raise UserError(
+                f"The network's decoder returned {_described(decoded)}, wanted images of "
+                f"{height}x{width} pixels."
+            )
         log_prob = self.likelihood.log_prob(decoded, repeated, dict(self.own))
+        if jnp.shape(log_prob) != (samples * batch,):
+            raise UserError(
+                f"The likelihood's log_prob returned {_described(log_prob)}, wanted "
+                f"[{samples * batch}]: one number for each image, the sum over its pixels."
+            )
         mean = self.likelihood.mean(decoded)
         return log_prob.reshape(samples, batch), mean.reshape(samples, *images.shape)
 
@@ -111,6 +129,31 @@ class VAE(nn.Module):
         z = reparameterize(posterior, key, samples) if noise else posterior.mean[None]
         log_likelihood, reconstruction = self._compared(z, images, beta)
         return VAEOutput(posterior, z, log_likelihood, images, reconstruction, snapped)
+
+
+def _described(value: Any) -> str:
+    """A network's output, in a message."""
+    return f"an array {list(value.shape)}" if hasattr(value, "shape") else f"{type(value)}"
+
+
+def _checked_posterior(found: Any, batch: int) -> Posterior:
+    """What an encoder returned, as float32.
+
+    Raises:
+        UserError: it is no posterior of the batch.
+    """
+    if not isinstance(found, Posterior):
+        got = _described(found)
+    elif jnp.ndim(found.mean) != 2 or len(found.mean) != batch:
+        got = f"a mean {list(jnp.shape(found.mean))}"
+    elif jnp.shape(found.mean) != jnp.shape(found.logvar):
+        got = f"a mean {list(found.mean.shape)} and a logvar {list(jnp.shape(found.logvar))}"
+    else:
+        return Posterior(found.mean.astype(jnp.float32), found.logvar.astype(jnp.float32))
+    raise UserError(
+        f"The network's encoder returned {got}, wanted types.Posterior(mean, logvar), both "
+        f"[{batch}, latent]."
+    )
 
 
 def snap(codes: Latents, values: Float[Array, "latent value"]) -> Latents:
@@ -132,11 +175,30 @@ def reparameterize(posterior: Posterior, key: PRNGKey, samples: int = 1) -> Samp
     return mean[None] + jnp.exp(0.5 * logvar)[None] * eps
 
 
-def init_params(model: VAE, image_shape: ImageShape, key: PRNGKey) -> Params:
-    """Fresh parameters for images of [height, width, channels]."""
+def init_params(
+    model: VAE, image_shape: ImageShape, key: PRNGKey, latents: int | None = None
+) -> Params:
+    """Fresh parameters for images of [height, width, channels].
+
+    Args:
+        latents: how many the encoder is to have; not looked at if None.
+
+    Raises:
+        UserError: the network's outputs have other shapes than they should.
+    """
     params_key, noise_key = jax.random.split(key)
     beta = jnp.ones(1) if model.rates else None
-    return model.init(params_key, jnp.zeros((1, *image_shape)), noise_key, beta=beta)["params"]
+    images = jnp.zeros((1, *image_shape))
+    output, found = model.init_with_output(params_key, images, noise_key, beta=beta)
+    got = cast(VAEOutput, output).posterior.mean.shape[1]
+    if latents not in (None, got):
+        raise UserError(f"The network's encoder returned {got} latents, wanted {latents}.")
+    if strange := sorted(set(found) - {"params"}):
+        raise UserError(
+            f"The network keeps {', '.join(strange)} beside its parameters, wanted a network "
+            "without a state: as LayerNorm or GroupNorm in place of BatchNorm."
+        )
+    return found.get("params", {})
 
 
 def forward(

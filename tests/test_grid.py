@@ -12,7 +12,7 @@ def test_values_have_the_type_of_their_field():
     texts = ["learning_rate=1e-4, 5e-4", "latents=5,10", "objective=beta_vae,beta_tcvae"]
     texts += ["--beta-schedule=constant;linear:steps=10,delay=5", "gamma=3"]
     texts += ["correlate=x,y=0.2;x,y=0.5", "only=shape=0,x=3", "augment=flip,shift=2;flip"]
-    texts += ["exclude=shape=2,x>20;x>20", "factor_keys=a,b;a", "eval_metrics=mig,irs;mig"]
+    texts += ["exclude=;shape=2,x>20", "factor_keys=a,b;a", "eval_metrics=mig,irs;mig"]
     texts += ["grey=true,false"]
     assert parse_grid(texts) == {
         "learning_rate": (1e-4, 5e-4),
@@ -23,7 +23,7 @@ def test_values_have_the_type_of_their_field():
         "correlate": ("x,y=0.2", "x,y=0.5"),
         "only": ("shape=0,x=3",),
         "augment": ("flip,shift=2", "flip"),
-        "exclude": ("shape=2,x>20", "x>20"),
+        "exclude": ("", "shape=2,x>20"),
         "factor_keys": ("a,b", "a"),
         "eval_metrics": ("mig,irs", "mig"),
         "grey": (True, False),

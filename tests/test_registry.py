@@ -5,6 +5,7 @@ import json
 import re
 import sys
 
+import jax.numpy as jnp
 import pandas as pd
 import pytest
 from conftest import registries_kept
@@ -12,6 +13,7 @@ from conftest import registries_kept
 from bvae_jax import Config, UserError, config, load, register, registry
 from bvae_jax.cli import main
 from bvae_jax.data.base import Dataset
+from bvae_jax.metrics.base import Metric
 from bvae_jax.objectives import OBJECTIVES
 from bvae_jax.objectives.base import Loss, Objective
 from bvae_jax.registry import REGISTRIES, load_plugin
@@ -28,6 +30,7 @@ import bvae_jax as bvae
 from bvae_jax.data.base import Dataset, Stored
 from bvae_jax.likelihoods import LIKELIHOODS
 from bvae_jax.metrics import METRICS
+from bvae_jax.metrics.base import Metric
 from bvae_jax.networks import Network
 from bvae_jax.networks.mlp import MLPDecoder, MLPEncoder
 from bvae_jax.objectives.base import Loss, Objective
@@ -35,6 +38,10 @@ from bvae_jax.objectives.base import Loss, Objective
 
 def loss(given):
     return Loss(given.nll + given.hyper["beta"] * given.hyper["tilt"] * given.mean_kl**2)
+
+
+def flat(codes):
+    return {"score": np.float32(0.5), "more": jnp.ones(2)}
 
 
 def own_mlp(latents, image_shape, outputs, dtype):
@@ -50,7 +57,7 @@ bvae.register(
     objective={"tilted": Objective(loss, "NLL + beta tilt KL^2", "ours", {"beta": 1, "tilt": 0.1})},
     network={"own_mlp": own_mlp},
     likelihood={"narrow": lambda sigma: LIKELIHOODS["gaussian"](0.4)},
-    metric={"mig_again": METRICS["mig"]},
+    metric={"mig_again": METRICS["mig"], "flat": Metric(flat, "a half", "ours")},
     dataset={"noise": noise},
 )
 """
@@ -124,6 +131,20 @@ def test_from_a_script_through_train_sweep_and_compare(plugin, tmp_path, capsys,
     for kind, name in (("objectives", "tilted"), ("networks", "own_mlp"), ("metrics", "mig_again")):
         assert name in bvae(f"list {kind}").split()
 
+    # Scores of a metric whose script changed are computed anew, and no others.
+    evaluate = f"evaluate {tmp_path}/run --metrics mig_again,flat --decomposition 0 --quiet"
+    seconds, script = [], plugin.read_text()
+    for _ in range(3):
+        assert "0.5000" in bvae(evaluate)
+        found = json.loads((tmp_path / "run" / "evaluation.json").read_text())
+        seconds.append([found[name]["seconds"] for name in ("mig_again", "flat")])
+        if len(seconds) == 2:
+            plugin.write_text(f"{script}# another one\n")
+    plugin.write_text(script)
+    assert seconds[0] == seconds[1]
+    assert seconds[2][0] == seconds[0][0]
+    assert seconds[2][1] != seconds[0][1]
+
     # A process that did not load the script: the run says which it was.
     (session,) = json.loads((tmp_path / "run" / "provenance.json").read_text())["sessions"]
     assert session["plugins"] == {str(plugin): hashlib.sha256(plugin.read_bytes()).hexdigest()}
@@ -138,6 +159,13 @@ def test_from_a_script_through_train_sweep_and_compare(plugin, tmp_path, capsys,
             for command in ("traverse", "train --resume --run-dir"):
                 assert main([*command.split(), str(tmp_path / "run")]) == 2
                 assert told in capsys.readouterr().err
+    with monkeypatch.context() as patch:
+        patch.setattr(config, "OWN_HYPERPARAMETERS", set())
+        assert main(["compare", str(tmp_path / "sweep")]) == 2
+        assert told in capsys.readouterr().err
+    monkeypatch.setattr(rundir, "PLUGINS", {str(plugin): "another"})
+    load(tmp_path / "run", data=False)
+    assert f"{plugin} is not what it was when" in capsys.readouterr().err
     assert load(tmp_path / "run", data=False).config.network == "own_mlp"
 
 
@@ -179,6 +207,12 @@ ANY = Objective(lambda given: Loss(given.nll), "formula", "reference")
         ({"optimizer": {"lion": 3}}, "got 'optimizer', wanted some of objective, network"),
         ({"objective": {"one": ANY._replace(hyper={"steps": 1})}}, "'steps' has the name of a"),
         ({"objective": {"one": ANY._replace(hyper={"a b": 1})}}, "'a b' is no name of Python's"),
+        (
+            {"objective": {"one": ANY._replace(hyper={"q": None})}},
+            "got None for q, wanted",
+        ),
+        ({"objective": {"one": ANY._replace(init_aux=dict)}}, "wanted aux_learning_rate in"),
+        ({"metric": {"one": Metric(lambda z, codes: {}, "", "")}}, "takes z, wanted some of"),
     ],
 )
 def test_what_cannot_be_registered(kinds, wanted):
@@ -205,6 +239,10 @@ def test_no_plugin(tmp_path):
     [
         (lambda given: Loss(given.kl.sum(axis=-1), {}), r"a value of shape \(2,\)"),
         (lambda given: given.nll, "returned .*, wanted objectives.base.Loss"),
+        (lambda given: Loss(jnp.int32(3)), "a value of type int32, wanted objectives.base.Loss"),
+        (lambda given: Loss(given.nll * given.hyper["q"]), "asks for 'q', which is not there"),
+        (lambda given: Loss(given.nll, {"nll": 2 * given.nll}), "reports 'nll', which every run"),
+        (lambda given: Loss(given.nll, memory={"m": given.nll}), "keeps a memory of shapes {'m'"),
     ],
 )
 @pytest.mark.usefixtures("tiny_network")

@@ -318,6 +318,28 @@ def test_few_points_score_or_say_why_not(n):
     assert ("too few points: got 2 to fit" in entries["dci"].get("skipped", "")) == (n == 3)
 
 
+@pytest.mark.parametrize(
+    ("returned", "message"),
+    [
+        (0.5, "returned <class 'float'>, wanted a dict with 'score'"),
+        ({"x": 0.5}, "returned x, wanted a dict with 'score'"),
+        ({"score": np.ones(2)}, r"returned score = array\(.*wanted a number"),
+        ({"score": "high"}, "returned score = 'high', wanted a number"),
+    ],
+)
+def test_what_is_no_score_is_said(monkeypatch, returned, message):
+    monkeypatch.setitem(METRICS, "own", Metric(lambda codes: returned, "", ""))
+    with pytest.raises(UserError, match=message):
+        scored(points(), "own")
+
+
+def test_scores_may_be_numbers_and_arrays_of_jax(monkeypatch):
+    found = {"score": jnp.float32(0.5), "per_latent": jnp.ones(3)}
+    monkeypatch.setitem(METRICS, "own", Metric(lambda codes: found, "", ""))
+    entry = json.loads(json.dumps(scored(points(), "own")["own"]))
+    assert (entry["score"], entry["per_latent"]) == (0.5, [1.0, 1.0, 1.0])
+
+
 @pytest.mark.parametrize("n", [30, 60])
 def test_factors_of_many_values_and_few_points_are_no_warning(n):
     """Which scikit-learn gives where more than half of the points have a value of their own."""

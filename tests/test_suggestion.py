@@ -366,6 +366,8 @@ def test_the_setting_of_a_rate():
     assert found.reasons[1].startswith("c has a median UDR (lasso) of 0.500")
     assert "place 2 of 3" in found.reasons[1]
     assert [row.setting for row in found.ranking] == ["b", "c", "a"]
+    assert said(found, "The target lies between c (11.0) and b (20.0)")
+    assert not said(choose(evidence, rate=11.0), "lies between")
     assert not said(found, "beyond what is reached")
     assert said(choose(evidence, rate=50.0), "beyond what is reached: 11.0 to 30.0")
     alone = [made("a", n=1, rate=30), made("b", n=1, rate=11)]
@@ -415,6 +417,15 @@ def betas(*settings, **more):
 def test_the_end_of_the_range(settings, caution):
     found = choose(betas(*settings))
     assert said(found, caution or "was tried") == bool(caution)
+
+
+def test_a_kl_between_those_that_were_reached_is_not_looked_for_beyond():
+    values = ((1, 25.0), (16, 4.0))
+    evidence = [made(f"β = {b}", rate=rate, values={"beta": b, "steps": b}) for b, rate in values]
+    assert not said(choose(evidence, rate=10.0), "was tried")
+    found = choose(evidence, rate=2.0)
+    assert said(found, "β = 16 has the largest beta that was tried: try beyond it.")
+    assert not said(found, "steps")
 
 
 def test_only_numbers_have_a_range():

@@ -367,12 +367,16 @@ def test_values_may_be_numbers_of_numpy(tmp_path):
     assert open_sweep(tmp_path / "sweep", found) == wanted
     assert read_sweep(tmp_path / "sweep").members() == found.members() == wanted.members()
     assert make_sweep(BASE, None, np.int64(2), plain, False).values["seed"] == (0, 1)
+    few = np.array([0.001, 0.1], np.float32)
+    short = make_sweep(BASE, few[1:], 1, {"learning_rate": few[:1]}, False)
+    assert short.values == {"learning_rate": (0.001,), "beta": (0.1,), "seed": (0,)}
 
 
 @pytest.mark.parametrize(
     ("betas", "seeds", "grid", "message"),
     [
         (4.0, 1, {}, r"betas: got 4.0, wanted a list of values, as \[4.0\]"),
+        (np.array(4.0), 1, {}, r"betas: got array\(4.\), wanted a list of values"),
         (["much"], 1, {}, "Member beta=much,seed=0: --beta: got 'much', wanted a number"),
         (None, 2.5, {}, "seeds: got 2.5, wanted a list of values"),
         (None, 0, {}, "--seeds: got 0, wanted at least 1"),

@@ -1,19 +1,24 @@
 """The VAE as a function of parameters, images and a key."""
 
 import functools
+from collections.abc import Callable
+from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from bvae_jax.conv import without_kernels
+from bvae_jax.errors import UserError
 from bvae_jax.likelihoods import LIKELIHOODS, make_likelihood
 from bvae_jax.networks import make_network
 from bvae_jax.types import Posterior
 from bvae_jax.vae import VAE, decode, encode, forward, init_params, log_likelihood, reparameterize
 
 LATENTS, SHAPE = 3, (16, 20, 3)
+BERNOULLI, KEY = make_likelihood("bernoulli", 1.0), jax.random.key(1)
 
 
 def model_and_params(likelihood):
@@ -47,6 +52,59 @@ def test_one_pass(likelihood):
             rtol=1e-4,
         )
     assert set(params) == {"encoder", "decoder", *dict(model.likelihood.own)}
+
+
+class Returns(nn.Module):
+    """A part of a network of one's own."""
+
+    what: Callable[..., Any]
+
+    def __call__(self, x):
+        return self.what(x)
+
+
+def normal(latents, dtype=jnp.float32):
+    return Returns(lambda x: Posterior(*2 * (jnp.full((len(x), latents), 0.3, dtype),)))
+
+
+def pictures(*shape, dtype=jnp.float32):
+    return Returns(lambda z: jnp.ones((len(z), *shape), dtype))
+
+
+def test_what_networks_return_is_float32():
+    model = VAE(normal(3, jnp.bfloat16), pictures(*SHAPE, dtype=jnp.bfloat16), BERNOULLI)
+    images = jnp.zeros((2, *SHAPE))
+    output = forward(model, init_params(model, SHAPE, jax.random.key(0), 3), images, KEY)
+    assert {x.dtype for x in jax.tree.leaves(output)} == {jnp.dtype("float32")}
+
+
+@pytest.mark.parametrize(
+    ("encoder", "decoder", "message"),
+    [
+        (Returns(lambda x: jnp.ones((1, 3))), pictures(*SHAPE), r"returned an array \[1, 3\]"),
+        (Returns(lambda x: None), pictures(*SHAPE), "encoder returned <class 'NoneType'>, wanted"),
+        (Returns(lambda x: Posterior(x, x)), pictures(*SHAPE), r"a mean \[1, 16, 20, 3\], wanted"),
+        (normal(4), pictures(*SHAPE), "returned 4 latents, wanted 3"),
+        (normal(3), pictures(7), r"decoder returned an array \[1, 7\], wanted \[1, height, width"),
+        (normal(3), pictures(8, 8, 3), r"\[1, 8, 8, 3\], wanted images of 16x20 pixels"),
+        (normal(3), pictures(16, 20, 1), r"log_prob returned an array .*, wanted \[1\]"),
+    ],
+)
+def test_what_is_no_network_is_said(encoder, decoder, message):
+    own = BERNOULLI._replace(log_prob=lambda decoded, *_: decoded)
+    model = VAE(encoder, decoder, own if "log_prob" in message else BERNOULLI)
+    with pytest.raises(UserError, match=message):
+        init_params(model, SHAPE, jax.random.key(0), 3)
+
+
+def test_a_network_with_a_state_is_refused():
+    def normalised(x):
+        mean = nn.BatchNorm(use_running_average=False)(x.reshape(len(x), -1))[:, :3]
+        return Posterior(mean, mean)
+
+    encoder = type("Own", (nn.Module,), {"__call__": nn.compact(lambda self, x: normalised(x))})
+    with pytest.raises(UserError, match="keeps batch_stats beside its parameters"):
+        init_params(VAE(encoder(), pictures(*SHAPE), BERNOULLI), SHAPE, jax.random.key(0))
 
 
 def test_without_noise_z_is_the_mean_and_adapting_comes_first():

@@ -8,7 +8,7 @@ from typing import Literal
 from bvae_jax.beta_units import CONVENTIONS, KLD_WEIGHT, convert_beta
 from bvae_jax.cli.data import show_all
 from bvae_jax.cli.flags import Flag, Flags, of_function, parse
-from bvae_jax.config import flag
+from bvae_jax.config import FIELDS, flag
 from bvae_jax.runtime import fatal
 
 WIDTH = 100
@@ -22,7 +22,10 @@ def objectives() -> Lines:
 
     for name, objective in OBJECTIVES.items():
         schedules = {f"{n}_schedule": schedule for n, schedule in objective.schedules.items()}
-        yield name, objective.formula, _flags({**objective.hyper, **schedules}), objective.reference
+        settings = {**objective.hyper, **schedules}
+        own = " ".join(f"{n}={settings.pop(n)}" for n in [*settings] if n not in FIELDS)
+        flags = _flags(settings | ({"hyper": own} if own else {}))
+        yield name, objective.formula, flags, objective.reference
 
 
 def presets() -> Lines:

@@ -140,8 +140,8 @@ def sweep_flags() -> Flags:
     flags["grid"] = Flag(
         tuple[str, ...],
         "Values of other fields or hyperparameters, as learning_rate=1e-4,5e-4 "
-        "objective=beta_vae,beta_tcvae; of schedules, only, correlate and augment, which have "
-        "commas of their own, with semicolons between them.",
+        "objective=beta_vae,beta_tcvae; where they may have commas of their own (schedules, only, "
+        "exclude, correlate, augment, factor_keys, eval_metrics), with semicolons between them.",
     )
     flags["resume"] = Flag(
         bool,

@@ -24,6 +24,7 @@ from bvae_jax.comparison.agreement import (
 from bvae_jax.comparison.base import Comparison
 from bvae_jax.comparison.reading import read_comparison
 from bvae_jax.comparison.statistics import ALPHA, ROUNDING, half_width
+from bvae_jax.config import PACE
 from bvae_jax.errors import UserError, say, unknown
 from bvae_jax.files import write_json
 from bvae_jax.metrics.base import mean
@@ -190,7 +191,7 @@ def choose(
             f"Of more than {PARTNERS + 1} runs each was compared with {PARTNERS}, chosen at random "
             "once and for all."
         )
-    against = cautions(evidence, chosen, measure)
+    against = cautions(evidence, chosen, measure, rate)
     label = chosen.setting if chosen else None
     return Suggestion(label, measure, reasons, against, ranking, list(evidence), alike)
 
@@ -249,11 +250,17 @@ def _by_rate(evidence: Sequence[SettingEvidence], rate: float) -> tuple[SettingE
         f"{chosen.setting} has the mean KL nearest to {rate:g} nats: {mean(chosen.rate):.1f}, "
         f"{abs(off):.1f} {'above' if off > 0 else 'below'}."
     ]
-    reached = [mean(e.rate) for e in known]
-    if not min(reached) <= rate <= max(reached):
+    above = [e for e in known if mean(e.rate) >= rate]
+    below = [e for e in known if mean(e.rate) < rate]
+    if not (above and below):
+        reached = [mean(e.rate) for e in known]
         reasons.append(
             f"The target is beyond what is reached: {min(reached):.1f} to {max(reached):.1f}."
         )
+    elif off:
+        ends = max(below, key=lambda e: mean(e.rate)), min(above, key=lambda e: mean(e.rate))
+        between = " and ".join(f"{e.setting} ({mean(e.rate):.1f})" for e in ends)
+        reasons.append(f"The target lies between {between}: what lies between them may be nearer.")
     return chosen, reasons
 
 
@@ -283,10 +290,13 @@ def _described(row: Ranked, measure: Measure) -> str:
 
 
 def cautions(
-    evidence: Sequence[SettingEvidence], chosen: SettingEvidence | None, measure: Measure
+    evidence: Sequence[SettingEvidence],
+    chosen: SettingEvidence | None,
+    measure: Measure,
+    rate: float | None,
 ) -> list[str]:
     """About all settings, about the one that is suggested, and `LIMITS`."""
-    about = _about(chosen, evidence, measure) if chosen else ()
+    about = _about(chosen, evidence, measure, rate) if chosen else ()
     return [*_about_all(evidence), *about, *LIMITS]
 
 
@@ -305,10 +315,17 @@ def _about_all(evidence: Sequence[SettingEvidence]) -> Iterator[str]:
 
 
 def _about(
-    chosen: SettingEvidence, evidence: Sequence[SettingEvidence], measure: Measure
+    chosen: SettingEvidence,
+    evidence: Sequence[SettingEvidence],
+    measure: Measure,
+    rate: float | None,
 ) -> Iterator[str]:
     """Cautions about the setting that is suggested."""
-    for name, value in chosen.values.items():
+    rates = [mean(e.rate) for e in evidence]
+    # A KL between those that were reached is not found beyond the range.
+    reached = rate is not None and np.nanmin(rates) <= rate <= np.nanmax(rates)
+    open_ended = {} if reached else {n: v for n, v in chosen.values.items() if n not in PACE}
+    for name, value in open_ended.items():
         tried = [e.values[name] for e in evidence if isinstance(e.values[name], Real)]
         if isinstance(value, Real) and min(tried) < max(tried):
             for end, what in ((min(tried), "smallest"), (max(tried), "largest")):

@@ -15,7 +15,14 @@ from bvae_jax.config import IMAGES, Config, ScoreConfig
 from bvae_jax.evaluation.answers import Answers
 from bvae_jax.metrics import METRICS
 from bvae_jax.metrics.codes import Codes
-from bvae_jax.metrics.scoring import PACKAGES, PIXELS, metric_names, numbers, score_all
+from bvae_jax.metrics.scoring import (
+    PACKAGES,
+    PIXELS,
+    metric_names,
+    numbers,
+    score_all,
+    source_of,
+)
 from bvae_jax.runs.encode import codes_to_score, encode_points, encoding_order
 from bvae_jax.runs.trainer import Trainer, Trainers
 from bvae_jax.runtime import bar, versions
@@ -170,6 +177,8 @@ def baseline_scores(
         "images": {name: getattr(config, name) for name in (*IMAGES, *SPLITS)},
         "versions": versions(PACKAGES),
     }
+    own = {name: source_of(name) for name in metric_names(score.metrics) if source_of(name)}
+    request |= {"sources": own} if own else {}
     if score.split != "all" or count < most:  # without it were all images, whatever was asked for
         request["num_points"] = count
     found = Answers(sweep_dir / FILE, single=True).kept(

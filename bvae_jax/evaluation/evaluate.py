@@ -21,7 +21,14 @@ from bvae_jax.files import read_json
 from bvae_jax.metrics import METRICS
 from bvae_jax.metrics.base import active
 from bvae_jax.metrics.codes import SCALE, Codes, read_codes
-from bvae_jax.metrics.scoring import PACKAGES, Entry, jsonable, metric_names, score_all
+from bvae_jax.metrics.scoring import (
+    PACKAGES,
+    Entry,
+    jsonable,
+    metric_names,
+    score_all,
+    source_of,
+)
 from bvae_jax.runs import rundir
 from bvae_jax.runs.checkpoint import fingerprint
 from bvae_jax.runs.encode import codes_to_score, encode_run, of_split, point_count, same_images
@@ -118,7 +125,7 @@ def evaluate(
     }
     answers = _scores_of(directory, config.split, request["params_sha256"])
     wanted = metric_names(config.metrics)
-    missing = [name for name in wanted if answers.get(name, request) is None]
+    missing = [n for n in wanted if answers.get(n, request | source_of(n)) is None]
     if missing:
         most = min(count, config.train_points + config.test_points)
         _say_what_is_replaced(answers, missing)
@@ -134,7 +141,7 @@ def evaluate(
                 used = active(points.codes, points.kl)
                 found = mixing(np.array(matrix, float), data.factor_names, pairs, used)
                 entry |= {"mixing": jsonable(found)}
-            answers.put(name, entry, request)
+            answers.put(name, entry, request | source_of(name))
     asked = {name: answers.entries[name] for name in wanted}
     if figures:
         draw_score_figures(directory / "figures", asked, points)
@@ -154,7 +161,8 @@ def stored_scores(run_dir: Path, config: ScoreConfig, num_points: int) -> dict[s
         "baselines": False,
     }
     answers = _scores_of(run_dir, config.split, request["params_sha256"])
-    found = {name: answers.get(name, request) for name in metric_names(config.metrics)}
+    names = metric_names(config.metrics)
+    found = {name: answers.get(name, request | source_of(name)) for name in names}
     entries = {name: entry for name, entry in found.items() if entry is not None}
     return entries if len(entries) == len(found) else None
 

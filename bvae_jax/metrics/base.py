@@ -41,6 +41,13 @@ LatentKL = Float[Array | np.ndarray, " latent"]
 """Mean KL of the posteriors from the prior, in nats."""
 
 
+ARRAYS = (
+    *("codes", "factors", "codes_test", "factors_test", "logvars", "factor_sizes", "kl", "key"),
+    *("codes_of_runs", "kl_of_runs", "numbers"),
+)
+"""What a metric may take, by the names of its positional parameters."""
+
+
 class InvalidArrays(UserError, ValueError):
     """Arrays that a metric cannot score: one line says why."""
 
@@ -49,9 +56,8 @@ class Metric(NamedTuple):
     """An entry of the registry.
 
     Attributes:
-        function: arrays in, `Score` out. Its positional parameters are what it needs (`codes`,
-            `factors`, `codes_test`, `factors_test`, `logvars`, `factor_sizes`, `kl`, `key`,
-            `codes_of_runs`, `kl_of_runs`, `numbers`), its keyword-only ones are settings.
+        function: arrays in, `Score` out. Its positional parameters are what it needs, of `ARRAYS`;
+            its keyword-only ones are settings.
         definition: in one line.
         reference: paper.
         headline: the entry of the score that is reported first.
@@ -146,9 +152,14 @@ def checked(codes: Any, factors: Any, suffix: str = "") -> tuple[np.ndarray, np.
     if classes.ndim != 2 or classes.shape[1] == 0:
         raise InvalidArrays(f"{name}: got shape {classes.shape}, wanted [n, factor].")
     if classes.dtype.kind not in "iu":
+        mend = (
+            "declare which are numbers by score(..., metrics=ScoreConfig('fast', "
+            "continuous='0,2=360'))"
+            if classes.dtype.kind == "f"
+            else "number the values of a column by np.unique(column, return_inverse=True)[1]"
+        )
         raise InvalidArrays(
-            f"{name}: got {classes.dtype}, wanted whole numbers (class indices): or declare which "
-            "are numbers by score(..., metrics=ScoreConfig('fast', continuous='0,2=360'))."
+            f"{name}: got {classes.dtype}, wanted whole numbers (class indices): or {mend}."
         )
     if len(classes) != len(array):
         raise InvalidArrays(f"codes{suffix} has {len(array)} rows and {name} {len(classes)}.")

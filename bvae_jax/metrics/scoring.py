@@ -1,10 +1,13 @@
 """From codes to scores: which metrics, on which points, how often, against what."""
 
+import hashlib
+import inspect
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 from scipy.stats import t as student
 from threadpoolctl import threadpool_limits
@@ -50,6 +53,19 @@ def metric_names(wanted: str, flag: str = "--metrics") -> tuple[str, ...]:
             raise unknown("metric", name, [*groups, *METRICS])
         chosen |= set(groups.get(name, (name,)))
     return tuple(name for name in METRICS if name in chosen)
+
+
+def source_of(name: str) -> dict[str, str]:
+    """A digest of the file that a metric of the user's own is in, by which scores of an earlier
+    version are known; nothing of the package's, which have its version."""
+    function = inspect.unwrap(METRICS[name].function)
+    if getattr(function, "__module__", "").startswith("bvae_jax."):
+        return {}
+    try:
+        text = inspect.getsource(inspect.getmodule(function) or function)
+    except (OSError, TypeError):  # typed into an interpreter
+        text = str(getattr(getattr(function, "__code__", None), "co_code", ""))
+    return {"source": hashlib.sha256(text.encode()).hexdigest()}
 
 
 def score(
@@ -199,7 +215,14 @@ def _entry(
 
 def _score(metric: Metric, arrays: Mapping[str, Any], settings: Mapping[str, Any]) -> Score:
     given = {name: arrays[name] for name in metric.takes if name in arrays}
-    return metric.function(**given, **settings)
+    found = metric.function(**given, **settings)
+    for number in (metric.headline, *metric.others):
+        if not isinstance(found, Mapping) or number not in found:
+            got = ", ".join(map(str, found)) if isinstance(found, Mapping) else type(found)
+            raise UserError(f"A metric returned {got}, wanted a dict with {number!r}.")
+        if np.shape(found[number]) or not isinstance(np.asarray(found[number]).item(), int | float):
+            raise UserError(f"A metric returned {number} = {found[number]!r}, wanted a number.")
+    return dict(found)
 
 
 def _null(
@@ -284,8 +307,8 @@ def jsonable(value: Any, *, nan: str | None = "nan") -> Any:
         return {str(name): jsonable(item, nan=nan) for name, item in value.items()}
     if isinstance(value, list | tuple):
         return [jsonable(item, nan=nan) for item in value]
-    if isinstance(value, np.ndarray | np.generic):
-        return jsonable(value.tolist(), nan=nan)
+    if isinstance(value, np.ndarray | np.generic | jax.Array):
+        return jsonable(np.asarray(value).tolist(), nan=nan)
     if isinstance(value, float) and not math.isfinite(value):
         return nan if math.isnan(value) else str(value)
     return value

@@ -58,7 +58,8 @@ class Member(NamedTuple):
 def parse_grid(texts: Sequence[str]) -> Values:
     """The values that texts such as "learning_rate=1e-4,5e-4" name.
 
-    Values with commas of their own, as of schedules and `WITH_COMMAS`, are divided by semicolons.
+    Values with commas of their own, as of schedules and `WITH_COMMAS`, are divided by semicolons;
+    one of the latter may be empty, as in "exclude=;shape=2".
 
     Raises:
         UserError: a field is not known, is given twice, or a value does not fit.
@@ -69,7 +70,8 @@ def parse_grid(texts: Sequence[str]) -> Values:
         name = name.strip().lstrip("-").replace("-", "_")
         commas = name in WITH_COMMAS or name.endswith("_schedule")
         parts = rest.split(";" if commas else ",")
-        if not equals or not all(part.strip() for part in parts):
+        empty = not all(part.strip() for part in parts)
+        if not equals or (empty and (name not in WITH_COMMAS or len(parts) < 2)):
             raise UserError(f"--grid: got {text!r}, wanted FIELD=VALUE,VALUE,...")
         if name in found:
             raise UserError(f"--grid: got {name} twice.")

@@ -359,8 +359,8 @@ class Run:
         found = found.astype(np.float32)
         if found.size and not (found.min() >= 0 and found.max() <= 1):
             low, high = found.min(), found.max()
-            mend = ": divide by 255" if low >= 0 and 1 < high <= 255 else ""
-            raise UserError(f"Got pixels from {low:g} to {high:g}, wanted 0 to 1, or uint8{mend}.")
+            mend = ": divide by 255" if low >= 0 and 2 < high <= 255 else ""
+            raise UserError(f"Got pixels from {low} to {high}, wanted 0 to 1, or uint8{mend}.")
         return found
 
 

@@ -191,7 +191,7 @@ def read_config(run_dir: Path) -> Config:
     try:
         return parse_config(path, values)
     except UserError as error:
-        raise _lacks_plugin(run_dir) or error from None
+        raise lacks_plugin(run_dir) or error from None
 
 
 def of_beta(path: Path) -> tuple[Path, float | None]:
@@ -211,20 +211,28 @@ def at_beta(run_dir: Path, beta: float) -> Path:
 
 
 def check_parts(run_dir: Path, config: Config) -> None:
-    """Say which script registers what a run has of its user's own, where that is not known.
+    """Say which script registers what a run has of its user's own, where that is not known, and
+    which is not any more what it was.
 
     Raises:
         UserError: a name is unknown, and the script is on record.
     """
-    error = _lacks_plugin(run_dir) if unknown_parts(config) else None
+    error = lacks_plugin(run_dir) if unknown_parts(config) else None
     if error:
         raise error
+    for name, digest in _plugins(run_dir).items():
+        if PLUGINS.get(name, digest) != digest:
+            say(f"note: {name} is not what it was when {run_dir} was trained last.")
 
 
-def _lacks_plugin(run_dir: Path) -> UserError | None:
+def _plugins(run_dir: Path) -> dict[str, str]:
+    """What was loaded when the run was trained last, as `PLUGINS` has it."""
+    return (_last_session(run_dir) or {}).get("plugins", {})
+
+
+def lacks_plugin(run_dir: Path) -> UserError | None:
     """That something was loaded when the run was trained and is not now; None if not so."""
-    session = _last_session(run_dir)
-    absent = [name for name in (session or {}).get("plugins", {}) if name not in PLUGINS]
+    absent = [name for name in _plugins(run_dir) if name not in PLUGINS]
     if not absent:
         return None
     name = absent[0]

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 import jax
+import numpy as np
 
 from bvae_jax.config import Config
 from bvae_jax.data import open_dataset
@@ -245,7 +246,8 @@ def make_sweep(
         seeds = range(config.seed, config.seed + int(seeds))
     lists = {"seeds": seeds, **grid} | ({} if betas is None else {"betas": betas})
     for name, given in lists.items():
-        if isinstance(given, str) or not isinstance(given, Iterable):
+        alone = isinstance(given, str) or getattr(given, "ndim", 1) == 0
+        if alone or not isinstance(given, Iterable):
             raise UserError(f"{name}: got {given!r}, wanted a list of values, as [{given!r}].")
     values: Values = {name: _plain(given) for name, given in grid.items()}
     if betas is not None:
@@ -262,7 +264,13 @@ def make_sweep(
 
 def _plain(values: Iterable[Any]) -> tuple[Any, ...]:
     """As a sweep's config.json has them: NumPy's numbers as those of Python."""
-    return tuple(value.item() if hasattr(value, "item") else value for value in values)
+    return tuple(map(_plain_number, values))
+
+
+def _plain_number(value: Any) -> Any:
+    if isinstance(value, np.floating):
+        return float(str(value))  # .001 of float32 is .001
+    return value.item() if hasattr(value, "item") else value
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """One network for every β of a range."""
 
+import dataclasses
 import itertools
 from typing import Any
 
@@ -11,7 +12,7 @@ from conftest import assert_close, assert_equal
 
 import bvae_jax
 from bvae_jax import cli
-from bvae_jax.comparison.rates import TITLE, Difference, cells, differences, sweep_of
+from bvae_jax.comparison.rates import TITLE, Difference, cells, differences, more_varied, sweep_of
 from bvae_jax.config import Config, ScoreConfig
 from bvae_jax.errors import UserError
 from bvae_jax.files import write_json
@@ -385,6 +386,10 @@ def test_a_run_for_many_betas_beside_a_sweep(found, tmp_path, capsys):
         assert own["params_sha256"] == fingerprint(found.at(one.beta).params)
         assert own["kl"] != found.summary["kl"]
     assert TITLE in (tmp_path / "sweep" / "statistics.md").read_text()
+    assert more_varied(compared.comparison) == []
+    others = dataclasses.replace(compared.comparison, varied=("beta", "steps", "multi_rate"))
+    assert (differences(others), more_varied(others)) == ([], ["steps"])
+    assert "Metrics are of the codes of 150 images." in (tmp_path / "sweep/table.md").read_text()
 
 
 def test_a_beta_of_one_run_is_chosen_by_its_rate(found):

@@ -307,6 +307,10 @@ def test_markdown_says_what_it_shows():
     one = tables.make_table(comparison(seeds=1))
     assert "not told apart from it (of one seed each nothing is told" in tables.to_markdown(one)
     assert "Of one seed each nothing is told apart." in tables.explanation(one)
+    mixed = tables.make_table(comparison(seeds=3))
+    mixed = mixed._replace(seeds=mixed.seeds | {next(iter(mixed.seeds)): 1}, images="7 images")
+    assert "all pairs, α = 0.05; a setting of one seed is never)" in tables.to_markdown(mixed)
+    assert "Metrics are of the codes of 7 images." in tables.to_markdown(mixed)
     plain = tables.to_markdown(tables.make_table(comparison(better={})))
     assert "best" not in plain
     assert "**" not in plain

@@ -173,6 +173,7 @@ class Comparison:
         missing: members that are not finished.
         warnings: member -> what is wrong with it in a few words, and a line that says so; without
             those that are well.
+        images: which ones metrics see, in words; empty where nothing is scored.
     """
 
     sweeps: tuple[SweepConfig, ...]
@@ -190,6 +191,7 @@ class Comparison:
     missing: tuple[str, ...]
     warnings: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     ranges: Mapping[str, Range] = field(default_factory=dict)
+    images: str = ""
 
 
 def known_scores(metrics: Iterable[str]) -> dict[str, str]:

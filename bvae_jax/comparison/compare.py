@@ -25,7 +25,7 @@ from bvae_jax.comparison.matching import (
     typical_seed,
 )
 from bvae_jax.comparison.page import write_page
-from bvae_jax.comparison.rates import differences, differences_text
+from bvae_jax.comparison.rates import differences, differences_text, more_varied
 from bvae_jax.comparison.reading import EvaluationSettings, read_comparison
 from bvae_jax.comparison.report import make_report
 from bvae_jax.comparison.statistics import AVERAGES, Average
@@ -139,6 +139,8 @@ def compare(
     )
     trainers = Trainers()
     comparison = read_comparison(directories, settings, trainers, progress=progress)
+    if others := ", ".join(more_varied(comparison)):
+        say(f"note: no differences in nats from runs for many β: {others} differ, too.")
     absent = len(comparison.missing) + len(comparison.failed)
     if absent:
         total = absent + len(comparison.members)

@@ -166,6 +166,14 @@ def differences(comparison: Comparison) -> list[Difference]:
     return found
 
 
+def more_varied(comparison: Comparison) -> list[str]:
+    """Why there are no `differences` though there are runs for many β and others: what varies
+    beside β."""
+    plain = {"beta", "multi_rate"}
+    found = [name for name in comparison.varied if name not in plain]
+    return found if plain < set(comparison.varied) else []
+
+
 def _points(rows: pd.DataFrame) -> np.ndarray:
     """[run, 2]: rate and distortion."""
     return rows[["kl", "nll"]].to_numpy(np.float64)

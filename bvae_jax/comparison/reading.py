@@ -105,6 +105,9 @@ def read_comparison(
     _say_what_is_skipped(evaluated)
     metrics = metric_names(settings.score.metrics) if settings and factor_names else ()
     comparison = assemble(sweep_dirs, found, varied, evaluated, failed, metrics, factor_names)
+    if settings and metrics:
+        of = "" if settings.score.split == "all" else f"{settings.score.split} "
+        comparison = replace(comparison, images=f"{settings.num_points:,} {of}images")
     if settings and settings.baselines and metrics:
         first = found[next(iter(evaluated))]
         seeds = sorted({found[name].config.seed for name in evaluated})

@@ -67,6 +67,7 @@ class Table(NamedTuple):
         remarks: what must be known before the numbers are read, a sentence each.
         warned: setting -> what is wrong with how many of its runs.
         better: score -> "high", "low" or "".
+        images: which ones metrics see, in words; empty where there are none.
     """
 
     average: Average
@@ -78,6 +79,7 @@ class Table(NamedTuple):
     remarks: Sequence[str] = ()
     warned: Mapping[str, str] = {}
     better: Mapping[str, str] = {}
+    images: str = ""
 
     @property
     def headings(self) -> list[str]:
@@ -145,6 +147,7 @@ def make_table(comparison: Comparison, average: Average = "mean") -> Table:
             **dict.fromkeys(comparison.missing, "missing or not finished"),
         },
         better=comparison.better,
+        images=comparison.images,
         warned=_warned(comparison),
     )
     return table._replace(
@@ -274,12 +277,16 @@ def explanation(table: Table, *, tied: str = "") -> list[str]:
     of_few = any(map(is_few, cells))
     few = f", of fewer than {FEWEST} the seeds themselves" if of_few else ""
     said = [f"{AVERAGE_NAMES[table.average]} over n seeds and {interval}{few}."]
+    if table.images:
+        said.append(f"Metrics are of the codes of {table.images}.")
     if any(cell.best for cell in cells):
         of_what = "" if table.average == "mean" else " of means"
         tests = f"paired t tests{of_what}, Holm-corrected for all pairs, α = {ALPHA}"
         told = f"Told apart by {tests}"
         if max(table.seeds.values()) < 2:
             told = tests = "of one seed each nothing is told apart"
+        elif 1 in table.seeds.values():
+            told, tests = (f"{text}; a setting of one seed is never" for text in (told, tests))
         mark = f"{tied}: not told apart from it" if any(cell.tied for cell in cells) else ALONE
         bold = f"Bold: the best setting; {mark} ({tests})"
         said.append(f"{bold}." if tied else f"{told[0].upper()}{told[1:]}.")

@@ -102,6 +102,7 @@ class BetaVAE(TransformerMixin, BaseEstimator):
             seed = check_random_state(seed).randint(2**31)
         given = {n: value for n, value in self.get_params(deep=False).items() if n in FIELDS}
         given |= {"seed": seed, "holdout": 0.0, "eval_images": 1024} | dict(self.config or {})
+        given |= given.pop("hyper", {})
         at_the_end = dict.fromkeys(("eval_every", "checkpoint_every"), given["steps"])
         config = Config.from_dict(at_the_end | given | {"dataset": name})
         run_dir = self.run_dir

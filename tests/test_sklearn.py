@@ -169,6 +169,10 @@ def test_bounds_against_the_integral_over_all_z(fitted):
         (lambda f: BetaVAE(image_shape=(5, 5)).fit(ROWS), "wanted one that fits"),
         (lambda f: BetaVAE(config={"bet": 1}).fit(IMAGES), "Unknown config fields"),
         (
+            lambda f: BetaVAE(config={"hyper": {"q": 1}}).fit(IMAGES),
+            r"Unknown config fields \['q'\]",
+        ),
+        (
             lambda f: BetaVAE(config={"beta": 1}).fit(IMAGES),
             "beta, wanted it as the parameter beta",
         ),

@@ -8,7 +8,7 @@ import math
 from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
-from bvae_jax.config import FIELDS, HYPERPARAMETERS, OWN_HYPERPARAMETERS, RESUMABLE, Config
+from bvae_jax.config import FIELDS, HYPERPARAMETERS, OWN_HYPERPARAMETERS, RESUMABLE, Config, flag
 from bvae_jax.errors import UserError, unknown
 
 
@@ -158,6 +158,9 @@ def settle(
     Raises:
         UserError: a name is not known, or a value does not fit.
     """
+    if twice := [name for name in varied if name in given]:
+        named = f"as {flag(twice[0])} and as values of the sweep"
+        raise UserError(f"Got {twice[0]} twice, {named}: leave one out.")
     settings = dict(get_preset(preset).settings) if preset else {}
     for choice in OWNED:
         if preset and choice in varied:

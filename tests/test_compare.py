@@ -631,6 +631,7 @@ MISTAKES = {
     "sweep --sweep-dir {sweep} --betas 2": "a sweep over",
     "sweep --sweep-dir {tmp}/new --betas 1 1": "--beta: got [1.0, 1.0]",
     "sweep --sweep-dir {tmp}/new --betas 1 --grid beta=2": "Got beta twice",
+    "sweep --sweep-dir {tmp}/new --betas 1 4 --beta 3": "Got beta twice, as --beta and as values",
     "sweep --sweep-dir {tmp}/new --seeds 0": "--seeds: got 0",
     "sweep --sweep-dir {tmp}/new --grid latnets=3": "Unknown field to vary 'latnets'",
     "sweep --sweep-dir {tmp}/new --shard 3/2": "--shard: got '3/2'",

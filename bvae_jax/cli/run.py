@@ -172,7 +172,8 @@ def sweep(argv: Sequence[str]) -> int:
         renewed = {"betas": "beta", "seeds": "seed"}
         other = {field for name, field in renewed.items() if name in given}
         values = {n: v for n, v in stored.values.items() if n not in other} | values
-    config = _config(given, stored and stored.base, [*values])
+    varied = [*values, *(["beta"] if "betas" in given else [])]
+    config = _config(given, stored and stored.base, varied)
     try:
         result = sweeping.sweep(config, sweep_dir, grid=values, **given)
     except KeyboardInterrupt:

@@ -83,6 +83,14 @@ def test_only_of_a_grid_is_a_grid():
     np.testing.assert_array_equal(pixel_values(dataset, np.arange(16)), a * 20 + b * 5 + c)
 
 
+def test_names_of_factors_need_not_be_words():
+    named = dataclasses.replace(tiny(), factor_names=("a-b", "b (c)", "d/e"))
+    dataset = variants.only(named, "a-b=0|2, d/e>=3 ,b (c)!=1")
+    assert dataset.factor_sizes == (2, 3, 2)
+    out = variants.excluded(named, "d/e<2;a-b!=0")
+    np.testing.assert_array_equal(out, variants.excluded(tiny(), "c<2;a!=0"))
+
+
 def test_only_twice_is_both():
     twice = variants.only(variants.only(tiny(), "a=0|2"), "a=1,b>1")
     np.testing.assert_array_equal(

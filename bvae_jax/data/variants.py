@@ -153,7 +153,7 @@ def batches_of(
     return chosen.reshape(-1, batch)
 
 
-CONDITION = re.compile(r"\s*([\w ]*\w)\s*(!=|<=|>=|=|<|>)\s*(\S.*?)\s*$")
+CONDITION = re.compile(r"\s*(.+?)\s*(!=|<=|>=|=|<|>)\s*(\S.*?)\s*$")
 COMPARISONS = {"<": np.less, "<=": np.less_equal, ">": np.greater, ">=": np.greater_equal}
 MOST_CELLS = 2**20
 Grid = tuple[tuple[str, ...], tuple[int, ...]]

@@ -109,7 +109,8 @@ def in_words(of: Float[np.ndarray, " factor"], names: Sequence[str]) -> str:
     """The declaration that says this, always the same one; "" where there is no number."""
     parts = []
     for k in np.flatnonzero(~np.isnan(of)).tolist():
-        name = str(k) if set(",=") & set(names[k]) else names[k]
+        clear = names[k] == names[k].strip() != NONE and not set(",=") & set(names[k])
+        name = names[k] if clear else str(k)
         parts.append(f"{name}={of[k]:.17g}" if of[k] else name)
     return ",".join(parts)
 

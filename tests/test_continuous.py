@@ -94,6 +94,10 @@ def test_a_declaration_says_which_factors_and_their_periods():
         assert np.isnan(periods(nothing, NAMES)).all()
     assert in_words(of, NAMES) == DECLARED
     assert in_words(periods("1,0=0.1", ("a=b", "c,d")), ("a=b", "c,d")) == "0=0.10000000000000001,1"
+    for names in ((" x", "y "), ("none", "x"), ("a,b", "c=d"), ("1", "0")):
+        for text in ("0", "1=2", "0,1=2"):
+            of = periods(text, names)
+            np.testing.assert_array_equal(periods(in_words(of, names), names), of)
 
 
 @pytest.mark.parametrize(

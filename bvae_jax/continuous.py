@@ -119,9 +119,12 @@ def binned(values: Float[np.ndarray, " n"], period: float = 0.0) -> Int[np.ndarr
     """A number as classes: its values if they are 20 at most, else 20 bins of equal width.
 
     Bins divide its range; those of a period, which begins at 0, go round the circle. A value on an
-    edge belongs to the upper bin, whatever its unit makes of its last digits.
+    edge belongs to the upper bin, whatever its unit makes of its last digits, and one at the end of
+    a period to the first.
     """
-    values = values % period if period else values
+    if period:
+        values = values % period
+        values = np.where(values < (1 - ROUNDING) * period, values, 0.0)
     known, classes = np.unique(values, return_inverse=True)
     if len(known) <= BINS:
         return classes.reshape(-1)

@@ -134,6 +134,9 @@ def test_numbers_become_bins_by_the_rule():
     np.testing.assert_array_equal(classes, angle // 18)
     np.testing.assert_array_equal(binned(angle - 5 * TURN, TURN), classes)
     np.testing.assert_array_equal(binned(angle + 36, TURN), (classes + 2) % 20)
+    ends = np.array([-1e-15, 0, TURN, TURN - 1e-12])  # the same angle, but for its last digits
+    np.testing.assert_array_equal(binned(np.append(angle, ends), TURN)[-4:], 0)
+    np.testing.assert_array_equal(binned(np.append(ends, 18), TURN), [0, 0, 0, 0, 1])
 
 
 FLAT = np.full(N, 3.0)

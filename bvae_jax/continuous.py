@@ -22,6 +22,7 @@ ROUNDING = 1e-6
 SMALLEST, LARGEST = 1e-150, 1e150
 """In size: squares of what is smaller or larger are lost."""
 AS_NUMBERS = "wanted numbers: save classes as np.unique(names, return_inverse=True)[1]"
+MOST_CLASSES = int(np.iinfo(np.int32).max)
 MOST_IN_A_BIN = 0.95
 """Share of a number's values above which it is said."""
 PART, TURNS = 0.5, 1.05
@@ -203,7 +204,8 @@ def classes(
         names: [factor].
 
     Raises:
-        UserError: a number is not as `check_values` wants it, or an index no whole number from 0.
+        UserError: a number is not as `check_values` wants it, or an index no whole number from 0,
+            or too large for int32.
     """
     columns = []
     for k, (name, period) in enumerate(zip(names, of, strict=True)):
@@ -215,6 +217,8 @@ def classes(
                 f"{name} has fractions or negative numbers, wanted class indices, whole "
                 "numbers from 0: or declare it as continuous."
             )
+        if is_class and (column > MOST_CLASSES).any():
+            raise UserError(f"{name} has class indices above {MOST_CLASSES}, wanted less.")
         columns.append(column if is_class else binned(values[:, k], period))
     return np.stack(columns, axis=1).astype(np.int32)
 

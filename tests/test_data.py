@@ -322,10 +322,17 @@ def test_arrays_in_memory():
         (images / 255, None),
         (images[0], None),
         (images, factors[1:]),
-        (images, -factors),
+        (images, factors[:, 0]),
     ):
         with pytest.raises(UserError, match=r"mine: got .*, wanted"):
             base.from_arrays("mine", *wrong)
+    with pytest.raises(UserError, match=r"got factors \[6\], wanted class indices .* \[6, 1\]"):
+        base.from_arrays("mine", images, factors[:, 0])
+    for strange in (-factors, factors / 4, factors * np.nan, factors + 2**31):
+        with pytest.raises(UserError, match=r"mine: factor[01] has .*, wanted"):
+            base.from_arrays("mine", images, strange)
+    floats = base.from_arrays("mine", images, factors.astype(float), ["a", "b"])
+    assert floats.version == mine.version
 
 
 def test_unknown_dataset_is_named():

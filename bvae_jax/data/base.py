@@ -173,7 +173,8 @@ def from_arrays(
         continuous: which factors are numbers, as "x,angle=360" (see `continuous.py`).
 
     Raises:
-        UserError: an array has another type or shape.
+        UserError: an array has another type or shape, or a factor is neither class indices nor
+            declared to be a number.
     """
     images = np.ascontiguousarray(images)
     if images.dtype != np.uint8 or images.ndim != 4:
@@ -186,17 +187,19 @@ def from_arrays(
     if factors is None:
         return Dataset(name, digest.hexdigest()[:16], shape, Stored(images, shape))
     given = np.asarray(factors)
-    names = tuple(factor_names) or tuple(f"factor{k}" for k in range(given.shape[-1]))
-    of, values, labels = periods(continuous, names), None, given.astype(np.int32)
-    if not np.isnan(of).all() and given.shape == (len(images), len(names)):
-        values = np.ascontiguousarray(given, np.float64)
-        labels = classes(given, values, of, names)
-        digest.update(values.tobytes())
-    if labels.shape != (len(images), len(names)) or labels.min(initial=0) < 0:
+    width = given.shape[1] if given.ndim == 2 else 1
+    names = tuple(factor_names) or tuple(f"factor{k}" for k in range(width))
+    if given.shape != (len(images), len(names)):
         raise UserError(
-            f"{name}: got factors {list(labels.shape)}, wanted class indices from 0, "
+            f"{name}: got factors {list(given.shape)}, wanted class indices from 0, "
             f"{[len(images), len(names)]}."
         )
+    of, values = periods(continuous, names), np.ascontiguousarray(given, np.float64)
+    labels = classes(given, values, of, [f"{name}: {factor}" for factor in names])
+    if np.isnan(of).all():
+        values = None
+    else:
+        digest.update(values.tobytes())
     digest.update(labels.tobytes())
     sizes = tuple(int(size) for size in labels.max(axis=0) + 1)
     pixels, version = Stored(images, shape), digest.hexdigest()[:16]

@@ -163,6 +163,14 @@ def test_each_image_that_is_given_has_files_of_its_own(tmp_path, monkeypatch):
     for start in drawn:
         np.testing.assert_allclose(start.code, start.image.sum() * np.arange(3), rtol=1e-5)
 
+    paths = [tmp_path / name for name in ("a.png", "other/a.png", "a-2.png")]
+    paths[1].parent.mkdir()
+    for path in paths:
+        Image.new("L", (64, 64)).save(path)
+    drawn.clear()
+    draw_traversals(tmp_path, trainer("ae"), {}, TraversalSettings(images=tuple(map(str, paths))))
+    assert [start.stem for start in drawn] == ["traversal-a", "traversal-a-2", "traversal-a-2-3"]
+
 
 def known(size, active):
     none = np.zeros(len(size))

@@ -145,10 +145,11 @@ def draw_traversals(
     else:
         decoded = np.asarray(decoder(jnp.asarray(latents.codes)))
         starts = [central(trainer, latents, decoded)]
-    files = []
-    for number, start in enumerate(starts):
-        if start.stem in [other.stem for other in starts[:number]]:  # files of the same name
-            start = start._replace(stem=f"{start.stem}-{number + 1}")
+    files, stems = [], set()
+    for number, start in enumerate(starts, 1):
+        while start.stem in stems:  # files of the same name
+            start = start._replace(stem=f"{start.stem}-{number}")
+        stems.add(start.stem)
         files += draw_traversal(directory, trainer, decoder, settings, latents, start)
     return files
 

@@ -188,17 +188,24 @@ def known(size, active):
 )
 def test_active_latents_are_shown_and_how_many_are_not_is_said(settings, rows, said):
     latents = known([0.1, 2.0, 0.5, 3.0], [False, True, False, True])
-    found, told = rows_of(TraversalSettings(**settings), latents)
+    found, told = rows_of(trainer("beta_vae"), TraversalSettings(**settings), latents)
     assert (found.tolist(), told) == (rows, said)
 
 
 def test_rows_where_no_latent_is_active_or_very_many_are():
-    found, told = rows_of(TraversalSettings(), known([0.1, 0.2], [False, False]))
+    found, told = rows_of(
+        trainer("beta_vae"), TraversalSettings(), known([0.1, 0.2], [False, False])
+    )
     assert (found.tolist(), told) == ([1, 0], "no latent is active (variance of the mean > 0.01)")
     many = known(np.arange(50.0, 0, -1), [True] * 45 + [False] * 5)
-    found, told = rows_of(TraversalSettings(), many)
+    found, told = rows_of(trainer("beta_vae"), TraversalSettings(), many)
     assert found.tolist() == list(range(20))
     assert told == "not shown: 5 not active (variance of the mean ≤ 0.01), 25 of a smaller KL"
+    found, told = rows_of(trainer("ae"), TraversalSettings(), many)
+    assert found.tolist() == list(range(20))
+    assert told == "not shown: 5 not active (one value), 25 of a smaller standard deviation"
+    found, told = rows_of(trainer("ae"), TraversalSettings(), known([0.0, 0.0], [False, False]))
+    assert (found.tolist(), told) == ([0, 1], "no latent is active (more than one value)")
 
 
 @pytest.mark.parametrize("latents", ["3,10", "x", "-1", "1,,2"])

@@ -213,7 +213,7 @@ def draw_training(directory: Path, trainer: Trainer, latents: Latents, step: int
     frames = {s: frame for s, frame in frames.items() if frame}
     if len(frames) < 2:
         return
-    order, left_out = rows_of(SHOWN, latents)
+    order, left_out = rows_of(trainer, SHOWN, latents)
     spans = spans_of(SHOWN, latents)
     _, axis, what = values_of(trainer, latents, order, spans)
     grids, labels = [], []

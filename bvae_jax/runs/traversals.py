@@ -163,7 +163,7 @@ def draw_traversal(
     start: Start,
 ) -> list[Path]:
     """The files of one starting image: see `draw_traversals`."""
-    order, left_out = rows_of(settings, latents)
+    order, left_out = rows_of(trainer, settings, latents)
     spans = spans_of(settings, latents)
     values, axis, what = values_of(trainer, latents, order, spans)
     rows = np.asarray(traverse(decoder, jnp.asarray(start.code), jnp.asarray(order), values))
@@ -235,20 +235,26 @@ def chosen_rows(settings: TraversalSettings, latents: int) -> list[int]:
     return list(dict.fromkeys(map(int, parts)))
 
 
-def rows_of(settings: TraversalSettings, latents: Latents) -> tuple[Int[np.ndarray, " row"], str]:
+def rows_of(
+    trainer: Trainer, settings: TraversalSettings, latents: Latents
+) -> tuple[Int[np.ndarray, " row"], str]:
     """Which latents are shown, in order; and which are not, in words."""
     if chosen := chosen_rows(settings, len(latents.size)):
         return np.array(chosen), ""
     order = np.asarray(by_size(jnp.asarray(latents.size)))
     shown = order if settings.all_latents else order[latents.active[order]]
+    if trainer.variational:
+        measure, varies = "KL", "variance of the mean"
+        wanted, got = f"{varies} > {ACTIVE_VARIANCE}", f"{varies} ≤ {ACTIVE_VARIANCE}"
+    else:
+        measure, wanted, got = "standard deviation", "more than one value", "one value"
     if not len(shown):
-        return order[:MOST_ROWS], f"no latent is active (variance of the mean > {ACTIVE_VARIANCE})"
+        return order[:MOST_ROWS], f"no latent is active ({wanted})"
     left = []
     if inactive := len(order) - len(shown):
-        why = f"variance of the mean ≤ {ACTIVE_VARIANCE}" if latents.values is None else "one value"
-        left.append(f"{inactive} not active ({why})")
+        left.append(f"{inactive} not active ({got})")
     if more := len(shown[MOST_ROWS:]):
-        left.append(f"{more} of a smaller KL")
+        left.append(f"{more} of a smaller {measure}")
     return shown[:MOST_ROWS], f"not shown: {', '.join(left)}" if left else ""
 
 

@@ -144,6 +144,9 @@ def test_a_picture_is_read_as_it_is(tmp_path):
     start = image_of(trainer("ae"), str(tmp_path / "a.b.png"))
     np.testing.assert_allclose(start.image[..., 0], pixels / 255, rtol=1e-6)
     assert (start.number, start.stem) == (-1, "traversal-a_b")
+    Image.new("L", (100, 70)).save(tmp_path / "wide.png")  # height before width, as of the image
+    wide = image_of(trainer("ae"), str(tmp_path / "wide.png"))
+    assert wide.title == "wide.png (70×100)\nas 64×64×1"
 
 
 def test_each_image_that_is_given_has_files_of_its_own(tmp_path, monkeypatch):

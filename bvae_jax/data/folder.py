@@ -194,7 +194,7 @@ def add_pictures(
 
 
 def in_words(sizes: set[tuple[int, int]]) -> str:
-    """Widths and heights of pictures, as 28×30, or 12 to 41 pixels."""
+    """Widths and heights of pictures: height × width, as 28×30, or 12 to 41 pixels."""
     if len(sizes) == 1:
         ((width, height),) = sizes
         return f"{height}×{width}"

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from bvae_jax.config import TraversalSettings
+from bvae_jax.data.folder import in_words
 from bvae_jax.data.pictures import decode_all
 from bvae_jax.elbo import ACTIVE_VARIANCE, gaussian_kl, is_active
 from bvae_jax.errors import UserError
@@ -283,7 +284,7 @@ def image_of(trainer: Trainer, given: int | str) -> Start:
             f"--images: {given} cannot be read ({read.failed[0]}): wanted a PNG, JPEG or WebP."
         )
     image = read.images[0].astype(np.float32) / 255
-    title = f"{short_name(file.name)} ({'×'.join(map(str, read.sizes[0]))})\nas {called}"
+    title = f"{short_name(file.name)} ({in_words({*read.sizes})})\nas {called}"
     return Start(image, nowhere, -1, title, f"traversal-{file.stem.replace('.', '_')}")
 
 

@@ -302,8 +302,9 @@ class Table(Sequence):
                 raise UserError(f"{self.name}: {key} is missing in {missing} of {len(values)} "
                                 "images: leave it out with --factor-keys.")  # fmt: skip
             column = np.array([-1 if value is None else value for value in values])[rows]
-            with in_one_line(f"{self.name}: {key} is no factor", "leave it out of --factor-keys"):
-                columns.append(column if labelled else value_classes(column, key)[1])
+            what, mend = f"{self.name}: {key}", "leave it out of --factor-keys"
+            with in_one_line(f"{what} is no factor", mend):
+                columns.append(column if labelled else value_classes(column, what, mend)[1])
         labels, sizes = classes(np.stack(columns, axis=1), features, self.factors, self.name)
         names = getattr(features[0], "names", ()) if len(features) == 1 else ()
         return labels, sizes, tuple(text(str(name)) for name in names)

@@ -294,7 +294,7 @@ def factors_of(
         UserError: a column cannot be what it is to be.
     """
     known = [
-        value_classes(column, f"{key}: {name}", period)
+        value_classes(column, f"{key}: {name}", "name it in the key continuous", period)
         for column, name, period in zip(columns.T, names, of, strict=True)
     ]
     sizes = tuple(size for size, _ in known)
@@ -314,13 +314,18 @@ def factors_of(
 
 
 def value_classes(
-    column: Shaped[np.ndarray, " image"], what: str, period: float = math.nan
+    column: Shaped[np.ndarray, " image"], what: str, mend: str, period: float = math.nan
 ) -> tuple[int, Int[np.ndarray, " image"]]:
     """The number of values of a factor, and which of them each image has: of a number that has
     more than 20, in bins.
 
     Args:
+        what: to call it.
+        mend: what else may be done about too many fractions.
         period: of the factor, nan where it is no number.
+
+    Raises:
+        UserError: it has values that are no classes, or too many fractions.
     """
     number = not math.isnan(period)
     if number:
@@ -336,7 +341,7 @@ def value_classes(
     if column.dtype.kind == "f" and len(known) > MOST_FRACTIONS:
         whole = np.array_equal(known, np.rint(known))
         want(whole, f"{what} has {len(known)} different fractions, wanted classes: bin them, e.g. "
-                    "by np.digitize, or name it in the key continuous.")  # fmt: skip
+                    f"by np.digitize, or {mend}.")  # fmt: skip
     if column.dtype.kind in "US":  # in the order of the numbers in them
         texts = [t if isinstance(t, str) else t.decode("latin-1") for t in known.tolist()]
         classes = ranks(texts)[classes]

@@ -192,6 +192,22 @@ def test_several_configurations(data):
     refused("wanted one of tfds:things/a, tfds:things/b", "things", data)
 
 
+def test_only_sprites_in_their_order_turn_as_sprites_do(data, monkeypatch):
+    """What says which images are equal counts on the published order of the factors."""
+    monkeypatch.setattr(Pictures, "name", "dsprites_too")
+    example = {"image": files.picture(IMAGES[0])}
+    kinds = {
+        "a": tfds.features.ClassLabel(num_classes=2),
+        "b": tfds.features.ClassLabel(num_classes=2),
+    }
+    grid = [example | {"a": a, "b": b} for a in range(2) for b in range(2)]
+    use(monkeypatch, {"image": tfds.features.Image()} | kinds, {"train": grid})
+    prepare(data)
+    found = opened("dsprites_too", data)
+    assert found.grid
+    assert found.canonical is None
+
+
 def test_class_labels_that_are_secret(data, monkeypatch):
     monkeypatch.setattr(sys.modules[__name__], "LABELS", np.where(LABELS, LABELS, -1))
     prepare(data)

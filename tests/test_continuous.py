@@ -16,6 +16,7 @@ from threadpoolctl import threadpool_limits
 from bvae_jax.config import ScoreConfig
 from bvae_jax.continuous import Numbers, binned, in_words, periods, targets
 from bvae_jax.data.base import from_arrays
+from bvae_jax.data.catalogue import describe
 from bvae_jax.data.npz import open_npz
 from bvae_jax.data.variants import only
 from bvae_jax.errors import UserError
@@ -487,6 +488,8 @@ def test_an_npz_data_set_keeps_the_values(tmp_path, capsys):
     mine = from_arrays("mine", images[..., None], VALUES, NAMES, DECLARED)
     np.testing.assert_array_equal(mine.labels, dataset.labels)
     np.testing.assert_array_equal(mine.values, VALUES)
+    stored = [np.asarray(x).nbytes for x in (images, mine.labels, VALUES)]
+    assert describe(mine).size == sum(stored)
     for values, declared, message in (
         (VALUES, "x", "angle has 900 different fractions.*name it in the key continuous"),
         (VALUES, "x=-1", "the period '-1' of 'x'"),

@@ -144,7 +144,8 @@ def describe(dataset: Dataset) -> Entry:
         path = cache_path(pixels)
         size = path.stat().st_size if pixels.cache and path.exists() else 0
     else:
-        size = pixels.images.nbytes + (0 if dataset.labels is None else dataset.labels.nbytes)
+        arrays = (pixels.images, dataset.labels, dataset.values)
+        size = sum(array.nbytes for array in arrays if array is not None)
     return Entry(
         dataset.name,
         dataset.size,

@@ -235,7 +235,7 @@ def render(factors: Factors, tables: UInt8[Array | np.ndarray, "8 4 15 64 64 5"]
 
     Args:
         factors: [batch, 6] class indices in the order of `FACTOR_NAMES`.
-        tables: what `shapes3d_tables` returns.
+        tables: what the function of that name returns.
 
     Returns:
         [batch, 64, 64, 3], float32 in [0, 1].

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from conftest import real_data
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from bvae_jax.data import (
     DATASETS,
@@ -179,7 +180,10 @@ def test_pictures_that_cannot_be_used(tmp_path):
     Image.new("RGB", (2000, 300)).save(tmp_path / "wide.png")
     whole = (tmp_path / "low.png").read_bytes()
     (tmp_path / "cut.png").write_bytes(whole[: len(whole) // 2])
-    for name in ("text.png", "low.png", "wide.png", "cut.png", "absent.png", "."):
+    notes = PngInfo()  # of which Pillow bears no more than a megabyte
+    notes.add_text("notes", "x" * 2**21, zip=True)
+    Image.new("RGB", (64, 64)).save(tmp_path / "notes.png", pnginfo=notes)
+    for name in ("text.png", "low.png", "wide.png", "cut.png", "notes.png", "absent.png", "."):
         with pytest.raises(UserError, match=r"--background: got .*wanted a picture of") as caught:
             dsprites.read_background(tmp_path / name)
         assert "\n" not in str(caught.value)

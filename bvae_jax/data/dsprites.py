@@ -253,7 +253,9 @@ def read_background(path: str | Path) -> Picture:
     try:
         with Pillow.open(path) as picture:
             shrunk = picture.convert("RGB")
-    except (OSError, Pillow.DecompressionBombError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # Pillow raises a dozen types for damaged files
         reason = getattr(error, "strerror", None) or "no picture that can be read"
         raise UserError(f"--background: got {path} ({reason}), {wanted}.") from error
     shrunk.thumbnail(MOST)

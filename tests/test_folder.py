@@ -281,6 +281,13 @@ def test_a_transparent_colour_in_the_depth_of_the_file(tmp_path, depth, colour, 
         np.testing.assert_array_equal(got[:, 4:], seen)
 
 
+def test_a_transparent_colour_is_no_colour_of_the_picture(tmp_path):
+    pixels = np.full((8, 8, 3), 40_000, np.uint16)
+    pixels[:4] = magenta = [60_000, 0, 60_000]
+    (tmp_path / "a.png").write_bytes(grey_png(pixels, 16, 2, magenta))
+    assert pictures.find_form([tmp_path / "a.png"]) == (8, True)
+
+
 @pytest.mark.parametrize("size", [(1000, 800), (200, 160), (70, 65)])
 def test_a_large_jpeg_decoded_in_part_is_nearly_the_same(tmp_path, size):
     noise = np.random.default_rng(0).integers(0, 256, (20, 25, 3), np.uint8)

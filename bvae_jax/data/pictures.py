@@ -81,8 +81,7 @@ def _side_and_grey(file: File, known: bool) -> tuple[int, bool]:
             side = min(picture.size)
             if known or picture.mode in GREY_MODES:
                 return side, True
-            picture.draft(None, (SIDE, SIDE))
-            pixels = np.asarray(_plain(picture, "RGB"))
+            pixels = np.asarray(_plain(picture, SIDE, "RGB"))
             return side, bool((pixels == pixels[..., :1]).all())
     except MemoryError:
         raise
@@ -168,11 +167,7 @@ def _decode(file: File, shape: ImageShape) -> tuple[Pixels, tuple[int, int]]:
     side, _, channels = shape
     with Image.open(file, formats=FORMATS) as picture:
         size = picture.size
-        _scale_transparent(picture)
-        # A large JPEG is decoded at a fraction of its size, no smaller than twice what is wanted.
-        picture.draft(None, (2 * side, 2 * side))
-        ImageOps.exif_transpose(picture, in_place=True)
-        plain = _plain(picture, "L" if channels == 1 else "RGB")
+        plain = _plain(picture, 2 * side, "L" if channels == 1 else "RGB")
     square = ImageOps.fit(plain, (side, side), Image.Resampling.LANCZOS)
     return np.asarray(square).reshape(shape), size
 
@@ -189,8 +184,15 @@ def _scale_transparent(picture: Image.Image) -> None:
         picture.info["transparency"] = tuple(part >> 8 for part in colour)
 
 
-def _plain(picture: Image.Image, mode: str) -> Image.Image:
-    """Eight bits, grey or RGB, and opaque."""
+def _plain(picture: Image.Image, side: int, mode: str) -> Image.Image:
+    """Eight bits, grey or RGB, opaque and upright.
+
+    Args:
+        side: a large JPEG is decoded at a fraction of its size, no smaller than this.
+    """
+    _scale_transparent(picture)
+    picture.draft(None, (side, side))
+    ImageOps.exif_transpose(picture, in_place=True)
     if picture.mode.startswith("I"):  # 16 bits: Pillow's own conversion cuts off all above 255
         pixels = np.asarray(picture).astype(np.uint32)
         seen = 255 * (pixels != picture.info.get("transparency", -1))

@@ -60,8 +60,8 @@ def folder(tmp_path_factory):
 def test_a_thousand_pictures_by_name_a_few_at_a_time(run, folder, monkeypatch, capsys):
     monkeypatch.setattr(pictures, "MOST_PICTURES", 64)
     made, done, most = [], 0, 0
-    original = pictures._decode
-    monkeypatch.setattr(pictures, "_decode", lambda *a: made.append(1) or original(*a))
+    original = pictures.decode
+    monkeypatch.setattr(pictures, "decode", lambda *a: made.append(1) or original(*a))
     parts = []
     for part in stream(run, folder):
         most = max(most, len(made) - done)
@@ -79,7 +79,7 @@ def test_a_thousand_pictures_by_name_a_few_at_a_time(run, folder, monkeypatch, c
     ]
     codes = np.concatenate([part.codes for part in parts])
     chosen = [0, 63, 64, 999]
-    wanted = run.encode(np.stack([decode(folder / files[i], SHAPE) for i in chosen]))
+    wanted = run.encode(np.stack([decode(folder / files[i], SHAPE)[0] for i in chosen]))
     np.testing.assert_allclose(codes[chosen], wanted.mean, rtol=1e-5, atol=1e-6)
 
 
@@ -99,7 +99,7 @@ def test_codes_in_files(run, folder, tmp_path, capsys):
     assert found["files"].tolist() == ["cat/1.png", "cat/3.png", "dog/2.png"]
     assert found["factors"].tolist() == [[0], [0], [1]]
     assert (found["factor_names"].tolist(), found["factor_sizes"].tolist()) == (["class"], [2])
-    wanted = run.encode(np.stack([decode(small / name, SHAPE) for name in found["files"]]))
+    wanted = run.encode(np.stack([decode(small / name, SHAPE)[0] for name in found["files"]]))
     assert_close((found["codes"], found["logvars"]), tuple(wanted))
     table = pd.read_csv(tmp_path / "new/few.csv")
     assert [*table] == ["name", "z0", "z1", "logvar0", "logvar1", "class"]

@@ -137,7 +137,7 @@ def _size_matters() -> Iterator[None]:
 def _try(file: File, shape: ImageShape) -> tuple[Pixels, tuple[int, int]] | str:
     """The image and the picture's width and height, or why there is none."""
     try:
-        return _decode(file, shape)
+        return decode(file, shape)
     except UnidentifiedImageError:
         size = file.getbuffer().nbytes if isinstance(file, io.BytesIO) else file.stat().st_size
         return "not PNG, JPEG or WebP" if size else "empty"
@@ -151,8 +151,8 @@ def _try(file: File, shape: ImageShape) -> tuple[Pixels, tuple[int, int]] | str:
         return str(error) or type(error).__name__
 
 
-def decode(file: File, shape: ImageShape) -> Pixels:
-    """A picture's central square, resized.
+def decode(file: File, shape: ImageShape) -> tuple[Pixels, tuple[int, int]]:
+    """A picture's central square, resized; and the picture's width and height.
 
     Args:
         shape: of the image: a square of 1 channel (grey) or 3.
@@ -160,10 +160,6 @@ def decode(file: File, shape: ImageShape) -> Pixels:
     Raises:
         Exception: of many types, from Pillow: it cannot be read.
     """
-    return _decode(file, shape)[0]
-
-
-def _decode(file: File, shape: ImageShape) -> tuple[Pixels, tuple[int, int]]:
     side, _, channels = shape
     with Image.open(file, formats=FORMATS) as picture:
         size = picture.size

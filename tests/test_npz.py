@@ -13,10 +13,8 @@ import pytest
 from conftest import real_data
 
 from bvae_jax.data import npz as npz_file
-from bvae_jax.data.npz import (
-    in_grid_order,
-    open_npz,
-)
+from bvae_jax.data.columns import in_grid_order
+from bvae_jax.data.npz import open_npz
 from bvae_jax.data.sources import resident
 from bvae_jax.errors import UserError
 

@@ -1,6 +1,7 @@
 """Which columns of a table of examples are its images and factors, and the factors' classes."""
 
 import contextlib
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -100,14 +101,22 @@ def classes(
     return np.stack(columns, axis=1).astype(np.int32), sizes
 
 
-def grid_order(labels: np.ndarray, sizes: list[int]) -> np.ndarray | None:
+def in_grid_order(labels: np.ndarray, sizes: Sequence[int]) -> bool:
+    """Whether there is one image for each combination, and the last factor changes fastest."""
+    if labels.shape != (math.prod(sizes), len(sizes)):
+        return False
+    grid = np.unravel_index(np.arange(len(labels)), tuple(sizes))
+    return all(np.array_equal(labels[:, k], column) for k, column in enumerate(grid))
+
+
+def grid_order(labels: np.ndarray, sizes: Sequence[int]) -> np.ndarray | None:
     """Where the image of each combination of factors is, if there is exactly one of each.
 
     Args:
         labels: [image, factor] class indices.
         sizes: number of values of each factor.
     """
-    if len(labels) != np.prod(sizes, dtype=float):
+    if len(labels) != math.prod(sizes):
         return None
     flat = np.asarray(np.ravel_multi_index(tuple(labels.T), tuple(sizes)))
     order = np.argsort(flat, kind="stable")

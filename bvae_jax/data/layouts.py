@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from bvae_jax.data.columns import in_grid_order
 from bvae_jax.errors import needs
 from bvae_jax.files.archive import (
     Header,
@@ -192,8 +193,7 @@ def _check_classes(classes: np.ndarray, layout: Layout) -> None:
 
 
 def _check_grid(classes: np.ndarray, layout: Layout) -> None:
-    wanted = np.indices(layout.sizes).reshape(len(layout.sizes), -1).T
-    if classes.shape != wanted.shape or not np.array_equal(classes, wanted):
+    if not in_grid_order(classes, layout.sizes):
         raise ValueError(
             f"its labels are not every combination of {' x '.join(map(str, layout.sizes))} values "
             "in their order"

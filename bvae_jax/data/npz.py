@@ -32,6 +32,7 @@ from bvae_jax.continuous import (
     remarks,
 )
 from bvae_jax.data.base import Dataset
+from bvae_jax.data.columns import in_grid_order
 from bvae_jax.data.published import PUBLISHED, manual_dir
 from bvae_jax.data.store import Writer, all_but_black, open_own, own_place
 from bvae_jax.errors import UserError, say
@@ -346,14 +347,6 @@ def value_classes(
         texts = [t if isinstance(t, str) else t.decode("latin-1") for t in known.tolist()]
         classes = ranks(texts)[classes]
     return len(known), classes.reshape(-1).astype(np.int32)
-
-
-def in_grid_order(labels: Int[np.ndarray, "image factor"], sizes: Sequence[int]) -> bool:
-    """Whether there is one image for each combination, and the last factor changes fastest."""
-    if math.prod(sizes) != len(labels):
-        return False
-    grid = np.unravel_index(np.arange(len(labels)), tuple(sizes))
-    return all(np.array_equal(labels[:, k], column) for k, column in enumerate(grid))
 
 
 def _factor_names(

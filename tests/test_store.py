@@ -96,7 +96,7 @@ def test_version_is_of_the_content_and_not_of_the_chunks(tmp_path):
 def test_order_may_change(tmp_path):
     images = noise((12, 4, 4, 1))
     order = np.random.default_rng(1).permutation(12)
-    with Writer(tmp_path / "late", (4, 4, 1), images=None) as writer:
+    with Writer(tmp_path / "late", (4, 4, 1), images=12) as writer:
         writer.add(images)
         writer.reorder(order)
         writer.finish(dict(META), labels(12))

@@ -196,7 +196,7 @@ class Writer(contextlib.AbstractContextManager):
     Args:
         directory: where it is to lie; one that is there already is replaced.
         image_shape: height, width, channels.
-        images: how many there are at most; None where that is not known.
+        images: how many there are at most.
         packed: all pixels are 0 or 1, to be kept eight to a byte.
 
     Attributes:
@@ -212,7 +212,7 @@ class Writer(contextlib.AbstractContextManager):
         directory: Path,
         image_shape: Sequence[int],
         *,
-        images: int | None,
+        images: int,
         packed: bool = False,
     ):
         self._directory = directory
@@ -226,7 +226,7 @@ class Writer(contextlib.AbstractContextManager):
             directory.parent.mkdir(parents=True, exist_ok=True)
             for kind in ("part", "old"):
                 remove_abandoned(directory.parent, f".*-{HEX * 8}.*.{kind}")
-            _check_room(directory.parent, (images or 0) * math.prod(self._row))
+            _check_room(directory.parent, images * math.prod(self._row))
             shutil.rmtree(self._part, ignore_errors=True)
             self._part.mkdir()
             self._holding.enter_context(held(self._part))
@@ -264,7 +264,7 @@ class Writer(contextlib.AbstractContextManager):
         lightest = int(images.max(initial=0))
         if self._packed and lightest > 1:
             raise ValueError(f"got a pixel of {lightest}, wanted 0 or 1")
-        if self._most is not None and self.rows + len(images) > self._most:
+        if self.rows + len(images) > self._most:
             raise ValueError(f"more than {self._most} images")
         if self._packed:
             images = np.packbits(images.reshape(len(images), -1), axis=1)
@@ -318,7 +318,7 @@ class Writer(contextlib.AbstractContextManager):
         meta["published_test"] = _test_as_json(meta.get("published_test"))
         meta |= {"image_shape": list(self._shape), "images": self.rows}
         _check_factors(self.rows, meta["factor_names"], meta["factor_sizes"], labels)
-        meta["version"] = self.version(labels, values)
+        meta["version"] = self._version(labels, values)
         with self._writing():
             self._file.seek(0)
             self._write_header()
@@ -332,10 +332,10 @@ class Writer(contextlib.AbstractContextManager):
             write_meta(self._part, meta | {FILES: file_state(self._part)})
             _move(self._part, self._directory)
 
-    def version(self, labels: np.ndarray | None = None, values: np.ndarray | None = None) -> str:
+    def _version(self, labels: np.ndarray | None, values: np.ndarray | None) -> str:
         """Of the images that were added, with these labels and values."""
         columns: list[Any] = [(np.dtype(np.uint8), self.rows, self._digest)]
-        if labels is not None and labels.shape[1]:
+        if labels is not None:
             data = np.ascontiguousarray(labels, np.int32)
             columns.append((data.dtype, len(data), hashlib.sha256(data.tobytes())))
         if values is not None:

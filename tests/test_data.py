@@ -19,6 +19,7 @@ from bvae_jax.data import (
     base,
     dsprites,
     get_dataset,
+    open_dataset,
     sampling,
     sources,
     variants,
@@ -338,6 +339,8 @@ def test_arrays_in_memory():
 def test_unknown_dataset_is_named():
     with pytest.raises(UserError, match=r"Unknown dataset 'celeba'\. Known: cars3d"):
         get_dataset("celeba")
+    with pytest.raises(UserError, match=r"Unknown dataset 'mpi'\. Known: .*mpi3d_toy"):
+        open_dataset(Config(dataset="mpi"), progress=False)
 
 
 def test_dsprites_against_real_frames():

@@ -31,7 +31,7 @@ from bvae_jax.data.layouts import (
     shapes3d_hdf5,
 )
 from bvae_jax.data.store import Writer, open_prepared, place
-from bvae_jax.errors import UserError, unknown
+from bvae_jax.errors import UserError
 from bvae_jax.files import held, remove_abandoned
 from bvae_jax.files.archive import DamagedError
 from bvae_jax.runtime import bar
@@ -192,11 +192,9 @@ def open_published(
         fetch: download the file if it is not there and its checksum is known.
 
     Raises:
-        UserError: the name is not known; the file is not there, or not what was published; or its
-            prepared form is damaged.
+        UserError: the file is not there, or not what was published; or its prepared form is
+            damaged.
     """
-    if name not in PUBLISHED:
-        raise unknown("published set", name, PUBLISHED)
     published = PUBLISHED[name]
     directory = published_place(name, data_dir)
     if not directory.exists():

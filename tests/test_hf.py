@@ -191,6 +191,7 @@ def test_a_set_of_the_hub(parquet, tmp_path, monkeypatch):
     refused(
         f"it is not in .*: bvae data prepare {name} {flags}", name, tmp_path, "image", **options
     )
+    refused("--factor-keys 'eye colour, age'[.]$", name, tmp_path, "", "eye colour, age")
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     refused("not in the cache, and the Hub cannot be reached", name, tmp_path, fetch=True)
     monkeypatch.undo()

@@ -14,6 +14,7 @@ import io
 import logging
 import os
 import re
+import shlex
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -134,8 +135,8 @@ def open_hf(
 
 def _flags(image_key: str, factor_keys: str, image_size: int | None, grey: bool | None) -> str:
     given = {"image-key": image_key, "factor-keys": factor_keys, "image-size": image_size}
-    flags = "".join(f" --{flag} {value}" for flag, value in given.items() if value)
-    return flags + ("" if grey is None else " --grey" if grey else " --no-grey")
+    words = [f" --{flag} {shlex.quote(str(value))}" for flag, value in given.items() if value]
+    return "".join(words) + ("" if grey is None else " --grey" if grey else " --no-grey")
 
 
 def _state(path: Path) -> list[tuple[str, int, int, int]]:

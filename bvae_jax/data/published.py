@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from bvae_jax.data import shapes3d
 from bvae_jax.data.base import Dataset
 from bvae_jax.data.dsprites import FACTOR_NAMES, FACTOR_SIZES, SIDE, canonical
 from bvae_jax.data.layouts import (
@@ -98,11 +99,7 @@ class Published(NamedTuple):
 
 
 DSPRITES = Layout(FACTOR_NAMES, FACTOR_SIZES, (SIDE, SIDE, 1))
-SHAPES3D = Layout(
-    ("floor_hue", "wall_hue", "object_hue", "scale", "shape", "orientation"),
-    (10, 10, 10, 8, 4, 15),
-    (64, 64, 3),
-)
+SHAPES3D = Layout(shapes3d.FACTOR_NAMES, shapes3d.FACTOR_SIZES, (64, 64, 3))
 MPI3D = Layout(
     (
         *("object_color", "object_shape", "object_size", "camera_height", "background_color"),

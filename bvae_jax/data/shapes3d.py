@@ -219,9 +219,7 @@ def pixels(weights: Weights) -> Float[np.ndarray, "64 64 5"]:
 
 HUES = 10
 FACTOR_NAMES = ("floor_hue", "wall_hue", "object_hue", "scale", "shape", "orientation")
-FACTOR_SIZES = (
-    HUES, HUES, HUES, SCALES, SHAPES, ORIENTATIONS
-)  # fmt: skip
+FACTOR_SIZES = (HUES, HUES, HUES, SCALES, SHAPES, ORIENTATIONS)
 HUE_COLOURS = np.array([colorsys.hsv_to_rgb(k / HUES, 1, 1) for k in range(HUES)], np.float32)
 SKY = np.array([153, 226, 249], np.float32) / 255
 WHITE = np.ones(3, np.float32)

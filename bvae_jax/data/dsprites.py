@@ -268,11 +268,12 @@ def read_background(path: str | Path) -> Picture:
     return np.asarray(shrunk, np.float32) / 255
 
 
-def generate(height: int = MOST[1], width: int = MOST[0]) -> Picture:
+def generate() -> Picture:
     """A picture with structure from coarse to fine: noise, smoothed at several scales and added.
 
     The same on every machine: NumPy promises that the stream of `RandomState` never changes.
     """
+    width, height = MOST
     random = np.random.RandomState(0)
     total = np.zeros((height, width, 3))
     for cells, weight in OCTAVES.items():

@@ -68,6 +68,9 @@ def test_an_index_that_no_image_has_is_refused():
         dataset.factors(np.array([0, 737_280]))
     with pytest.raises(UserError, match=r"index -1, wanted"):
         dataset.factors(jnp.array([-1]))
+    for strange in (np.ones(3, bool), np.array([1.5])):
+        with pytest.raises(UserError, match=f"indices of {strange.dtype}, wanted whole numbers"):
+            dataset.factors(strange)
 
 
 @pytest.mark.parametrize("name", CACHED)

@@ -128,10 +128,11 @@ class Dataset:
         """[batch] -> [batch, factor]: which value of each factor an image has.
 
         Raises:
-            UserError: there is no such image; not inside jit.
+            UserError: there is no such image, or these are no whole numbers; not inside jit.
         """
         if not isinstance(indices, Tracer):
-            self.check_indices(np.asarray(indices))
+            indices = np.asarray(indices)
+            self.check_indices(indices)
         if not self.factor_names:
             return jnp.zeros((len(indices), 0), jnp.int32)
         if self.labels is not None:
@@ -139,11 +140,16 @@ class Dataset:
         return jnp.stack(jnp.unravel_index(indices, self.factor_sizes), axis=-1)
 
     def check_indices(self, indices: np.ndarray) -> None:
-        """Refuse indices that no image has: JAX would take the nearest one.
+        """Refuse indices that no image has: JAX would take the nearest one; and masks.
 
         Raises:
-            UserError: there is one.
+            UserError: there is one, or they are no whole numbers.
         """
+        if indices.dtype.kind not in "iu":
+            raise UserError(
+                f"Got indices of {indices.dtype}, wanted whole numbers: of a mask, "
+                "np.flatnonzero(mask)."
+            )
         strange = indices[(indices < 0) | (indices >= self.size)]
         if len(strange):
             raise UserError(

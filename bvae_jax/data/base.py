@@ -195,11 +195,13 @@ def from_arrays(
     given = np.asarray(factors)
     width = given.shape[1] if given.ndim == 2 else 1
     names = tuple(factor_names) or tuple(f"factor{k}" for k in range(width))
-    if given.shape != (len(images), len(names)):
+    if given.shape != (len(images), len(names)) or given.dtype.kind not in "biuf":
         raise UserError(
-            f"{name}: got factors {list(given.shape)}, wanted class indices from 0, "
+            f"{name}: got factors {given.dtype}{list(given.shape)}, wanted class indices from 0, "
             f"{[len(images), len(names)]}."
         )
+    if len(set(names)) < len(names):
+        raise UserError(f"{name}: got the factor names {', '.join(names)}, wanted different ones.")
     of, values = periods(continuous, names), np.ascontiguousarray(given, np.float64)
     labels = classes(given, values, of, [f"{name}: {factor}" for factor in names])
     if np.isnan(of).all():

@@ -328,14 +328,15 @@ def test_arrays_in_memory():
         (images, factors[1:]),
         (images, factors[:, 0]),
         (images, factors.astype(str)),
-        (images, factors, ["a", "a"]),
     ):
         with pytest.raises(UserError, match=r"mine: got .*, wanted"):
             base.from_arrays("mine", *wrong)
     with pytest.raises(
-        UserError, match=r"got factors int\d+\[6\], wanted class indices .* \[6, 1\]"
+        UserError, match=r"got factors int64\[6\], wanted class indices .* \[6, 1\]"
     ):
         base.from_arrays("mine", images, factors[:, 0])
+    with pytest.raises(UserError, match="mine: got the factor names a, a, wanted different ones"):
+        base.from_arrays("mine", images, factors, ["a", "a"])
     for strange in (-factors, factors / 4, factors * np.nan, factors + 2**31):
         with pytest.raises(UserError, match=r"mine: factor[01] has .*, wanted"):
             base.from_arrays("mine", images, strange)

@@ -13,7 +13,9 @@ from conftest import registries_kept
 from bvae_jax import Config, UserError, config, load, register, registry
 from bvae_jax.cli import main
 from bvae_jax.data.base import Dataset
+from bvae_jax.likelihoods import LIKELIHOODS, make_likelihood
 from bvae_jax.metrics.base import Metric
+from bvae_jax.networks import NETWORKS, make_network
 from bvae_jax.objectives import OBJECTIVES
 from bvae_jax.objectives.base import Loss, Objective
 from bvae_jax.registry import REGISTRIES, load_plugin
@@ -258,3 +260,12 @@ def test_what_is_no_loss_is_said(monkeypatch, loss, found):
 def test_what_is_no_mapping_is_said():
     with pytest.raises(UserError, match=r"register: objective: got .* wanted {name: obj"):
         register(objective=Objective(lambda given: Loss(given.nll), "", ""))  # pyright: ignore
+
+
+def test_a_function_that_makes_something_else_is_said(monkeypatch):
+    monkeypatch.setitem(NETWORKS, "wrong", lambda *_: None)
+    with pytest.raises(UserError, match="network 'wrong': its function returned None, wanted Net"):
+        make_network("wrong", 3, (8, 8, 1), 1)
+    monkeypatch.setitem(LIKELIHOODS, "wrong", lambda sigma: 3)
+    with pytest.raises(UserError, match="likelihood 'wrong': its function returned 3, wanted Lik"):
+        make_likelihood("wrong", 1.0)

@@ -8,7 +8,7 @@ import functools
 import math
 from collections.abc import Callable
 
-from bvae_jax.errors import unknown
+from bvae_jax.errors import UserError, unknown
 from bvae_jax.likelihoods import logistic_mixture, pixelwise
 from bvae_jax.likelihoods.base import Likelihood, Own, bits_per_dim
 
@@ -35,8 +35,11 @@ def make_likelihood(name: str, sigma: float) -> Likelihood:
         sigma: the standard deviation of a pixel for `gaussian`, the width b for `laplace`.
 
     Raises:
-        UserError: the name is not known.
+        UserError: the name is not known, or stands for something else.
     """
     if name not in LIKELIHOODS:
         raise unknown("likelihood", name, LIKELIHOODS)
-    return LIKELIHOODS[name](sigma)
+    found = LIKELIHOODS[name](sigma)
+    if not isinstance(found, Likelihood):
+        raise UserError(f"likelihood {name!r}: its function returned {found!r}, wanted Likelihood.")
+    return found

@@ -6,7 +6,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from bvae_jax.errors import unknown
+from bvae_jax.errors import UserError, unknown
 from bvae_jax.networks import mlp, resnet, strided
 from bvae_jax.networks.layers import Network
 from bvae_jax.types import ImageShape
@@ -37,8 +37,13 @@ def make_network(
         dtype: of activations and products. Parameters, and what the network returns, are float32.
 
     Raises:
-        UserError: the name is not known.
+        UserError: the name is not known, or stands for something else.
     """
     if name not in NETWORKS:
         raise unknown("network", name, NETWORKS)
-    return NETWORKS[name](latents, image_shape, outputs, dtype)
+    found = NETWORKS[name](latents, image_shape, outputs, dtype)
+    if not isinstance(found, Network):
+        raise UserError(
+            f"network {name!r}: its function returned {found!r}, wanted Network(encoder, decoder)."
+        )
+    return found

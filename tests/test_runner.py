@@ -201,6 +201,10 @@ def test_codes_of_a_run_are_scored_as_its_evaluation(finished):
             "images of int64, wanted uint8 or .*astype",
         ),
         (lambda r: r.encode(np.full((2, 64, 64, 1), 255.0)), "pixels from 255 to 255, wanted 0"),
+        (
+            lambda r: r.encode(np.full((2, 64, 64, 1), 1.000001)),
+            "pixels from 1.000001 to 1.000001, ",
+        ),
         (lambda r: r.encode(np.full((2, 64, 64, 1), np.nan)), "pixels from nan"),
         (lambda r: r.encode(["a"]), r"images of shape \(1,\)"),
         (lambda r: r.decode(np.zeros((2, 4))), r"z of shape \(2, 4\), wanted \[n, 3\]"),

@@ -360,7 +360,9 @@ class Run:
         if found.size and not (found.min() >= 0 and found.max() <= 1):
             low, high = found.min(), found.max()
             mend = ": divide by 255" if low >= 0 and 2 < high <= 255 else ""
-            raise UserError(f"Got pixels from {low} to {high}, wanted 0 to 1, or uint8{mend}.")
+            raise UserError(
+                f"Got pixels from {low:.8g} to {high:.8g}, wanted 0 to 1, or uint8{mend}."
+            )
         return found
 
 

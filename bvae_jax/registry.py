@@ -146,10 +146,9 @@ def load_plugin(path: Path) -> None:
     name = f"bvae_plugin_{re.sub(r'[^0-9a-zA-Z]', '_', str(path))}"
     if name in sys.modules:
         return
-    if not path.is_file():
-        raise UserError(f"--plugin: got {path}, which is no file, wanted a Python file (.py).")
-    if path.suffix != ".py":
-        raise UserError(f"--plugin: got {path}, wanted a Python file (.py).")
+    if not path.is_file() or path.suffix != ".py":
+        what = "" if path.is_file() else ", which is no file"
+        raise UserError(f"--plugin: got {path}{what}, wanted a Python file (.py).")
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec
     assert spec.loader

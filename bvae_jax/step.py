@@ -85,6 +85,12 @@ class Recipe(NamedTuple):
 
 AUX_OPTIMIZER = optax.scale_by_adam(b1=0.5, b2=0.9)
 """Of an objective's own parameters: Adam as for the discriminator of Kim & Mnih, 2018."""
+OURS = {
+    *("loss", "nll", "kl", "elbo", "iwae", "bits_per_dim", "kl_per_latent", "information", "mse"),
+    *("mean_per_latent", "variance_per_latent", "nll_variance", "kl_variance", "mse_variance"),
+    *("grad_norm", "aux_grad_norm", "learning_rate"),
+}
+"""What is reported of every objective, by the step or by an evaluation: no objective reports it."""
 
 
 def init_state(
@@ -197,11 +203,6 @@ def make_loss(recipe: Recipe, *, training: bool) -> Callable:
         if len(out.z) > 1:
             reported["iwae"] = importance_weighted(out).mean()
         memory = state.memory if loss.memory is None else loss.memory
-        if taken := sorted(set(loss.metrics) & set(reported)):
-            raise UserError(
-                f"The objective's loss reports {taken[0]!r}, which every run has: choose another "
-                "name."
-            )
         return loss.value, (loss.metrics | reported, memory)
 
     return loss_fn
@@ -227,17 +228,25 @@ def _checked_loss(loss: LossFn, inputs: Inputs) -> Loss:
     elif not jnp.issubdtype(jnp.result_type(found.value), jnp.floating):
         got = f"a value of type {jnp.result_type(found.value)}"
     else:
-        kept = jax.tree.map(jnp.shape, (inputs.memory, found.memory))
-        if found.memory is None or kept[0] == kept[1]:
-            return found
-        raise UserError(
-            f"The objective's loss keeps a memory of shapes {kept[1]}, wanted those that it began "
-            f"with, {kept[0]}."
-        )
+        _check_reported(found, inputs.memory)
+        return found
     raise UserError(
         f"The objective's loss returned {got}, wanted objectives.base.Loss(value) with one "
         "number, the mean over the batch."
     )
+
+
+def _check_reported(loss: Loss, memory: PyTree) -> None:
+    if taken := sorted(OURS & set(loss.metrics)):
+        raise UserError(
+            f"The objective's loss reports {taken[0]!r}, which every run has: choose another name."
+        )
+    before, after = (jax.tree.map(jnp.shape, kept) for kept in (memory, loss.memory))
+    if loss.memory is not None and before != after:
+        raise UserError(
+            f"The objective's loss keeps a memory of shapes {after}, wanted those that it began "
+            f"with, {before}."
+        )
 
 
 def _image_shape(images: Images) -> ImageShape:

@@ -132,6 +132,7 @@ def test_from_a_script_through_train_sweep_and_compare(plugin, tmp_path, capsys,
     assert {"mig_again", "mig_again_low"} <= set(table)
     for kind, name in (("objectives", "tilted"), ("networks", "own_mlp"), ("metrics", "mig_again")):
         assert name in bvae(f"list {kind}").split()
+    assert "--beta 1 --hyper tilt=0.1" in bvae("list objectives")
 
     # Scores of a metric whose script changed are computed anew, and no others.
     evaluate = f"evaluate {tmp_path}/run --metrics mig_again,flat --decomposition 0 --quiet"
@@ -244,6 +245,7 @@ def test_no_plugin(tmp_path):
         (lambda given: Loss(jnp.int32(3)), "a value of type int32, wanted objectives.base.Loss"),
         (lambda given: Loss(given.nll * given.hyper["q"]), "asks for 'q', which is not there"),
         (lambda given: Loss(given.nll, {"nll": 2 * given.nll}), "reports 'nll', which every run"),
+        (lambda given: Loss(given.nll, {"mse": given.nll}), "reports 'mse', which every run has"),
         (lambda given: Loss(given.nll, memory={"m": given.nll}), "keeps a memory of shapes {'m'"),
     ],
 )

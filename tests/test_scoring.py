@@ -4,6 +4,7 @@ import dataclasses
 import inspect
 import json
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -331,6 +332,18 @@ def test_what_is_no_score_is_said(monkeypatch, returned, message):
     monkeypatch.setitem(METRICS, "own", Metric(lambda codes: returned, "", ""))
     with pytest.raises(UserError, match=message):
         scored(points(), "own")
+
+
+def test_a_metric_that_was_typed_is_known_by_its_constants(monkeypatch):
+    digests = []
+    for number in (0.5, 0.25, 0.5):
+        typed: dict[str, Any] = {"__name__": "__main__"}
+        exec(f"def own(codes):\n    return {{'score': {number}}}", typed)
+        monkeypatch.setitem(METRICS, "own", Metric(typed["own"], "", ""))
+        monkeypatch.setattr(scoring.inspect, "getsource", lambda _: (_ for _ in ()).throw(OSError))
+        digests.append(scoring.source_of("own"))
+    assert digests[0] == digests[2] != digests[1]
+    assert scoring.source_of("mig") == {}
 
 
 def test_scores_may_be_numbers_and_arrays_of_jax(monkeypatch):

@@ -274,7 +274,9 @@ def test_dsprites_is_the_published_file(data, monkeypatch):
     images = files.noise((144, 64, 64), 2)
     files.dsprites_hdf5(path, images, sizes, chunks=(10, 64, 64), compression="gzip")
     files.use_small(monkeypatch, "dsprites_hdf5", path, sizes)
-    dataset = opened("tfds:dsprites", data, fetch=True)
+    assert opened("tfds:dsprites", data, fetch=True).canonical is None, "it is of the full grid"
+    monkeypatch.setattr("bvae_jax.data.tfds.FACTOR_SIZES", sizes)
+    dataset = opened("tfds:dsprites", data)
     bits = np.unpackbits(dataset.pixels.images, axis=1)
     np.testing.assert_array_equal(bits.reshape(144, 64, 64), images)
     assert dataset.grid

@@ -23,9 +23,10 @@ def objectives() -> Lines:
     for name, objective in OBJECTIVES.items():
         schedules = {f"{n}_schedule": schedule for n, schedule in objective.schedules.items()}
         settings = {**objective.hyper, **schedules}
-        own = " ".join(f"{n}={settings.pop(n)}" for n in [*settings] if n not in FIELDS)
-        flags = _flags(settings | ({"hyper": own} if own else {}))
-        yield name, objective.formula, flags, objective.reference
+        flags = {n: value for n, value in settings.items() if n in FIELDS}
+        if own := " ".join(f"{n}={value:g}" for n, value in settings.items() if n not in FIELDS):
+            flags["hyper"] = own
+        yield name, objective.formula, _flags(flags), objective.reference
 
 
 def presets() -> Lines:

@@ -22,7 +22,7 @@ import numpy as np
 
 from bvae_jax.data.base import Dataset
 from bvae_jax.data.columns import classes, grid_order, in_one_line, pick_factors, pick_image
-from bvae_jax.data.dsprites import FACTOR_NAMES, canonical
+from bvae_jax.data.dsprites import FACTOR_NAMES, FACTOR_SIZES, canonical
 from bvae_jax.data.published import PUBLISHED, convert, find
 from bvae_jax.data.store import Writer, open_prepared, place
 from bvae_jax.errors import UserError, needs
@@ -144,7 +144,8 @@ def open_tfds(
         else:
             raise UserError(f"{name}: it is not in {data_dir}: bvae data prepare {name}.")
     dataset = open_prepared(directory, name=name, progress=progress)
-    if dataset.grid and dataset.factor_names == FACTOR_NAMES:
+    factors = dataset.factor_names, dataset.factor_sizes
+    if dataset.grid and factors == (FACTOR_NAMES, FACTOR_SIZES):
         return dataclasses.replace(dataset, canonical=canonical)
     return dataset
 

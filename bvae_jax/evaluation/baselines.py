@@ -177,8 +177,8 @@ def baseline_scores(
         "images": {name: getattr(config, name) for name in (*IMAGES, *SPLITS)},
         "versions": versions(PACKAGES),
     }
-    own = {name: source_of(name) for name in metric_names(score.metrics) if source_of(name)}
-    request |= {"sources": own} if own else {}
+    if own := {n: of for n in metric_names(score.metrics) if (of := source_of(n))}:
+        request["sources"] = own
     if score.split != "all" or count < most:  # without it were all images, whatever was asked for
         request["num_points"] = count
     found = Answers(sweep_dir / FILE, single=True).kept(

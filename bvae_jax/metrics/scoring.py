@@ -64,7 +64,8 @@ def source_of(name: str) -> dict[str, str]:
     try:
         text = inspect.getsource(inspect.getmodule(function) or function)
     except (OSError, TypeError):  # typed into an interpreter
-        text = str(getattr(getattr(function, "__code__", None), "co_code", ""))
+        code = getattr(function, "__code__", None)
+        text = repr(code and (code.co_code, code.co_consts, code.co_names))
     return {"source": hashlib.sha256(text.encode()).hexdigest()}
 
 

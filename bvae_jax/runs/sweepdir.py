@@ -156,13 +156,13 @@ def read_sweep(sweep_dir: Path) -> SweepConfig:
         raise UserError(f"{path} is that of no sweep: wanted config and values. Is it a run?")
     stored: Stored = read_json(path, Stored)
     values = {name: tuple(given) for name, given in stored["values"].items()}
-    members = sorted((sweep_dir / MEMBERS).glob("*/"))
     try:
         sweep = SweepConfig(rundir.parse_config(path, stored["config"]), values)
         sweep.members()
     except UserError as error:
         told = str(error) if str(path) in str(error) else f"{path}: {error}"
-        lacking = filter(None, map(rundir.lacks_plugin, members))
+        begun = sorted((sweep_dir / MEMBERS).glob("*/"))
+        lacking = filter(None, map(rundir.lacks_plugin, begun))
         raise next(lacking, UserError(told)) from None
     return sweep
 

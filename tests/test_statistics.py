@@ -12,6 +12,7 @@ from statsmodels.formula.api import ols
 from statsmodels.stats.anova import anova_lm
 from statsmodels.stats.multitest import multipletests
 
+from bvae_jax.comparison import seeds as seeds_tell
 from bvae_jax.comparison import statistics
 from bvae_jax.comparison.statistics import PairTest, half_width, interval
 
@@ -350,7 +351,7 @@ def test_a_best_needs_an_end_that_is_better_and_a_rival(values, better, wanted):
 
 def test_ranks_are_those_of_all_resamples():
     frame = settings_frame([0.0, 0.05, 0.1], seeds=4)
-    found = statistics.rank_stability(frame, "low", resamples=40_000)
+    found = seeds_tell.rank_stability(frame, "low", resamples=40_000)
     shares, ranks, taus = [], [], []
     for drawn in itertools.product(range(4), repeat=4):
         means = frame.to_numpy()[list(drawn)].mean(axis=0)
@@ -365,11 +366,11 @@ def test_ranks_are_those_of_all_resamples():
 def test_ranks_of_settings_that_are_equal():
     frame = settings_frame([0.5, 0.1], noise=0.01)
     frame["twin"] = frame["s0"]
-    found = statistics.rank_stability(frame, "high")
+    found = seeds_tell.rank_stability(frame, "high")
     assert found.best_share == pytest.approx({"s0": 0.5, "s1": 0, "twin": 0.5})
     assert found.mean_rank == pytest.approx({"s0": 1.5, "s1": 3, "twin": 1.5})
     assert found.kendall == pytest.approx(1)
-    equal = statistics.rank_stability(frame[["s0", "twin"]], "high")
+    equal = seeds_tell.rank_stability(frame[["s0", "twin"]], "high")
     assert equal.best_share == {"s0": 0.5, "twin": 0.5}
     assert math.isnan(equal.kendall)
 
@@ -378,22 +379,22 @@ def test_ranks_with_missing_seeds():
     frame = settings_frame([0.9, 0.5, 0.1], seeds=5, noise=0.01)
     frame.iloc[0, 0] = frame.iloc[1, 2] = NAN
     frame["none"] = NAN
-    found = statistics.rank_stability(frame, "high")
+    found = seeds_tell.rank_stability(frame, "high")
     assert found.best_share == {"s0": 1, "s1": 0, "s2": 0}
     assert found.kendall == 1
     apart = pd.DataFrame({"a": [1, NAN], "b": [NAN, 2]})
-    assert statistics.rank_stability(apart, "high", resamples=50).mean_rank["a"] == 2
-    nothing = statistics.rank_stability(apart.where(apart > 5), "high")
+    assert seeds_tell.rank_stability(apart, "high", resamples=50).mean_rank["a"] == 2
+    nothing = seeds_tell.rank_stability(apart.where(apart > 5), "high")
     assert nothing.best_share == {}
     assert math.isnan(nothing.kendall)
 
 
 @pytest.mark.parametrize("seeds", [1, 2, 9])
 def test_ranks_of_one_setting_and_of_many(seeds):
-    one = statistics.rank_stability(settings_frame([0.5], seeds=seeds), "high")
+    one = seeds_tell.rank_stability(settings_frame([0.5], seeds=seeds), "high")
     assert (one.best_share, one.mean_rank) == ({"s0": 1}, {"s0": 1})
     assert math.isnan(one.kendall)
-    many = statistics.rank_stability(settings_frame([0.5] * 30, seeds=seeds), "high")
+    many = seeds_tell.rank_stability(settings_frame([0.5] * 30, seeds=seeds), "high")
     assert sum(many.best_share.values()) == pytest.approx(1)
     assert np.mean(list(many.mean_rank.values())) == pytest.approx(15.5)
 
@@ -412,17 +413,17 @@ def test_variances_are_statsmodels(seeds):
         "seed": shares["C(seed)"],
         "rest": shares["Residual"],
     }
-    found = statistics.variance_split(frame)
+    found = seeds_tell.variance_split(frame)
     assert found == pytest.approx(wanted)
     assert sum(found.values()) == pytest.approx(1)
     ragged = pd.concat([frame, pd.DataFrame({"s0": [5.0]}, index=[99])])
     ragged["none"] = NAN
-    assert statistics.variance_split(ragged) == pytest.approx(wanted)
+    assert seeds_tell.variance_split(ragged) == pytest.approx(wanted)
 
 
 def test_variances_by_chance_are_as_large_as_is_said():
     draws = [rng(k).normal(size=(5, 4)) for k in range(400)]
-    found = [statistics.variance_split(pd.DataFrame(d))["setting"] for d in draws]
+    found = [seeds_tell.variance_split(pd.DataFrame(d))["setting"] for d in draws]
     assert np.mean(found) == pytest.approx(3 / 19, abs=0.02)
 
 
@@ -430,16 +431,16 @@ def test_variances_of_nothing():
     constant = pd.DataFrame(0.1, index=range(4), columns=["a", "b"])
     one_seed, one_setting = settings_frame([1, 2], seeds=1), settings_frame([1])
     for frame in (constant, one_seed, one_setting, constant.where(constant > 1)):
-        assert all(math.isnan(share) for share in statistics.variance_split(frame).values())
+        assert all(math.isnan(share) for share in seeds_tell.variance_split(frame).values())
 
 
 def test_the_share_that_noise_gives_the_setting():
     drawn = [pd.DataFrame(rng(k).normal(size=(2, 3))) for k in range(300)]
-    shares = [statistics.variance_split(frame)["setting"] for frame in drawn]
-    mean, limit = statistics.setting_by_chance(drawn[0])
+    shares = [seeds_tell.variance_split(frame)["setting"] for frame in drawn]
+    mean, limit = seeds_tell.setting_by_chance(drawn[0])
     assert (mean, np.mean(shares)) == (pytest.approx(0.4), pytest.approx(0.4, abs=0.05))
     assert np.mean(np.array(shares) > limit) == pytest.approx(0.05, abs=0.04)
-    assert all(math.isnan(x) for x in statistics.setting_by_chance(drawn[0].head(1)))
+    assert all(math.isnan(x) for x in seeds_tell.setting_by_chance(drawn[0].head(1)))
 
 
 # More steps

@@ -10,7 +10,16 @@ import pandas as pd
 
 from bvae_jax.comparison.base import LEADING, Comparison, name_of
 from bvae_jax.comparison.rates import differences
-from bvae_jax.comparison.seeds import SeedsNeeded, improvement, in_words, seeds_needed
+from bvae_jax.comparison.seeds import (
+    RankStability,
+    SeedsNeeded,
+    improvement,
+    in_words,
+    rank_stability,
+    seeds_needed,
+    setting_by_chance,
+    variance_split,
+)
 from bvae_jax.comparison.statistics import (
     ALPHA,
     ANY,
@@ -18,16 +27,12 @@ from bvae_jax.comparison.statistics import (
     Average,
     Interval,
     PairTest,
-    RankStability,
     agreement,
     best_and_tied,
     comparable,
     interval,
     pair_tests,
-    rank_stability,
     sentence,
-    setting_by_chance,
-    variance_split,
     wide,
     with_numbers,
 )

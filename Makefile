@@ -56,10 +56,11 @@ images: $(VENV)/.dev
 	BVAE_CACHE_DIR=.cache/data $(VENV)/bin/bvae data prepare dsprites --quiet
 
 # What another JAX may change: products and gradients, sharding, Orbax. What other packages may change.
-OF_JAX = conv train checkpoint devices sweep
-OF_PACKAGES = feed loggers metric_values plots statistics tables tfds
-ON_OLDEST = VENV=.venv-oldest CONSTRAINTS=constraints-oldest.txt MARKED="not once" EXTRAS=dev
-ON_NEWEST = VENV=.venv-newest CONSTRAINTS=/dev/null PYTHON=$(NEWEST) MARKED="not once" EXTRAS=dev
+# The longest first, so that no worker is left with them.
+OF_JAX = sweep train checkpoint devices conv
+OF_PACKAGES = plots feed statistics tables metric_values tfds loggers
+ON_OLDEST = VENV=.venv-oldest CONSTRAINTS=constraints-oldest.txt MARKED="not once" EXTRAS=data,metrics,test
+ON_NEWEST = VENV=.venv-newest CONSTRAINTS=/dev/null PYTHON=$(NEWEST) MARKED="not once" EXTRAS=test
 
 test-oldest:
 	$(MAKE) test FILES="$(OF_JAX) $(OF_PACKAGES)" $(ON_OLDEST)

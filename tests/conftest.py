@@ -43,6 +43,11 @@ if jax.default_backend() != "cpu":  # whose products of float32 numbers are else
     jax.config.update("jax_default_matmul_precision", "float32")
 
 
+def pytest_make_parametrize_id(val):
+    """The name of a test is not a page long."""
+    return f"of {len(val)}" if isinstance(val, str | bytes) and len(val) > 200 else None
+
+
 two_devices = pytest.mark.skipif(jax.local_device_count() < 2, reason="it wants two devices")
 
 

@@ -155,10 +155,11 @@ def test_vmap_over_models(down):
         kernels = jnp.stack([kernel, 2 * kernel, -kernel])
         ours, _ = cases(down)
 
+        @jax.jit
         def gradient(kernel):
             return jax.grad(lambda k: jnp.sum(ours(source, k) ** 2))(kernel)
 
-        together = jax.vmap(gradient)(kernels)
+        together = jax.jit(jax.vmap(gradient))(kernels)
         for got, kernel in zip(together, kernels, strict=True):
             np.testing.assert_allclose(got, gradient(kernel), atol=1e-10)
 

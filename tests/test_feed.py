@@ -61,10 +61,8 @@ def records(path):
 
 
 CHANGES = (
-    {"batch_seed": 5},
-    {"correlate": "a,b=0.3", "exclude": "a=2"},
-    {"only": "b<7"},
-    {"augment": "flip,shift=2"},
+    {"batch_seed": 5, "correlate": "a,b=0.3", "exclude": "a=2"},
+    {"only": "b<7", "augment": "flip,shift=2"},
     {"objective": "ada_gvae"},
 )
 

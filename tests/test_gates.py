@@ -108,19 +108,20 @@ def test_an_image_sees_the_network_of_its_own_beta(name):
         return *posterior, model.apply({"params": params}, z, mine, method="decode")
 
     @jax.jit
-    def alone(own):
+    def alone(params, beta):
+        own = RATES.at(params, beta)
         return *encode(plain, own, images), decode_raw(plain, own, z)
 
-    found, apart = seen(params), []
+    found, apart = jax.tree.map(np.asarray, seen(params)), []
     for number, beta in enumerate(betas):
-        own = RATES.at(params, beta)
-        apart.append(alone(own))
+        apart.append(jax.tree.map(np.asarray, alone(params, beta)))
         for got, wanted in zip(found, apart[-1], strict=True):
             assert_close(got[number::3], wanted[number::3], 1e-4, 1e-5)
     for first, last in zip(apart[0], apart[2], strict=True):
         assert np.abs(first - last).max() > 1e-4
     shapes = jax.eval_shape(lambda: init_params(plain, SHAPE, jax.random.key(0)))
-    assert jax.tree.structure(RATES.at(params, 3.0)) == jax.tree.structure(shapes)
+    own = jax.eval_shape(RATES.at, params, 3.0)
+    assert jax.tree.structure(own) == jax.tree.structure(shapes)
 
 
 def count(network, rates, shape=(64, 64, 1)):

@@ -106,7 +106,7 @@ def test_number_of_parameters(name):
 @each_network
 def test_initial_parameters(name):
     """Weights uniform on the family's interval; biases zero; scales one."""
-    for path, leaf in jax.tree.leaves_with_path(fresh(name)):
+    for path, leaf in jax.tree.leaves_with_path(jax.tree.map(np.asarray, fresh(name))):
         if path[-1].key == "kernel":
             fan_in = np.prod(leaf.shape[:-1])
             fan_out = leaf.size / leaf.shape[-2]
@@ -127,7 +127,7 @@ def test_bfloat16_is_close_and_every_parameter_counts(name):
     def evaluated(dtype):
         _, apply = functions(name, dtype=dtype)
         gradient, found = jax.jit(jax.grad(objective(apply), has_aux=True))(params, *arrays)
-        return found, gradient
+        return jax.tree.map(np.asarray, (found, gradient))
 
     exact, rounded = evaluated(jnp.float32), evaluated(jnp.bfloat16)
     for gradient in (exact[1], rounded[1]):

@@ -82,7 +82,7 @@ def test_color_dsprites_is_the_sprite_in_one_colour():
 
 def test_colours_are_uniform_from_one_half_to_one():
     keys = jax.random.split(jax.random.key(0), 2000)
-    colours = jax.vmap(lambda key: dsprites.colour(jnp.ones((1, 1, 1)), key))(keys)
+    colours = jax.jit(jax.vmap(lambda key: dsprites.colour(jnp.ones((1, 1, 1)), key)))(keys)
     colours = np.sort(np.asarray(colours).reshape(2000, 3), axis=0)
     even = np.linspace(0.5, 1, 2000)[:, None]
     assert np.abs(colours - even).max() < 0.5 * 1.95 / np.sqrt(2000)  # Kolmogorov, p = 0.001
@@ -116,7 +116,7 @@ def test_scream_dsprites_inverts_a_part_of_the_picture():
     indices = jax.random.randint(jax.random.key(0), (300,), 0, dataset.size)
     keys = jax.random.split(jax.random.key(1), 300)
     images = np.asarray(
-        jax.vmap(dataset.finish)(jnp.zeros((300, 64, 64, 1)), jax.random.clone(keys))
+        jax.jit(jax.vmap(dataset.finish))(jnp.zeros((300, 64, 64, 1)), jax.random.clone(keys))
     )
     places, colours = zip(*(place_and_colour(image) for image in images), strict=True)
     assert set(places) == set(itertools.product(range(4), range(7)))
@@ -125,7 +125,7 @@ def test_scream_dsprites_inverts_a_part_of_the_picture():
     assert colours.max() < 1 + 1e-5
     np.testing.assert_allclose(colours.mean(0), 0.5, atol=0.07)
     inside = sprites(indices[:9])
-    with_sprite = jax.vmap(dataset.finish)(jnp.asarray(inside, jnp.float32), keys[:9])
+    with_sprite = jax.jit(jax.vmap(dataset.finish))(jnp.asarray(inside, jnp.float32), keys[:9])
     expected = np.where(inside, 1 - images[:9], images[:9])
     np.testing.assert_array_equal(with_sprite, expected)
 

@@ -316,7 +316,7 @@ def test_a_busy_member_is_left_to_the_other_process(tmp_path, capsys):
     [
         (3, 1),
         pytest.param(3, 2, marks=two_devices),
-        *(pytest.param(*x, marks=pytest.mark.once) for x in ((1, 1), (1, 2), (4, 2))),
+        *(pytest.param(*x, marks=pytest.mark.once) for x in ((1, 2), (4, 2))),
     ],
 )
 def test_stacked_states_take_the_steps_of_single_ones(devices, count):

@@ -9,7 +9,7 @@ import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import assert_close, assert_equal, two_devices
+from conftest import assert_close, assert_equal, raw, two_devices
 
 from bvae_jax.conv import without_kernels
 from bvae_jax.data import DATASETS
@@ -104,14 +104,16 @@ def test_vmapped_sweep_equals_single_runs():
     betas = jnp.array([1.0, 8.0])
     seeds = jnp.arange(2)
     keys = jax.vmap(jax.random.key)(seeds)
-    states = jax.vmap(init)(keys, {"beta": betas, "learning_rate": jnp.full(2, 1e-3)})
+    states = jax.jit(jax.vmap(init))(keys, {"beta": betas, "learning_rate": jnp.full(2, 1e-3)})
     singles = [fresh(float(beta), int(seed)) for beta, seed in zip(betas, seeds, strict=True)]
     images = batches(singles[0])
     sweep, single = jax.jit(jax.vmap(step, in_axes=(0, None))), jax.jit(step)
     for batch in images:
         states, _ = sweep(states, batch)
         singles = [single(state, batch)[0] for state in singles]
+    states = jax.tree.map(raw, states)
     for i, state in enumerate(singles):
+        state = jax.tree.map(raw, state)
         assert_close(jax.tree.map(lambda x, i=i: x[i], states), state, rtol=1e-4, atol=1e-5)
 
 

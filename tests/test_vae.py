@@ -39,18 +39,16 @@ def test_one_pass(likelihood):
     out = run(4)
     assert out.z.shape == (4, 2, LATENTS)
     assert out.log_likelihood.shape == (4, 2)
-    posterior = encode(model, params, images)
+    posterior = jax.jit(encode, static_argnums=0)(model, params, images)
     np.testing.assert_allclose(posterior.mean, out.posterior.mean, rtol=1e-5, atol=1e-6)
-    pictures = decode(model, params, out.z[0])
+    pictures = jax.jit(decode, static_argnums=0)(model, params, out.z[0])
     assert pictures.shape == images.shape
     assert 0 <= float(pictures.min()) <= float(pictures.max()) <= 1
     # Sample by sample and image by image the same as all at once, but for what a batch decides.
     if model.likelihood.calibrate is None:
-        np.testing.assert_allclose(
-            log_likelihood(model, params, out.z[2:3, 1:], images[1:])[0, 0],
-            out.log_likelihood[2, 1],
-            rtol=1e-4,
-        )
+        alone = jax.jit(log_likelihood, static_argnums=0)
+        found = alone(model, params, out.z[2:3, 1:], images[1:])
+        np.testing.assert_allclose(found[0, 0], out.log_likelihood[2, 1], rtol=1e-4)
     assert set(params) == {"encoder", "decoder", *dict(model.likelihood.own)}
 
 

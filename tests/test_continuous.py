@@ -277,6 +277,14 @@ def test_no_declaration_changes_nothing_and_odd_numbers_score(name):
             assert np.isfinite(scored[key]) or any(key in note for note in scored["notes"])
 
 
+@pytest.mark.parametrize("name", FORMS)
+def test_a_number_that_few_points_vary_in_and_an_angle_of_two_values_score(name):
+    """Among few labels a number may have one value; two angles lie on a line."""
+    rare, angle = np.arange(N) % 400 == 0, np.where(TRUE[:, 1] > 0, 180.0, 0.0)
+    values = np.column_stack([rare, VALUES[:, 1], angle])
+    assert np.isfinite(headline(name, given(TRUE, values, "shape,x,angle=360")))
+
+
 # Against independent computations.
 
 

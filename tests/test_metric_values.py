@@ -454,6 +454,19 @@ def test_boosted_trees_share_the_gains_of_copies(trees, y):
     np.testing.assert_allclose(double.gains[:, :2].sum(axis=1), single.gains[:, 0])
 
 
+@pytest.mark.parametrize("x", [np.full((40, 2), 3.0), np.arange(80.0).reshape(40, 2)])
+def test_where_trees_have_nothing_to_split_they_say_the_mean(x):
+    varies, y = np.ptp(x) > 0, np.repeat([4, 9, 7, 9], 10)
+    target = np.stack([np.arange(40.0) % 2, np.full(40, 0.5)], axis=1)[:, int(varies) :]
+    found = regression_trees(x, target, x, stages=5)
+    np.testing.assert_allclose(found.predictions, 0.5)
+    assert (found.gains.shape, found.gains.sum()) == ((5 * target.shape[1], 2), 0)
+    if not varies:
+        classes = boosted_trees(x, y, x, stages=5)
+        assert (classes.predictions.tolist(), classes.train_accuracy) == ([9] * 40, 0.5)
+        assert (classes.gains.shape, classes.gains.sum()) == ((15, 2), 0)
+
+
 def test_dci_of_its_own_importances():
     found = dci(X, Y, X_TEST, Y_TEST, max_bins=32)
     r = found["importance"]

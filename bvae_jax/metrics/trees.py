@@ -9,7 +9,6 @@ latents are chosen otherwise.
 """
 
 import re
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,6 +24,7 @@ FEWEST = 3
 """Points; LightGBM does not split fewer."""
 DEPTH = 3
 LEAVES = 2**DEPTH
+LEARNING_RATE = 0.1
 
 
 class Boosted(NamedTuple):
@@ -47,7 +47,6 @@ def boosted_trees(
     x_test: Float[np.ndarray, "m feature"],
     *,
     stages: int = 100,
-    learning_rate: float = 0.1,
     max_bins: int = EXACT,
 ) -> Boosted:
     """Fit trees of depth 3 to classes and predict those of other points.
@@ -77,20 +76,22 @@ def boosted_trees(
     share = targets.mean(axis=0)
     prior = np.log(share / (1 - share)) if trees == 1 else np.log(share)
     logits = np.tile(prior, (len(both), 1))
-    step = learning_rate * (1.0 if trees == 1 else (trees - 1) / trees)
+    step = LEARNING_RATE * (1.0 if trees == 1 else (trees - 1) / trees)
     first_leaf = LEAVES * np.arange(trees)
     for stage in range(stages):
         p = _probabilities(logits[:n])
         residual = targets - p
-        leaf = _grow(booster, residual, both, stage) + first_leaf
+        leaf = _grow(booster, residual, both, stage)
+        if leaf is None:
+            break
+        leaf += first_leaf
         inside = leaf[:n].ravel()
         total = np.bincount(inside, residual.ravel(), LEAVES * trees)
         curvature = np.bincount(inside, (p * (1 - p)).ravel(), LEAVES * trees)
         newton = np.divide(total, curvature, out=np.zeros_like(total), where=curvature > 1e-150)
         logits += step * newton[leaf]
     chosen = (logits[:, 0] > 0).astype(int) if trees == 1 else logits.argmax(axis=1)
-    gains = np.array(list(_gains(booster.model_to_string(), both.shape[1])))
-    gains = (gains / np.bincount(group))[:, group]
+    gains = (_gains(booster, stages * trees, both.shape[1]) / np.bincount(group))[:, group]
     return Boosted(values[chosen[n:]], float(np.mean(chosen[:n] == labels)), gains)
 
 
@@ -114,7 +115,6 @@ def regression_trees(
     x_test: Float[np.ndarray, "m feature"],
     *,
     stages: int = 100,
-    learning_rate: float = 0.1,
     max_bins: int = EXACT,
 ) -> Regressed:
     """Fit trees of depth 3 to numbers, as scikit-learn's `GradientBoostingRegressor` does, to each
@@ -134,13 +134,16 @@ def regression_trees(
         predicted = np.full(len(both), column.mean())
         for stage in range(stages):
             residual = column - predicted[:n]
-            leaf = _grow(booster, residual[:, None], both, stage)[:, 0]
+            leaf = _grow(booster, residual[:, None], both, stage)
+            if leaf is None:
+                break
+            leaf = leaf[:, 0]
             total, count = np.bincount(leaf[:n], residual), np.bincount(leaf[:n])
-            predicted += learning_rate * (total / np.maximum(count, 1))[leaf]
+            predicted += LEARNING_RATE * (total / np.maximum(count, 1))[leaf]
         found.append(predicted)
-        gains += list(_gains(booster.model_to_string(), both.shape[1]))
+        gains.append(_gains(booster, stages, both.shape[1]))
     predicted = np.stack(found, axis=1)
-    gain = (np.array(gains) / np.bincount(group))[:, group]
+    gain = (np.concatenate(gains) / np.bincount(group))[:, group]
     return Regressed(predicted[n:], predicted[:n], gain)
 
 
@@ -149,16 +152,18 @@ def _check_points(x: np.ndarray) -> None:
         raise InvalidArrays(f"too few points: got {len(x)} to fit on, wanted {FEWEST} or more.")
 
 
-def _grow(booster: Any, residual: np.ndarray, points: np.ndarray, stage: int) -> np.ndarray:
+def _grow(booster: Any, residual: np.ndarray, points: np.ndarray, stage: int) -> np.ndarray | None:
     """Fit the next trees to residuals [n, tree].
 
     Returns:
-        [point, tree] number of the leaf that each point falls in.
+        [point, tree] number of the leaf that each point falls in; None where no split of any tree
+        gains anything, as where features, or residuals, are all alike.
     """
     gradient = (-residual.squeeze(axis=1) if residual.shape[1] == 1 else -residual).astype(
         np.float32
     )
-    booster.update(fobj=lambda *_: (gradient, np.ones_like(gradient)))
+    if booster.update(fobj=lambda *_: (gradient, np.ones_like(gradient))):
+        return None
     leaf = booster.predict(
         points, pred_leaf=True, start_iteration=stage, num_iteration=1, num_threads=1
     )
@@ -233,13 +238,13 @@ def _booster(x: np.ndarray, trees: int, max_bins: int) -> Any:
     )
 
 
-def _gains(model: str, features: int) -> Iterator[np.ndarray]:
-    """[feature] gain of each tree, from LightGBM's text format."""
-    for tree in model.split("\nTree=")[1:]:
-        gain = np.zeros(features)
+def _gains(booster: Any, trees: int, features: int) -> Float[np.ndarray, "tree feature"]:
+    """From LightGBM's text format; 0 of those that were not grown."""
+    gains = np.zeros((trees, features))
+    for gain, tree in zip(gains, booster.model_to_string().split("\nTree=")[1:], strict=False):
         split = re.search(r"^split_feature=(.*)$", tree, re.MULTILINE)
         size = re.search(r"^split_gain=(.*)$", tree, re.MULTILINE)
         if split and size and split[1]:
             of, by = np.fromstring(split[1], int, sep=" "), np.fromstring(size[1], sep=" ")
             np.add.at(gain, of, by)
-        yield gain
+    return gains

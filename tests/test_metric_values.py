@@ -635,6 +635,32 @@ def test_downstream_learns_separable_data_and_more_from_more_labels():
     assert "efficiency" not in few
 
 
+def test_downstream_s_score_is_that_of_the_most_labels_in_whatever_order():
+    key = jax.random.key(0)
+    wanted, found = (
+        downstream(X, Y, X_TEST, Y_TEST, key, labels=labels)
+        for labels in ((30, 200), (200, 30, 30))
+    )
+    assert found["labels"].tolist() == [30, 200]
+    assert found["score"] == wanted["score"]
+
+
+def test_downstream_s_efficiency_is_unknown_where_nothing_is_learned():
+    """Of a number that codes do not know, no variance is explained, by however many labels."""
+    rng = np.random.default_rng(0)
+    codes, values = rng.standard_normal((10_300, 1)), rng.standard_normal((10_300, 1))
+    bins, numbers = (
+        np.digitize(values, [-1, 0, 1]),
+        Numbers(np.zeros(1), values[300:], values[:300]),
+    )
+    found = downstream(
+        codes[300:], bins[300:], codes[:300], bins[:300], jax.random.key(0), numbers,
+        labels=(100, 10_000),
+    )  # fmt: skip
+    assert found["trees"].tolist() == [0, 0]
+    assert np.isnan(found["efficiency"])
+
+
 def test_downstream_s_logistic_regression_is_scikit_learn_s():
     found = score("downstream", MIXED, labels=(TRAIN,))
     z, z_test = BY_LEVEL

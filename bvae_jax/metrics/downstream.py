@@ -13,6 +13,7 @@ from bvae_jax.metrics.base import (
     for_each,
     generator,
     mean,
+    ratio,
     standardised,
 )
 from bvae_jax.metrics.regression import explained_variance, upright
@@ -70,8 +71,8 @@ def downstream(
     Returns:
         `score`: mean of the two accuracies at the most labels; `logistic` and `trees`: mean
         accuracy over factors [label]; `logistic_per_factor` and `trees_per_factor` [label, factor];
-        `labels`; `efficiency`: accuracy of the trees with 100 labels over that with 10,000, if both
-        are there.
+        `labels`, in their order; `efficiency`: accuracy of the trees with 100 labels over that with
+        10,000, if both are there; nan where that is 0.
 
     Raises:
         ValueError: arrays that do not fit or are not finite.
@@ -79,7 +80,7 @@ def downstream(
     Locatello et al., 2019, section 5.5.
     """
     x, y, x_test, y_test = checked_split(codes, factors, codes_test, factors_test)
-    counts = [n for n in labels if n <= len(x)] or [len(x)]
+    counts = sorted({n for n in labels if n <= len(x)}) or [len(x)]
     order = generator(key).permutation(len(x))
     own, own_test = targets(numbers), targets(numbers, test=True)
 
@@ -111,7 +112,7 @@ def downstream(
         "trees_per_factor": trees,
     }
     if {100, 10_000} <= set(counts):
-        result["efficiency"] = by_count[100] / by_count[10_000]
+        result["efficiency"] = float(ratio(by_count[100], by_count[10_000]))
     return result
 
 

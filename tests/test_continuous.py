@@ -285,6 +285,12 @@ def test_a_number_that_few_points_vary_in_and_an_angle_of_two_values_score(name)
     assert np.isfinite(headline(name, given(TRUE, values, "shape,x,angle=360")))
 
 
+def test_of_a_number_with_one_value_nothing_is_explained():
+    """The mean of equal numbers may be another number by rounding."""
+    for n in range(1, 50):
+        assert math.isnan(explained_variance(np.full((n, 2), 0.1), np.full((n, 2), 0.1)))
+
+
 # Against independent computations.
 
 

@@ -43,10 +43,14 @@ def upright(
 
 
 def explained_variance(predicted: Targets, targets: Targets) -> float:
-    """1 - sum of squared errors over that of the mean, over all targets; 0 if it is negative."""
+    """1 - sum of squared errors over that of the mean, over all targets; 0 if it is negative.
+
+    nan where no target varies.
+    """
     total = float(np.sum((targets - targets.mean(axis=0)) ** 2))
     error = float(np.sum((predicted - targets) ** 2))
-    return max(0.0, 1 - error / total) if total > 0 else float("nan")
+    varies = np.ptp(targets, axis=0).any()  # of equal numbers the mean may differ, by rounding
+    return max(0.0, 1 - error / total) if varies and total > 0 else float("nan")
 
 
 def nearest_information(

@@ -176,6 +176,14 @@ def test_chen_s_mig_of_two_gaussians(shift):
     assert flat["score"] == flat["per_factor"][0]
 
 
+@pytest.mark.parametrize(("shift", "logvar"), [(0, -30.0), (0, -38.0), (0, -42.0), (1e8, -30.0)])
+def test_chen_s_mig_of_narrow_posteriors_anywhere(shift, logvar):
+    """A latent with a peak for each point, narrower than single precision, knows all factors."""
+    codes = shift + np.column_stack([np.random.default_rng(0).standard_normal(100), np.zeros(100)])
+    found = mig_chen(codes, GRID, np.full((100, 2), logvar), jax.random.key(3), samples=2_000)
+    np.testing.assert_allclose(found["mutual_information"], [[BIT, BIT], [0, 0]], atol=0.05)
+
+
 def test_rmig_spreads_points_over_bins():
     variances = (None, 1e-20, 0.01, 0.1, 1.0, 1e4)
     logvars = [None if v is None else np.full(X.shape, np.log(v)) for v in variances]

@@ -347,7 +347,9 @@ def mig_chen(
     rng = generator(key)
     drawn = rng.integers(len(codes), size=samples)
     noise = rng.standard_normal((samples, codes.shape[1]))
-    z = codes[drawn] + np.exp(0.5 * logvars[drawn]) * noise
+    # Kept apart, mean and offset lose nothing of a narrow posterior in single precision.
+    offset = (np.exp(0.5 * logvars[drawn]) * noise).astype(np.float32)
+    means = (codes - codes.mean(axis=0)).astype(np.float32)
     labels = [relabel(column) for column in factors.T]
     sizes = np.array([n for _, n in labels])
     if factor_sizes is not None:
@@ -359,12 +361,13 @@ def mig_chen(
 
     def of_latent(j: int) -> np.ndarray:
         """[factor] information, in nats."""
-        m, inverse = codes[:, j].astype(np.float32), np.exp(-0.5 * logvars[:, j])
+        m, inverse = means[:, j], np.exp(-0.5 * logvars[:, j]).astype(np.float32)
         total = np.zeros(factors.shape[1])
-        inverse = inverse.astype(np.float32)
         for start in range(0, samples, AT_ONCE):
             part = slice(start, start + AT_ONCE)
-            density = (z[part, j, None].astype(np.float32) - m) * inverse
+            density = m[drawn[part], None] - m
+            density += offset[part, j, None]
+            density *= inverse
             np.multiply(density, density, out=density)
             density *= np.float32(-0.5)
             np.exp(density, out=density)

@@ -318,6 +318,18 @@ def test_class_indices_are_names(name):
     assert abs(moved) > 0.01 if name in TAKES_NUMBERS else moved == 0
 
 
+@pytest.mark.parametrize("name", [name for name in NAMES if "factors" in METRICS[name].takes])
+def test_class_indices_may_be_as_far_apart_as_their_type_allows(name):
+    """As hashes are; their difference is no number of the type."""
+    limits = np.iinfo(np.int64)
+    names = np.array([limits.min, 0, 1000, limits.max - 2, limits.max - 1, limits.max])
+    far = MIXED._replace(factors=names[np.where(FACTORS.max(axis=0) == FACTORS, 5, FACTORS)])
+    low, high = METRICS[name].range
+    assert low - 1e-9 <= headline(name, far) <= high + 1e-9
+    if name not in TAKES_NUMBERS:
+        assert headline(name, far) == headline(name, MIXED)
+
+
 def _headlines_with(processors):
     """`all_headlines` of another process that sees this many processors."""
     script = f"import os; os.cpu_count = lambda: {processors}; import json, metric_points as m; "

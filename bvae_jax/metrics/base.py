@@ -189,7 +189,8 @@ def varying(columns: Shaped[np.ndarray, "n column"]) -> np.ndarray:
 
     Nor so small that their variance underflows.
     """
-    return (np.ptp(columns, axis=0) > 0) & (columns.std(axis=0) > 0)
+    # The difference of the two may be too large for the type of class indices.
+    return (columns.max(axis=0) > columns.min(axis=0)) & (columns.std(axis=0) > 0)
 
 
 def active(codes: CodeArray, kl: Any = None) -> np.ndarray:

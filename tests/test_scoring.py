@@ -168,6 +168,15 @@ def test_a_metric_from_outside_is_scored(monkeypatch):
     assert scoring.numbers({"correlation": entry}) == {"correlation": entry["score"]}
 
 
+def test_a_metric_from_outside_may_read_no_codes(monkeypatch):
+    def width(logvars):
+        return {"score": float(np.exp(logvars).mean())}
+
+    monkeypatch.setitem(METRICS, "width", Metric(width, "mean variance of posteriors", "this test"))
+    entry = scored(points(logvars=np.zeros((300, 3))), "width")["width"]
+    assert (entry["score"], entry["n"]) == (1, 300)
+
+
 def test_the_null_is_what_shuffled_factors_score():
     noise = points()
     noise = Codes(np.random.default_rng(1).standard_normal((300, 3)), noise.factors)
@@ -322,10 +331,10 @@ def test_few_points_score_or_say_why_not(n):
 @pytest.mark.parametrize(
     ("returned", "message"),
     [
-        (0.5, "returned <class 'float'>, wanted a dict with 'score'"),
-        ({"x": 0.5}, "returned x, wanted a dict with 'score'"),
-        ({"score": np.ones(2)}, r"returned score = array\(.*wanted a number"),
-        ({"score": "high"}, "returned score = 'high', wanted a number"),
+        (0.5, "^own returned <class 'float'>, wanted a dict with 'score'"),
+        ({"x": 0.5}, "^own returned x, wanted a dict with 'score'"),
+        ({"score": np.ones(2)}, r"^own returned score = array\(.*wanted a number"),
+        ({"score": "high"}, "^own returned score = 'high', wanted a number"),
     ],
 )
 def test_what_is_no_score_is_said(monkeypatch, returned, message):

@@ -16,7 +16,7 @@ from bvae_jax.config import ScoreConfig
 from bvae_jax.continuous import BINS
 from bvae_jax.errors import MissingPackage, UserError, unknown, worded
 from bvae_jax.metrics import METRICS
-from bvae_jax.metrics.base import CodesTest, FactorsTest, InvalidArrays, LatentKL, Metric
+from bvae_jax.metrics.base import CodesTest, FactorsTest, InvalidArrays, LatentKL
 from bvae_jax.metrics.codes import Codes, Draw, draw
 from bvae_jax.runtime import git_commit, versions
 from bvae_jax.types import CodeMatrix, Factors, Score, key_for
@@ -156,7 +156,7 @@ def score_all(
             continue
         try:
             with threadpool_limits(limits=1):
-                entry = _entry(metric, config, draws, others, on_done)
+                entry = _entry(name, config, draws, others, on_done)
         except (InvalidArrays, MissingPackage) as error:  # not for this metric: the others go on
             entry = {"skipped": str(error), "versions": versions(PACKAGES)}
         if points.continuous and "factors" in metric.takes:
@@ -166,23 +166,25 @@ def score_all(
 
 
 def _entry(
-    metric: Metric,
+    name: str,
     config: ScoreConfig,
     draws: Sequence[Draw],
     others: Mapping[str, Draw],
     on_done: Callable[[], object],
 ) -> Entry:
+    metric = METRICS[name]
     numbers = (metric.headline, *metric.others)
     chosen = metric.settings | (dict(metric.compat) if config.compat else {})
     begin = time.perf_counter()
     scores = []
     for drawn in draws:
-        scores.append(_score(metric, drawn.for_metric(metric), chosen))
+        scores.append(_score(name, drawn.for_metric(metric), chosen))
         on_done()
     arrays = draws[0].for_metric(metric)
+    points = arrays["codes_of_runs"][0] if "codes_of_runs" in metric.takes else arrays["codes"]
     entry = scores[0] | {
         "settings": chosen,
-        "n": len(arrays["codes"] if "codes" in metric.takes else arrays["codes_of_runs"][0]),
+        "n": len(points),
         "n_test": len(arrays["codes_test"]) if "codes_test" in metric.takes else 0,
         "seconds": (time.perf_counter() - begin) / len(draws),
         "versions": versions(PACKAGES),
@@ -196,14 +198,14 @@ def _entry(
             number: summarised([float(score[number]) for score in scores]) for number in numbers
         }
     if metric.null and config.permutations:
-        entry["null"] = _null(metric, arrays, chosen, config, scores[0][metric.headline])
+        entry["null"] = _null(name, arrays, chosen, config, scores[0][metric.headline])
     if others:
         entry["baselines"] = {}
     for other, drawn in others.items():
         theirs = drawn.for_metric(metric)
         if set(metric.needs) <= set(theirs) and (metric.pixels or other != PIXELS):
             try:
-                score = _score(metric, theirs, chosen)
+                score = _score(name, theirs, chosen)
             except InvalidArrays:  # a baseline that cannot be scored costs the run's score nothing
                 continue
             kept = {number: score[number] for number in numbers}
@@ -214,20 +216,21 @@ def _entry(
     return jsonable(entry)
 
 
-def _score(metric: Metric, arrays: Mapping[str, Any], settings: Mapping[str, Any]) -> Score:
-    given = {name: arrays[name] for name in metric.takes if name in arrays}
+def _score(name: str, arrays: Mapping[str, Any], settings: Mapping[str, Any]) -> Score:
+    metric = METRICS[name]
+    given = {array: arrays[array] for array in metric.takes if array in arrays}
     found = metric.function(**given, **settings)
     for number in (metric.headline, *metric.others):
         if not isinstance(found, Mapping) or number not in found:
             got = ", ".join(map(str, found)) if isinstance(found, Mapping) else type(found)
-            raise UserError(f"A metric returned {got}, wanted a dict with {number!r}.")
+            raise UserError(f"{name} returned {got}, wanted a dict with {number!r}.")
         if np.shape(found[number]) or not isinstance(np.asarray(found[number]).item(), int | float):
-            raise UserError(f"A metric returned {number} = {found[number]!r}, wanted a number.")
+            raise UserError(f"{name} returned {number} = {found[number]!r}, wanted a number.")
     return dict(found)
 
 
 def _null(
-    metric: Metric,
+    name: str,
     arrays: Mapping[str, Any],
     chosen: Mapping[str, Any],
     config: ScoreConfig,
@@ -241,7 +244,7 @@ def _null(
         shuffled = {**arrays, "factors": arrays["factors"][order]}
         if (numbers := arrays.get("numbers")) is not None:
             shuffled["numbers"] = numbers._replace(values=numbers.values[order])
-        found.append(_score(metric, shuffled, chosen)[metric.headline])
+        found.append(_score(name, shuffled, chosen)[METRICS[name].headline])
     above = sum(value >= actual for value in found)
     return {
         "mean": float(np.mean(found)),

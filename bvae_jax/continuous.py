@@ -233,9 +233,10 @@ def classes_together(
     """`classes` of points to fit on and, if there are any, to test on, by the same bins.
 
     Args:
-        sizes: [factor] number of values of each, where it is known; returned with those of bins.
+        sizes: [factor] number of values of each, where it is known; returned with those of bins,
+            or as they are where they are not of this shape.
     """
     together = classes(np.concatenate(factors), np.concatenate(values), of, names)
-    if sizes is not None:
+    if np.shape(sizes) == of.shape:
         sizes = np.where(np.isnan(of), sizes, together.max(axis=0) + 1)
     return np.split(together, [len(factors[0])])[: len(factors)], sizes

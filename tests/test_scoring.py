@@ -152,6 +152,30 @@ def test_arrays_that_do_not_fit_are_one_line(changes, message):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"factor_sizes": [3, 4, 5]},
+            r"factor_sizes: got \[3, 4, 5\], wanted a whole number for each",
+        ),
+        ({"factors_test": np.zeros((300, 3))}, "factors has 2 columns and factors_test 3"),
+        ({"factors_test": np.zeros((200, 2))}, "codes_test has 300 rows and factors_test 200"),
+    ],
+)
+def test_arrays_that_do_not_fit_numbers_are_one_line(changes, message):
+    given = {
+        "factors": points().factors,
+        "codes_test": points().codes,
+        "factors_test": points().factors,
+    }
+    with pytest.raises(UserError, match=message) as error:
+        inspect.unwrap(score)(
+            points().codes, **given | changes, metrics=ScoreConfig("mig", continuous="0")
+        )
+    assert "\n" not in str(error.value)
+
+
 def test_a_metric_from_outside_is_scored(monkeypatch):
     def correlation(codes, factors, *, power: int = 1):
         """[latent, factor] correlations, of which the largest is the score."""

@@ -22,6 +22,7 @@ from bvae_jax.continuous import remarks as of_numbers
 from bvae_jax.elbo import ACTIVE_VARIANCE, gaussian_kl
 from bvae_jax.files.codes_file import read_arrays
 from bvae_jax.metrics.base import (
+    InvalidArrays,
     Metric,
     checked,
     checked_kl,
@@ -113,7 +114,8 @@ class Codes:
                 A factor whose values are not known has its class indices for values.
 
         Raises:
-            UserError: there is no such factor, or its values are no numbers.
+            UserError: there is no such factor, its values are no numbers, or there are not as many
+                factors to test on.
         """
         text = continuous or self.continuous
         of = periods(text, self.names())
@@ -124,6 +126,9 @@ class Codes:
         raw = [np.asarray(getattr(self, name)) for name in sets]
         if any(array.dtype.kind not in "iuf" or array.ndim != 2 for array in raw):
             return self  # which `check` says
+        first, last = raw[0].shape[1], raw[-1].shape[1]
+        if first != last:
+            raise InvalidArrays(f"factors has {first} columns and factors_test {last}.")
         own = [getattr(self, name.replace("factors", "values")) for name in sets]
         values = [
             np.asarray(a if v is None else v, np.float64) for a, v in zip(raw, own, strict=True)

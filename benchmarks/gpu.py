@@ -118,7 +118,7 @@ def profile(args: argparse.Namespace, run: Callable[[int], None], amount: float)
 
 
 def losses(args: argparse.Namespace) -> dict[str, Any]:
-    """The loss of each of the first steps, to a file: compare two devices' by `compare`."""
+    """The loss of each of the first steps, to a file, to compare with those of another device."""
     from benchmarks.tasks import in_turn
     from bvae_jax.config import Config
     from bvae_jax.runs.trainer import Trainer

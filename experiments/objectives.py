@@ -20,7 +20,7 @@ COLUMNS = {
     "nll": "−log p(x|z)\n(nats per image)",
     "kl": "KL\n(nats per image)",
     "total_correlation": "total correlation\n(nats)",
-    "active_latents": "active latents\n(KL > 0.01 nat)",
+    "active_latents": "active latents\n(variance > 0.01)",
 }
 
 

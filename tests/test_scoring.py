@@ -15,7 +15,7 @@ from scipy import stats
 from bvae_jax.config import ScoreConfig
 from bvae_jax.errors import UserError, naming_flags
 from bvae_jax.metrics import METRICS, Metric, scoring
-from bvae_jax.metrics.codes import Codes, draw
+from bvae_jax.metrics.codes import Codes, draw, read_codes
 from bvae_jax.metrics.scoring import metric_names, score, score_all
 
 FAST_NAMES = "beta_vae_score factor_vae_score mig mig_sup jemmig rmig mcc sap_r2 modularity irs med"
@@ -174,6 +174,23 @@ def test_arrays_that_do_not_fit_numbers_are_one_line(changes, message):
             points().codes, **given | changes, metrics=ScoreConfig("mig", continuous="0")
         )
     assert "\n" not in str(error.value)
+
+
+def test_log_variances_say_that_codes_are_posterior_means(tmp_path):
+    """Of which those that hardly vary are not active."""
+    whole, names = points(logvars=np.zeros((300, 3), np.float32)), "modularity,unsupervised"
+    given = {"codes": whole.codes * np.float32([1, 1, 0.01]), "factors": whole.factors}
+    plain = score(**given, metrics=names)
+    found = score(**given, logvars=whole.logvars, metrics=names)
+    assert np.isfinite(plain["modularity"]["per_latent"][2])
+    assert found["modularity"]["per_latent"][2] == "nan"
+    np.savez(tmp_path / "a.npz", **given, logvars=whole.logvars)
+    kl = read_codes(tmp_path / "a.npz").kl
+    wanted = score(**given, kl=kl, metrics=names)
+    for name, entry in found.items():
+        assert (
+            entry | {"seconds": 0} == wanted[name] | {"seconds": 0} != plain[name] | {"seconds": 0}
+        )
 
 
 def test_a_metric_from_outside_is_scored(monkeypatch):

@@ -154,6 +154,12 @@ class Codes:
                 factors.isetitem(k, self.values[:, k])
         return pd.concat([*parts, factors], axis=1)
 
+    def with_kl(self) -> "Codes":
+        """With the KL from the prior, where only log-variances say that there is a posterior."""
+        if self.kl is not None or self.logvars is None:
+            return self
+        return replace(self, kl=mean_kl(self.codes, self.logvars))
+
     def scaled(self) -> "Codes":
         """All latents by one factor, so that the largest standard deviation is 1: for codes that
         have no unit, where metrics call a latent inactive that hardly varies beside a prior."""
@@ -311,4 +317,4 @@ def read_codes(path: Path, continuous: str = "") -> Codes:
     Raises:
         UserError: the file is missing, damaged, too large, or does not hold what is wanted.
     """
-    return Codes(**read_arrays(path, continuous)).declared(continuous)
+    return Codes(**read_arrays(path, continuous)).declared(continuous).with_kl()

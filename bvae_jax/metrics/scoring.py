@@ -86,8 +86,8 @@ def score(
         codes: [n, latent] of any float type, from NumPy or JAX.
         factors: [n, factor] class indices, and numbers where `ScoreConfig.continuous` says so.
         logvars: [n, latent] posterior log-variances, for the metrics of posteriors.
-        kl: [latent] mean KL from the prior in nats, as `codes.mean_kl(means, logvars)` gives it:
-            where there is one, `codes` are posterior means.
+        kl: [latent] mean KL from the prior in nats; that of `logvars`, if None. Where there is one,
+            `codes` are posterior means.
         codes_test: [m, latent] to test fitted predictors on; a part of the points is, if None.
         factors_test: [m, factor].
         factor_sizes: [factor] number of values of each.
@@ -140,6 +140,7 @@ def score_all(
         raise InvalidArrays(f"factors: got shape {points.factors.shape}, wanted [n, factor].")
     points = points.declared(config.continuous)
     points.check()
+    points = points.with_kl()
 
     def drawn(of: Codes, repeat: int = 0) -> Draw:
         key = key_for("scores", config.seed + repeat)

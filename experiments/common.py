@@ -12,12 +12,13 @@ from typing import Any, NamedTuple
 
 import matplotlib.pyplot as plt
 
-from bvae_jax import Config, ScoreConfig, compare, sweep, train
+from bvae_jax import Config, ScoreConfig, Sweep, compare, sweep, train
 from bvae_jax.comparison.base import Comparison
 from bvae_jax.objectives import OBJECTIVES
 from bvae_jax.plots.style import COLUMN_INCHES, STYLE
 from bvae_jax.presets import PRESETS
 from bvae_jax.runs.grid import label, text
+from bvae_jax.runs.placement import parse_shard
 
 ALL_IMAGES = 737_280
 QUICK = {"network": "locatello", "batch_size": 16, "learning_rate": 1e-3, "eval_images": 2048}
@@ -29,6 +30,8 @@ GPU = {
     "checkpoint_every": 100_000,
 }  # fmt: skip
 """Those for the scale `gpu`: as many runs as one GPU trains in minutes."""
+LEFT = ("begun", "missing")
+"""What a member is that is not done."""
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 
 
@@ -101,11 +104,28 @@ def trained(directory: Path, config: Config, args: argparse.Namespace, **grid: A
     Raises:
         SystemExit: some are left, after Ctrl-C or with --shard.
     """
-    result = sweep(config, directory, seeds=args.scale.seeds, grid=grid, shard=args.shard)
-    left = [name for name, status in result.statuses.items() if status in ("begun", "missing")]
-    if left:
-        raise SystemExit(f"{len(left)} of {len(result.statuses)} members are left: call it again.")
+    check_done(trained_part(directory, config, args, **grid))
     return directory
+
+
+def trained_part(directory: Path, config: Config, args: argparse.Namespace, **grid: Any) -> Sweep:
+    """A sweep whose members are done that are in the shard; trains those that are not.
+
+    Raises:
+        SystemExit: some of them are left, after Ctrl-C.
+    """
+    result = sweep(config, directory, seeds=args.scale.seeds, grid=grid, shard=args.shard)
+    i, n = parse_shard(args.shard)
+    if any(status in LEFT for status in [*result.statuses.values()][i - 1 :: n]):
+        check_done(result)
+    return result
+
+
+def check_done(*sweeps: Sweep) -> None:
+    """Raise SystemExit if members are left in any."""
+    statuses = [status for one in sweeps for status in one.statuses.values()]
+    if left := sum(status in LEFT for status in statuses):
+        raise SystemExit(f"{left} of {len(statuses)} members are left: call it again.")
 
 
 def trained_run(directory: Path, config: Config) -> Any:
@@ -137,12 +157,14 @@ def compared(args: argparse.Namespace, rivals: Sequence[Rival]) -> Any:
     Returns:
         A pandas.DataFrame with a row for each run: `setting`, `objective`, its strength, scores.
     """
-    directories, labels = [], {}
+    sweeps, labels = [], {}
     for rival, values in zip(rivals, args.scale.values, strict=True):
         config = settings(rival.preset, args.scale.changes, rival.objective)
         grid = {rival.strength: values}
-        directories.append(trained(args.dir / rival.objective, config, args, **grid))
+        sweeps.append(trained_part(args.dir / rival.objective, config, args, **grid))
         labels[rival.objective] = rival.strength
+    check_done(*sweeps)
+    directories = [args.dir / rival.objective for rival in rivals]
     members: Any = scored(*directories, scale=args.scale).members
     names = [
         f"`{row['objective']}`, {label({labels[row['objective']]: row[labels[row['objective']]]})}"

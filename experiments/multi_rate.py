@@ -10,10 +10,9 @@ from typing import Any
 
 import jax
 import pandas as pd
-from common import COLOURS, LONG, Scale, arguments, drawing, print_table, trained
+from common import COLOURS, LONG, Scale, arguments, check_done, drawing, print_table, trained_part
 
 from bvae_jax import Config
-from bvae_jax.runs.sweep import Sweep
 
 EASY = {"network": "small", "only": "orientation=0,y=8:24", "batch_size": 32, "eval_images": 2048}
 BETAS = (1.0, 2.0, 4.0, 8.0, 16.0)
@@ -53,9 +52,10 @@ def main(argv=None):
         "sweep, same total": (config.replace(steps=steps // len(betas)), {"beta": betas}),
     }
     sweeps = {
-        name: Sweep(trained(args.dir / name.replace(", ", "-").replace(" ", "_"), of, args, **grid))
+        name: trained_part(args.dir / name.replace(", ", "-").replace(" ", "_"), of, args, **grid)
         for name, (of, grid) in grids.items()
     }
+    check_done(*sweeps.values())
     rows = [
         numbers(name, run, beta, scale.points)
         for beta in betas

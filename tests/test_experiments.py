@@ -3,7 +3,7 @@
 import importlib
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -75,6 +75,25 @@ def test_a_script_leaves_its_table_and_figure(name, script, tmp_path, monkeypatc
     module.main(["--scale", "tiny", "--dir", str(tmp_path), "--figures", str(tmp_path)])
     assert (tmp_path / f"{name}-tiny.png").stat().st_size > 5000
     assert "| --- |" in capsys.readouterr().out
+
+
+class Trained(NamedTuple):
+    statuses: dict[str, str]
+
+
+@pytest.mark.parametrize(("statuses", "calls"), [(("done", "missing"), 2), (("begun", "done"), 1)])
+def test_a_shard_is_a_part_of_every_sweep(statuses, calls, script, tmp_path, monkeypatch):
+    """The second member is another shard's; where one's own is left, it was interrupted."""
+    begun = []
+
+    def sweep(config, directory, **_):
+        begun.append(directory.name)
+        return Trained(dict(zip("ab", statuses, strict=True)))
+
+    monkeypatch.setattr(script("common"), "sweep", sweep)
+    with pytest.raises(SystemExit, match=f"{calls} of {2 * calls} members are left"):
+        script("kim2018").main(["--dir", str(tmp_path), "--shard", "1/2"])
+    assert begun == ["beta_vae", "factor_vae"][:calls]
 
 
 def test_scripts_are_short_and_listed():

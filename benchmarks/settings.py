@@ -43,10 +43,11 @@ class Settings:
     quick: bool = _option(False, "3 small rounds, to see whether it works")
 
     def __post_init__(self) -> None:
-        counts = {name: getattr(self, name) for name in ("rounds", "patience")}
-        for name, value in (*counts.items(), *(("members", count) for count in self.members)):
-            if value < 1:
-                raise UserError(f"--{name}: got {value}, wanted a whole number of at least 1.")
+        least = {"rounds": 1, "patience": 1, "threads": 0, "steps": 0}
+        counts = [(name, getattr(self, name), few) for name, few in least.items()]
+        for name, value, few in (*counts, *(("members", count, 1) for count in self.members)):
+            if value < few:
+                raise UserError(f"--{name}: got {value}, wanted a whole number of at least {few}.")
         self.config()
 
     def config(self, **changes: Any) -> Config:

@@ -256,6 +256,8 @@ def test_a_start_ends_with_its_first_record():
     [
         ("--members 0", "--members: got 0, wanted"),
         ("--rounds 0", "--rounds: got 0, wanted"),
+        ("--steps -1", "--steps: got -1, wanted a whole number of at least 0"),
+        ("--threads -1", "--threads: got -1, wanted a whole number of at least 0"),
         ("--precision float8", "--precision: got 'float8', wanted one of"),
         ("--network escher", "Unknown network 'escher'"),
         ("--torch", "install 'bvae_jax[bench]'"),

@@ -176,7 +176,8 @@ class BetaVAE(TransformerMixin, BaseEstimator):
             wanted = ", ".join(map(str, self.shape_in_))
             raise InputError(f"X: got {X.shape}, wanted [n, {wanted}], as fit had.")
         if X.ndim == 2:
-            shape = tuple(self.image_shape or (1, *shape))
+            given = (1, *shape) if self.image_shape is None else self.image_shape
+            shape = tuple(np.atleast_1d(given).tolist())
         if math.prod(shape) != math.prod(X.shape[1:]) or len(shape) not in (2, 3):
             raise InputError(f"image_shape: got {shape}, but X is {X.shape}: wanted one that fits.")
         return self._pixels(X).reshape(-1, *shape, *(1,) * (3 - len(shape)))

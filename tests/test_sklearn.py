@@ -106,7 +106,7 @@ def test_codes_and_pictures_are_those_of_the_run(fitted):
 
 
 def test_rows_are_images_of_their_shape(fitted):
-    other = small(image_shape=(4, 6), steps=200, learning_rate=1e-2, beta=1.0)
+    other = small(image_shape=np.array([4, 6]), steps=200, learning_rate=1e-2, beta=1.0)
     np.testing.assert_array_equal(other.fit_transform(ROWS), fitted.transform(IMAGES))
     assert other.inverse_transform(np.zeros((3, 2))).shape == (3, 24)
 
@@ -167,6 +167,10 @@ def test_bounds_against_the_integral_over_all_z(fitted):
         (lambda f: f.transform(IMAGES * 255), "see MinMaxScaler"),
         (lambda f: f.transform(IMAGES[:, :, :5]), r"got \(40, 4, 5\), wanted \[n, 4, 6\], as fit"),
         (lambda f: BetaVAE(image_shape=(5, 5)).fit(ROWS), "wanted one that fits"),
+        (
+            lambda f: BetaVAE(image_shape=24).fit(ROWS),  # pyright: ignore[reportArgumentType]
+            r"image_shape: got \(24,\), but",
+        ),
         (lambda f: BetaVAE(config={"bet": 1}).fit(IMAGES), "Unknown config fields"),
         (
             lambda f: BetaVAE(config={"hyper": {"q": 1}}).fit(IMAGES),

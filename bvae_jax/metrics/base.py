@@ -18,7 +18,7 @@ from scipy.special import ndtr
 from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import threadpool_limits
 
-from bvae_jax.elbo import ACTIVE_VARIANCE, is_active  # noqa: F401  metrics take it from here
+from bvae_jax.elbo import is_active
 from bvae_jax.errors import UserError
 from bvae_jax.types import PRNGKey, Score
 

@@ -6,9 +6,8 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Array
 
-from bvae_jax.elbo import MOST_LOGVAR
+from bvae_jax.elbo import ACTIVE_VARIANCE, MOST_LOGVAR
 from bvae_jax.metrics.base import (
-    ACTIVE_VARIANCE,
     BINS,
     POINTS,
     Metric,

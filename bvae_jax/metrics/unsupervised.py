@@ -2,8 +2,8 @@
 
 import numpy as np
 
+from bvae_jax.elbo import ACTIVE_VARIANCE
 from bvae_jax.metrics.base import (
-    ACTIVE_VARIANCE,
     BINS,
     InvalidArrays,
     LatentKL,

@@ -271,9 +271,9 @@ def test_no_declaration_changes_nothing_and_odd_numbers_score(name):
     for key, value in found(name, arrays | {"numbers": none}).items():
         np.testing.assert_array_equal(value, plain[key])
     constant = VALUES * [1, 0, 1]
-    for codes in (MIXED[:, :1], np.zeros_like(MIXED)):
+    for codes in (MIXED[:, :1], np.zeros_like(MIXED), 1e-200 * MIXED):
         scored = found(name, given(codes, constant))
-        for key in METRICS[name].others:
+        for key in (METRICS[name].headline, *METRICS[name].others):
             assert np.isfinite(scored[key]) or any(key in note for note in scored["notes"])
 
 
@@ -348,6 +348,11 @@ def test_mcc_of_an_angle_is_the_multiple_correlation_of_held_out_points():
         scored = mcc(code, bins, code, bins, of)
         assert scored["score"] == pytest.approx(wanted, abs=0.01)
         assert scored["spearman"] == pytest.approx(wanted if period else 1, abs=0.01)
+
+
+@pytest.mark.parametrize("scale", [0.0, 1e-200])
+def test_mcc_of_factors_that_no_latent_varies_with_is_nothing(scale):
+    np.testing.assert_array_equal(found("mcc", given(scale * MIXED))["per_factor"], 0)
 
 
 @pytest.mark.parametrize("rho", [0.0, 0.6, 0.95])

@@ -105,13 +105,13 @@ def _matched_scores(
     circles: Mapping[int, tuple[Targets, np.ndarray]],
 ) -> tuple[Float[np.ndarray, " factor"], Int[np.ndarray, " factor"], Matrix]:
     """Of test points by factor; each factor's latent; correlations of the training points."""
-    matrix = correlations(codes, factors)
+    matrix, some = correlations(codes, factors), varying(codes)
     for k, (angle, _) in circles.items():
-        matrix[:, k] = np.where(varying(codes), np.sqrt(explained(codes, angle)), np.nan)
+        matrix[:, k] = np.where(some, np.sqrt(explained(codes, angle)), np.nan)
     latent = matched(matrix)
     for k, (angle, angle_test) in circles.items():
-        code = codes[:, latent[k]]
-        if np.ptp(code) > 0:
+        if some[latent[k]]:
+            code = codes[:, latent[k]]
             weights = np.linalg.lstsq(angle - angle.mean(axis=0), code - code.mean())[0]
             factors_test[:, k] = angle_test @ weights
     return _of(latent, codes_test, factors_test), latent, matrix

@@ -171,7 +171,7 @@ def remarks(
         if period and most == n:
             found.append(
                 f"all values of {name} fall in one of {BINS} bins (they span {span:.3g} of the "
-                f"period {period:g}): metrics that read bins leave it out; {unit}"
+                f"period {period:g}): most metrics leave it out; {unit}"
             )
         elif period and span < PART * period:
             found.append(f"values of {name} span {span:.3g} of the period {period:g}: {unit}")

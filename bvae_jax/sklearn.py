@@ -93,7 +93,9 @@ class BetaVAE(TransformerMixin, BaseEstimator):
             KeyboardInterrupt: training was interrupted.
         """
         own = {name: name for name in self.get_params()} | {"seed": "random_state", "dataset": "X"}
-        for field in self.config or {}:
+        more = dict(self.config or {})
+        more |= more.pop("hyper", {})
+        for field in more:
             if field in own:
                 raise InputError(f"config: got {field}, wanted it as the parameter {own[field]}.")
         dataset = from_arrays("array", to_levels(self._images(X, reset=True)))
@@ -101,8 +103,7 @@ class BetaVAE(TransformerMixin, BaseEstimator):
         if not isinstance(seed, numbers.Integral):
             seed = check_random_state(seed).randint(2**31)
         given = {n: value for n, value in self.get_params(deep=False).items() if n in FIELDS}
-        given |= {"seed": seed, "holdout": 0.0, "eval_images": 1024} | dict(self.config or {})
-        given |= given.pop("hyper", {})
+        given |= {"seed": seed, "holdout": 0.0, "eval_images": 1024} | more
         at_the_end = dict.fromkeys(("eval_every", "checkpoint_every"), given["steps"])
         config = Config.from_dict(at_the_end | given | {"dataset": name})
         run_dir = self.run_dir

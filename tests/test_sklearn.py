@@ -181,6 +181,10 @@ def test_bounds_against_the_integral_over_all_z(fitted):
             "beta, wanted it as the parameter beta",
         ),
         (
+            lambda f: BetaVAE(config={"hyper": {"beta": 1}}).fit(IMAGES),
+            "beta, wanted it as the parameter beta",
+        ),
+        (
             lambda f: BetaVAE(config={"dataset": "x"}).fit(IMAGES),
             "dataset, wanted it as the parameter X",
         ),

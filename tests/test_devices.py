@@ -161,26 +161,26 @@ def test_devices_that_do_not_fit(divided, tmp_path):
 
 
 @pytest.mark.once
-def test_eight_devices(single, tmp_path):
+def test_four_devices(single, tmp_path):
     """`bvae train --devices all`, and a sweep with a member on each."""
-    environment = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "8"}
+    environment = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "4"}
     options = {"env": environment, "check": True, "timeout": SECONDS, "capture_output": True}
     run_flags = ["--run-dir", tmp_path / "run", "--devices", "all", "--no-figures", "--steps", "8"]
     subprocess.run([*BVAE, "train", *flags(), *run_flags], **options)
     result = bvae_jax.load(tmp_path / "run", progress=False)
     assert_near(result, single)
     (session,) = read_json(tmp_path / "run" / rundir.PROVENANCE)["sessions"]
-    assert (session["devices"], session["device"]) == (8, "8 x cpu")
+    assert (session["devices"], session["device"]) == (4, "4 x cpu")
 
-    betas = ["4", "1", "2", "6", "8", "10", "12", "16"]
+    betas = ["4", "1", "2", "6"]
     sweep_flags = ["--sweep-dir", tmp_path / "sweep", "--steps", "8", "--betas", *betas, "--quiet"]
     subprocess.run([*BVAE, "sweep", *flags(), *sweep_flags], **options)
     members = tmp_path / "sweep" / "members"
-    assert len(list(members.rglob("summary.json"))) == 8
+    assert len(list(members.rglob("summary.json"))) == 4
     member = bvae_jax.load(members / "beta=4,seed=0", progress=False)
     assert_near(member, single)
     session = read_json(members / "beta=4,seed=0" / rundir.PROVENANCE)["sessions"][0]
-    assert session["sweep"] == {"strategy": "devices", "members_at_once": 8}
+    assert session["sweep"] == {"strategy": "devices", "members_at_once": 4}
 
 
 @pytest.mark.once

@@ -14,6 +14,7 @@ import matplotlib.pyplot as plt
 
 from bvae_jax import Config, ScoreConfig, Sweep, compare, sweep, train
 from bvae_jax.comparison.base import Comparison
+from bvae_jax.errors import UserError
 from bvae_jax.objectives import OBJECTIVES
 from bvae_jax.plots.style import COLUMN_INCHES, STYLE
 from bvae_jax.presets import PRESETS
@@ -76,13 +77,21 @@ def arguments(
     parser = argparse.ArgumentParser(
         description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--scale", choices=scales, default="small")
-    parser.add_argument("--dir", type=Path, default=Path("sweeps"), help="where runs lie")
+    sizes = "small: two cores and minutes (default), gpu: one GPU and minutes, full: as the paper"
+    parser.add_argument("--scale", choices=scales, default="small", help=sizes)
+    parser.add_argument("--dir", type=Path, default=Path("sweeps"), help="where runs lie (sweeps)")
     parser.add_argument("--figures", type=Path, default=Path(__file__).parent / "figures")
-    parser.add_argument("--shard", help="train the i-th of n parts, as 1/4, and compare nothing")
+    parser.add_argument(
+        "--shard", help="train the i-th of n parts, as 1/4, or slurm, of a job array; parts may "
+        "run at once, with the same --dir. Without it what they trained is compared",
+    )  # fmt: skip
     for flag, meaning in flags.items():
         parser.add_argument(f"--{flag}", help=meaning)
     args = parser.parse_args(argv)
+    try:
+        parse_shard(args.shard)
+    except UserError as error:
+        parser.error(str(error))
     args.dir /= f"{name}-{args.scale}"
     figure = name if args.scale == "small" else f"{name}-{args.scale}"
     args.figure = args.figures / f"{figure}.png"
@@ -104,7 +113,7 @@ def trained(directory: Path, config: Config, args: argparse.Namespace, **grid: A
     Raises:
         SystemExit: some are left, after Ctrl-C or with --shard.
     """
-    check_done(trained_part(directory, config, args, **grid))
+    check_done(args.shard, trained_part(directory, config, args, **grid))
     return directory
 
 
@@ -117,15 +126,19 @@ def trained_part(directory: Path, config: Config, args: argparse.Namespace, **gr
     result = sweep(config, directory, seeds=args.scale.seeds, grid=grid, shard=args.shard)
     i, n = parse_shard(args.shard)
     if any(status in LEFT for status in [*result.statuses.values()][i - 1 :: n]):
-        check_done(result)
+        check_done(None, result)
     return result
 
 
-def check_done(*sweeps: Sweep) -> None:
-    """Raise SystemExit if members are left in any."""
+def check_done(shard: str | None, *sweeps: Sweep) -> None:
+    """Raise SystemExit if members are left in any: 0 if they are those of other shards."""
     statuses = [status for one in sweeps for status in one.statuses.values()]
     if left := sum(status in LEFT for status in statuses):
-        raise SystemExit(f"{left} of {len(statuses)} members are left: call it again.")
+        told = f"{left} of {len(statuses)} members are left"
+        if shard is None:
+            raise SystemExit(f"{told}: call it again.")
+        print(f"Part {shard} is done; {told} to other parts.")
+        raise SystemExit(0)
 
 
 def trained_run(directory: Path, config: Config) -> Any:
@@ -163,7 +176,7 @@ def compared(args: argparse.Namespace, rivals: Sequence[Rival]) -> Any:
         grid = {rival.strength: values}
         sweeps.append(trained_part(args.dir / rival.objective, config, args, **grid))
         labels[rival.objective] = rival.strength
-    check_done(*sweeps)
+    check_done(args.shard, *sweeps)
     directories = [args.dir / rival.objective for rival in rivals]
     members: Any = scored(*directories, scale=args.scale).members
     names = [

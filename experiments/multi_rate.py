@@ -55,7 +55,7 @@ def main(argv=None):
         name: trained_part(args.dir / name.replace(", ", "-").replace(" ", "_"), of, args, **grid)
         for name, (of, grid) in grids.items()
     }
-    check_done(*sweeps.values())
+    check_done(args.shard, *sweeps.values())
     rows = [
         numbers(name, run, beta, scale.points)
         for beta in betas

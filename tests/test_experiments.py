@@ -82,7 +82,7 @@ class Trained(NamedTuple):
 
 
 @pytest.mark.parametrize(("statuses", "calls"), [(("done", "missing"), 2), (("begun", "done"), 1)])
-def test_a_shard_is_a_part_of_every_sweep(statuses, calls, script, tmp_path, monkeypatch):
+def test_a_shard_is_a_part_of_every_sweep(statuses, calls, script, tmp_path, monkeypatch, capsys):
     """The second member is another shard's; where one's own is left, it was interrupted."""
     begun = []
 
@@ -91,9 +91,22 @@ def test_a_shard_is_a_part_of_every_sweep(statuses, calls, script, tmp_path, mon
         return Trained(dict(zip("ab", statuses, strict=True)))
 
     monkeypatch.setattr(script("common"), "sweep", sweep)
-    with pytest.raises(SystemExit, match=f"{calls} of {2 * calls} members are left"):
+    with pytest.raises(SystemExit) as ended:
         script("kim2018").main(["--dir", str(tmp_path), "--shard", "1/2"])
     assert begun == ["beta_vae", "factor_vae"][:calls]
+    if "begun" in statuses:
+        assert ended.value.code == "1 of 2 members are left: call it again."
+    else:
+        assert ended.value.code == 0
+        assert (
+            capsys.readouterr().out == "Part 1/2 is done; 2 of 4 members are left to other parts.\n"
+        )
+
+
+def test_a_shard_that_cannot_be_is_one_line(script, tmp_path, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        script("kim2018").main(["--dir", str(tmp_path), "--shard", "5/4"])
+    assert "error: --shard: got '5/4', wanted i/n" in capsys.readouterr().err
 
 
 def test_scripts_are_short_and_listed():

@@ -604,9 +604,18 @@ def test_infomec_leaves_out_latents_of_little_range():
     found = infomec(ranges, Y, jax.random.key(1))
     assert found["active"].tolist() == [True] * 4 + [False]
     assert np.isnan(found["normalised_information"][4]).all()
+    assert found["notes"] == ["left out, for they vary little beside the largest: 1 of 5 latents"]
     four = infomec(X[:, :4], Y, jax.random.key(2))
     for entry in ("infom", "infoc"):
         assert found[entry] == pytest.approx(four[entry], abs=1e-3)
+
+
+def test_infomec_says_where_there_is_nothing_to_share():
+    noise = np.random.default_rng(0).standard_normal((len(Y), 4))
+    found = infomec(noise, Y, jax.random.key(1))
+    assert found["infom"] > 0.2
+    assert found["infoe"] < 0.05
+    assert "random codes have .3 to .8" in found["notes"][0]
 
 
 @pytest.mark.filterwarnings("ignore:lbfgs failed to converge")

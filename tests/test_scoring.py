@@ -209,6 +209,19 @@ def test_a_metric_from_outside_is_scored(monkeypatch):
     assert scoring.numbers({"correlation": entry}) == {"correlation": entry["score"]}
 
 
+def test_arrays_are_remarked_on_and_factors_may_have_names(capsys):
+    rng = np.random.default_rng(0)
+    factors = np.stack([rng.integers(0, 4, 300), rng.integers(0, 7, 300)], axis=1)
+    names = ["kind", "angle"]
+    config = ScoreConfig("mig", continuous="angle=360", permutations=0)
+    score(1.0 * factors, factors, factor_names=names, metrics=config)
+    said = capsys.readouterr().err
+    assert "note: values of angle span 6 of the period 360" in said or "in one of 20 bins" in said
+    assert "note: 300 points are few" in said
+    with pytest.raises(UserError, match="factor_names: got 1, wanted 2"):
+        score(1.0 * factors, factors, factor_names=["kind"], metrics="mig")
+
+
 def test_a_metric_from_outside_may_read_no_codes(monkeypatch):
     def width(logvars):
         return {"score": float(np.exp(logvars).mean())}

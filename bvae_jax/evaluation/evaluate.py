@@ -26,6 +26,7 @@ from bvae_jax.metrics.scoring import (
     Entry,
     jsonable,
     metric_names,
+    remark,
     score_all,
     source_of,
 )
@@ -115,7 +116,7 @@ def evaluate(
     if not run.variational:
         say(f"note: {NO_POSTERIOR}. They are scored {SCALE}.")
     points = points.declared(config.continuous)
-    _remark(points, metric_names(config.metrics))
+    remark(points, metric_names(config.metrics))
     request = _identity(run) | {
         "num_points": count,
         **_settings(config, points.continuous),
@@ -275,7 +276,7 @@ def score_file(
     made = {}
     if baselines:  # those that need no images
         made = {"random_codes": random_codes(points), "true_factors": true_factors(points)}
-    _remark(points, metric_names(config.metrics))
+    remark(points, metric_names(config.metrics))
     request = {
         "file": str(path),
         "file_sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
@@ -325,12 +326,6 @@ def _scored(
             shown.update(position * each - shown.n)  # what was skipped is done, too
             shown.set_postfix_str(" ".join(names[position : position + 1]))
             yield name, entry
-
-
-def _remark(points: Codes, metrics: Sequence[str]) -> None:
-    points.check()
-    for remark in points.remarks(metrics):
-        say(f"note: {remark}.")
 
 
 # ELBO

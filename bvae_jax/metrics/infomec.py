@@ -25,6 +25,8 @@ from bvae_jax.types import CodeMatrix, Factors, PRNGKey, Score
 
 PER_VALUE = 20
 """Points for each value of a latent, on average, from which on it is quantised."""
+LITTLE = 0.05
+"""Of a factor's information, below which the shares of latents in it mean nothing."""
 
 
 def infomec(
@@ -136,6 +138,14 @@ def infomec(
         notes.append(f"infom is not computed: {why_not_m}")
     if why_not_c := alone(active_latents=active):
         notes.append(f"infoc is not computed: {why_not_c}")
+    if left_out := int((varying(codes) & ~active).sum()):
+        of = f"{left_out} of {len(active)} latents"
+        notes.append(f"left out, for they vary little beside the largest: {of}")
+    if known.size and (most := float(known.max())) < LITTLE:
+        notes.append(
+            f"no latent knows more than {most:.3f} of a factor: infom and infoc are shares of what "
+            "is hardly there, and random codes have .3 to .8"
+        )
     return {
         "infom": np.nan if why_not_m else _share(known),
         "infoc": np.nan if why_not_c else _share(known.T),

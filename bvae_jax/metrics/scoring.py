@@ -14,7 +14,7 @@ from threadpoolctl import threadpool_limits
 
 from bvae_jax.config import ScoreConfig
 from bvae_jax.continuous import BINS
-from bvae_jax.errors import MissingPackage, UserError, unknown, worded
+from bvae_jax.errors import MissingPackage, UserError, say, unknown, worded
 from bvae_jax.metrics import METRICS
 from bvae_jax.metrics.base import CodesTest, FactorsTest, InvalidArrays, LatentKL
 from bvae_jax.metrics.codes import Codes, Draw, draw
@@ -78,9 +78,12 @@ def score(
     codes_test: CodesTest | None = None,
     factors_test: FactorsTest | CodesTest | None = None,
     factor_sizes: Sequence[int] | np.ndarray | None = None,
+    factor_names: Sequence[str] | np.ndarray | None = None,
     metrics: ScoreConfig | str | Sequence[str] = "fast",
 ) -> dict[str, Entry]:
     """Score arrays by many metrics at once, as `bvae evaluate FILE.npz` does those of a file.
+
+    What a reader of the scores should know of the arrays is said on stderr.
 
     Args:
         codes: [n, latent] of any float type, from NumPy or JAX.
@@ -91,6 +94,7 @@ def score(
         codes_test: [m, latent] to test fitted predictors on; a part of the points is, if None.
         factors_test: [m, factor].
         factor_sizes: [factor] number of values of each.
+        factor_names: [factor], by which `ScoreConfig.continuous` may call them; else their numbers.
         metrics: all, fast, names in a list or with commas, or all that a `ScoreConfig` says.
 
     Returns:
@@ -107,13 +111,33 @@ def score(
         "codes_test": codes_test,
         "factors_test": factors_test,
         "factor_sizes": factor_sizes,
+        "factor_names": factor_names,
     }
     if (codes_test is None) != (factors_test is None):
         raise UserError("Got only one of codes_test and factors_test, wanted both or neither.")
     arrays: dict[str, Any] = {
         name: np.asarray(value) for name, value in given.items() if value is not None
     }
-    return dict(score_all(Codes(**arrays), ScoreConfig.of(metrics)))
+    config = ScoreConfig.of(metrics)
+    names = metric_names(config.metrics)
+    points = Codes(**arrays)
+    if points.factors.ndim == 2:  # what it is else is said below
+        columns = points.factors.shape[1]
+        if factor_names is not None and len(factor_names) != columns:
+            raise UserError(f"factor_names: got {len(factor_names)}, wanted {columns}, as factors.")
+        remark(points.declared(config.continuous), names)
+    return dict(score_all(points, config))
+
+
+def remark(points: Codes, metrics: Sequence[str]) -> None:
+    """Say what a reader of the scores should know of the arrays.
+
+    Raises:
+        UserError: the arrays do not fit each other.
+    """
+    points.check()
+    for sentence in points.remarks(metrics):
+        say(f"note: {sentence}.")
 
 
 def score_all(

@@ -31,8 +31,6 @@ GPU = {
     "checkpoint_every": 100_000,
 }  # fmt: skip
 """Those for the scale `gpu`: as many runs as one GPU trains in minutes."""
-LEFT = ("begun", "missing")
-"""What a member is that is not done."""
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 
 
@@ -124,17 +122,15 @@ def trained_part(directory: Path, config: Config, args: argparse.Namespace, **gr
         SystemExit: some of them are left, after Ctrl-C.
     """
     result = sweep(config, directory, seeds=args.scale.seeds, grid=grid, shard=args.shard)
-    i, n = parse_shard(args.shard)
-    if any(status in LEFT for status in [*result.statuses.values()][i - 1 :: n]):
+    if result.left(args.shard):
         check_done(None, result)
     return result
 
 
 def check_done(shard: str | None, *sweeps: Sweep) -> None:
     """Raise SystemExit if members are left in any: 0 if they are those of other shards."""
-    statuses = [status for one in sweeps for status in one.statuses.values()]
-    if left := sum(status in LEFT for status in statuses):
-        told = f"{left} of {len(statuses)} members are left"
+    if left := sum(len(one.left()) for one in sweeps):
+        told = f"{left} of {sum(map(len, sweeps))} members are left"
         if shard is None:
             raise SystemExit(f"{told}: call it again.")
         print(f"Part {shard} is done; {told} to other parts.")

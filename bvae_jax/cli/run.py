@@ -160,7 +160,6 @@ def sweep(argv: Sequence[str]) -> int:
     given = parse(argv, "bvae sweep", sweep.__doc__, sweep_flags)
     from bvae_jax.runs import grid, sweepdir
     from bvae_jax.runs import sweep as sweeping
-    from bvae_jax.runs.placement import parse_shard
 
     sweep_dir = given.pop("sweep_dir").expanduser()
     words = ["bvae", "sweep", "--sweep-dir", sweep_dir, "--resume"]
@@ -188,13 +187,12 @@ def sweep(argv: Sequence[str]) -> int:
     print(f"{len(by_status['done'])} of {len(result.statuses)} members are done.")
     if by_status["failed"]:
         print(f"Left out, for their numbers were not finite: {', '.join(by_status['failed'])}.")
-    left = {*by_status["begun"], *by_status["missing"]}
-    i, n = parse_shard(given.get("shard"))
+    shard = given.get("shard")
     compare = f"bvae compare {shlex.quote(str(sweep_dir))}"
-    if left.intersection([*result.statuses][i - 1 :: n]):
+    if result.left(shard):
         print(f"Go on with: {again}")
-    elif left:
-        print(f"Part {i} of {n} is done. When all parts are: {compare}")
+    elif result.left():
+        print(f"Part {shard} is done. When all parts are: {compare}")
     else:
         print(f"Compare them: {compare}")
     return 0

@@ -113,6 +113,16 @@ class Sweep(Runs):
         """Member's name -> "done", "failed" (a number was not finite), "begun" or "missing"."""
         return {name: status(self.sweep_dir, one) for name, one in self.members.items()}
 
+    def left(self, shard: str | None = None) -> list[str]:
+        """Names of members that are neither done nor failed, of a shard or of all.
+
+        Raises:
+            UserError: it is no shard.
+        """
+        i, n = parse_shard(shard)
+        mine = [*self.statuses.items()][i - 1 :: n]
+        return [name for name, status in mine if status in ("begun", "missing")]
+
     @property
     def table(self) -> "pd.DataFrame":
         """A row for each member, with what varies and its summary's numbers."""

@@ -420,6 +420,20 @@ def test_codes_that_solvers_cannot_take_are_refused():
         checked_codes(np.array([[1.0, -1e100]]))
 
 
+COUNTS = ("bins", "pairs", "points", "train_votes", "test_votes", "samples")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_counts_are_whole_and_positive(name):
+    """None gives a score: -1 bins found no information anywhere."""
+    function = inspect.unwrap(METRICS[name].function)
+    for setting in set(COUNTS) & set(inspect.signature(function).parameters):
+        for count in (-1, 0):
+            given = [arrays(MIXED)[key] for key in METRICS[name].takes]
+            with pytest.raises(InvalidArrays, match=f"^{setting}: got {count}, wanted a whole"):
+                function(*given, **{setting: count})
+
+
 @pytest.mark.parametrize("kind", [np.int8, np.int32, np.int64])
 def test_classes_are_counted_as_numpy_sorts_them(kind):
     limits = np.iinfo(kind)

@@ -243,6 +243,14 @@ def test_the_null_is_what_shuffled_factors_score():
     assert (one["std"], both["std"]) == (0, pytest.approx(abs(first - second) / math.sqrt(2)))
 
 
+def test_a_score_that_is_not_known_is_above_no_null(monkeypatch):
+    def unknown(codes, factors):
+        return {"score": np.nan}
+
+    monkeypatch.setitem(METRICS, "unknown", Metric(unknown, "", "this test", null=True))
+    assert scored(points(), "unknown")["unknown"]["null"]["p"] == "nan"
+
+
 def test_why_a_metric_is_skipped_is_said_in_python_s_words():
     with naming_flags(False):
         entry = scored(points(), "udr")["udr"]

@@ -9,6 +9,7 @@ import contextlib
 import inspect
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from numbers import Integral
 from typing import Any, NamedTuple, TypeVar
 
 import jax
@@ -49,7 +50,7 @@ ARRAYS = (
 
 
 class InvalidArrays(UserError, ValueError):
-    """Arrays that a metric cannot score: one line says why."""
+    """Arrays, or settings, by which a metric cannot score: one line says why."""
 
 
 class Metric(NamedTuple):
@@ -152,14 +153,14 @@ def checked(codes: Any, factors: Any, suffix: str = "") -> tuple[np.ndarray, np.
     if classes.ndim != 2 or classes.shape[1] == 0:
         raise InvalidArrays(f"{name}: got shape {classes.shape}, wanted [n, factor].")
     if classes.dtype.kind not in "iu":
-        mend = (
-            "declare which are numbers by score(..., metrics=ScoreConfig('fast', "
-            "continuous='0,2=360'))"
-            if classes.dtype.kind == "f"
-            else "number the values of a column by np.unique(column, return_inverse=True)[1]"
-        )
+        mend = "number the values of a column by np.unique(column, return_inverse=True)[1]"
+        if classes.dtype.kind == "f":
+            mend = (
+                f"{name}.astype(int), where they are classes, or declare which are numbers by "
+                "score(..., metrics=ScoreConfig('fast', continuous='0,2=360'))"
+            )
         raise InvalidArrays(
-            f"{name}: got {classes.dtype}, wanted whole numbers (class indices): or {mend}."
+            f"{name}: got {classes.dtype}, wanted whole numbers (class indices): {mend}."
         )
     if len(classes) != len(array):
         raise InvalidArrays(f"codes{suffix} has {len(array)} rows and {name} {len(classes)}.")
@@ -182,6 +183,18 @@ def checked_split(
         if a.shape[1] != b.shape[1]:
             raise InvalidArrays(f"{name} has {a.shape[1]} columns and {name}_test {b.shape[1]}.")
     return codes, factors, codes_test, factors_test
+
+
+def checked_counts(least: int = 1, **counts: Any) -> None:
+    """Settings that count something, by name.
+
+    Raises:
+        InvalidArrays: one that is no whole number, or less than `least`.
+    """
+    for name, count in counts.items():
+        if not isinstance(count, Integral) or count < least:
+            wanted = f"wanted a whole number of at least {least}"
+            raise InvalidArrays(f"{name}: got {count!r}, {wanted}.")
 
 
 def varying(columns: Shaped[np.ndarray, "n column"]) -> np.ndarray:
@@ -263,7 +276,12 @@ def standardised(codes: CodeArray, *others: Float[np.ndarray, "_ latent"]) -> li
 
 
 def discretize(codes: CodeArray, bins: int = BINS) -> Int[np.ndarray, "n latent"]:
-    """Index of each code among `bins` intervals of equal width over its latent's range."""
+    """Index of each code among `bins` intervals of equal width over its latent's range.
+
+    Raises:
+        InvalidArrays: fewer than two bins.
+    """
+    checked_counts(2, bins=bins)
     low, high = codes.min(axis=0), codes.max(axis=0)
     edges = np.linspace(low, high, bins + 1)[1:-1]
     columns = [np.searchsorted(e, c, side="right") for e, c in zip(edges.T, codes.T, strict=True)]
@@ -282,8 +300,9 @@ def bin_masses(
         logvars: [n, latent] of N(code, exp(logvar)); None for points.
 
     Raises:
-        InvalidArrays: log-variances of another shape or not finite.
+        InvalidArrays: log-variances of another shape or not finite, or fewer than two bins.
     """
+    checked_counts(2, bins=bins)
     if logvars is None:
         yield from (np.eye(bins)[column] for column in discretize(codes, bins).T)
         return

@@ -12,6 +12,7 @@ from bvae_jax.metrics.base import (
     Metric,
     alone,
     checked,
+    checked_counts,
     fitting,
     generator,
     relabel,
@@ -129,11 +130,12 @@ def beta_vae_score(
         `notes`.
 
     Raises:
-        ValueError: arrays that do not fit or are not finite, too few rows to share a value, or
-            fewer than two factors that vary.
+        ValueError: arrays that do not fit or are not finite, too few rows to share a value, fewer
+            than two factors that vary, or a count below 1.
 
     Higgins et al., 2017, section 3; settings of Locatello et al., 2019.
     """
+    checked_counts(pairs=pairs, train_votes=train_votes, test_votes=test_votes)
     codes, factors = checked(codes, factors)
     rng, matching = generator(key), Matching(factors)
     if why := alone(factors_to_hold=matching.held):
@@ -216,10 +218,12 @@ def factor_vae_score(
 
     Raises:
         ValueError: arrays that do not fit or are not finite, too few rows to share a value, fewer
-            than two factors that vary, or one active latent, whose votes are all alike.
+            than two factors that vary, one active latent, whose votes are all alike, or a count
+            below 1.
 
     Kim & Mnih, 2018, section 4; settings of Locatello et al., 2019.
     """
+    checked_counts(points=points, train_votes=train_votes, test_votes=test_votes)
     codes, factors = checked(codes, factors)
     rng, matching = generator(key), Matching(factors)
     variance = sample_variance(codes)

@@ -13,6 +13,7 @@ from bvae_jax.metrics.base import (
     Metric,
     bin_masses,
     checked,
+    checked_counts,
     checked_logvars,
     checked_sizes,
     discretize,
@@ -52,7 +53,7 @@ def mig(codes: CodeMatrix, factors: Factors, *, bins: int = BINS) -> Score:
         `entropy` [factor] in nats.
 
     Raises:
-        ValueError: arrays that do not fit or are not finite.
+        ValueError: arrays that do not fit or are not finite, or no samples.
 
     Chen, Li, Grosse & Duvenaud, 2018, equation 6.
     """
@@ -337,10 +338,11 @@ def mig_chen(
         `score`; `per_factor` [factor]; `mutual_information` [latent, factor] in nats.
 
     Raises:
-        ValueError: arrays that do not fit or are not finite.
+        ValueError: arrays that do not fit or are not finite, or no samples.
 
     Chen, Li, Grosse & Duvenaud, 2018, equation 6 and appendix B.
     """
+    checked_counts(samples=samples)
     codes, factors = checked(codes, factors)
     logvars = np.clip(checked_logvars(logvars, codes), -MOST_LOGVAR, MOST_LOGVAR)
     rng = generator(key)

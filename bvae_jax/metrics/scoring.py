@@ -274,7 +274,7 @@ def _null(
     return {
         "mean": float(np.mean(found)),
         "std": float(np.std(found, ddof=1)) if len(found) > 1 else 0.0,
-        "p": (1 + above) / (1 + len(found)),
+        "p": (1 + above) / (1 + len(found)) if math.isfinite(actual) else math.nan,
         "permutations": len(found),
     }
 

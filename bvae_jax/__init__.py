@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from bvae_jax import metrics
     from bvae_jax.comparison.compare import compare
     from bvae_jax.comparison.suggest import suggest
-    from bvae_jax.evaluation.evaluate import evaluate, evaluate_elbo, score_file
+    from bvae_jax.evaluation.elbo import evaluate_elbo
+    from bvae_jax.evaluation.evaluate import evaluate, score_file
     from bvae_jax.metrics.scoring import score
     from bvae_jax.registry import register
     from bvae_jax.runs.run import Run, load
@@ -55,7 +56,7 @@ _MODULES = {
     "Sweep": "runs.sweep",
     "compare": "comparison.compare",
     "evaluate": "evaluation.evaluate",
-    "evaluate_elbo": "evaluation.evaluate",
+    "evaluate_elbo": "evaluation.elbo",
     "load": "runs.run",
     "register": "registry",
     "train": "runs.train",

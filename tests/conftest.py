@@ -17,6 +17,7 @@ os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE / "jax"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("BVAE_CACHE_DIR", str(CACHE / "data"))
 os.environ.setdefault("MPLBACKEND", "Agg")
+os.environ.setdefault("LOKY_MAX_CPU_COUNT", "1")  # no processes to score in
 
 import jax  # noqa: E402
 import numpy as np  # noqa: E402

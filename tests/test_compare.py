@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import datetime
 import json
+import os
 import re
 import shutil
 from types import SimpleNamespace
@@ -25,10 +26,13 @@ from bvae_jax.comparison.report import make_report, title, varied_values
 from bvae_jax.comparison.suggest import suggest
 from bvae_jax.comparison.tables import make_table, to_latex, to_markdown
 from bvae_jax.config import Config, ScoreConfig
+from bvae_jax.errors import UserError
 from bvae_jax.evaluation import baselines, generalisation
+from bvae_jax.evaluation.evaluate import evaluate
+from bvae_jax.evaluation.processes import in_processes, processes_for
 from bvae_jax.explore.export import of_comparison
 from bvae_jax.files import read_json, write_json
-from bvae_jax.metrics import METRICS
+from bvae_jax.metrics import METRICS, Metric, scoring
 from bvae_jax.metrics.codes import Codes
 from bvae_jax.runs.sweep import sweep
 from bvae_jax.runs.sweepdir import SweepConfig, member_dir, open_sweep, read_sweep
@@ -299,13 +303,48 @@ def test_what_is_evaluated_is_not_evaluated_again(swept, compared, monkeypatch):
     def refuse(*args, **kwargs):
         raise AssertionError("evaluated again")
 
-    monkeypatch.setattr(reading, "evaluate", refuse)
+    monkeypatch.setattr(reading, "ask", refuse)
     monkeypatch.setattr(reading, "evaluate_elbo", refuse)
     again = compare(swept, out=compared.files[0].parent, figures=False, **FAST)
     assert again.comparison.members.equals(compared.comparison.members)
     larger: dict[str, Any] = FAST | {"num_points": 301}
     with pytest.raises(AssertionError, match="evaluated again"):
         compare(swept, out=compared.files[0].parent, figures=False, **larger)
+
+
+@pytest.mark.once
+def test_slow_metrics_are_scored_in_processes(swept, compared, tmp_path, monkeypatch):
+    copied = shutil.copytree(swept, tmp_path / "sweep")
+    slow = FAST | {"score": dataclasses.replace(SCORE, metrics="sap"), "decomposition": 0}
+    with monkeypatch.context() as patch:
+        patch.setenv("LOKY_MAX_CPU_COUNT", "2")
+        patch.setattr(scoring, "_entry", None)  # in this process
+        found = compare(copied, figures=False, **slow).comparison
+    assert len(found.members) == 8
+    for name in found.members.index[[0, -1]]:
+        file = copied / "members" / str(name) / "evaluation.json"
+        kept = read_json(file)["sap"]
+        file.unlink()
+        again = evaluate(file.parent, slow["score"], num_points=300, figures=False, progress=False)
+        assert again["sap"]["accuracy"] == kept["accuracy"]
+        assert found.members.loc[name, "sap"] == kept["score"]
+    rows = dict(zip(found.baselines["baseline"], found.baselines["sap"], strict=True))
+    assert rows["true factors"] > rows["random codes"]
+
+
+def test_who_scores_in_processes(monkeypatch):
+    monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "2")
+    assert processes_for(["mig", "dci"]) == min(2, os.cpu_count() or 1)
+    assert processes_for(["mig", "sap_r2"]) == 1
+    own = Metric(lambda codes: {"score": 1.0}, "", "this test")
+    monkeypatch.setitem(METRICS, "own", own)
+    assert processes_for(["dci", "own"]) == 1, "other processes do not know it"
+
+
+@pytest.mark.once
+def test_a_process_that_is_killed_is_told():
+    with pytest.raises(UserError, match=r"^One of 2 processes that scored was killed, .*COUNT=1"):
+        list(in_processes(lambda number: os.kill(os.getpid(), number), [9, 9], 2))
 
 
 @pytest.mark.parametrize("continuous", ["4, orientation=40", "none"])

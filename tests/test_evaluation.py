@@ -24,11 +24,12 @@ from bvae_jax.config import Config, ScoreConfig
 from bvae_jax.data.variants import batches_of
 from bvae_jax.elbo import gaussian_kl
 from bvae_jax.errors import UserError
+from bvae_jax.evaluation import elbo, generalisation
 from bvae_jax.evaluation import evaluate as evaluation
-from bvae_jax.evaluation import generalisation
 from bvae_jax.evaluation import log_likelihood as held_out
 from bvae_jax.evaluation.baselines import run_baselines, true_factors
-from bvae_jax.evaluation.evaluate import evaluate, evaluate_elbo, score_file
+from bvae_jax.evaluation.elbo import evaluate_elbo
+from bvae_jax.evaluation.evaluate import evaluate, score_file
 from bvae_jax.evaluation.figures import draw_score_figures
 from bvae_jax.evaluation.generalisation import mixing, pairs_of
 from bvae_jax.evaluation.log_likelihood import Sums, held_out_log_likelihood
@@ -508,8 +509,8 @@ def test_the_gap_to_other_images_is_that_of_their_losses(run, split, monkeypatch
         assert found[f"{number}_gap"] == found[number] - found[f"{number}_train"]
         both = np.hypot(errors[number], errors[f"{number}_train"])
         assert found[f"{number}_gap_error"] == pytest.approx(both, rel=1e-3)
-    assert evaluation.stored_generalisation(run.run_dir, split) == found
-    assert evaluation.stored_generalisation(run.run_dir, "test") is None
+    assert elbo.stored_generalisation(run.run_dir, split) == found
+    assert elbo.stored_generalisation(run.run_dir, "test") is None
     print_elbo({"generalisation": found})
     said = capsys.readouterr().out
     here, there = {
@@ -701,8 +702,8 @@ def test_both_results_are_written_printed_and_not_computed_again(run, monkeypatc
     def fail(*args, **kwargs):
         raise AssertionError("computed again")
 
-    monkeypatch.setattr(evaluation, "decompose", fail)
-    monkeypatch.setattr(evaluation, "held_out_log_likelihood", fail)
+    monkeypatch.setattr(elbo, "decompose", fail)
+    monkeypatch.setattr(elbo, "held_out_log_likelihood", fail)
     assert evaluated(run, 50, 40, 5) == found
     with pytest.raises(AssertionError, match="again"):
         evaluated(run, 60)

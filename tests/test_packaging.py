@@ -67,7 +67,7 @@ def test_hard_dependencies_are_enough(tmp_path):
 
 
 def test_what_is_declared():
-    assert len(PROJECT["dependencies"]) == 15
+    assert len(PROJECT["dependencies"]) == 16
     versions = [name.rsplit(" ")[-1] for name in PROJECT["classifiers"] if ":: 3." in name]
     assert versions[0] == PROJECT["requires-python"].removeprefix(">=")
     assert (ROOT / "bvae_jax" / "py.typed").exists()

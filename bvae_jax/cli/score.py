@@ -22,7 +22,8 @@ ELBO_SETTINGS = ("decomposition", "log_likelihood", "log_likelihood_images")
 
 def evaluate_flags() -> Flags:
     """Those of `bvae evaluate`."""
-    from bvae_jax.evaluation.evaluate import evaluate, evaluate_elbo
+    from bvae_jax.evaluation.elbo import evaluate_elbo
+    from bvae_jax.evaluation.evaluate import evaluate
     from bvae_jax.runs.run import load
 
     loading, parts = of_function(load), of_function(evaluate_elbo)
@@ -55,7 +56,9 @@ def evaluate(argv: Sequence[str]) -> int:
     if argv and argv[0].endswith(".npz"):  # before anything heavy is imported
         check_codes(Path(argv[0]).expanduser())
     given = parse(argv, "bvae evaluate", evaluate.__doc__, evaluate_flags)
+    from bvae_jax.evaluation import elbo
     from bvae_jax.evaluation import evaluate as evaluation
+    from bvae_jax.evaluation.generalisation import SPLITS
     from bvae_jax.runs import run as runner
     from bvae_jax.runs.encode import of_split
 
@@ -76,9 +79,9 @@ def evaluate(argv: Sequence[str]) -> int:
         raise UserError("--out: a run's figures are in its own directory: leave it out.")
     flags = evaluate_flags()
     settings = [given.get(name, flags[name].default) for name in ELBO_SETTINGS]
-    evaluation.check_settings(*settings)
+    elbo.check_settings(*settings)
     scored = config.metrics != "none"
-    if not (scored or any(settings[:2]) or config.split in evaluation.SPLITS):
+    if not (scored or any(settings[:2]) or config.split in SPLITS):
         raise UserError(
             "--metrics none: wanted at least --decomposition, --log-likelihood or --split then."
         )
@@ -92,7 +95,7 @@ def evaluate(argv: Sequence[str]) -> int:
             if json:
                 write_json(json, entries)
             print(run.run_dir / of_split(evaluation.EVALUATION, config.split))
-        found = evaluation.evaluate_elbo(
+        found = elbo.evaluate_elbo(
             run, *settings, num_points=count, split=config.split, progress=progress
         )
     except KeyboardInterrupt:
@@ -101,7 +104,7 @@ def evaluate(argv: Sequence[str]) -> int:
         return 130
     if found:
         print_elbo(found)
-        print(run.run_dir / of_split(evaluation.ELBO, config.split))
+        print(run.run_dir / of_split(elbo.ELBO, config.split))
     return 0
 
 

@@ -42,7 +42,7 @@ from bvae_jax.comparison.tables import (
 )
 from bvae_jax.config import ScoreConfig
 from bvae_jax.errors import UserError, say
-from bvae_jax.evaluation.evaluate import check_settings
+from bvae_jax.evaluation.elbo import check_settings
 from bvae_jax.files import write_json, write_text
 from bvae_jax.metrics.scoring import metric_names
 from bvae_jax.runs import rundir

@@ -17,14 +17,10 @@ from bvae_jax.data import open_dataset
 from bvae_jax.elbo import is_active
 from bvae_jax.errors import UserError, said_once, say
 from bvae_jax.evaluation.baselines import baseline_scores
-from bvae_jax.evaluation.evaluate import (
-    evaluate,
-    evaluate_elbo,
-    stored_decomposition,
-    stored_generalisation,
-    stored_scores,
-)
+from bvae_jax.evaluation.elbo import evaluate_elbo, stored_decomposition, stored_generalisation
+from bvae_jax.evaluation.evaluate import Asked, ask, stored_scores
 from bvae_jax.evaluation.generalisation import SPLITS, mixing, pairs_of
+from bvae_jax.evaluation.processes import in_processes, processes_for
 from bvae_jax.files import read_json
 from bvae_jax.metrics.base import ratio
 from bvae_jax.metrics.scoring import Entry, metric_names, numbers
@@ -37,6 +33,9 @@ from bvae_jax.runs.run import load_shared
 from bvae_jax.runs.sweepdir import plain_numbers
 from bvae_jax.runs.trainer import Trainers
 from bvae_jax.runtime import bar
+
+ROUNDS = 2
+"""Members for each process at once, so that none is idle for long."""
 
 
 class EvaluationSettings(NamedTuple):
@@ -251,47 +250,80 @@ def evaluate_members(
     Returns:
         Evaluations, and of members that cannot be loaded why.
     """
-    found, failed = {}, {}
+    found: dict[str, Evaluation] = {}
+    failed: dict[str, str] = {}
+    waiting: dict[str, Asked] = {}
+    names = metric_names(settings.score.metrics) if settings and _scores(settings) else ()
+    processes = processes_for(names)
     shown = bar(total=len(done), desc="evaluate", unit=" members", disable=not progress)
+
+    def score_waiting() -> None:
+        entries = in_processes(_scored_or_why, [*waiting.values()], processes)
+        for name, scored in zip(waiting, entries, strict=True):
+            if isinstance(scored, UserError):
+                failed[name] = str(scored)
+                found.pop(name)
+            else:
+                found[name] = found[name]._replace(entries=scored)
+            shown.update(1)
+        waiting.clear()
+
     with shown, said_once():
         for name, each in done.items():
             try:
-                of = each.config
-                unseen = "excluded" if of.exclude else "correlated" if of.correlate else ""
-                found[name] = _evaluated(each.run_dir, settings, trainers, unseen)
+                found[name], asked = _evaluated(each, settings, trainers)
             except UserError as error:
-                failed[name] = str(error)
-            shown.update(1)
+                failed[name], asked = str(error), None
+            if asked is None:
+                shown.update(1)
+                continue
+            waiting[name] = asked
+            if len(waiting) == (1 if processes == 1 else ROUNDS * processes):
+                score_waiting()
+        score_waiting()
     return found, failed
 
 
-def _evaluated(
-    run_dir: Path, settings: EvaluationSettings | None, trainers: Trainers, unseen: str
-) -> Evaluation:
-    """The run is loaded only if some of its scores are not there.
+def _scored_or_why(asked: Asked) -> dict[str, Entry] | UserError:
+    try:
+        return asked.scored()
+    except UserError as error:
+        return error
 
-    Args:
-        unseen: of `SPLITS`, whose gap is measured, too; or "".
+
+def _scores(settings: EvaluationSettings) -> bool:
+    return settings.score.metrics != "none"
+
+
+def _evaluated(
+    candidate: Candidate, settings: EvaluationSettings | None, trainers: Trainers
+) -> tuple[Evaluation, Asked | None]:
+    """The run is loaded only if something is not there; scores that are not are still to be made.
+
+    Returns:
+        The evaluation, without scores where they are missing, and what they are asked for by then.
     """
+    run_dir, of = candidate.run_dir, candidate.config
+    unseen = "excluded" if of.exclude else "correlated" if of.correlate else ""
     summary = _summary(run_dir, trainers)
     if settings is None:
-        return Evaluation(summary, {}, {})
+        return Evaluation(summary, {}, {}), None
     count, draws, split = settings.num_points, settings.decomposition, settings.score.split
-    scored = settings.score.metrics != "none"
-    entries = stored_scores(run_dir, settings.score, count) if scored else {}
+    entries = stored_scores(run_dir, settings.score, count) if _scores(settings) else {}
     parts = stored_decomposition(run_dir, draws, count, split) if draws else {}
     gap = stored_generalisation(run_dir, unseen) if unseen else {}
+    asked = None
     if entries is None or parts is None or gap is None:
         run = load_shared(run_dir, trainers)
         if entries is None:
-            entries = evaluate(run, settings.score, num_points=count, figures=False, progress=False)
+            asked = ask(run, settings.score, num_points=count, progress=False)
         if parts is None:
             found = evaluate_elbo(run, draws, num_points=count, split=split, progress=False)
             parts = found["decomposition"]
         if gap is None:
             found = evaluate_elbo(run, 0, split=unseen, progress=False)
             gap = found["generalisation"]
-    return Evaluation(summary, entries, parts, gap)
+    return Evaluation(summary, entries or {}, parts, gap), asked
 
 
 def _summary(run_dir: Path, trainers: Trainers) -> dict[str, Any]:

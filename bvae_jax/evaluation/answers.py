@@ -1,4 +1,5 @@
-"""Results in a JSON file, each with the request that it answers: is it on disk already?"""
+"""Results in a JSON file, each with the request that it answers, which says of which parameters
+it is: is it on disk already?"""
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -6,6 +7,10 @@ from typing import Any, TypedDict
 
 from bvae_jax.errors import UserError, say
 from bvae_jax.files import read_json, write_json
+from bvae_jax.metrics.codes import SCALE
+from bvae_jax.runs import rundir
+from bvae_jax.runs.checkpoint import fingerprint
+from bvae_jax.runs.run import Run
 
 Entry = dict[str, Any]
 
@@ -74,3 +79,16 @@ class Answers:
     def kept(self, name: str, request: Entry, compute: Callable[[], Entry]) -> Entry:
         """What the file holds for this request, or else what is computed now and written there."""
         return self.get(name, request) or self.put(name, compute(), request)
+
+
+def identity(run: Run) -> dict[str, Any]:
+    """Of which parameters results are: a part of their request."""
+    scaled = {} if run.variational else {"codes": SCALE}
+    return {"step": int(run.state.step), "params_sha256": fingerprint(run.params)} | scaled
+
+
+def stored_identity(run_dir: Path) -> dict[str, Any]:
+    """The same of a finished run, which is not loaded."""
+    summary: rundir.Summary = read_json(run_dir / rundir.SUMMARY, rundir.Summary)
+    scaled = {} if "kl" in summary else {"codes": SCALE}
+    return {"step": summary["step"], "params_sha256": summary["params_sha256"]} | scaled

@@ -1,6 +1,7 @@
 """What scores are compared with: other representations of the same points, none of them trained."""
 
 import dataclasses
+import functools
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -13,11 +14,13 @@ from sklearn.exceptions import ConvergenceWarning
 
 from bvae_jax.config import IMAGES, Config, ScoreConfig
 from bvae_jax.evaluation.answers import Answers
+from bvae_jax.evaluation.processes import in_processes, processes_for
 from bvae_jax.metrics import METRICS
 from bvae_jax.metrics.codes import Codes
 from bvae_jax.metrics.scoring import (
     PACKAGES,
     PIXELS,
+    Entry,
     metric_names,
     numbers,
     score_all,
@@ -203,14 +206,24 @@ def _scored(
         params = trainer.init(config.replace(seed=seed)).params["vae"]
         encoded = encode_points(trainer, params, count, split=split)
         points.append(("untrained", codes_to_score(trainer, encoded, split)))
-    rows, names = [], metric_names(score.metrics)
+    names = metric_names(score.metrics)
+    scored = functools.partial(_entries, names=names, score=score)
+    rows = []
     with bar(total=len(points), desc="baselines", disable=not progress) as shown:
-        for name, representation in points:
-            wanted = [m for m in names if name != PIXELS or METRICS[m].pixels]
-            settings = dataclasses.replace(score, metrics=",".join(wanted))
-            entries = dict(score_all(representation, settings)) if wanted else {}
+        for entries, (name, _) in zip(
+            in_processes(scored, points, processes_for(names)), points, strict=True
+        ):
             if not any(entries.get(PRUNING, {}).get("active", [True])):
                 del entries[PRUNING]  # codes on too small a scale: 0 would say nothing of them
             rows.append({"baseline": name.replace("_", " "), **numbers(entries)})
             shown.update(1)
     return rows
+
+
+def _entries(
+    baseline: tuple[str, Codes], *, names: Sequence[str], score: ScoreConfig
+) -> dict[str, Entry]:
+    name, points = baseline
+    wanted = [m for m in names if name != PIXELS or METRICS[m].pixels]
+    settings = dataclasses.replace(score, metrics=",".join(wanted))
+    return dict(score_all(points, settings)) if wanted else {}

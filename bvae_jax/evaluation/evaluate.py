@@ -1,4 +1,4 @@
-"""Scores and ELBO of a run, kept in its directory, and scores of a file."""
+"""Scores of a run, kept in its directory, and of a file."""
 
 import dataclasses
 import hashlib
@@ -11,13 +11,10 @@ import numpy as np
 from bvae_jax.config import ScoreConfig
 from bvae_jax.continuous import NONE
 from bvae_jax.errors import UserError, say
-from bvae_jax.evaluation.answers import Answers
+from bvae_jax.evaluation.answers import Answers, identity, stored_identity
 from bvae_jax.evaluation.baselines import random_codes, run_baselines, true_factors
-from bvae_jax.evaluation.decomposition import decompose
 from bvae_jax.evaluation.figures import draw_score_figures
-from bvae_jax.evaluation.generalisation import IMAGES, SPLITS, generalisation, mixing, pairs_of
-from bvae_jax.evaluation.log_likelihood import FEW, held_out_log_likelihood
-from bvae_jax.files import read_json
+from bvae_jax.evaluation.generalisation import mixing, pairs_of
 from bvae_jax.metrics import METRICS
 from bvae_jax.metrics.base import active
 from bvae_jax.metrics.codes import SCALE, Codes, read_codes
@@ -30,19 +27,14 @@ from bvae_jax.metrics.scoring import (
     score_all,
     source_of,
 )
-from bvae_jax.runs import rundir
 from bvae_jax.runs.checkpoint import fingerprint
 from bvae_jax.runs.encode import codes_to_score, encode_run, of_split, point_count, same_images
-from bvae_jax.runs.run import Run, load
-from bvae_jax.runs.trainer import NO_POSTERIOR, eval_split
+from bvae_jax.runs.run import Run, loaded
+from bvae_jax.runs.trainer import NO_POSTERIOR
 from bvae_jax.runtime import bar, versions
-from bvae_jax.types import key_for
 
-EVALUATION, ELBO = "evaluation.json", "elbo.json"
+EVALUATION = "evaluation.json"
 """Of all images; see `of_split`."""
-
-
-# Scores
 
 
 def evaluate(
@@ -81,9 +73,71 @@ def evaluate(
         UserError: no run, no checkpoint, no factors, or settings that do not fit.
         KeyboardInterrupt: after Ctrl-C; what was computed is kept.
     """
+    asked = ask(
+        run, config, num_points=num_points, baselines=baselines, step=step, dataset=dataset,
+        udr_with=udr_with, progress=progress,
+    )  # fmt: skip
+    entries = asked.scored(progress=progress)
+    if figures:
+        draw_score_figures(asked.answers.path.parent / "figures", entries, asked.points)
+    return entries
+
+
+@dataclasses.dataclass(frozen=True)
+class Asked:
+    """What a run is to be scored by, without the run, so that another process can do it.
+
+    Attributes:
+        points: its codes.
+        baselines: other representations of the same points.
+        config: how to score.
+        wanted: names of metrics.
+        missing: of these, which are not on disk.
+        answers: those that are.
+        request: what entries depend on.
+        correlated: the run's `--correlate`, where codes are of all images.
+    """
+
+    points: Codes
+    baselines: dict[str, Codes]
+    config: ScoreConfig
+    wanted: tuple[str, ...]
+    missing: tuple[str, ...]
+    answers: Answers
+    request: Entry
+    correlated: str
+
+    def scored(self, *, progress: bool = False) -> dict[str, Entry]:
+        """See `evaluate`. Each metric's scores are on disk as soon as they are there."""
+        if self.missing:
+            rest = dataclasses.replace(self.config, metrics=",".join(self.missing))
+            for name, entry in _scored(self.points, rest, self.baselines, progress):
+                if name == "mig" and self.correlated and "mutual_information" in entry:
+                    entry |= {"mixing": self._mixing(entry["mutual_information"])}
+                self.answers.put(name, entry, self.request | source_of(name))
+        return {name: self.answers.entries[name] for name in self.wanted}
+
+    def _mixing(self, matrix: list[list[float]]) -> Entry:
+        used = active(self.points.codes, self.points.kl)
+        pairs = pairs_of(self.correlated)
+        return jsonable(mixing(np.array(matrix, float), self.points.names(), pairs, used))
+
+
+def ask(
+    run: Run | str | Path,
+    config: ScoreConfig | str | Sequence[str] = ScoreConfig(),
+    *,
+    num_points: int | None = None,
+    baselines: bool = False,
+    step: int | None = None,
+    dataset: str | None = None,
+    udr_with: Sequence[str | Path] = (),
+    progress: bool = True,
+) -> Asked:
+    """What `evaluate` does of the same arguments before it scores: codes, and what is on disk."""
     config = ScoreConfig.of(config)
     _check_metrics(config, udr_with)
-    run = _loaded(run, step, dataset, progress)
+    run = loaded(run, step, dataset, progress)
     directory, data = run.run_dir, run.trainer.dataset
     if not data.factor_names:
         raise UserError(
@@ -94,7 +148,7 @@ def evaluate(
     if (step := int(run.state.step)) < run.config.steps:
         say(f"note: {directory} is not finished: scores are of step {step} of {run.config.steps}.")
     count = point_count(data, run.config, config.split, num_points)
-    others = [_loaded(other, None, None, progress) for other in udr_with]
+    others = [loaded(other, None, None, progress) for other in udr_with]
     for other in others:
         if not same_images(run.trainer, other.trainer, config.split):
             raise UserError(
@@ -117,7 +171,7 @@ def evaluate(
         say(f"note: {NO_POSTERIOR}. They are scored {SCALE}.")
     points = points.declared(config.continuous)
     remark(points, metric_names(config.metrics))
-    request = _identity(run) | {
+    request = identity(run) | {
         "num_points": count,
         **_settings(config, points.continuous),
         "baselines": baselines,
@@ -126,27 +180,16 @@ def evaluate(
     }
     answers = _scores_of(directory, config.split, request["params_sha256"])
     wanted = metric_names(config.metrics)
-    missing = [n for n in wanted if answers.get(n, request | source_of(n)) is None]
+    missing = tuple(n for n in wanted if answers.get(n, request | source_of(n)) is None)
+    made = {}
     if missing:
-        most = min(count, config.train_points + config.test_points)
         _say_what_is_replaced(answers, missing)
-        made = {}
         if baselines:
+            most = min(count, config.train_points + config.test_points)
             options = {"split": config.split, "progress": progress}
             made = run_baselines(run.trainer, run.config, most, **options)
-        rest = dataclasses.replace(config, metrics=",".join(missing))
-        for name, entry in _scored(points, rest, made, progress):
-            mixed = name == "mig" and run.config.correlate and config.split == "all"
-            if mixed and "mutual_information" in entry:
-                matrix, pairs = entry["mutual_information"], pairs_of(run.config.correlate)
-                used = active(points.codes, points.kl)
-                found = mixing(np.array(matrix, float), data.factor_names, pairs, used)
-                entry |= {"mixing": jsonable(found)}
-            answers.put(name, entry, request | source_of(name))
-    asked = {name: answers.entries[name] for name in wanted}
-    if figures:
-        draw_score_figures(directory / "figures", asked, points)
-    return asked
+    correlated = run.config.correlate if config.split == "all" else ""
+    return Asked(points, made, config, wanted, missing, answers, request, correlated)
 
 
 def stored_scores(run_dir: Path, config: ScoreConfig, num_points: int) -> dict[str, Entry] | None:
@@ -156,7 +199,7 @@ def stored_scores(run_dir: Path, config: ScoreConfig, num_points: int) -> dict[s
         config: with all factors in `continuous` that are numbers, as `continuous.in_words`.
         num_points: images that were encoded.
     """
-    request = _stored_identity(run_dir) | {
+    request = stored_identity(run_dir) | {
         "num_points": num_points,
         **_settings(config, "" if config.continuous == NONE else config.continuous),
         "baselines": False,
@@ -166,13 +209,6 @@ def stored_scores(run_dir: Path, config: ScoreConfig, num_points: int) -> dict[s
     found = {name: answers.get(name, request | source_of(name)) for name in names}
     entries = {name: entry for name, entry in found.items() if entry is not None}
     return entries if len(entries) == len(found) else None
-
-
-def _loaded(run: Run | str | Path, step: int | None, dataset: str | None, progress: bool) -> Run:
-    """A run, from its directory if it is not loaded yet."""
-    if isinstance(run, str | Path):
-        run = load(run, step=step, dataset=dataset, progress=progress)
-    return run
 
 
 def _codes(run: Run, count: int, split: str, progress: bool) -> Codes:
@@ -190,22 +226,9 @@ def _settings(config: ScoreConfig, continuous: str) -> dict[str, Any]:
     return dataclasses.asdict(dataclasses.replace(config, metrics="", continuous=continuous))
 
 
-def _identity(run: Run) -> dict[str, Any]:
-    """What a run's results depend on, of the run."""
-    scaled = {} if run.variational else {"codes": SCALE}
-    return {"step": int(run.state.step), "params_sha256": fingerprint(run.params)} | scaled
-
-
-def _stored_identity(run_dir: Path) -> dict[str, Any]:
-    """The same of a finished run, which is not loaded."""
-    summary: rundir.Summary = read_json(run_dir / rundir.SUMMARY, rundir.Summary)
-    scaled = {} if "kl" in summary else {"codes": SCALE}
-    return {"step": summary["step"], "params_sha256": summary["params_sha256"]} | scaled
-
-
 def _scores_of(run_dir: Path, split: str, params_sha256: str) -> Answers:
     """The scores of these parameters that are on disk."""
-    answers = Answers(run_dir / of_split(EVALUATION, split), fits=_fits, order=METRICS)
+    answers = Answers(run_dir / of_split(EVALUATION, split), fits=_fits, order=tuple(METRICS))
     answers.entries = answers.of_params(params_sha256)
     return answers
 
@@ -225,7 +248,7 @@ def _fits(entry: Entry, request: Entry) -> bool:
     )
 
 
-def _say_what_is_replaced(answers: Answers, names: list[str]) -> None:
+def _say_what_is_replaced(answers: Answers, names: Sequence[str]) -> None:
     """Scores of the same parameters under other settings: they may have cost something."""
     had = answers.entries
     replaced = [name for name in names if name in had and "skipped" not in had[name]]
@@ -326,129 +349,3 @@ def _scored(
             shown.update(position * each - shown.n)  # what was skipped is done, too
             shown.set_postfix_str(" ".join(names[position : position + 1]))
             yield name, entry
-
-
-# ELBO
-
-
-def evaluate_elbo(
-    run: Run | str | Path,
-    decomposition: int = 1000,
-    log_likelihood: int = 0,
-    images: int = 64,
-    *,
-    num_points: int | None = None,
-    split: str = "all",
-    step: int | None = None,
-    dataset: str | None = None,
-    progress: bool = True,
-) -> dict[str, Entry]:
-    """Take a run's KL apart and estimate log p(x); leave elbo.json (or elbo-SPLIT.json) there.
-
-    What is there already, of the same parameters and settings, is not computed again.
-
-    Args:
-        run: its directory, or what `load` returned.
-        decomposition: draws of z to take the KL apart: mutual information, total correlation and
-            dimension-wise KL against the aggregate posterior of all encoded images; 0 for none.
-        log_likelihood: importance samples for each image to estimate log p(x), as 5000; 0 for none.
-        images: held-out images for the log-likelihood.
-        num_points: images to encode; the whole data set if None.
-        split: of which images; of those that training does not draw, how much worse they are.
-        step: of the checkpoint to take from a directory; the newest if None.
-        dataset: where the images of a directory's run are now, as for `load`.
-
-    Returns:
-        `decomposition`: see `decomposition.Decomposition`; `log_likelihood`: see
-        `log_likelihood.HeldOut`. Either only if it is wanted; {"skipped": why} of an autoencoder.
-        `generalisation`, of images that training does not draw: see the function of that name.
-
-    Raises:
-        UserError: no run, no checkpoint, or settings that do not fit.
-        KeyboardInterrupt: after Ctrl-C; what was computed is kept.
-    """
-    check_settings(decomposition, log_likelihood, images)
-    run = _loaded(run, step, dataset, progress)
-    count = point_count(run.trainer.dataset, run.config, split, num_points)
-    answers, found = Answers(run.run_dir / of_split(ELBO, split)), {}
-    if split in SPLITS:
-        request = _generalisation_request(_identity(run), split)
-        found["generalisation"] = answers.kept(
-            "generalisation", request, lambda: jsonable(generalisation(run, split))
-        )
-    if not run.variational:
-        asked = {"decomposition": decomposition, "log_likelihood": log_likelihood}
-        return found | {name: {"skipped": NO_POSTERIOR} for name, draws in asked.items() if draws}
-    if decomposition:
-        found["decomposition"] = answers.kept(
-            "decomposition",
-            _identity(run) | {"samples": decomposition, "num_points": count, "split": split},
-            lambda: _decompose(run, count, decomposition, split, progress),
-        )
-    if log_likelihood:
-        asked = {"samples": log_likelihood, "images": images, "split": eval_split(run.config)}
-        found["log_likelihood"] = answers.kept(
-            "log_likelihood",
-            _identity(run) | asked | {"few": FEW},
-            lambda: _log_likelihood(run, log_likelihood, images, progress),
-        )
-    return found
-
-
-def _generalisation_request(identity: dict[str, Any], split: str) -> dict[str, Any]:
-    return identity | {"split": split, "most_images": IMAGES}
-
-
-def stored_generalisation(run_dir: Path, split: str) -> Entry | None:
-    """What `evaluate_elbo` found of a split, if it is there."""
-    request = _generalisation_request(_stored_identity(run_dir), split)
-    return Answers(run_dir / of_split(ELBO, split)).get("generalisation", request)
-
-
-def stored_decomposition(
-    run_dir: Path, decomposition: int, num_points: int, split: str
-) -> Entry | None:
-    """What `evaluate_elbo` would return of a run, if it is there; reads two small files.
-
-    Of an autoencoder there is nothing to take apart.
-    """
-    summary: rundir.Summary = read_json(run_dir / rundir.SUMMARY, rundir.Summary)
-    if "kl" not in summary:
-        return {}
-    asked = {"samples": decomposition, "num_points": num_points, "split": split}
-    answers = Answers(run_dir / of_split(ELBO, split))
-    return answers.get("decomposition", _stored_identity(run_dir) | asked)
-
-
-def check_settings(decomposition: int, log_likelihood: int, images: int) -> None:
-    """Raise at once what `evaluate_elbo` would raise.
-
-    Raises:
-        UserError: a number is out of its range.
-    """
-    if decomposition < 0 or decomposition == 1:
-        raise UserError(f"--decomposition: got {decomposition}, wanted 0 (none), or 2 or more.")
-    if log_likelihood < 0:
-        raise UserError(f"--log-likelihood: got {log_likelihood}, wanted 0 (none), or more.")
-    if images < 2:
-        raise UserError(f"--log-likelihood-images: got {images}, wanted at least 2.")
-
-
-def _decompose(run: Run, count: int, samples: int, split: str, progress: bool) -> Entry:
-    options = {"split": split, "progress": progress}
-    encoded = encode_run(run.run_dir, run.trainer, run.params, count, **options)
-    assert encoded.logvars is not None
-    key = key_for("decomposition", 0)
-    return jsonable(
-        decompose(encoded.means, encoded.logvars, samples=samples, key=key, progress=progress)
-    )
-
-
-def _log_likelihood(run: Run, samples: int, images: int, progress: bool) -> Entry:
-    there = run.trainer.eval_indices.size
-    if images > there:
-        say(f"note: {images} images wanted for log p(x), the run is evaluated on {there}.")
-    found = held_out_log_likelihood(
-        run.trainer, run.params, samples=samples, images=images, progress=progress
-    )
-    return found._asdict()

@@ -23,7 +23,8 @@ from safetensors.numpy import save
 from bvae_jax.config import Config, SplitName, differing_fields, places
 from bvae_jax.errors import UserError
 from bvae_jax.evaluation.answers import Answers
-from bvae_jax.evaluation.evaluate import ELBO, EVALUATION
+from bvae_jax.evaluation.elbo import ELBO
+from bvae_jax.evaluation.evaluate import EVALUATION
 from bvae_jax.files import CHECKSUM, blaming, digest, misfit, replacing, write_json
 from bvae_jax.files.archive import DamagedError, read_npz
 from bvae_jax.runs import rundir

@@ -474,6 +474,13 @@ def located(run_dir: str | Path) -> Path:
     return Path(run_dir).expanduser()
 
 
+def loaded(run: Run | str | Path, step: int | None, dataset: str | None, progress: bool) -> Run:
+    """A run, from its directory if it is not loaded yet."""
+    if isinstance(run, str | Path):
+        run = load(run, step=step, dataset=dataset, progress=progress)
+    return run
+
+
 def load_shared(run_dir: Path, trainers: Trainers) -> Run:
     """`load` by a trainer that may be there already.
 

@@ -644,7 +644,7 @@ def test_from_the_command_line(swept, tmp_path, capsys):
     assert re.search(r"\| β = 1, learning rate = 0.0001[ †]* \| 2 \|", out)
     tex = (tmp_path / "table.tex").read_text()
     assert r"\begin{table*}" in tex
-    assert "NLL" not in tex
+    assert "NLL $" not in tex
     assert "nll" in (tmp_path / "table.csv").read_text()
     assert "cannot be told apart" in out or "is above" in out or "is below" in out
     assert str(tmp_path / "table.tex") in out

@@ -12,7 +12,7 @@ from statsmodels.stats.power import TTestIndPower, TTestPower
 from statsmodels.stats.proportion import proportion_confint
 
 from bvae_jax.comparison import seeds
-from bvae_jax.comparison.statistics import best_and_tied, hedges, pair_tests
+from bvae_jax.comparison.statistics import best_of, hedges, pair_tests
 
 NAN = math.nan
 NOISY: Any = pd.DataFrame({"a": [0.9, 0.2, 1.4, 0.3], "b": [0.1, 0.6, 0.2, 0.8]})
@@ -174,6 +174,6 @@ def test_equal_settings_are_rarely_marked_as_told_apart(settings, n):
         values = source.normal(size=(n, settings)) + source.normal(size=(n, 1))
         tests = pair_tests(frame := pd.DataFrame(values, columns=names))
         apart = any(test.p_corrected <= 0.05 for test in tests)
-        assert apart or len(best_and_tied(frame, "high")[1]) == settings - 1
+        assert apart or len(best_of(frame, "high").tied) == settings - 1
         wrong += apart
     assert wrong / runs <= 0.05 + 2.5 * math.sqrt(0.05 * 0.95 / runs)

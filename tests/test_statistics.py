@@ -236,7 +236,7 @@ def test_equal_differences_say_nothing_of_their_spread():
     assert (same.difference, same.p, same.p_corrected) == (0, 1, 1)
     assert (below.difference, below.p, below.p_wilcoxon) == pytest.approx((-0.1, 0.25, 0.25))
     assert all(math.isnan(x) for t in (same, below) for x in (t.low, t.high, t.effect))
-    assert statistics.best_and_tied(frame, "high") == ("c", ("a", "b"))
+    assert statistics.best_of(frame, "high") == ("c", ("a", "b"), ())
     ten = settings_frame([0.0], seeds=10)
     (test,) = statistics.pair_tests(ten.assign(above=ten + 0.25))
     assert test.p == pytest.approx(2 / 2**10)
@@ -284,7 +284,7 @@ def test_where_no_setting_differs_at_most_1_in_20_tables_tells_any_apart(setting
     for k in range(runs):
         frame = settings_frame([0] * settings, seeds, key=2 * k)
         apart = [{t.a, t.b} for t in statistics.pair_tests(frame) if t.p_corrected <= 0.05]
-        best, tied = statistics.best_and_tied(frame, "high")
+        best, tied, _ = statistics.best_of(frame, "high")
         assert {best, *tied} == set(frame) - set().union(*(p - {best} for p in apart if best in p))
         found.append(bool(apart))
     assert np.mean(found) < 0.05 + 3 * math.sqrt(0.05 * 0.95 / runs)
@@ -296,20 +296,22 @@ def test_where_no_setting_differs_at_most_1_in_20_tables_tells_any_apart(setting
 def test_best_and_those_that_are_tied_with_it():
     frame = settings_frame([0.1, 0.5, 0.5, 0.9], seeds=8, noise=0.02)
     frame["none"] = NAN
-    assert statistics.best_and_tied(frame, "high") == ("s3", ())
-    assert statistics.best_and_tied(frame, "low") == ("s0", ())
-    best, tied = statistics.best_and_tied(frame[["s0", "s1", "s2"]], "high")
+    assert statistics.best_of(frame, "high") == ("s3", (), ())
+    assert statistics.best_of(frame, "low") == ("s0", (), ())
+    best, tied, _ = statistics.best_of(frame[["s0", "s1", "s2"]], "high")
     assert {best, *tied} == {"s1", "s2"}
+    frame["different"] = [0.2, *[NAN] * 7]
+    assert statistics.best_of(frame, "high") == ("s3", (), ("different",))
     frame["alone"] = [5.0, *[NAN] * 7]
-    assert statistics.best_and_tied(frame, "high") == ("alone", ("s0", "s1", "s2", "s3"))
-    assert statistics.best_and_tied(frame[["s2"]], "high") == ("s2", ())
+    assert statistics.best_of(frame, "high") == ("alone", (), ("s0", "s1", "s2", "s3", "different"))
+    assert statistics.best_of(frame[["s2"]], "high") == ("s2", (), ())
     with pytest.raises(ValueError, match="no number"):
-        statistics.best_and_tied(frame[["none"]], "high")
+        statistics.best_of(frame[["none"]], "high")
 
 
 def test_the_best_is_corrected_for_all_pairs():
     frame = settings_frame([0.2, 0.12, 0.11, 0.0, 0.1, 0.16], seeds=5, noise=0.04, key=5)
-    best, tied = statistics.best_and_tied(frame, "high", alpha=0.3)
+    best, tied, _ = statistics.best_of(frame, "high", alpha=0.3)
     pairs = list(itertools.combinations(frame, 2))
     p = [stats.ttest_rel(frame[a], frame[b]).pvalue for a, b in pairs]
     rejected = multipletests(p, alpha=0.3, method="holm")[0]
@@ -323,13 +325,13 @@ def test_what_has_the_better_mean_is_not_worse():
     frame = settings_frame([0.1, 0.5], seeds=8, noise=0.01)
     frame.loc[8, "s0"] = 9.0
     assert statistics.pair_tests(frame)[0].p_corrected < 0.001
-    assert statistics.best_and_tied(frame, "high") == ("s0", ("s1",))
+    assert statistics.best_of(frame, "high") == ("s0", ("s1",), ())
 
 
 def test_the_best_by_interquartile_mean():
     frame = pd.DataFrame({"outlier": [0.1, 0.1, 0.1, 9.0], "solid": [0.2, 0.21, 0.19, 0.2]})
-    assert statistics.best_and_tied(frame, "high")[0] == "outlier"
-    assert statistics.best_and_tied(frame, "high", average="iqm") == ("solid", ("outlier",))
+    assert statistics.best_of(frame, "high")[0] == "outlier"
+    assert statistics.best_of(frame, "high", average="iqm") == ("solid", ("outlier",), ())
 
 
 @pytest.mark.parametrize(
@@ -462,6 +464,11 @@ def test_the_rise_at_the_end_of_few_records():
     assert statistics.rise_at_end(records) == (pytest.approx(1.0), True)
     assert statistics.rise_at_end(records[:1]) == (pytest.approx(NAN, nan_ok=True), True)
     assert statistics.rise_at_end([]) == (0.0, True)
+    # Of 300 steps the last record is of the last sixth: no tenth has a record of its own.
+    records = [{"step": k, "split": "train", "elbo": -1000.0 / k} for k in range(50, 301, 50)]
+    assert statistics.rise_at_end(records) == (pytest.approx(2 / 3), True)
+    records[-1]["elbo"] = -1.0
+    assert statistics.rise_at_end(records) == (pytest.approx(3.0), True)
 
 
 # Agreement

@@ -153,7 +153,7 @@ def test_tables_of_one_seed_and_of_one_or_many_settings(betas, seeds, tmp_path):
     marked = any(cell.best for row in table.rows.values() for cell in row.values())
     assert marked == (len(betas) > 1)
     few, body, _ = tables.to_markdown(table).split("\n\n")
-    assert few.startswith(f"Few seeds (n = {seeds}): ")
+    assert few.startswith("One seed of " if seeds == 1 else f"Few seeds (n = {seeds}): ")
     assert "[" not in body
     assert ("(" in body) == (seeds > 1)
     assert in_words(given).count("nothing can be said") == (
@@ -225,7 +225,7 @@ def test_few_seeds_stand_in_the_table():
     numbers = ", ".join(f"{value:.3f}" for value in few)
     text = " ".join(texts(table, "mig", table.rows["β = 4"]["mig"]))
     assert text == f"{few.mean():.3f} ({numbers})"
-    assert "of fewer than 5 the seeds themselves" in explanation(table)[0]
+    assert "Mean over n seeds; in brackets the seeds." in explanation(table)[0]
     assert not tables.make_table(comparison(seeds=5)).remarks
     equal = comparison(seeds=5)
     equal.members["mig"] = 0.25
@@ -300,17 +300,21 @@ def test_training_that_was_not_at_its_end_is_said():
 def test_markdown_says_what_it_shows():
     few = tables.to_markdown(tables.make_table(comparison(seeds=3)))
     many = tables.to_markdown(tables.make_table(comparison(seeds=5), "iqm"))
-    assert "\nMean over n seeds and its 95 % interval" in few
+    assert "\nMean over n seeds; in brackets the seeds. " in few
     assert "\nInterquartile mean over n seeds and its 95 % interval" in many
-    assert "(Student's t with bootstrap standard errors)" in few
+    assert "(Student's t with bootstrap standard errors)" in many
     assert r"Bold: the best setting; \*: not told apart from it (paired t tests" in many
     one = tables.make_table(comparison(seeds=1))
-    assert "not told apart from it (of one seed each nothing is told" in tables.to_markdown(one)
-    assert "Of one seed each nothing is told apart." in tables.explanation(one)
-    mixed = tables.make_table(comparison(seeds=3))
-    mixed = mixed._replace(seeds=mixed.seeds | {next(iter(mixed.seeds)): 1}, images="7 images")
-    assert "all pairs, α = 0.05; a setting of one seed is never)" in tables.to_markdown(mixed)
-    assert "Metrics are of the codes of 7 images." in tables.to_markdown(mixed)
+    assert one.remarks == ["One seed of each setting: that they differ may be chance."]
+    assert "\nMean over n seeds. Bold: the best setting; ‡: not tested, " in tables.to_markdown(one)
+    assert not [text for text in explanation(one) if "old apart" in text]
+    mixed = comparison(seeds=3, images="Of 7 images.")
+    few = mixed.members["setting"].eq("β = 16") & mixed.members["seed"].gt(0)
+    mixed = dataclasses.replace(mixed, members=mixed.members[~few])
+    shown = tables.to_markdown(tables.make_table(mixed))
+    assert "(paired t tests, Holm-corrected for all pairs, α = 0.05); ‡: not tested, for" in shown
+    assert " Of 7 images. Bold" in shown
+    assert r"$^{\ddagger}$" in to_latex(tables.make_table(mixed), caption="", label="")
     plain = tables.to_markdown(tables.make_table(comparison(better={})))
     assert "best" not in plain
     assert "**" not in plain

@@ -173,7 +173,7 @@ class Comparison:
         missing: members that are not finished.
         warnings: member -> what is wrong with it in a few words, and a line that says so; without
             those that are well.
-        images: which ones metrics see, in words; empty where nothing is scored.
+        images: of which ones the numbers are, a sentence; "" where that is not known.
     """
 
     sweeps: tuple[SweepConfig, ...]

@@ -28,7 +28,7 @@ from bvae_jax.comparison.statistics import (
     Interval,
     PairTest,
     agreement,
-    best_and_tied,
+    best_of,
     comparable,
     interval,
     pair_tests,
@@ -64,6 +64,7 @@ class ScoreStatistics(NamedTuple):
     pairs: list[PairTest]
     best: str | None
     tied: tuple[str, ...]
+    untested: tuple[str, ...]
     ranks: RankStability | None
     variance: dict[str, float]
     by_chance: tuple[float, float]
@@ -85,17 +86,19 @@ def _of_score(comparison: Comparison, score: str, average: Average) -> ScoreStat
     better = comparison.better.get(score, "")
     pairs = pair_tests(frame, comparison.ranges.get(score, ANY))
     found = ScoreStatistics(
-        score, better, pairs, None, (), None, variance_split(frame), setting_by_chance(frame)
+        score, better, pairs, None, (), (), None, variance_split(frame), setting_by_chance(frame)
     )
     if not comparable(frame, better):
         return found
-    best, tied = best_and_tied(frame, better, average=average)
+    best, tied, untested = best_of(frame, better, average=average)
     enough = with_numbers(frame).count().min() >= FEWEST
     ranks = rank_stability(frame, better) if enough else None
     runs = {str(s): frame[s].to_numpy() for s in with_numbers(frame)}
     above = {s: improvement(runs[best], of, better) for s, of in runs.items() if s != best}
     needed = seeds_needed(frame, better, average)
-    return found._replace(best=best, tied=tied, ranks=ranks, improvement=above, seeds=needed)
+    return found._replace(
+        best=best, tied=tied, untested=untested, ranks=ranks, improvement=above, seeds=needed
+    )
 
 
 def statistics_text(statistics: Iterable[ScoreStatistics]) -> str:
@@ -149,8 +152,13 @@ def seeds_text(statistics: Mapping[str, ScoreStatistics]) -> str:
 def _facts(found: ScoreStatistics) -> Iterator[str]:
     """Of a score as a whole, without the full stop."""
     if found.best:
-        tied = f"not told apart from it: {', '.join(found.tied)}" if found.tied else ALONE
-        yield f"Best on average ({found.better} is better): {found.best}; {tied}"
+        known = [f"not told apart from it: {', '.join(found.tied)}"] if found.tied else []
+        if found.untested:
+            known.append(
+                f"not tested, with fewer than two seeds in common: {', '.join(found.untested)}"
+            )
+        known = "; ".join(known) or ALONE
+        yield f"Best on average ({found.better} is better): {found.best}; {known}"
     if found.improvement:
         shares = [
             f"one of {name} in {each.center:.0%} of pairs [{each.low:.0%}, {each.high:.0%}]"

@@ -17,6 +17,8 @@ DIGITS = 5  # of the largest number in a column
 LEGEND = {
     "best": "<strong>Bold</strong>: the best.",
     "tied": '<span class="tied"></span>: not distinguishable from the best.',
+    "untested": '<span class="untested"></span>: not tested, for it shares fewer than two seeds '
+    "with the best.",
 }
 
 
@@ -25,8 +27,8 @@ class HtmlCell(NamedTuple):
 
     Attributes:
         below: in small letters below the text.
-        mark: "best", "tied" (not distinguishable from the best), "words" (text, set to the left)
-            or "" (a number, set to the right).
+        mark: "best", "tied" (not distinguishable from the best), "untested" (against it), "words"
+            (text, set to the left) or "" (a number, set to the right).
         title: shown when the pointer rests on the cell.
     """
 

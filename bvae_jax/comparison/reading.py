@@ -104,9 +104,7 @@ def read_comparison(
     _say_what_is_skipped(evaluated)
     metrics = metric_names(settings.score.metrics) if settings and factor_names else ()
     comparison = assemble(sweep_dirs, found, varied, evaluated, failed, metrics, factor_names)
-    if settings and metrics:
-        of = "" if settings.score.split == "all" else f"{settings.score.split} "
-        comparison = replace(comparison, images=f"{settings.num_points:,} {of}images")
+    comparison = replace(comparison, images=_images(evaluated, settings, bool(metrics)))
     if settings and settings.baselines and metrics:
         first = found[next(iter(evaluated))]
         seeds = sorted({found[name].config.seed for name in evaluated})
@@ -116,6 +114,23 @@ def read_comparison(
         )  # fmt: skip
         comparison = replace(comparison, baselines=baselines)
     return comparison
+
+
+def _images(
+    evaluated: Mapping[str, Evaluation], settings: EvaluationSettings | None, scored: bool
+) -> str:
+    """Of which images the numbers of all members are, a sentence; "" where these differ."""
+    of = {(e.summary.get("split"), e.summary.get("eval_images")) for e in evaluated.values()}
+    [(split, count), *more] = of
+    if more or not count:
+        return ""
+    said = f"NLL, KL and ELBO are of {count:,} {'held-out' if split == 'holdout' else split} images"
+    if settings and (scored or settings.decomposition):
+        what = ["metrics"] * scored + ["the parts of the KL"] * bool(settings.decomposition)
+        split = settings.score.split
+        whose = "images, those of training among them" if split == "all" else f"{split} images"
+        said += f"; {' and '.join(what)} of {settings.num_points:,} {whose}"
+    return f"{said}."
 
 
 def read_members(sweep_dirs: Sequence[Path]) -> dict[str, Candidate]:

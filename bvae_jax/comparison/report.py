@@ -148,6 +148,8 @@ def lead(comparison: Comparison, table: Table) -> str:
             rest = len(table.rows) - 1
             others = "any other" if len(tied) == rest > 1 else "; ".join(tied)
             also = f"; these seeds cannot tell it from {others}" if tied else ""
+            if untested := [name for name, cells in table.rows.items() if cells[score].untested]:
+                also += f"; not tested against {'; '.join(untested)}"
             said.append(f"Best {name_of(score)}: {best[0]}{also}.")
     return " ".join(said)
 

@@ -51,7 +51,7 @@ class SeedsNeeded(NamedTuple):
         unpaired: seeds of each setting, where they differ.
         corrected: paired seeds, if p is to be below alpha after a correction for all pairs of
             settings (Bonferroni's, the strictest that Holm's may be).
-        pairs: of settings.
+        pairs: of settings that are tested.
     """
 
     best: str
@@ -95,7 +95,7 @@ def seeds_needed(frame: pd.DataFrame, better: str, average: Average = "mean") ->
     unpaired = float(columns[0].mean() - columns[1].mean()) / within * hedges(degrees)
     ends = effect_interval(test.effect / hedges(test.n - 1), test.n)
     low, high = sorted(ends, key=abs)
-    pairs = len(ranked) * (len(ranked) - 1) // 2
+    pairs = sum(test.n > 1 for test in pair_tests(known))
     return SeedsNeeded(
         str(best), str(following), test.n, test.effect, ends, unpaired,
         power=power(test.effect, test.n),

@@ -205,9 +205,22 @@ def comparable(frame: pd.DataFrame, better: str) -> bool:
     return bool(better) and bool(frame.notna().any().sum() > 1)
 
 
-def best_and_tied(
+class Best(NamedTuple):
+    """The setting with the best average, and how far it is the best.
+
+    Attributes:
+        tied: others whose corrected p is above alpha, or which have the better mean of the two.
+        untested: those that share fewer than 2 seeds with it.
+    """
+
+    setting: str
+    tied: tuple[str, ...]
+    untested: tuple[str, ...]
+
+
+def best_of(
     frame: pd.DataFrame, better: str, *, alpha: float = ALPHA, average: Average = "mean"
-) -> tuple[str, tuple[str, ...]]:
+) -> Best:
     """The setting with the best average, and those that `pair_tests` do not find worse.
 
     All pairs are corrected for, not those with the best alone: the same numbers that are tested
@@ -218,10 +231,6 @@ def best_and_tied(
         alpha: level of the tests.
         average: what the best is best in; tests are about means.
 
-    Returns:
-        The best; those that share fewer than 2 seeds with it, or whose corrected p is above alpha,
-        or which have the better mean of the two.
-
     Raises:
         ValueError: there is no number.
     """
@@ -230,10 +239,17 @@ def best_and_tied(
         raise ValueError("frame: got no number, wanted one at least.")
     averages = [AVERAGES[average](frame[name].dropna().to_numpy()) for name in frame]
     best = str(frame.columns[int(np.argmax(np.multiply(averages, sign)))])
-    apart = [test for test in pair_tests(frame) if test.p_corrected <= alpha]
-    worse = {(t.a, t.b) if sign * t.difference > 0 else (t.b, t.a) for t in apart}
     others = [str(name) for name in frame if name != best]
-    return best, tuple(name for name in others if (best, name) not in worse)
+    tests = {frozenset((test.a, test.b)): test for test in pair_tests(frame)}
+
+    def is_worse(name: str) -> bool:
+        test = tests[frozenset((best, name))]
+        ahead = sign * test.difference * (1 if test.a == best else -1) > 0
+        return bool(test.p_corrected <= alpha and ahead)
+
+    untested = tuple(name for name in others if tests[frozenset((best, name))].n < 2)
+    tied = tuple(name for name in others if name not in untested and not is_worse(name))
+    return Best(best, tied, untested)
 
 
 def sentence(test: PairTest, score: str) -> str:
@@ -336,15 +352,19 @@ def agreement_by_chance(runs: int) -> float:
 def rise_at_end(records: Sequence[Record]) -> tuple[float, bool]:
     """By how many nats the ELBO of training batches rose from the last tenth but one to the last.
 
+    A record is a mean over the steps since the one before it: only one that lies in a tenth as a
+    whole is of it.
+
     Returns:
         The rise, 0 where that is no more than `RISE` of the ELBO and nan where one record cannot
-        say; and whether it is from the last record but one to the last, as tenths have none.
+        say; and whether it is from the last record but one to the last, as a tenth has none.
     """
     found = [(r["step"], r["elbo"]) for r in records if r["split"] == "train" and "elbo" in r]
     steps, elbo = np.array(found, float).reshape(-1, 2).T
-    share = steps / steps.max(initial=1)
-    before, last = elbo[(share > 0.8) & (share <= 0.9)], elbo[share > 0.9]
-    few = not before.size
+    end = steps / steps.max(initial=1)
+    begin = np.concatenate([[0.0], end])[: len(end)]
+    before, last = elbo[(begin >= 0.8) & (end <= 0.9)], elbo[begin >= 0.9]
+    few = not (before.size and last.size)
     if few:
         before, last = elbo[-2:-1], elbo[-1:]
     if not np.isfinite([*before, *last]).all() or not last.size:

@@ -20,7 +20,7 @@ from bvae_jax.comparison.statistics import (
     SIGNS,
     Average,
     Interval,
-    best_and_tied,
+    best_of,
     comparable,
     interval,
     rise_at_end,
@@ -29,8 +29,9 @@ from bvae_jax.comparison.statistics import (
 
 AVERAGE_NAMES = {"mean": "Mean", "iqm": "Interquartile mean"}
 NOTHING = "–"
-WARNED = " †"
+WARNED, DOUBT = " †", "‡"
 ALONE = "all others are told apart from it"
+TESTED = "all others that are tested are told apart from it"
 EQUAL = "[all equal]"
 WEIGHED = (*TRAINING, *OPTIMISED)
 TRUE_FACTORS = "true factors"
@@ -38,7 +39,7 @@ TRUE_FACTORS = "true factors"
 
 
 class Cell(NamedTuple):
-    """A score of a setting: the best one, or tied with the best, or neither.
+    """A score of a setting: the best one, tied with the best, not tested against it, or worse.
 
     Attributes:
         seeds: the numbers that the interval is of.
@@ -47,12 +48,14 @@ class Cell(NamedTuple):
     interval: Interval
     best: bool = False
     tied: bool = False
+    untested: bool = False
     seeds: tuple[float, ...] = ()
 
     @property
     def mark(self) -> str:
-        """ "best", "tied" or empty."""
-        return "best" if self.best else "tied" if self.tied else ""
+        """ "best", "tied", "untested" or empty."""
+        marks = {"best": self.best, "tied": self.tied, "untested": self.untested}
+        return next((mark for mark, there in marks.items() if there), "")
 
 
 class Table(NamedTuple):
@@ -67,7 +70,7 @@ class Table(NamedTuple):
         remarks: what must be known before the numbers are read, a sentence each.
         warned: setting -> what is wrong with how many of its runs.
         better: score -> "high", "low" or "".
-        images: which ones metrics see, in words; empty where there are none.
+        images: of which ones the numbers are, a sentence; "" where that is not known.
     """
 
     average: Average
@@ -159,11 +162,14 @@ def _column(comparison: Comparison, score: str, average: Average) -> dict[str, C
     """Cells of one score, by setting."""
     frame = wide(comparison.members, score, comparison.settings)
     better = comparison.better.get(score, "")
-    best, tied = "", ()
-    if comparable(frame, better):
-        best, tied = best_and_tied(frame, better, average=average)
     cells = {s: _cell(comparison, score, frame[s].to_numpy(), average) for s in frame}
-    return {s: cell._replace(best=s == best, tied=s in tied) for s, cell in cells.items()}
+    if not comparable(frame, better):
+        return cells
+    best, tied, untested = best_of(frame, better, average=average)
+    return {
+        s: cell._replace(best=s == best, tied=s in tied, untested=s in untested)
+        for s, cell in cells.items()
+    }
 
 
 def _cell(
@@ -192,7 +198,9 @@ def _warned(comparison: Comparison) -> dict[str, str]:
 def _few(table: Table) -> Iterator[str]:
     """That seeds are too few for intervals."""
     few = sorted({n for n in table.seeds.values() if 0 < n < FEWEST})
-    if few:
+    if few == [1]:
+        yield "One seed of each setting: that they differ may be chance."
+    elif few:
         count = " to ".join(map(str, few[:: len(few) - 1] if len(few) > 1 else few))
         yield (
             f"Few seeds (n = {count}): in brackets are the seeds themselves, which are too few for "
@@ -272,24 +280,33 @@ def explanation(table: Table, *, tied: str = "") -> list[str]:
     Args:
         tied: what that mark looks like; empty where a legend explains the marks.
     """
-    cells = [cell for row in rows(table) for cell in row.cells.values()]
+    cells = [cell for row in table.rows.values() for cell in row.values()]
     interval = "its 95 % interval (Student's t with bootstrap standard errors)"
-    of_few = any(map(is_few, cells))
-    few = f", of fewer than {FEWEST} the seeds themselves" if of_few else ""
-    said = [f"{AVERAGE_NAMES[table.average]} over n seeds and {interval}{few}."]
+    average = AVERAGE_NAMES[table.average]
+    few = f", of fewer than {FEWEST} the seeds themselves" if any(map(is_few, cells)) else ""
+    said = [f"{average} over n seeds and {interval}{few}."]
+    if max(table.seeds.values()) < FEWEST:
+        said = [f"{average} over n seeds{'; in brackets the seeds' * bool(few)}."]
     if table.images:
-        said.append(f"Metrics are of the codes of {table.images}.")
+        said.append(table.images)
     if any(cell.best for cell in cells):
         of_what = "" if table.average == "mean" else " of means"
         tests = f"paired t tests{of_what}, Holm-corrected for all pairs, α = {ALPHA}"
-        told = f"Told apart by {tests}"
-        if max(table.seeds.values()) < 2:
-            told = tests = "of one seed each nothing is told apart"
-        elif 1 in table.seeds.values():
-            told, tests = (f"{text}; a setting of one seed is never" for text in (told, tests))
-        mark = f"{tied}: not told apart from it" if any(cell.tied for cell in cells) else ALONE
-        bold = f"Bold: the best setting; {mark} ({tests})"
-        said.append(f"{bold}." if tied else f"{told[0].upper()}{told[1:]}.")
+        untested = any(cell.untested for cell in cells)
+        columns = zip(*(row.values() for row in table.rows.values()), strict=True)
+        marked = [column for column in columns if any(cell.best for cell in column)]
+        worse = any(cell.interval.n and not cell.mark for cell in chain(*marked))
+        marks = ["Bold: the best setting"]
+        if any(cell.tied for cell in cells):
+            marks.append(f"{tied}: not told apart from it ({tests})")
+        elif worse:
+            marks.append(f"{TESTED if untested else ALONE} ({tests})")
+        if untested:
+            marks.append(f"{DOUBT}: not tested, for it shares fewer than two seeds with the best")
+        if tied:
+            said.append(f"{'; '.join(marks)}.")
+        elif len(marks) > 1 + untested:
+            said.append(f"Told apart by {tests}.")
         weighed = [name_of(s) for s in table.columns if s in WEIGHED and not table.better.get(s)]
         if weighed:
             said.append(f"No best in {', '.join(weighed)}: objectives weigh them.")
@@ -308,7 +325,7 @@ def to_frame(table: Table) -> pd.DataFrame:
     """A row for each setting and baseline.
 
     Columns `setting`, `kind` (setting or baseline), `n` (its seeds), and of each score its average
-    `NAME`, `NAME_low`, `NAME_high`, `NAME_n`, `NAME_mark` (best, tied or empty).
+    `NAME`, `NAME_low`, `NAME_high`, `NAME_n`, `NAME_mark` (best, tied, untested or empty).
     """
     ends = ("", "_low", "_high", "_n", "_mark")
     names = {score: [score + end for end in ends] for score in table.columns}
@@ -330,7 +347,7 @@ def to_markdown(table: Table) -> str:
         shown = []
         for score, cell in row.cells.items():
             text = " ".join(filter(None, texts(table, score, cell)))
-            text = f"**{text}**" if cell.best else text + r"\*" * cell.tied
+            text = f"**{text}**" if cell.best else text + r"\*" * cell.tied + DOUBT * cell.untested
             shown.append(f"{text} {remark(cell, row.n)}".strip())
         name = markdown(name_of_row(row)) + " (baseline)" * (row.kind == "baseline")
         lines.append([name, str(row.n), *shown])
@@ -367,7 +384,7 @@ ESCAPED = (
     | {mark: f"{{{mark}}}" for mark in "[*"}  # after a line's end they would be its options
     | {letter: rf"$\{name}$" for letter, name in zip(LETTERS, NAMES.split(), strict=True)}
     | {"−": "$-$", "×": r"$\times$", "≤": r"$\leq$", "≥": r"$\geq$", "\n": " "}
-    | {"↑": r"$\uparrow$", "↓": r"$\downarrow$", "²": "$^2$", "†": r"$\dagger$"}
+    | {"↑": r"$\uparrow$", "↓": r"$\downarrow$", "²": "$^2$", "†": r"$\dagger$", "‡": r"$\ddagger$"}
 )
 
 
@@ -439,7 +456,8 @@ def _lines(table: Table, row: Row, beside: int) -> list[str]:
         cell = row.cells[score]
         center, ends = (t.replace("-", "$-$") for t in texts(table, score, cell))
         center = center.replace(NOTHING, "--")
-        center = rf"\textbf{{{center}}}" if cell.best else center + "$^{*}$" * cell.tied
+        marked = "$^{*}$" * cell.tied + r"$^{\ddagger}$" * cell.untested
+        center = rf"\textbf{{{center}}}" if cell.best else center + marked
         numbers = ends.split(", ") if ends else []
         below = [", ".join(numbers[i : i + beside]) for i in range(0, len(numbers), beside)]
         below = [part + "," for part in below[:-1]] + below[-1:]

@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 from bvae_jax.comparison import suggest
-from bvae_jax.comparison.agreement import SettingEvidence, _median, _pairs, gather
+from bvae_jax.comparison.agreement import SettingEvidence, _median, _pairs, gather, udr_variance
 from bvae_jax.comparison.suggest import choose
 from bvae_jax.errors import UserError
 
@@ -314,6 +314,28 @@ def test_settings_that_are_alike_are_seldom_told_apart(n, shared):
     assert covered > 0.85 * trials
 
 
+@pytest.mark.parametrize("n", [4, 5, 10, 14])
+@pytest.mark.parametrize(("of_run", "of_pair"), [(0.0, 0.02), (0.02, 0.02), (0.02, 0.0)])
+def test_intervals_of_udr_hold_it_and_are_not_much_wider_than_that(n, of_run, of_pair):
+    rng, errors, halves = np.random.default_rng(0), [], []
+    for _ in range(300):
+        run, pair = of_run * rng.standard_normal(n), of_pair * rng.standard_normal((n, n))
+        pairs = np.full((n, n), np.nan)
+        for i, j in _pairs(n):
+            pairs[i, j] = pairs[j, i] = 0.5 + run[i] + run[j] + pair[i, j]
+        e = made("a", n=n)._replace(pairs=dict.fromkeys(MEASURES, pairs))
+        errors.append(e.udr("lasso") - 0.5)
+        halves.append(stats.t.ppf(0.975, n - 1) * math.sqrt(udr_variance(pairs)))
+    assert np.mean(np.abs(errors) < halves) > 0.93
+    assert np.mean(halves) < 2.6 * 1.96 * np.std(errors)
+
+
+def test_too_few_runs_have_no_variance():
+    two = np.array([[np.nan, 0.5], [0.5, np.nan]])
+    assert math.isnan(udr_variance(two))
+    assert math.isnan(udr_variance(np.full((4, 4), np.nan)))
+
+
 def test_settings_that_differ_are_told_apart():
     rng, apart = np.random.default_rng(0), 0
     for _ in range(50):
@@ -344,7 +366,7 @@ def test_two_runs_of_either_setting_are_too_few_to_tell():
 
 
 def test_intervals_of_udr_lie_between_0_and_1():
-    high, low = choose([made("a", 0.9, spread=0.1), made("bb", 0.1, spread=0.1)]).ranking
+    high, low = choose([made("a", 0.9, spread=0.2), made("bb", 0.1, spread=0.2)]).ranking
     assert 0 < high.low < high.udr < high.high == 1
     assert 0 == low.low < low.udr < low.high < 1
 
@@ -370,6 +392,10 @@ def test_the_setting_of_a_rate():
     assert not said(choose(evidence, rate=11.0), "lies between")
     assert not said(found, "beyond what is reached")
     assert said(choose(evidence, rate=50.0), "beyond what is reached: 11.0 to 30.0")
+    up_and_down = [(1, 9.9), (2, 11.0), (4, 10.4), (8, 8.5)]
+    given = [made(f"β = {b}", rate=of, values={"beta": b}) for b, of in up_and_down]
+    between = "between β = 1 (9.9) and β = 2 (11.0), and between β = 4 (10.4) and β = 8 (8.5): what"
+    assert said(choose(given, rate=10.0), f"The target lies {between}")
     alone = [made("a", n=1, rate=30), made("b", n=1, rate=11)]
     assert choose(alone, rate=13.0).reasons[1] == "b has one run and no UDR."
     unknown = made("n", rate=math.nan)

@@ -1,15 +1,16 @@
 """`bvae suggest` from Python: which setting to choose without labels, and why."""
 
+import itertools
 import math
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from numbers import Real
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
+from scipy import stats
 
 from bvae_jax.comparison.agreement import (
     OTHER,
@@ -18,12 +19,13 @@ from bvae_jax.comparison.agreement import (
     USED,
     Measure,
     SettingEvidence,
+    difference_variance,
     gather,
-    resampled_udr,
+    udr_variance,
 )
 from bvae_jax.comparison.base import Comparison
 from bvae_jax.comparison.reading import read_comparison
-from bvae_jax.comparison.statistics import ALPHA, ROUNDING, half_width
+from bvae_jax.comparison.statistics import ALPHA, ROUNDING
 from bvae_jax.config import PACE
 from bvae_jax.errors import UserError, say, unknown
 from bvae_jax.files import write_json
@@ -132,7 +134,7 @@ def of_comparison(
             try:
                 run = load_shared(run_dir, trainers)
             except UserError as error:
-                say(f"{name} is left out: {error}")
+                say(f"{name} is left out of the comparison of seeds (UDR): {error}")
                 continue
             count = min(POINTS, run.trainer.dataset.size)
             codes[name] = encode_run(run_dir, run.trainer, run.params, count, progress=False).means
@@ -161,9 +163,8 @@ def choose(
 
     Settings with fewer than `USED` active latents on average are chosen by UDR only if all are so.
 
-    Intervals are bootstrap intervals over seeds, which settings share. A rank test over the runs'
-    UDR would see differences that are not there: every pair of runs counts for both, so that runs
-    depend on each other.
+    Intervals are of `udr_variance`. A rank test over the runs' UDR would see differences that are
+    not there: every pair of runs counts for both, so that runs depend on each other.
 
     Args:
         rate: wanted KL from the prior, nats.
@@ -174,11 +175,10 @@ def choose(
     _check_choice(rate, measure)
     if not evidence:
         raise UserError("Settings: got none with a finished run, wanted one or more: train them.")
-    drawn = resampled_udr(evidence, measure)
     ordered = sorted(evidence, key=lambda e: (e.collapsed, -np.nan_to_num(e.udr(measure), nan=-1)))
-    ranking = [_ranked(e, measure, drawn[e.setting]) for e in ordered]
+    ranking = [_ranked(e, measure) for e in ordered]
     if rate is None:
-        chosen, reasons, alike = _by_udr(ordered, drawn, measure)
+        chosen, reasons, alike = _by_udr(ordered, measure)
     else:
         chosen, reasons, alike = *_by_rate(evidence, rate), []
     if chosen is not None:
@@ -204,7 +204,7 @@ def _check_choice(rate: float | None, measure: str) -> None:
 
 
 def _by_udr(
-    ordered: Sequence[SettingEvidence], drawn: Mapping[str, np.ndarray], measure: Measure
+    ordered: Sequence[SettingEvidence], measure: Measure
 ) -> tuple[SettingEvidence | None, list[str], list[str]]:
     """The first of the settings, which are in the order of their UDR, and how far others are.
 
@@ -224,7 +224,7 @@ def _by_udr(
     pairs = math.comb(len(known) + 1, 2)  # the same numbers made it the first
     for e in known:
         ahead = first.udr(measure) - e.udr(measure)
-        half = _half(drawn[first.setting] - drawn[e.setting], min(first.n, e.n), pairs)
+        half = _half(difference_variance(first, e, measure), min(first.n, e.n), pairs)
         rivals.append((e.setting, ahead, half))
         alike += [e.setting] if not ahead > half else []  # nan: too few to tell
     if rivals:
@@ -258,26 +258,42 @@ def _by_rate(evidence: Sequence[SettingEvidence], rate: float) -> tuple[SettingE
             f"The target is beyond what is reached: {min(reached):.1f} to {max(reached):.1f}."
         )
     elif off:
-        ends = max(below, key=lambda e: mean(e.rate)), min(above, key=lambda e: mean(e.rate))
-        between = " and ".join(f"{e.setting} ({mean(e.rate):.1f})" for e in ends)
+        if any(_place(e) is None for e in known):  # settings have no order but that of their KL
+            ends = [
+                (max(below, key=lambda e: mean(e.rate)), min(above, key=lambda e: mean(e.rate)))
+            ]
+        else:
+            by_number = sorted(known, key=lambda e: _place(e) or 0.0)
+            ends = [
+                (a, b) for a, b in itertools.pairwise(by_number) if (a in below) != (b in below)
+            ]
+        between = ", and between ".join(
+            " and ".join(f"{e.setting} ({mean(e.rate):.1f})" for e in two) for two in ends
+        )
         reasons.append(f"The target lies between {between}: what lies between them may be nearer.")
     return chosen, reasons
 
 
-def _half(resampled: Float[np.ndarray, " resample"], runs: int, pairs: int = 1) -> float:
-    """Half of the 95 % interval; nan with less than three runs, or where all are equal.
+def _place(evidence: SettingEvidence) -> float | None:
+    """Of a setting that is one number among others."""
+    values = [*evidence.values.values()]
+    return float(values[0]) if len(values) == 1 and isinstance(values[0], Real) else None
+
+
+def _half(variance: float, runs: int, pairs: int = 1) -> float:
+    """Half of Student's 95 % interval; nan with less than three runs, or where all are equal.
 
     Args:
         pairs: of settings of which all intervals hold together (Bonferroni).
     """
-    kept = resampled[np.isfinite(resampled)]
-    if runs < 3 or kept.size < 2 or np.ptp(kept) <= ROUNDING * np.abs(kept).max():
+    if runs < 3 or not variance > ROUNDING**2:
         return math.nan
-    return half_width(kept, runs, 1 - ALPHA / pairs)
+    return float(stats.t.isf(ALPHA / pairs / 2, runs - 1)) * math.sqrt(variance)
 
 
-def _ranked(evidence: SettingEvidence, measure: Measure, resampled: np.ndarray) -> Ranked:
-    value, half = evidence.udr(measure), _half(resampled, evidence.n)
+def _ranked(evidence: SettingEvidence, measure: Measure) -> Ranked:
+    value = evidence.udr(measure)
+    half = _half(udr_variance(evidence.pairs[measure]), evidence.n)
     low, high = np.clip([value - half, value + half], 0, 1)
     return Ranked(evidence.setting, value, float(low), float(high))
 

@@ -218,7 +218,6 @@ def print_elbo(found: dict[str, dict[str, Any]]) -> None:
                 ("index-code mutual information", "mutual_information"),
                 ("+ total correlation of samples", "total_correlation"),
                 ("+ dimension-wise KL", "dimension_wise_kl"),
-                ("=", "kl_sampled"),
             )
         )
         print(f"{terms}  (nats ± standard error over {of['samples']} draws)")

@@ -115,8 +115,8 @@ def check_settings(decomposition: int, log_likelihood: int, images: int) -> None
     Raises:
         UserError: a number is out of its range.
     """
-    if decomposition < 0 or decomposition == 1:
-        raise UserError(f"--decomposition: got {decomposition}, wanted 0 (none), or 2 or more.")
+    if decomposition < 0 or decomposition in (1, 2):
+        raise UserError(f"--decomposition: got {decomposition}, wanted 0 (none), or 3 or more.")
     if log_likelihood < 0:
         raise UserError(f"--log-likelihood: got {log_likelihood}, wanted 0 (none), or more.")
     if images < 2:

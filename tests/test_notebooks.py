@@ -182,9 +182,9 @@ if __name__ == "__main__":
     animations.save_traversal_gif = lambda path, *_: path.touch()
     savefig: Any = Figure.savefig
 
-    def no_pdf(self, fname, **options):
-        pdf = str(fname).endswith(".pdf")
-        return Path(fname).touch() if pdf else savefig(self, fname, **options)
+    def no_pdf(self, file, **options):
+        if options.get("format") != "pdf":
+            savefig(self, file, **options)
 
     Figure.savefig = no_pdf  # pyright: ignore
     PRESETS["laptop"].settings["network"] = "tiny"

@@ -1158,20 +1158,24 @@ def test_files_are_one_column_wide_in_one_format_or_both(tmp_path):
             assert b"CreationDate" not in pdf
 
 
-def test_a_full_disk_is_told_by_the_figure(tmp_path, monkeypatch):
-    def full(*_, **__):
+def test_a_full_disk_is_told_by_the_figure_and_leaves_the_one_before(tmp_path, monkeypatch):
+    def full(self, file, *_, **__):
+        file.write(b"a part")
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(Figure, "savefig", full)
     monkeypatch.setattr(Image.Image, "save", full)
     images = np.zeros((2, 3, 4, 4, 1), np.float32)
     calls = {
-        "a": lambda: style.save(plt.figure(), tmp_path / "a"),
+        "a.png": lambda: style.save(plt.figure(), tmp_path / "a"),
         "samples.png": lambda: save_samples(tmp_path, images[0]),
         "b.gif": lambda: run._save_gif(tmp_path / "b.gif", [Image.new("L", (2, 2))], [9]),
     }
     for name, call in calls.items():
+        (tmp_path / name).write_bytes(b"the figure before")
         with pytest.raises(OSError, match="No space left") as error:
             call()
-        assert error.value.filename == str(tmp_path / name)
+        assert str(error.value).endswith(f"device: '{tmp_path / name}'")
+        assert (tmp_path / name).read_bytes() == b"the figure before"
+    assert {path.name for path in tmp_path.iterdir()} == set(calls)
     plt.close("all")

@@ -168,7 +168,10 @@ def test_a_run_is_held_in_the_hand(finished):
     moved = np.array(found.mean[:1])
     moved[0, 2] = 0.5
     np.testing.assert_allclose(rows[0, 1], finished.decode(moved)[0], atol=1e-6)
-    assert finished.traverse(images[0]).shape == (3, 11, 64, 64, 1)
+    order = np.argsort(-np.array(finished.summary["kl_per_latent"]))
+    every = finished.traverse(images[0])
+    assert every.shape == (3, 11, 64, 64, 1)
+    np.testing.assert_array_equal(every, finished.traverse(images[0], latents=order))
 
 
 def test_codes_of_a_run_are_scored_as_its_evaluation(finished):

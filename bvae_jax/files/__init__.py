@@ -156,7 +156,7 @@ def blaming(path: Path) -> Iterator[None]:
         hidden = str(path.with_name(f".{path.name}"))
         named = [str(name) for name in (error.filename, error.filename2) if name]
         if error.errno and (not named or any(name.startswith(hidden) for name in named)):
-            error.filename, error.filename2 = str(path), None
+            raise OSError(error.errno, error.strerror, str(path)) from error
         raise
 
 

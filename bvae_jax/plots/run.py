@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from PIL import Image
 
-from bvae_jax.files import blaming
+from bvae_jax.files import replacing
 from bvae_jax.plots.style import (
     BLUE,
     COLOURS,
@@ -91,8 +91,8 @@ def save_samples(
     }
     paths = [directory / f"{stem}.png" for stem in shown]
     for path, one in zip(paths, shown.values(), strict=True):
-        with blaming(path):
-            Image.fromarray(np.rint(255 * mosaic(one)).astype(np.uint8)).save(path)
+        with replacing(path) as file:
+            Image.fromarray(np.rint(255 * mosaic(one)).astype(np.uint8)).save(file, "PNG")
     return paths
 
 
@@ -310,5 +310,7 @@ def _rasterise(figure: Figure) -> Image.Image:
 def _save_gif(path: Path, frames: Sequence[Image.Image], milliseconds: Sequence[int]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     first, *rest = frames
-    with blaming(path):
-        first.save(path, save_all=True, append_images=rest, duration=list(milliseconds), loop=0)
+    with replacing(path) as file:
+        first.save(
+            file, "GIF", save_all=True, append_images=rest, duration=list(milliseconds), loop=0
+        )

@@ -17,7 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
-from bvae_jax.files import blaming
+from bvae_jax.files import replacing
 
 # A name in a script that the font lacks is drawn as boxes, which everybody sees.
 warnings.filterwarnings("ignore", r"Glyph \d+ .*missing from font")
@@ -86,15 +86,20 @@ def fit(figure: Figure, grid: np.ndarray, heights: Sequence[float]) -> None:
 def save(figure: Figure, path: Path) -> None:
     """Save and close a figure, as PATH.png and PATH.pdf where the path names no format."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with blaming(path):
-        if path.suffix[1:] in figure.canvas.get_supported_filetypes():
-            figure.savefig(path)
-        else:
-            figure.savefig(path.with_name(f"{path.name}.png"))
-            figure.set_layout_engine("none")  # both formats have the same layout
-            # The same bytes every time.
-            figure.savefig(path.with_name(f"{path.name}.pdf"), metadata={"CreationDate": None})
+    if path.suffix[1:] in figure.canvas.get_supported_filetypes():
+        _write(figure, path)
+    else:
+        _write(figure, path.with_name(f"{path.name}.png"))
+        figure.set_layout_engine("none")  # both formats have the same layout
+        _write(figure, path.with_name(f"{path.name}.pdf"))
     plt.close(figure)
+
+
+def _write(figure: Figure, path: Path) -> None:
+    """The same bytes every time; what was there stays where the disk is full."""
+    kind = path.suffix[1:]
+    with replacing(path) as file:
+        figure.savefig(file, format=kind, metadata={"CreationDate": None} if kind == "pdf" else {})
 
 
 def legend_below(figure: Figure, handles: Sequence[Any]) -> None:

@@ -243,7 +243,8 @@ class Run:
 
         Args:
             image: [height, width, channels].
-            latents: their numbers, a row for each; all, that of the largest KL first, if None.
+            latents: their numbers, a row for each; if None all, in the order of the summary's
+                `kl_per_latent`, the largest first; without that, in the order of the image's KL.
             values: a column for each; eleven from -3 to 3 if None, of a codebook its own.
 
         Raises:
@@ -256,7 +257,8 @@ class Run:
                 f"Got an image of shape {shape}, wanted [{height}, {width}, {channels}]: one."
             )
         posterior = self.encode(np.asarray(image)[None])
-        size = (gaussian_kl(posterior) if self.variational else abs(posterior.mean))[0]
+        of_image = (gaussian_kl(posterior) if self.variational else abs(posterior.mean))[0]
+        size = jnp.array((self.summary or {}).get("kl_per_latent", of_image))
         rows = by_size(size) if latents is None else np.atleast_1d(latents)
         known = range(self.config.latents) if rows.dtype.kind in "iu" else ()  # no mask
         if not len(rows) or not all(row in known for row in rows.tolist()):

@@ -345,7 +345,7 @@ MISTAKES = [
     ("evaluate {run} --permutations -1", "--permutations: got -1", None),
     ("evaluate {run} --seed -1", "--seed: got -1", None),
     ("evaluate {run} --step 3", "No checkpoint of step 3", None),
-    ("evaluate {run} --decomposition 1", "--decomposition: got 1, wanted 0 (none), or 2", None),
+    ("evaluate {run} --decomposition 1", "--decomposition: got 1, wanted 0 (none), or 3", None),
     ("evaluate {run} --log-likelihood -1", "--log-likelihood: got -1", None),
     ("evaluate {run} --log-likelihood-images 1", "--log-likelihood-images: got 1", None),
     ("list --all", "Unrecognized options", None),

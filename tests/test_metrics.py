@@ -434,6 +434,14 @@ def test_counts_are_whole_and_positive(name):
                 function(*given, **{setting: count})
 
 
+@pytest.mark.parametrize(
+    "codes", [np.ones((3, 2), complex), [[1.0], [2.0, 3.0]], np.ones((3, 2), "M8[s]"), [["1"]], {}]
+)
+def test_codes_that_are_no_real_numbers_are_refused(codes):
+    with pytest.raises(InvalidArrays, match=r"^codes: .*: wanted real numbers, \[n, latent\]\.$"):
+        inspect.unwrap(checked_codes)(codes)
+
+
 @pytest.mark.parametrize("kind", [np.int8, np.int32, np.int64])
 def test_classes_are_counted_as_numpy_sorts_them(kind):
     limits = np.iinfo(kind)

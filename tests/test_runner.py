@@ -16,14 +16,14 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-from conftest import assert_close, assert_equal
+from conftest import assert_close, assert_equal, float64
 from PIL import Image
 
 import bvae_jax
 from bvae_jax.config import Config, ScoreConfig
 from bvae_jax.elbo import gaussian_kl
 from bvae_jax.errors import UserError
-from bvae_jax.files import read_json
+from bvae_jax.files import read_json, write_json
 from bvae_jax.files.archive import read_npz
 from bvae_jax.runs import figures, rundir, trainer, writer
 from bvae_jax.runs import loop as training
@@ -33,7 +33,7 @@ from bvae_jax.runs.codes import draw_z, encode_to
 from bvae_jax.runs.encode import point_count
 from bvae_jax.runs.hyper import resolved
 from bvae_jax.runs.loggers import JsonLines, read_records
-from bvae_jax.runs.run import located
+from bvae_jax.runs.run import load, located
 from bvae_jax.runs.sweep import sweep
 from bvae_jax.runs.sweepdir import SweepConfig, open_sweep
 from bvae_jax.runs.writer import Writer
@@ -472,6 +472,57 @@ def test_more_steps_later_equal_all_steps_at_once(finished, tmp_path, monkeypatc
         for name, values in read_npz(wanted).items():
             np.testing.assert_array_equal(frame[name], values)
     assert rundir.read_config(tmp_path / "run").steps == 12
+
+
+def test_a_run_whose_checkpoints_are_gone_is_not_begun_anew(finished, tmp_path):
+    path = Path(shutil.copytree(finished.run_dir, tmp_path / "run"))
+    shutil.rmtree(path / "checkpoints")
+    before = (path / "metrics.jsonl").read_bytes()
+    with pytest.raises(UserError, match=r"was trained to step 12, and its checkpoints are gone"):
+        train(path, resume=True, steps=24)
+    with pytest.raises(UserError, match=r"was trained to step 12, and its checkpoints are gone"):
+        load(path)
+    assert (path / "metrics.jsonl").read_bytes() == before
+
+
+def test_the_summary_of_another_run_is_told(finished, tmp_path):
+    path = Path(shutil.copytree(finished.run_dir, tmp_path / "run"))
+    write_json(
+        path / "summary.json", {**finished.summary, "params_sha256": "of another"}, checksum=True
+    )
+    told = r"summary.json is of other parameters than the checkpoint of step 12: one of the two"
+    with pytest.raises(UserError, match=told):
+        load(path)
+    with pytest.raises(UserError, match=told):
+        train(path, resume=True)
+    (path / "summary.json").unlink()
+    again = train(path, resume=True).summary
+    assert again
+    assert again["nll"] == finished.summary["nll"]
+
+
+@pytest.mark.parametrize(
+    ("setting", "changed"),
+    [
+        ("jax_enable_x64=True", float64),
+        ("jax_default_prng_impl=rbg", lambda: jax.default_prng_impl("rbg")),
+        ("jax_threefry_partitionable=False", lambda: jax.threefry_partitionable(False)),
+    ],
+)
+def test_settings_of_jax_that_draw_other_numbers_are_refused(finished, tmp_path, setting, changed):
+    """They made another run of the same config, and whole checkpoints look damaged."""
+    with changed():
+        for call in (lambda: load(finished.run_dir), lambda: load(finished.run_dir, data=False),
+                     lambda: train(tmp_path / "new")):  # fmt: skip
+            with pytest.raises(UserError, match=f"^JAX has {setting}: by that other numbers"):
+                call()
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("given", [{"beta": 4}, None, "config.json"])
+def test_what_is_no_config_is_one_line(given):
+    with pytest.raises(UserError, match=r"^config: got \w+, wanted a Config, as bvae_jax.Config"):
+        unwrap(resolved)(given)
 
 
 def test_resuming_a_finished_run_changes_nothing(finished, tmp_path):

@@ -1,5 +1,6 @@
 """The ELBO of a run, taken apart and kept in its directory, and log p(x)."""
 
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +116,10 @@ def check_settings(decomposition: int, log_likelihood: int, images: int) -> None
     Raises:
         UserError: a number is out of its range.
     """
+    counts = {"decomposition": decomposition, "log-likelihood": log_likelihood}
+    for name, count in (counts | {"log-likelihood-images": images}).items():
+        if not isinstance(count, Integral):
+            raise UserError(f"--{name}: got {count!r}, wanted a whole number.")
     if decomposition < 0 or decomposition in (1, 2):
         raise UserError(f"--decomposition: got {decomposition}, wanted 0 (none), or 3 or more.")
     if log_likelihood < 0:

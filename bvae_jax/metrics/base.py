@@ -117,10 +117,18 @@ def checked_codes(
         largest: that a number may be, in size.
 
     Raises:
-        InvalidArrays: another shape, no row, or a number that is not finite or too large.
+        InvalidArrays: another shape, no row, no real numbers, or one that is not finite or too
+            large.
     """
-    with np.errstate(over="ignore"):  # to infinity, which is named below
-        array = np.asarray(codes, dtype)
+    try:
+        given = np.asarray(codes)
+        if given.dtype.kind in "cmMSU":  # which NumPy would take for real numbers
+            raise TypeError(f"got {given.dtype}")
+        with np.errstate(over="ignore"):  # to infinity, which is named below
+            array = given.astype(dtype, copy=False)
+    except (TypeError, ValueError, RuntimeError) as error:
+        reason = str(error).split("\n")[0]
+        raise InvalidArrays(f"{name}: {reason}: wanted real numbers, [n, latent].") from None
     if array.ndim != 2 or 0 in array.shape:
         raise InvalidArrays(f"{name}: got shape {array.shape}, wanted [n, latent], neither 0.")
     bad = ~np.isfinite(array)

@@ -226,8 +226,8 @@ class Checkpoints(contextlib.AbstractContextManager):
             raise refused
         if steps:
             raise UserError(
-                f"No checkpoint in {self.directory} can be read (tried {steps}). Start anew with "
-                "--overwrite, or put back a copy."
+                f"No checkpoint in {self.directory} can be read (tried {steps}). Put back a copy, "
+                "or start anew with --overwrite."
             )
         return None
 

@@ -18,9 +18,14 @@ def resolved(config: Config) -> Config:
     """`config` with the objective's own values where it gives none for a hyperparameter.
 
     Raises:
-        UserError: the objective is not known, has no hyperparameter for a value that is given, or
-            values do not fit each other.
+        UserError: it is no `Config`, the objective is not known, has no hyperparameter for a value
+            that is given, or values do not fit each other.
     """
+    if not isinstance(config, Config):
+        raise UserError(
+            f"config: got {type(config).__name__}, wanted a Config, as bvae_jax.Config(beta=4) or "
+            "bvae_jax.Config.from_dict({'beta': 4})."
+        )
     objective = get_objective(config.objective)
     known = {name for other in OBJECTIVES.values() for name in other.hyper} | set(config.hyper)
     for name in sorted(known - set(objective.hyper)):

@@ -50,7 +50,7 @@ def parse_shard(given: str | None, environment: Mapping[str, str] = os.environ) 
             ) from None
         step = int(environment.get(names[3], 1))
         return (task - first) // step + 1, (last - first) // step + 1
-    i, _, n = given.partition("/")
+    i, _, n = str(given).partition("/")
     if not (i.isdigit() and n.isdigit() and 1 <= int(i) <= int(n)):
         raise UserError(f"--shard: got {given!r}, wanted i/n with 1 <= i <= n, as 1/4, or slurm.")
     return int(i), int(n)

@@ -22,7 +22,14 @@ from bvae_jax.runs import encode as encoding
 from bvae_jax.runs import rundir
 from bvae_jax.runs.checkpoint import HUB, Checkpoints
 from bvae_jax.runs.hyper import many_rates
-from bvae_jax.runs.trainer import Trainer, Trainers, build_model, eval_split, weights_of
+from bvae_jax.runs.trainer import (
+    Trainer,
+    Trainers,
+    build_model,
+    check_jax,
+    eval_split,
+    weights_of,
+)
 from bvae_jax.runs.traversals import by_size, traverse
 from bvae_jax.runs.writer import finished_summary, summarise
 from bvae_jax.types import ImageShape, Params, Posterior, TrainState
@@ -98,7 +105,7 @@ class Run:
         directory = rundir.at_beta(self.run_dir, beta)
         state = self.state._replace(hyper=self.state.hyper | {"beta": jnp.float32(beta)})
         config = self.config.replace(beta=beta)
-        summary = finished_summary(directory, int(state.step), config)
+        summary = finished_summary(directory, int(state.step), config, state)
         found = {"config": config, "state": state, "summary": summary}
         return replace(self, run_dir=directory, one_beta=True, **found)
 
@@ -418,6 +425,7 @@ def load(
     Raises:
         UserError: there is no run, no checkpoint yet, none can be read, or its data are others now.
     """
+    check_jax()
     directory, own = rundir.of_beta(located(run_dir))
     if None not in (own, beta) and own != beta:
         raise UserError(
@@ -453,8 +461,13 @@ def load(
     if restored is None:
         if (directory / rundir.FAILED).is_file():
             raise UserError(f"{directory} failed: {rundir.read_failed(directory)}")
+        if found := rundir.read_summary(directory):
+            raise UserError(
+                f"{directory} was trained to step {found['step']}, and its checkpoints are gone: "
+                "put them back."
+            )
         raise UserError(f"{directory} has no checkpoint yet: train it further with --resume.")
-    summary = finished_summary(directory, int(restored.state.step), config)
+    summary = finished_summary(directory, int(restored.state.step), config, restored.state)
     opened = trainer if data else None
     run = Run(directory, config, summary, restored.state, model, shape, opened)
     beta = own if beta is None else beta

@@ -294,8 +294,8 @@ def make_config_check(directory: Path, config: Config) -> Callable[[dict[str, An
         differing = differing_fields(Config.from_dict(meta["config"]), config)
         if differing:
             raise UserError(
-                f"{directory / CONFIG} was edited: the checkpoint was made with other "
-                f"values ({'; '.join(differing)}). Put the old values back."
+                f"{directory / CONFIG} was edited, or the checkpoint is another run's: that was "
+                f"made with other values ({'; '.join(differing)}). Put back what was there."
             )
 
     return check

@@ -41,7 +41,7 @@ from bvae_jax.runs.sweepdir import (
     summary_table,
 )
 from bvae_jax.runs.train import check_config
-from bvae_jax.runs.trainer import Trainer, Trainers, images_of, pieces
+from bvae_jax.runs.trainer import Trainer, Trainers, check_jax, images_of, pieces
 from bvae_jax.runs.writer import NotFiniteError, OpenLoggers, Writer, open_writer
 from bvae_jax.runtime import Interrupt, SweepProgress, keep_freed_memory
 from bvae_jax.types import TrainState
@@ -186,6 +186,7 @@ def sweep(
         UserError: a setting does not fit, the directory holds another sweep, or a checkpoint cannot
             be read or written.
     """
+    check_jax()
     if distributed and shard is not None:
         raise UserError("Got both --shard and --distributed: give one of them.")
     i, n = shard_of_process() if distributed else parse_shard(shard)

@@ -20,7 +20,7 @@ from bvae_jax.runs.loggers import check_installed, open_loggers
 from bvae_jax.runs.mesh import choose_devices
 from bvae_jax.runs.placement import check_memory
 from bvae_jax.runs.run import Run, placed
-from bvae_jax.runs.trainer import Trainer
+from bvae_jax.runs.trainer import Trainer, check_jax
 from bvae_jax.runs.writer import OpenLoggers, finished_summary, open_writer
 from bvae_jax.runtime import Interrupt, TrainingProgress, keep_freed_memory
 from bvae_jax.types import TrainState
@@ -58,6 +58,7 @@ def train(
             stored config differs, no checkpoint can be read, a metric is not finite any more, or
             the devices do not fit.
     """
+    check_jax()
     config = resolved(config)
     directory = Path(run_dir or _default_dir(config)).expanduser()
     if resume and overwrite:
@@ -108,7 +109,7 @@ def _train_in(
             rundir.check_data(directory, trainer.dataset)
             state = writer.restore()
         start = int(state.step)
-        summary = finished_summary(directory, start, config)
+        summary = finished_summary(directory, start, config, state)
         if summary is not None:
             _say(f"{directory} is at step {start} already; --steps N goes on to N.", progress)
             rundir.move(directory, config)

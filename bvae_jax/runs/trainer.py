@@ -312,6 +312,30 @@ def images_of(config: Config) -> tuple[Any, ...]:
     return tuple(getattr(config, name) for name in IMAGES)
 
 
+DRAWN_BY = {
+    "jax_enable_x64": False,
+    "jax_default_prng_impl": "threefry2x32",
+    "jax_threefry_partitionable": True,
+}
+"""Settings of JAX that say which random numbers are drawn, and what a checkpoint holds."""
+
+
+def check_jax() -> None:
+    """Refuse settings by which a run would be another one, or its checkpoints look damaged.
+
+    Raises:
+        UserError: one of `DRAWN_BY` is not what it is by default.
+    """
+    for name, wanted in DRAWN_BY.items():
+        found = getattr(jax.config, name, wanted)
+        if found != wanted:
+            raise UserError(
+                f"JAX has {name}={found}: by that other numbers are drawn, and runs can neither be "
+                f"repeated nor read. Wanted {wanted}: jax.config.update({name!r}, {wanted!r}), "
+                f"or unset {name.upper()} in the environment."
+            )
+
+
 def build_model(config: Config, image_shape: ImageShape) -> tuple[VAE, TrainState]:
     """The model of a run whose images are not there, and shapes and types of the run's states."""
     config = resolved(config)

@@ -19,7 +19,7 @@ from bvae_jax.runs.checkpoint import Checkpoints, Restored, fingerprint
 from bvae_jax.runs.figures import draw_figures, draw_rate_distortion, keep_frame, rate_distortion
 from bvae_jax.runs.hyper import many_rates
 from bvae_jax.runs.loggers import METRICS, SCORES, Logger, read_records
-from bvae_jax.runs.trainer import Trainer, calibrated, eval_split
+from bvae_jax.runs.trainer import Trainer, calibrated, eval_split, weights_of
 from bvae_jax.runtime import Clock
 from bvae_jax.types import TrainState
 
@@ -131,6 +131,11 @@ class Writer:
             check=rundir.make_config_check(self.directory, self.config),
         )
         if restored is None:
+            if summary := rundir.read_summary(self.directory):
+                raise UserError(
+                    f"--resume: {self.directory} was trained to step {summary['step']}, and its "
+                    "checkpoints are gone: put them back, or begin anew with --overwrite."
+                )
             if (self.directory / rundir.PROVENANCE).exists():  # somebody has begun it
                 say(f"no checkpoint in {self.directory} yet: from step 0 again.")
             return fresh()
@@ -306,10 +311,29 @@ def _is_due(config: Config, step: int, every: int) -> bool:
     return step == config.steps or step % every == 0
 
 
-def finished_summary(directory: Path, step: int, config: Config) -> dict[str, Any] | None:
-    """The summary on disk, if the run ended at this step."""
+def finished_summary(
+    directory: Path, step: int, config: Config, state: TrainState | None = None
+) -> dict[str, Any] | None:
+    """The summary on disk, if the run ended at this step.
+
+    Args:
+        state: of the run, where it is known.
+
+    Raises:
+        UserError: the summary is of other parameters than those of the state.
+    """
     summary = rundir.read_summary(directory) if step >= config.steps else None
-    return dict(summary) if summary and summary["step"] == step else None
+    if not summary or summary["step"] != step:
+        return None
+    # At one β of many the parameters are computed, which another kind of device rounds otherwise.
+    known = None if state is None or many_rates(config) else fingerprint(weights_of(config, state))
+    if known not in (None, summary["params_sha256"]):
+        raise UserError(
+            f"{directory / rundir.SUMMARY} is of other parameters than the checkpoint of step "
+            f"{step}: one of the two is another run's. Put back the one that belongs here; a "
+            "summary that is deleted is made again by bvae train --resume."
+        )
+    return dict(summary)
 
 
 def summarise(

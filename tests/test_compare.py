@@ -211,11 +211,13 @@ def test_baselines_are_scored_alike(compared):
 
 def test_baselines_see_the_images_that_members_are_scored_on(compared, tmp_path):
     """The same split of them, and as many."""
-    score = dataclasses.replace(SCORE, metrics="mig", split="excluded")
+    score = dataclasses.replace(SCORE, metrics="mig,rmig", split="excluded")
     run = bvae_jax.load(next(iter(compared.comparison.run_dirs.values())), progress=False)
     rows = baselines.baseline_scores(
-        tmp_path, [0], Trainers(), run.config, score, ["mig"], num_points=90
+        tmp_path, [0], Trainers(), run.config, score, ["mig", "rmig"], num_points=90
     ).set_index("baseline")
+    spread = rows["rmig"].notna()
+    assert list(rows.index[spread]) == ["untrained"], "points have another number by that name"
     found = []
     for count, split in ((90, "excluded"), (250, "all")):
         factors = run.codes(count, split=split).factors

@@ -124,7 +124,8 @@ def _images(
     [(split, count), *more] = of
     if more or not count:
         return ""
-    said = f"NLL, KL and ELBO are of {count:,} {'held-out' if split == 'holdout' else split} images"
+    kind = {"holdout": "held-out", "train_eval": "training"}.get(str(split), split)
+    said = f"NLL, KL and ELBO are of {count:,} {kind} images"
     if settings and (scored or settings.decomposition):
         what = ["metrics"] * scored + ["the parts of the KL"] * bool(settings.decomposition)
         split = settings.score.split

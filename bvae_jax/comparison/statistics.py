@@ -68,7 +68,8 @@ def interval(
 
     Args:
         values: one for each seed; those that are not finite are left out.
-        average: the mean, or the interquartile mean: that of the middle half of the values (Agarwal
+        average: the mean, or the interquartile mean: that of the values without
+            the lowest and the highest quarter, rounded down: of 5 the middle 3, of 3 all (Agarwal
             et al. 2021, Deep RL at the Edge of the Statistical Precipice).
         within: the range of what is averaged.
         level: the share of intervals that should hold the truth.

@@ -16,6 +16,7 @@ from bvae_jax.config import IMAGES, Config, ScoreConfig
 from bvae_jax.evaluation.answers import Answers
 from bvae_jax.evaluation.processes import in_processes, processes_for
 from bvae_jax.metrics import METRICS
+from bvae_jax.metrics.base import POINTS
 from bvae_jax.metrics.codes import Codes
 from bvae_jax.metrics.scoring import (
     PACKAGES,
@@ -159,7 +160,9 @@ def baseline_scores(
 ) -> pd.DataFrame:
     """Scores of random codes, the untrained encoder of each seed, PCA, ICA, pixels and the factors.
 
-    Kept in the sweep's directory, and read from there where the settings are the same.
+    Kept in the sweep's directory, and read from there where the settings are the same. Metrics that
+    spread a run's codes by their posteriors (jemmig, rmig) are another quantity of codes that are
+    points: baselines have none of them beside runs with a posterior.
 
     Args:
         config: of one member: its data set, network and number of latents are taken.
@@ -179,6 +182,7 @@ def baseline_scores(
         "latents": config.latents,
         "images": {name: getattr(config, name) for name in (*IMAGES, *SPLITS)},
         "versions": versions(PACKAGES),
+        "points": "apart",
     }
     if own := {n: of for n in metric_names(score.metrics) if (of := source_of(n))}:
         request["sources"] = own
@@ -215,6 +219,8 @@ def _scored(
         ):
             if not any(entries.get(PRUNING, {}).get("active", [True])):
                 del entries[PRUNING]  # codes on too small a scale: 0 would say nothing of them
+            if trainer.variational:
+                entries = {n: e for n, e in entries.items() if POINTS not in e.get("notes", ())}
             rows.append({"baseline": name.replace("_", " "), **numbers(entries)})
             shown.update(1)
     return rows

@@ -343,7 +343,7 @@ def med(codes: CodeMatrix, factors: Factors, *, bins: int = BINS) -> Score:
 
 MED = Metric(
     med,
-    "DCI's disentanglement on the matrix of mutual information",
+    "DCI's disentanglement on each factor's shares of its mutual information with the latents",
     "Cao et al. 2022",
     fast=True,
     null=True,

@@ -170,7 +170,8 @@ def _facts(
         if name not in varied
     ]
     seeds = sorted(set(comparison.members["seed"].tolist()))
-    steps = f"{max(map(int, comparison.members['step'])):,} steps"
+    ends = dict.fromkeys(f"{of(comparison.members['step']):,.0f}" for of in (min, max))
+    steps = f"{' to '.join(ends)} steps"
     trained = [
         ("Trained", f"{' to '.join(map(_day, [*days[:1], *days[1:][-1:]]))}, "
          f"on {', '.join(sorted({s['device'] for s in sessions}))}"),

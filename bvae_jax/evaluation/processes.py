@@ -15,7 +15,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 MOST = 16
-"""Processes, each of which takes some 400 MB."""
+"""Processes, each of which takes about 460 MB."""
 
 
 def processes_for(metrics: Sequence[str]) -> int:

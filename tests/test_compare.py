@@ -150,16 +150,19 @@ def test_explorer_takes_the_run_nearest_to_the_mean_of_its_setting(compared, tmp
     assert representatives(comparison) == {"a": "m2", "b": "m3"}
     assert representatives(comparison, 1) == {"a": "m1", "b": "m4"}
     members["mig"] = [0.1, 0.2, 0.6, 0.1, 0.2]
+    assert representatives(comparison)["a"] == "m2", "m1 is nearer by the MIG, and far by the nll"
+    members["nll"] = 1.0
     assert representatives(comparison)["a"] == "m1"
     assert typical_seed(dataclasses.replace(comparison, members=members[:3])) == 1
     assert typical_seed(comparison) == 1
     members["mig"] = [0.3, 0.2, 0.4, 0.1, 0.2]
     assert typical_seed(comparison) == 0  # as near to b's mean as seed 1, nearer to a's
     members.loc["m4", "mig"] = np.nan
+    members["nll"] = rows["nll"]
     assert representatives(comparison) == {"a": "m2", "b": "m3"}, "one has no MIG: by the nll"
     members["seed"] = [0, 1, 2, 3, 4]
     assert typical_seed(comparison) is None
-    four = members[:4].assign(setting="a", mig=[0, 0.1, 0.22, 1])  # median 0.16, mean 0.33
+    four = members[:4].assign(setting="a", nll=1.0, mig=[0, 0.1, 0.22, 1])  # median 0.16, mean 0.33
     assert representatives(dataclasses.replace(comparison, members=four)) == {"a": "m2"}
     with pytest.raises(bvae_jax.UserError, match="--seed: got 5, wanted one of 0, 1, 2"):
         representatives(comparison, 5)
@@ -624,7 +627,7 @@ def test_members_that_cannot_be_read_are_left_out_by_name(swept, tmp_path, capsy
     assert (runs, cross(found, runs), reconstructions(runs)) == ({}, None, None)
     assert "no matched traversals" in capsys.readouterr().err
     found = suggest(sweep_dir, progress=False)
-    assert f"bvae: {whole.name} is left out: " in capsys.readouterr().err
+    assert f"bvae: {whole.name} is left out of the comparison of se" in capsys.readouterr().err
     assert found.cautions[0].startswith("8 members are missing, unfinished or unreadable")
 
 

@@ -390,7 +390,7 @@ def test_a_run_for_many_betas_beside_a_sweep(found, tmp_path, capsys):
     assert more_varied(compared.comparison) == []
     others = dataclasses.replace(compared.comparison, varied=("beta", "steps", "multi_rate"))
     assert (differences(others), more_varied(others)) == ([], ["steps"])
-    assert "Metrics are of the codes of 150 images." in (tmp_path / "sweep/table.md").read_text()
+    assert "metrics of 150 images, those of" in (tmp_path / "sweep/table.md").read_text()
 
 
 def test_a_beta_of_one_run_is_chosen_by_its_rate(found):

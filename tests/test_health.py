@@ -46,7 +46,8 @@ def records(trained, held, error=1.0):
         ({"nll": 700.0}, PICTURE, (), {MEAN: "Lower the learning rate"}),
         ({"nll": 560.0}, PICTURE._replace(contrast=0.003), (), {MEAN: "look at the data"}),
         ({"nll": 700.0}, None, (), {}),
-        ({"kl": 15.1, "information": 0.2, "active_latents": 0}, PICTURE, (), {KL: "log 256 = 5.5"}),
+        ({"kl": 15.1, "information": 0.2, "active_latents": 0}, PICTURE, (),
+         {KL: "log 256 = 5.5", NONE: "KL 15.10 nats): posteriors are alike"}),
         ({"kl": 15.1, "information": 0.2}, PICTURE, (), {KL: "15.1 nats"}),
         ({"kl": 15.1, "information": -0.2}, PICTURE, (), {KL: "share 0.00 nats"}),
         ({"kl": 15.1, "information": 0.6}, PICTURE, (), {}),  # a tenth of log 256 is 0.55

@@ -555,6 +555,20 @@ def test_sap_is_the_gap_of_two_machines():
     assert found["score"] == pytest.approx((ordered[-1] - ordered[-2]).mean())
 
 
+def test_factor_vae_score_of_collapsed_runs_is_chance_and_then_0():
+    """None is left out, or the worse a setting's runs are, the better is the mean of the rest."""
+    rng = np.random.default_rng(0)
+    factors = rng.integers(4, size=(2000, 4))
+    codes = factors + 0.1 * rng.standard_normal((2000, 4))
+    for kept, wanted, note in ((2, 0.5, ""), (1, 0.25, "one latent alone"), (0, 0.0, "no latent")):
+        scale = np.where(np.arange(4) < kept, 1.0, 0.01)
+        found = factor_vae_score(codes * scale, factors, jax.random.key(0))
+        assert found["score"] == pytest.approx(wanted, abs=0.05)
+        assert [text for text in found["notes"] if text.startswith(note or "all")] or not note
+    with pytest.raises(ValueError, match="two varying latents, got 1"):
+        factor_vae_score(codes[:, :1], factors, jax.random.key(0))
+
+
 @pytest.mark.parametrize("latents", [1, 4])
 @pytest.mark.parametrize("rare", [0.5, 0.1])
 def test_sap_of_noise_is_nothing_and_of_the_truth_half(latents, rare):

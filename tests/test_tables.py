@@ -620,7 +620,7 @@ def test_all_that_is_found_is_json():
 def test_a_run_is_chosen_by_no_score_of_other_parameters(tmp_path):
     """As those of a run that was trained on, nor by one that cannot be read."""
     given = comparison(betas=(1,), seeds=3, scores=("nll",))
-    given.members["nll"] = [1.0, 5, 2]
+    given.members["nll"] = [1.0, 2.2, 2.1]
     run_dirs = {str(name): tmp_path / str(name) for name in given.members.index}
     given = dataclasses.replace(given, run_dirs=run_dirs)
 

@@ -106,6 +106,9 @@ def run_main() -> None:
     runtime.set_compile_cache_default()
     # A cache that cannot be written, on a full disk say, is done without.
     warnings.filterwarnings("ignore", message="Error (reading|writing) persistent compilation")
+    # Of processes that score, after Ctrl-C: the system takes them back.
+    ignored = [os.environ.get("PYTHONWARNINGS", ""), "ignore:resource_tracker:UserWarning"]
+    os.environ["PYTHONWARNINGS"] = ",".join(filter(None, ignored))
     # A failed write is reported once, by us; not again by every background task of Orbax.
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     if sys.stdout:

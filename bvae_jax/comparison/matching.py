@@ -201,7 +201,7 @@ def _pictures(
 
 
 def representatives(comparison: Comparison, seed: int | None = None) -> dict[str, str]:
-    """Setting -> the member whose score is nearest to the setting's mean, or which has the seed.
+    """Setting -> the member that is nearest to the setting's means, or which has the seed.
 
     Raises:
         UserError: no member has the seed.
@@ -231,19 +231,16 @@ def typical_seed(comparison: Comparison) -> int | None:
 
 
 def _away(comparison: Comparison) -> Any:
-    """By how much the score of each member is away from the mean of its setting."""
-    rows: Any = comparison.members
-    scores = _scores(comparison)
-    return (scores - scores.groupby(rows["setting"]).transform("mean")).abs().fillna(0)
-
-
-def _scores(comparison: Comparison) -> Any:
-    """MIG of all members, by name; where one has none, the ELBO or the distortion."""
+    """How far each member is from the mean of its setting: the mean over MIG, NLL and KL, as far as
+    all members have them, in standard deviations within settings."""
     rows: Any = comparison.members.copy()
     if "mig" not in rows:
         rows["mig"] = [_stored_mig(comparison.run_dirs[name]) for name in rows.index]
-    known = [name for name in ("mig", "elbo") if name in rows and rows[name].notna().all()]
-    return rows[(known or ["nll"])[0]].astype(float)
+    known = [name for name in ("mig", "nll", "kl") if name in rows and rows[name].notna().all()]
+    scores = rows[known].astype(float)
+    off = scores - scores.groupby(rows["setting"]).transform("mean")
+    spread = np.sqrt((off**2).mean())
+    return (off.abs() / spread.where(spread > 0, 1)).mean(axis=1).fillna(0)
 
 
 def _stored_mig(run_dir: Path) -> float:

@@ -214,14 +214,16 @@ def _losses(comparison: Comparison, objectives: Sequence[str]) -> list[tuple[str
         return found
     said = "the weight of the KL against −log p(x|z). At 1 the β-VAE's loss is the negative ELBO"
     if {"beta", "beta_norm"} <= set(rows):
-        norms = dict(zip(rows["beta"].astype(float), rows["beta_norm"].astype(float), strict=True))
-        known = sorted(beta for beta in norms if norms[beta] >= 0)
+        pairs = rows[["beta", "beta_norm"]].astype(float).dropna()  # no β weighs the KL of some
+        norms = dict(zip(pairs["beta"], pairs["beta_norm"], strict=True))
+        known = sorted(norms)
         ours, theirs = ([f"{x:{digits}}" for x in of] for digits, of in
                         (("g", known), (".2g", [norms[beta] for beta in known])))  # fmt: skip
-        said += (
-            f". β = {_few(ours)} {'is' if len(ours) == 1 else 'are'} {_few(theirs)} in units of "
-            "latents over pixels (β_norm, Higgins et al. 2017)"
-        )
+        if known:
+            said += (
+                f". β = {_few(ours)} {'is' if len(ours) == 1 else 'are'} {_few(theirs)} in units "
+                "of latents over pixels (β_norm, Higgins et al. 2017)"
+            )
     return [*found, ("β", f"{said}.")]
 
 

@@ -96,7 +96,7 @@ def explore(
 ) -> Path:
     """Write a page on which one moves the latents of a run, or of a sweep's runs together.
 
-    Of a sweep there is one run for each setting: that whose score is nearest to the setting's mean.
+    Of a sweep there is one run for each setting: that which is nearest to the setting's means.
     The score is MIG where `bvae compare` left it, otherwise the ELBO or the distortion.
 
     Args:

@@ -212,14 +212,14 @@ def factor_vae_score(
             the scale of a prior of variance 1.
 
     Returns:
-        `score` in [0, 1], accuracy on the test votes (chance: 1 / number of factors), 0 if no
-        latent is left; `train`, that on the training votes; `votes` [latent, factor] of training;
-        `active` [latent] bool; `notes`.
+        `score` in [0, 1], accuracy on the test votes (chance: 1 / number of factors, which one
+        latent that is left has, too), 0 if none is left; `train`, that on the training votes;
+        `votes` [latent, factor] of training; `active` [latent] bool; `notes`.
 
     Raises:
         ValueError: arrays that do not fit or are not finite, too few rows to share a value, fewer
-            than two factors that vary, one active latent, whose votes are all alike, or a count
-            below 1.
+            than two factors that vary, one latent that does, whose votes are all alike, or a
+            count below 1.
 
     Kim & Mnih, 2018, section 4; settings of Locatello et al., 2019.
     """
@@ -228,7 +228,7 @@ def factor_vae_score(
     rng, matching = generator(key), Matching(factors)
     variance = sample_variance(codes)
     active = np.sqrt(variance) >= max(prune_std, 1e-12)
-    if why := alone(factors_to_hold=matching.held, active_latents=active):
+    if why := alone(factors_to_hold=matching.held, varying_latents=varying(codes)):
         raise InvalidArrays(why)
     votes = np.zeros((2, codes.shape[1], factors.shape[1]), np.int64)
     if active.any():
@@ -244,6 +244,11 @@ def factor_vae_score(
         notes.append(
             f"no latent has a standard deviation of {prune_std:g}: all are pruned, and 0 says "
             "nothing of the codes"
+        )
+    elif active.sum() == 1:
+        notes.append(
+            f"one latent alone has a standard deviation of {prune_std:g}: all votes are its, and "
+            "the score is chance"
         )
     train, test = votes
     chosen = train.argmax(axis=1)

@@ -128,7 +128,8 @@ def _uninformed(evaluation: Mapping[str, Any], batch: int) -> Iterator[Any]:
     if "information" not in evaluation or batch < 2:
         return
     kl, information, most = evaluation["kl"], evaluation["information"], math.log(batch)
-    if kl >= LARGE and information < LITTLE * min(kl, most):
+    alike = kl >= LARGE and information < LITTLE * min(kl, most)
+    if alike:
         yield (
             "KL without information",
             f"the KL of {kl:.1f} nats tells nothing: images and codes share "
@@ -136,11 +137,12 @@ def _uninformed(evaluation: Mapping[str, Any], batch: int) -> Iterator[Any]:
             f"{batch} = {most:.1f}). Posteriors are alike for all images: let the KL cost less at "
             "first (a smaller weight, or a slower schedule of it), or lower the learning rate.",
         )
-    elif not evaluation["active_latents"]:
-        why = _held(evaluation) or (
+    if not evaluation["active_latents"]:
+        collapsed = (
             "the posterior has collapsed. Weigh the KL less (mostly beta), or let the weight grow "
             "from 0 (beta_schedule linear:steps=N)"
         )
+        why = "posteriors are alike for all images" if alike else _held(evaluation) or collapsed
         yield "no active latents", f"no latent is active ({ACTIVE}; KL {kl:.2f} nats): {why}."
 
 

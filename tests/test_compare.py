@@ -450,8 +450,8 @@ def test_what_an_objective_has_alike_is_not_in_names_of_settings(tmp_path):
     found = read_comparison([one, two], None, Trainers(), progress=False)
     assert set(found.varied) == {"objective", "beta", "optimizer", "weight_decay"}
     assert set(found.settings) == {
-        "objective = ae, weight decay = 0", "objective = ae, weight decay = 0.1",
-        "objective = beta_vae, β = 1", "objective = beta_vae, β = 4",
+        "autoencoder, weight decay = 0", "autoencoder, weight decay = 0.1",
+        "β-VAE, β = 1", "β-VAE, β = 4",
     }  # fmt: skip
 
 
@@ -461,8 +461,8 @@ def test_settings_are_ordered_by_one_field_after_the_other(tmp_path):
     directory = pretend(tmp_path / "s", BASE, values, done=range(24))
     found = read_comparison([directory], None, Trainers(), progress=False)
     assert found.settings == tuple(
-        f"latents = {latents}, objective = {objective}, β = {beta}"
-        for latents in (9, 10) for objective in ("beta_vae", "beta_tcvae") for beta in (0.5, 4, 16)
+        f"latents = {latents}, {objective}, β = {beta}"
+        for latents in (9, 10) for objective in ("β-VAE", "β-TCVAE") for beta in (0.5, 4, 16)
     )  # fmt: skip
     assert [*zip(found.members.setting, found.members.seed, strict=True)] == [
         (setting, seed) for setting in found.settings for seed in (9, 10)
@@ -589,8 +589,8 @@ def test_autoencoders_are_compared_without_a_posterior(tmp_path, capsys, wandb):
     assert {"mig_correlated", "entanglement", "entanglement_others"} <= set(found.scores)
     assert (tmp_path / "figures" / "correlation.png").exists()
     evidence = {e.setting: e for e in suggest(tmp_path, progress=False).evidence}
-    assert np.isnan(evidence["objective = ae"].rate).all()
-    assert (evidence["objective = ae"].active == 3).all()
+    assert np.isnan(evidence["autoencoder"].rate).all()
+    assert (evidence["autoencoder"].active == 3).all()
     *members, comparison = wandb.runs
     assert [run.options["name"] for run in members] == [*found.members.index]
     assert {(run.options["project"], run.options["group"]) for run in wandb.runs} == {

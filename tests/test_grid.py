@@ -97,7 +97,7 @@ def test_what_is_varied_must_fit():
 
 
 def test_labels_and_texts_are_short_and_lose_nothing():
-    assert label({"objective": "beta_vae", "beta": 4.0, "seed": 1}) == "objective = beta_vae, β = 4"
+    assert label({"objective": "beta_vae", "beta": 4.0, "seed": 1}) == "beta_vae, β = 4"
     assert label({"seed": 1}) == "all"
     for value in (4.0, 1e-5, 0.1 + 0.2, 1e30, 123456789.0):
         assert float(text(value)) == value

@@ -65,7 +65,7 @@ FACTORS = ("shape", "scale", "orientation", "x", "y")
 LONG_NAMES = [f"a_rather_long_name_{number}" for number in range(12)]
 BETA = [Setting(f"β = {b}", float(b)) for b in (1, 2, 4, 6, 8, 16)]
 LONG = [
-    Setting(f"objective = {name}, β = {b}", None)
+    Setting(f"{name}, β = {b}", None)
     for name in ("beta_vae", "beta_tcvae", "factor_vae")
     for b in (1, 2, 4, 8)
 ]

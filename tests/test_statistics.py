@@ -341,6 +341,7 @@ def test_the_best_by_interquartile_mean():
         ({"a": [1, 2], "b": [NAN, NAN]}, "low", False),
         ({"a": [1, 2], "b": [1, 2]}, "", False),
         ({"a": [1, 2]}, "high", False),
+        ({"a": [1, 1], "b": [1, NAN]}, "high", False),
         ({}, "high", False),
     ],
 )

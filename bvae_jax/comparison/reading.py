@@ -8,7 +8,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from bvae_jax.comparison.base import ELBO_PARTS, Comparison, known_ranges, known_scores
+from bvae_jax.comparison.base import (
+    ELBO_PARTS,
+    Comparison,
+    known_ranges,
+    known_scores,
+    name_of,
+)
 from bvae_jax.comparison.rates import Candidate, candidates, common_betas, sweep_of
 from bvae_jax.config import HYPERPARAMETERS, NO_SETTING, Config, ScoreConfig
 from bvae_jax.config import places as absolute_places
@@ -222,7 +228,11 @@ def in_settings(members: Mapping[str, Candidate], varied: Sequence[str]) -> dict
         alike = (each for each in values.values() if each["objective"] == of["objective"])
         return len({each[field] for each in alike}) > 1
 
-    labels = {n: label({f: x for f, x in v.items() if told(f, v)}) for n, v in values.items()}
+    def called(of: Mapping[str, Any]) -> str:
+        shown = {f: name_of(x) if f == "objective" else x for f, x in of.items() if told(f, of)}
+        return label(shown)
+
+    labels = {name: called(of) for name, of in values.items()}
     return {
         name: members[name]._replace(setting=labels[name]) for name in sorted(values, key=order)
     }

@@ -198,12 +198,15 @@ def holm(p: Float[np.ndarray, " test"]) -> Float[np.ndarray, " test"]:
 
 
 def comparable(frame: pd.DataFrame, better: str) -> bool:
-    """Whether a setting can be the best: a score has a better end, and two settings have numbers.
+    """Whether a setting can be the best: a score has a better end, and two settings have numbers
+    that are not all equal.
 
     Args:
         better: "high", "low", or "" where neither is.
     """
-    return bool(better) and bool(frame.notna().any().sum() > 1)
+    numbers = frame.to_numpy(float)
+    several = np.isfinite(numbers).any(axis=0).sum() > 1
+    return bool(better) and bool(several) and bool(np.nanmax(numbers) > np.nanmin(numbers))
 
 
 class Best(NamedTuple):

@@ -32,6 +32,7 @@ from bvae_jax.plots.style import (
 
 PARTS = (BLUE, "#E69F00", "0.82", "#009E73")  # of the variance, in the order of the columns
 HEADING = 0.16  # inches above the images of a latent
+TITLE = 62  # characters in a line
 FEWEST = 6  # columns that fill the width; fewer leave some of it white
 
 
@@ -180,7 +181,7 @@ def save_matched_traversals(
         if any(note.startswith("r ") for note in beside):
             said.append("r: correlation with the reference's codes")
         if any(note.startswith("r −") for note in beside):
-            said[-1] += "; where it is negative, the row is mirrored"
+            said.append("where r is negative, the row is mirrored")
         if weak.any():
             said.append("grey: a small correlation")
         axes.set_xlabel("\n".join(said), size=5)
@@ -289,7 +290,7 @@ def save_power(path: Path, curves: Mapping[str, PowerCurve], wanted: float) -> N
             axes.set_xticks(ticks, [str(n) for n in ticks])
             axes.xaxis.set_minor_locator(NullLocator())
             axes.set_ylabel("power")
-            axes.set_title(title, loc="left", size=6, pad=3)
+            axes.set_title("\n".join(textwrap.wrap(title, TITLE)), loc="left", size=6, pad=3)
             if number == len(curves) - 1:
                 axes.set_xlabel("seeds of each setting")
         band = Line2D([], [], color=COLOURS[0], alpha=0.15, lw=5, label="paired, 95% interval")

@@ -149,9 +149,10 @@ def symbol(field: str) -> str:
 
 
 def label(values: Mapping[str, Any]) -> str:
-    """What members with these values are called in tables and figures, without the seed."""
+    """What members with these values are called in tables and figures, without the seed. An
+    objective is called by its name alone."""
     named = {name: value for name, value in values.items() if name != "seed"}
-    parts = [f"{symbol(n)} = {text(v)}" for n, v in named.items()]
+    parts = [text(v) if n == "objective" else f"{symbol(n)} = {text(v)}" for n, v in named.items()]
     return ", ".join(parts) or "all"
 
 

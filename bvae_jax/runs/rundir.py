@@ -83,7 +83,11 @@ def check_free(run_dir: Path, *, overwrite: bool) -> None:
     try:
         read_config(run_dir)
     except UserError as error:
-        what = "is a file" if run_dir.is_file() else f"exists and is no run directory ({error})"
+        what = f"exists and is no run directory ({error})"
+        if run_dir.is_file():
+            what = "is a file"
+        elif (run_dir / CONFIG).is_file():
+            what = f"holds a run whose {CONFIG} cannot be read here ({error})"
         raise UserError(f"{run_dir} {what}: it is left alone. Choose another --run-dir.") from None
     if not overwrite:
         raise UserError(

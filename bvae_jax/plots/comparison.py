@@ -308,8 +308,8 @@ def save_kl_spectrum(
 ) -> None:
     """The KL of each run's latents from the largest to the smallest, in every setting.
 
-    A line joins the means over seeds of the same rank. The smallest is in the lowest decade; what
-    is below `LEAST` is drawn at the lower edge.
+    A line joins the means over seeds of the same rank where settings are numbers. The smallest is
+    in the lowest decade; what is below `LEAST` is drawn at the lower edge.
 
     Args:
         kl: setting -> for each seed the KL of its latents in nats, in any order.
@@ -324,7 +324,8 @@ def save_kl_spectrum(
             for number, spectrum in enumerate(spectra):
                 values = np.maximum(spectrum[:, rank], LEAST)
                 axes.plot(around(x, number, len(values)), values, color=shade, ms=1.6, **SEED)
-            look = {"marker": "o", "ms": 2.5, "lw": 0.8, "clip_on": False}
+            joined = "-" if is_numeric(settings) else ""
+            look = {"marker": "o", "ms": 2.5, "lw": 0.8, "ls": joined, "clip_on": False}
             axes.plot(x, np.maximum(means[:, rank], LEAST), color=shade, **look)
         known = np.concatenate([s[np.isfinite(s)] for s in spectra])
         decade = 10 ** np.floor(np.log10(max(LEAST, known.min(initial=0.5))))
@@ -365,7 +366,7 @@ def save_factor_scores(
     ylabel: str,
     intervals: Mapping[str, Sequence[Interval]] = {},
 ) -> None:
-    """A line for each factor, the mean over seeds, with every seed beside it.
+    """The mean over seeds for each factor, a line where settings are numbers, with every seed.
 
     Args:
         shares: column `setting`, maybe `seed`, and one for each factor; those without any number
@@ -383,7 +384,8 @@ def save_factor_scores(
             seeds = by_setting(shares, settings, factor)
             for place, values in enumerate(seeds):
                 axes.plot(around(x, place, len(values)), values, color=colour, ms=1.6, **SEED)
-            look = {"ls": DASHES[turn % len(DASHES)], "marker": MARKERS[number % len(MARKERS)]}
+            look = {"ls": DASHES[turn % len(DASHES)] if is_numeric(settings) else ""}
+            look["marker"] = MARKERS[number % len(MARKERS)]
             means = [mean(values) for values in seeds]
             handles += axes.plot(
                 x, means, color=colour, ms=3, label=short_name(str(factor)), **look

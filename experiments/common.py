@@ -157,7 +157,7 @@ def scored(*directories: Path, scale: Scale, continuous: str = "", **options: An
     score = ScoreConfig(
         scale.metrics, permutations=0, train_points=fit, test_points=test, continuous=continuous
     )
-    return compare(*directories, score=score, num_points=scale.points, **options).comparison
+    return compare(*directories, metrics=score, num_points=scale.points, **options).comparison
 
 
 def compared(args: argparse.Namespace, rivals: Sequence[Rival]) -> Any:

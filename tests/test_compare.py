@@ -45,7 +45,7 @@ BASE = Config(
     eval_every=4, eval_images=16, checkpoint_every=4, exclude="recombination_to_range",
 )  # fmt: skip
 SCORE = ScoreConfig(metrics="mig,sap_r2", train_points=200, test_points=50, permutations=0)
-FAST: dict[str, Any] = {"score": SCORE, "num_points": 300, "decomposition": 20, "progress": False}
+FAST: dict[str, Any] = {"metrics": SCORE, "num_points": 300, "decomposition": 20, "progress": False}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -320,7 +320,8 @@ def test_what_is_evaluated_is_not_evaluated_again(swept, compared, monkeypatch):
 @pytest.mark.once
 def test_slow_metrics_are_scored_in_processes(swept, compared, tmp_path, monkeypatch):
     copied = shutil.copytree(swept, tmp_path / "sweep")
-    slow = FAST | {"score": dataclasses.replace(SCORE, metrics="sap"), "decomposition": 0}
+    quiet: dict[str, Any] = {"figures": False, "progress": False}
+    slow = FAST | {"metrics": dataclasses.replace(SCORE, metrics="sap"), "decomposition": 0}
     with monkeypatch.context() as patch:
         patch.setenv("LOKY_MAX_CPU_COUNT", "2")
         patch.setattr(scoring, "_entry", None)  # in this process
@@ -330,7 +331,7 @@ def test_slow_metrics_are_scored_in_processes(swept, compared, tmp_path, monkeyp
         file = copied / "members" / str(name) / "evaluation.json"
         kept = read_json(file)["sap"]
         file.unlink()
-        again = evaluate(file.parent, slow["score"], num_points=300, figures=False, progress=False)
+        again = evaluate(file.parent, slow["metrics"], num_points=300, **quiet)
         assert again["sap"]["accuracy"] == kept["accuracy"]
         assert found.members.loc[name, "sap"] == kept["score"]
     rows = dict(zip(found.baselines["baseline"], found.baselines["sap"], strict=True))
@@ -356,7 +357,7 @@ def test_a_process_that_is_killed_is_told():
 def test_scores_of_numbers_are_not_computed_again(swept, tmp_path, monkeypatch, continuous):
     """However the declaration is written."""
     score = ScoreConfig("irs", train_points=90, test_points=10, continuous=continuous)
-    options: dict[str, Any] = FAST | {"score": score, "num_points": 100, "decomposition": 0}
+    options: dict[str, Any] = FAST | {"metrics": score, "num_points": 100, "decomposition": 0}
     options |= {"out": tmp_path, "figures": False, "baselines": False}
     first = compare(swept, **options).comparison
     monkeypatch.setattr(reading, "load_shared", None)
@@ -569,7 +570,7 @@ def test_autoencoders_are_compared_without_a_posterior(tmp_path, capsys, wandb):
     base = BASE.replace(exclude="", correlate="shape,scale=0.2")
     sweep(base, tmp_path, grid=grid, seeds=1, **options)
     score = dataclasses.replace(SCORE, metrics="mig,mig_chen")
-    settings: dict[str, Any] = FAST | {"baselines": False, "score": score}
+    settings: dict[str, Any] = FAST | {"baselines": False, "metrics": score}
     found = compare(tmp_path, **settings).comparison
     said = [line for line in capsys.readouterr().err.splitlines() if "note:" in line]
     assert any("mig_chen: skipped for 1 of 2 members: it needs logvars" in line for line in said)

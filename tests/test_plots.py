@@ -19,6 +19,7 @@ from bvae_jax.plots import comparison, run, style
 from bvae_jax.plots.comparison import (
     Setting,
     around,
+    is_numeric,
     places,
     save_factor_scores,
     save_kl_spectrum,
@@ -764,7 +765,8 @@ def test_kl_spectrum(shown, tmp_path, settings, seeds):
     assert_tidy(figure)
     assert (axes.get_yscale(), axes.get_ylabel()) == ("log", "KL of a latent (nats)")
     assert bar.get_xlim() == (0.5, 10.5)
-    lines = [line for line in axes.lines if line.get_linestyle() == "-"]
+    lines = [line for line in axes.lines if line.get_markersize() == 2.5]
+    assert {line.get_linestyle() for line in lines} == {"-" if is_numeric(settings) else "None"}
     assert len(lines) == 10
     for rank, line in enumerate(lines):
         means = [np.mean([sorted(run)[::-1][rank] for run in kl[s.label]]) for s in settings]
@@ -803,7 +805,9 @@ def test_factor_scores(shown, tmp_path, settings, seeds):
     bars = [bar for drawn in axes.collections for bar in drawn.get_segments() if len(bar)]
     for bar, x, (_, *ends) in zip(bars, places(settings), known["shape"], strict=True):
         np.testing.assert_allclose(bar, [[x, end] for end in ends])
-    lines = {line.get_label(): line for line in axes.lines if line.get_linestyle() == "-"}
+    lines = {line.get_label(): line for line in axes.lines if line.get_markersize() == 3}
+    joined = {line.get_linestyle() != "None" for line in lines.values()}
+    assert joined == {is_numeric(settings)}
     assert tuple(lines) == tuple(f for f in FACTORS if len(shares[f].dropna()))
     means = pd.DataFrame(shares.groupby("setting").mean()).loc[[s.label for s in settings]]
     for name, line in lines.items():

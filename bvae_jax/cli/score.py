@@ -37,7 +37,7 @@ def evaluate_flags() -> Flags:
             positional=True,
             required=True,
         ),
-        **of_function(evaluate, "run", "config", "progress"),
+        **of_function(evaluate, "run", "metrics", "progress"),
         "step": loading["step"],
         "dataset": loading["dataset"],
         "beta": loading["beta"],
@@ -252,12 +252,12 @@ def compare_flags() -> Flags:
     """Those of `bvae compare`."""
     from bvae_jax.comparison.compare import compare
 
-    flags = of_function(compare, "commands", "progress") | QUIET
+    flags = of_function(compare, "metrics", "commands", "progress") | QUIET
     flags["statistic"] = Flag(
         tuple[str, ...],
         "Scores of which paired tests across seeds are printed in words; all are in statistics.md.",
     )
-    fields = of_dataclass(ScoreConfig, default=flags["score"].default)
+    fields = of_dataclass(ScoreConfig, default=of_function(compare)["metrics"].default)
     return flags | {"sweep_dirs": SWEEP_DIRS, "score": group("score", fields)}
 
 
@@ -272,7 +272,7 @@ def compare(argv: Sequence[str]) -> int:
     from bvae_jax.comparison.tables import to_markdown
     from bvae_jax.metrics.scoring import metric_names
 
-    default = of_function(run_compare)["score"].default
+    default = of_function(run_compare)["metrics"].default
     score = dataclasses.replace(default, **given.pop("score"))
     statistics = given.pop("statistic", ())
     if statistics:
@@ -282,7 +282,7 @@ def compare(argv: Sequence[str]) -> int:
     directories, progress = given.pop("sweep_dirs"), not given.pop("quiet", False)
     try:
         compared = run_compare(
-            *directories, score=score, commands=[command], progress=progress, **given
+            *directories, metrics=score, commands=[command], progress=progress, **given
         )
     except KeyboardInterrupt:
         print(f"Interrupted; what was evaluated is kept. Go on with: {command}")

@@ -86,7 +86,7 @@ class Compared(NamedTuple):
 
 def compare(
     *sweep_dirs: str | Path,
-    score: ScoreConfig | str | Sequence[str] = ScoreConfig(metrics="fast"),
+    metrics: ScoreConfig | str | Sequence[str] = ScoreConfig(metrics="fast"),
     num_points: int = 50_000,
     decomposition: int = 1000,
     baselines: bool = True,
@@ -102,7 +102,7 @@ def compare(
 
     Args:
         sweep_dirs: of one sweep or more, on the same data set.
-        score: which metrics, on how many points, or their names, in a list or with commas; `udr`
+        metrics: their names, in a list or with commas, or all that a `ScoreConfig` says; `udr`
             is left to `suggest`.
         num_points: images to encode of each member, at most all.
         decomposition: draws of z to take each member's KL apart; 0: do not.
@@ -122,7 +122,7 @@ def compare(
     if average not in AVERAGES:
         raise UserError(f"--average: got {average!r}, wanted {' or '.join(AVERAGES)}.")
     averaged = cast(Average, average)
-    score = ScoreConfig.of(score)
+    score = ScoreConfig.of(metrics)
     names = [name for name in metric_names(score.metrics) if name != "udr"]
     if not names:
         raise UserError("--metrics udr: bvae suggest does that. Wanted other metrics here.")

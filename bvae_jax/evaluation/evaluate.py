@@ -39,7 +39,7 @@ EVALUATION = "evaluation.json"
 
 def evaluate(
     run: Run | str | Path,
-    config: ScoreConfig | str | Sequence[str] = ScoreConfig(),
+    metrics: ScoreConfig | str | Sequence[str] = ScoreConfig(),
     *,
     num_points: int | None = None,
     baselines: bool = False,
@@ -56,8 +56,8 @@ def evaluate(
 
     Args:
         run: its directory, or what `load` returned.
-        config: which metrics, on how many points, how often; or names of metrics, in a list or with
-            commas.
+        metrics: their names, in a list or with commas, or all that a `ScoreConfig` says: on how
+            many points, how often.
         num_points: images to encode; the whole data set if None.
         baselines: score other representations of the same points alike: random codes, the true
             factors, the untrained encoder, PCA, ICA and raw pixels.
@@ -74,7 +74,7 @@ def evaluate(
         KeyboardInterrupt: after Ctrl-C; what was computed is kept.
     """
     asked = ask(
-        run, config, num_points=num_points, baselines=baselines, step=step, dataset=dataset,
+        run, metrics, num_points=num_points, baselines=baselines, step=step, dataset=dataset,
         udr_with=udr_with, progress=progress,
     )  # fmt: skip
     entries = asked.scored(progress=progress)
@@ -125,7 +125,7 @@ class Asked:
 
 def ask(
     run: Run | str | Path,
-    config: ScoreConfig | str | Sequence[str] = ScoreConfig(),
+    metrics: ScoreConfig | str | Sequence[str] = ScoreConfig(),
     *,
     num_points: int | None = None,
     baselines: bool = False,
@@ -135,7 +135,7 @@ def ask(
     progress: bool = True,
 ) -> Asked:
     """What `evaluate` does of the same arguments before it scores: codes, and what is on disk."""
-    config = ScoreConfig.of(config)
+    config = ScoreConfig.of(metrics)
     _check_metrics(config, udr_with)
     run = loaded(run, step, dataset, progress)
     directory, data = run.run_dir, run.trainer.dataset
@@ -258,7 +258,7 @@ def _say_what_is_replaced(answers: Answers, names: Sequence[str]) -> None:
 
 def score_file(
     path: str | Path,
-    config: ScoreConfig | str | Sequence[str] = ScoreConfig(),
+    metrics: ScoreConfig | str | Sequence[str] = ScoreConfig(),
     *,
     baselines: bool = False,
     udr_with: Sequence[str | Path] = (),
@@ -269,8 +269,8 @@ def score_file(
 
     Args:
         path: the file; see `codes_file.FIELDS` for its keys.
-        config: which metrics, on how many points, how often; or names of metrics, in a list or with
-            commas.
+        metrics: their names, in a list or with commas, or all that a `ScoreConfig` says: on how
+            many points, how often.
         baselines: score random codes and the true factors alike.
         udr_with: files of other runs, with the same points in the same order, for `udr`.
         figures: directory to draw them in; none if None.
@@ -281,7 +281,7 @@ def score_file(
     Raises:
         UserError: the file is damaged, or its arrays do not fit.
     """
-    config = ScoreConfig.of(config)
+    config = ScoreConfig.of(metrics)
     if config.split != "all":
         raise UserError(f"--split: got {config.split}, but a file has no splits: leave it out.")
     _check_metrics(config, udr_with)

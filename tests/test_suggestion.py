@@ -349,7 +349,7 @@ def test_settings_that_differ_are_told_apart():
 
 def half_of_next(found):
     """What is said of the next setting: it is so much lower +- this."""
-    return float(next(r for r in found.reasons if "+-" in r).split("+- ")[1].split(" ")[0])
+    return float(next(r for r in found.reasons if "±" in r).split("± ")[1].split(" ")[0])
 
 
 def test_intervals_are_as_wide_as_all_pairs_ask_for():

@@ -230,7 +230,7 @@ def _by_udr(
     if rivals:
         setting, ahead, half = rivals[0]
         of_all = ", for all pairs at once" if pairs > 1 else ""
-        within = "" if math.isnan(half) else f" (+- {half:.3f} with 95 %{of_all})"
+        within = "" if math.isnan(half) else f" (± {half:.3f} with 95 %{of_all})"
         reasons.append(f"The next, {setting}, is {ahead:.3f}{within} lower.")
         reasons.append(
             f"The seeds cannot tell {first.setting} from {listed(alike)}."

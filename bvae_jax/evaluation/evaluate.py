@@ -124,16 +124,10 @@ class Asked:
 
 
 def ask(
-    run: Run | str | Path,
-    metrics: ScoreConfig | str | Sequence[str] = ScoreConfig(),
-    *,
-    num_points: int | None = None,
-    baselines: bool = False,
-    step: int | None = None,
-    dataset: str | None = None,
-    udr_with: Sequence[str | Path] = (),
-    progress: bool = True,
-) -> Asked:
+    run: Run | str | Path, metrics: ScoreConfig | str | Sequence[str], *,
+    num_points: int | None, baselines: bool = False, step: int | None = None,
+    dataset: str | None = None, udr_with: Sequence[str | Path] = (), progress: bool,
+) -> Asked:  # fmt: skip
     """What `evaluate` does of the same arguments before it scores: codes, and what is on disk."""
     config = ScoreConfig.of(metrics)
     _check_metrics(config, udr_with)

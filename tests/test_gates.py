@@ -365,7 +365,7 @@ def test_a_run_for_many_betas_beside_a_sweep(found, tmp_path, capsys):
     config = Config(**PLAIN)
     sweep(config, tmp_path / "sweep", betas=[2.0, 8.0], seeds=2, progress=False)
     score = ScoreConfig(metrics="mig", train_points=100, test_points=10, permutations=0)
-    options = {"score": score, "num_points": 150, "baselines": False, "decomposition": 0}
+    options = {"metrics": score, "num_points": 150, "baselines": False, "decomposition": 0}
     compared = bvae_jax.compare(
         tmp_path / "sweep", found.run_dir, figures=False, progress=False, **options
     )

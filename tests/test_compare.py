@@ -10,6 +10,7 @@ import shutil
 from types import SimpleNamespace
 from typing import Any
 
+import joblib
 import numpy as np
 import pandas as pd
 import pytest
@@ -323,7 +324,7 @@ def test_slow_metrics_are_scored_in_processes(swept, compared, tmp_path, monkeyp
     quiet: dict[str, Any] = {"figures": False, "progress": False}
     slow = FAST | {"metrics": dataclasses.replace(SCORE, metrics="sap"), "decomposition": 0}
     with monkeypatch.context() as patch:
-        patch.setenv("LOKY_MAX_CPU_COUNT", "2")
+        patch.setattr(joblib, "cpu_count", lambda: 2)
         patch.setattr(scoring, "_entry", None)  # in this process
         found = compare(copied, figures=False, **slow).comparison
     assert len(found.members) == 8

@@ -250,23 +250,21 @@ def _by_rate(evidence: Sequence[SettingEvidence], rate: float) -> tuple[SettingE
         f"{chosen.setting} has the mean KL nearest to {rate:g} nats: {mean(chosen.rate):.1f}, "
         f"{abs(off):.1f} {'above' if off > 0 else 'below'}."
     ]
-    above = [e for e in known if mean(e.rate) >= rate]
-    below = [e for e in known if mean(e.rate) < rate]
-    if not (above and below):
-        reached = [mean(e.rate) for e in known]
+    reached = [mean(e.rate) for e in known]
+    if not min(reached) <= rate <= max(reached):
         reasons.append(
             f"The target is beyond what is reached: {min(reached):.1f} to {max(reached):.1f}."
         )
     elif off:
-        if any(_place(e) is None for e in known):  # settings have no order but that of their KL
-            ends = [
-                (max(below, key=lambda e: mean(e.rate)), min(above, key=lambda e: mean(e.rate)))
-            ]
-        else:
-            by_number = sorted(known, key=lambda e: _place(e) or 0.0)
-            ends = [
-                (a, b) for a, b in itertools.pairwise(by_number) if (a in below) != (b in below)
-            ]
+        # In the order of their numbers; settings that are none have no order but that of their KL.
+        places = [_place(e) for e in known]
+        order = reached if None in places else places
+        ordered = [known[i] for i in np.argsort(np.array(order, float))]
+        ends = [
+            (a, b)
+            for a, b in itertools.pairwise(ordered)
+            if (mean(a.rate) < rate) != (mean(b.rate) < rate)
+        ]
         between = ", and between ".join(
             " and ".join(f"{e.setting} ({mean(e.rate):.1f})" for e in two) for two in ends
         )

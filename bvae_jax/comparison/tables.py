@@ -290,23 +290,7 @@ def explanation(table: Table, *, tied: str = "") -> list[str]:
     if table.images:
         said.append(table.images)
     if any(cell.best for cell in cells):
-        of_what = "" if table.average == "mean" else " of means"
-        tests = f"paired t tests{of_what}, Holm-corrected for all pairs, α = {ALPHA}"
-        untested = any(cell.untested for cell in cells)
-        columns = zip(*(row.values() for row in table.rows.values()), strict=True)
-        marked = [column for column in columns if any(cell.best for cell in column)]
-        worse = any(cell.interval.n and not cell.mark for cell in chain(*marked))
-        marks = ["Bold: the best setting"]
-        if any(cell.tied for cell in cells):
-            marks.append(f"{tied}: not told apart from it ({tests})")
-        elif worse:
-            marks.append(f"{TESTED if untested else ALONE} ({tests})")
-        if untested:
-            marks.append(f"{DOUBT}: not tested, for it shares fewer than two seeds with the best")
-        if tied:
-            said.append(f"{'; '.join(marks)}.")
-        elif len(marks) > 1 + untested:
-            said.append(f"Told apart by {tests}.")
+        said += _marks_explained(table, tied)
         weighed = [name_of(s) for s in table.columns if s in WEIGHED and not table.better.get(s)]
         if weighed:
             said.append(f"No best in {', '.join(weighed)}: objectives weigh them.")
@@ -319,6 +303,25 @@ def explanation(table: Table, *, tied: str = "") -> list[str]:
         listed = "; ".join(f"{setting}: {what}" for setting, what in table.warned.items())
         said.append(f"{WARNED.strip()}: {listed}.")
     return said
+
+
+def _marks_explained(table: Table, tied: str) -> list[str]:
+    """What the marks of the settings are; see `explanation`."""
+    columns = zip(*(row.values() for row in table.rows.values()), strict=True)
+    marked = [cell for column in columns if any(cell.best for cell in column) for cell in column]
+    there = {cell.mark for cell in marked if cell.interval.n}  # "" is worse than the best
+    of_what = "" if table.average == "mean" else " of means"
+    tests = f"paired t tests{of_what}, Holm-corrected for all pairs, α = {ALPHA}"
+    if not tied:
+        return [f"Told apart by {tests}."] if there & {"tied", ""} else []
+    marks = ["Bold: the best setting"]
+    if "tied" in there:
+        marks.append(f"{tied}: not told apart from it ({tests})")
+    elif "" in there:
+        marks.append(f"{TESTED if 'untested' in there else ALONE} ({tests})")
+    if "untested" in there:
+        marks.append(f"{DOUBT}: not tested, for it shares fewer than two seeds with the best")
+    return [f"{'; '.join(marks)}."]
 
 
 def to_frame(table: Table) -> pd.DataFrame:

@@ -105,7 +105,7 @@ class Run:
         directory = rundir.at_beta(self.run_dir, beta)
         state = self.state._replace(hyper=self.state.hyper | {"beta": jnp.float32(beta)})
         config = self.config.replace(beta=beta)
-        summary = finished_summary(directory, int(state.step), config, state)
+        summary = finished_summary(directory, int(state.step), config)
         found = {"config": config, "state": state, "summary": summary}
         return replace(self, run_dir=directory, one_beta=True, **found)
 
